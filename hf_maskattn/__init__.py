@@ -1,3 +1,33 @@
-"""Masked recurrent attention models for Hugging Face Transformers: a padded token does not exist."""
+"""Masked recurrent attention models for Hugging Face Transformers: a padded token does not exist.
+
+Importing this package registers its models, so that `AutoModel.from_pretrained` and `pipeline` know them.
+"""
+
+import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+# The command `hf-maskattn` imports this package before anything else and must answer `--help` without waiting for torch;
+# its verbs import what they need.
+if Path(sys.argv[0]).stem != "hf-maskattn":
+    from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
+    from hf_maskattn.model.modeling_maskattn import (
+        MaskAttnForMaskedLM,
+        MaskAttnForSequenceClassification,
+        MaskAttnForTokenClassification,
+        MaskAttnModel,
+        MaskAttnPreTrainedModel,
+    )
+    from hf_maskattn.registration import register
+
+    __all__ = [
+        "MaskAttnConfig",
+        "MaskAttnForMaskedLM",
+        "MaskAttnForSequenceClassification",
+        "MaskAttnForTokenClassification",
+        "MaskAttnModel",
+        "MaskAttnPreTrainedModel",
+    ]
+
+    register()

@@ -1,0 +1,141 @@
+"""Additive attention as a module that owns its weights, and the pooling of a sequence by it."""
+
+import torch
+from torch import nn
+
+from .eager_attention import eager_attention
+from .ragged_attention import ragged_attention
+
+IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention}
+
+
+class AdditiveAttention(nn.Module):
+    """Masked additive attention, score(q, h) = v . tanh(W q + U h), of any number of heads.
+
+    Args:
+        query_size: Width of a query.
+        memory_size: Width H of the memory; each head weighs its own slice of it.
+        attention_size: Width A of the space in which queries and memory are compared, all heads together.
+        num_heads: Number of heads; divides A and H.
+        dropout: Chance of each score to be dropped before the softmax in training.
+        implementation: "eager" (method 1: pads removed before the softmax) or "ragged" (method 2: pads never enter the
+            graph). The same numbers up to the order of summation.
+
+    Raises:
+        ValueError: If a size cannot be divided by `num_heads`, or `implementation` is unknown.
+
+    Source:
+        Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        query_size: int,
+        memory_size: int,
+        attention_size: int,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+        implementation: str = "eager",
+    ):
+        super().__init__()
+        for name, size in (("attention_size", attention_size), ("hidden_size", memory_size)):
+            if size % num_heads:
+                raise ValueError(f"{name}={size} cannot be divided by num_attention_heads={num_heads}.")
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(f"attention_implementation={implementation!r} is unknown; choose from {[*IMPLEMENTATIONS]}.")
+        self.implementation = implementation
+        self.dropout = dropout
+        self.query_projection = nn.Linear(query_size, attention_size, bias=False)  # W
+        self.key_projection = nn.Linear(memory_size, attention_size, bias=False)  # U
+        self.energy = nn.Parameter(torch.empty(num_heads, attention_size // num_heads))  # v
+
+    def forward(self, query: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend from each query over the real tokens of its row.
+
+        Args:
+            query: `[B, Tq, query_size]`.
+            memory: `[B, Tk, H]`; what stands at pads is not read.
+            mask: `[B, Tk]`, bool, True = real.
+
+        Returns:
+            Context `[B, Tq, H]` and weights `[B, heads, Tq, Tk]`, exactly 0 at pads; both 0 for a row without a real token.
+        """
+        keys, values = self.prepare(memory, mask)
+        return self.attend(query, keys, values, mask)
+
+    def prepare(self, memory: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Project a memory `[B, Tk, H]` once for any number of calls of `attend`.
+
+        Returns:
+            Keys and values in the form of the implementation: `[B, Tk, A]` and `[B, Tk, H]`, or the flat list of the real
+            tokens, `[N, A]` and `[N, H]`.
+        """
+        values = memory[mask] if self.implementation == "ragged" else memory.masked_fill(~mask[..., None], 0)
+        return self.key_projection(values), values
+
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend from `[B, Tq, query_size]` over a prepared memory; returns as `forward` does."""
+        attention = IMPLEMENTATIONS[self.implementation]
+        dropout = self.dropout if self.training else 0.0
+        return attention(self.query_projection(query), keys, values, self.energy, mask, dropout)
+
+
+class AttentionPooling(nn.Module):
+    """One vector for a sequence: additive attention from one query.
+
+    Args:
+        query: "learned" (one trained vector for all sequences), "last" (the final state of the recurrence) or "mean" (the
+            mean of the real tokens).
+        memory_size: Width H of the memory and of the query.
+        attention_size: As in `AdditiveAttention`, as are `num_heads`, `dropout` and `implementation`.
+
+    Raises:
+        ValueError: If `query` is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        query: str,
+        memory_size: int,
+        attention_size: int,
+        num_heads: int = 1,
+        dropout: float = 0.0,
+        implementation: str = "eager",
+    ):
+        super().__init__()
+        if query not in ("learned", "last", "mean"):
+            raise ValueError(f"attention_query={query!r} is unknown; choose from ['learned', 'last', 'mean'].")
+        self.query_form = query
+        self.query = nn.Parameter(torch.empty(memory_size)) if query == "learned" else None
+        self.attention = AdditiveAttention(
+            query_size=memory_size,
+            memory_size=memory_size,
+            attention_size=attention_size,
+            num_heads=num_heads,
+            dropout=dropout,
+            implementation=implementation,
+        )
+
+    def forward(self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pool a memory.
+
+        Args:
+            memory: `[B, T, H]`, zero at pads.
+            mask: `[B, T]`, bool, True = real.
+            last_state: `[B, H]`, the final state of the recurrence.
+
+        Returns:
+            Context `[B, H]` and weights `[B, heads, 1, T]`.
+        """
+        if self.query is not None:
+            query = self.query.expand(memory.shape[0], -1)
+        elif self.query_form == "last":
+            query = last_state
+        else:
+            query = memory.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        context, weights = self.attention(query[:, None], memory, mask)
+        return context[:, 0], weights

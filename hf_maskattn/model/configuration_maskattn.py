@@ -1,0 +1,66 @@
+"""Configuration of the masked recurrent encoder."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_maskattn.MaskAttnConfig",
+    "AutoModel": "modeling_maskattn.MaskAttnModel",
+    "AutoModelForSequenceClassification": "modeling_maskattn.MaskAttnForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_maskattn.MaskAttnForTokenClassification",
+    "AutoModelForMaskedLM": "modeling_maskattn.MaskAttnForMaskedLM",
+}
+
+
+@strict
+class MaskAttnConfig(PreTrainedConfig):
+    """Configuration of `MaskAttnModel` and its heads.
+
+    Args:
+        vocab_size: Number of tokens that have an embedding.
+        embedding_size: Width of a token embedding.
+        hidden_size: Width of `last_hidden_state`, both directions together; even if bidirectional.
+        num_hidden_layers: Number of recurrent layers.
+        rnn_type: "lstm" or "gru".
+        bidirectional: Whether each layer reads the row in both directions.
+        attention_size: Width in which query and memory are compared, all heads together.
+        num_attention_heads: Number of attention heads; divides `attention_size` and `hidden_size`.
+        attention_query: What asks when a sequence is pooled: a "learned" vector, the "last" state or the "mean" state.
+        attention_implementation: "eager" (pads removed before the softmax) or "ragged" (pads never enter the graph). The
+            weights of a model do not depend on it: a checkpoint loads under either.
+        hidden_dropout_prob: Dropout between recurrent layers.
+        embedding_dropout_prob: Dropout on the embeddings.
+        attention_dropout_prob: Chance of a token to be left out of the attention in training; weights still sum to one.
+        classifier_dropout: Dropout before the head of a classifier; None takes `hidden_dropout_prob`.
+        pad_token_id: Token id that collators pad with. Padding is told by `attention_mask` alone.
+        tie_word_embeddings: Whether the masked language model predicts with the embedding matrix.
+
+    Raises:
+        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices.
+    """
+
+    model_type = "maskattn"
+    keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions"]  # noqa: RUF012 (an annotation would make it a field)
+    base_model_fsdp_plan = {"recurrence.layers.*": "free_full_weight"}  # noqa: RUF012
+
+    vocab_size: int = 30522
+    embedding_size: int = 128
+    hidden_size: int = 256
+    num_hidden_layers: int = 1
+    rnn_type: Literal["lstm", "gru"] = "lstm"
+    bidirectional: bool = True
+    attention_size: int = 128
+    num_attention_heads: int = 1
+    attention_query: Literal["learned", "last", "mean"] = "learned"
+    attention_implementation: Literal["eager", "ragged"] = "eager"
+    hidden_dropout_prob: float | int = 0.1
+    embedding_dropout_prob: float | int = 0.1
+    attention_dropout_prob: float | int = 0.0
+    classifier_dropout: float | int | None = None
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+
+
+__all__ = ["MaskAttnConfig"]

@@ -1,0 +1,81 @@
+"""Losses summed over the labels that exist and divided by their number, that of the whole step if Trainer tells it."""
+
+import torch
+from torch import nn
+from transformers.loss.loss_utils import fixed_cross_entropy
+
+from .tensor_checks import check_values
+
+IGNORED = -100
+
+
+def classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Average the cross entropy over all labels that are not -100; 0 if there is none.
+
+    Args:
+        logits: `[..., C]`.
+        labels: `[...]`, int, 0..C-1 or -100.
+        num_items_in_batch: What to divide by instead of the number of labels.
+        mask: `[...]`, bool, True = real; labels elsewhere are not read.
+
+    Raises:
+        ValueError: If the shapes do not fit or a label is neither -100 nor in 0..C-1.
+    """
+    classes = logits.shape[-1]
+    labels = labels.to(logits.device)
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"`labels` has shape {list(labels.shape)}, expected {list(logits.shape[:-1])}.")
+    if labels.is_floating_point():
+        raise ValueError(f"`labels` has dtype {labels.dtype}, classes are whole numbers: convert it with `.long()`.")
+    if mask is not None:
+        labels = labels.masked_fill(~mask, IGNORED)
+    known = (labels == IGNORED) | ((labels >= 0) & (labels < classes))
+    check_values(
+        known,
+        lambda: (
+            f"`labels` holds {labels[~known][0].item()}, the model has {classes} classes: labels are 0 to {classes - 1}, "
+            f"or {IGNORED} where there is none."
+        ),
+        f"labels holds a class outside of 0..{classes - 1}",
+    )
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != IGNORED).sum().clamp(min=1)
+    return fixed_cross_entropy(logits.float().flatten(0, -2), labels.long().flatten(), num_items_in_batch)
+
+
+def elementwise_loss(
+    problem_type: str,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Average the squared error or the binary cross entropy over all numbers of `labels`.
+
+    Args:
+        problem_type: "regression" or "multi_label_classification".
+        logits: `[B, C]`.
+        labels: `[B, C]`, or `[B]` if C is 1: numbers, or 0 and 1.
+        num_items_in_batch: What to divide by instead of the number of labels.
+
+    Raises:
+        ValueError: If `problem_type` is unknown or there is not one label for each logit.
+    """
+    losses = {
+        "regression": nn.functional.mse_loss,
+        "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
+    }
+    if problem_type not in losses:
+        raise ValueError(f"problem_type={problem_type!r} is unknown; choose from {['single_label_classification', *losses]}.")
+    if labels.shape != logits.shape and not (logits.shape[1] == 1 and labels.shape == logits.shape[:1]):
+        raise ValueError(
+            f"`labels` has shape {list(labels.shape)}, problem_type={problem_type!r} needs one number for each logit, "
+            f"{list(logits.shape)}."
+        )
+    labels = labels.to(logits.device, torch.float32).view_as(logits)
+    total = losses[problem_type](logits.float(), labels, reduction="sum")
+    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)

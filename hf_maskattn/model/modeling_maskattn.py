@@ -1,0 +1,380 @@
+"""The masked recurrent encoder and its heads, as Hugging Face models.
+
+input_ids + attention_mask -> embeddings -> masked recurrence -> masked additive attention -> head
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .attention import AdditiveAttention, AttentionPooling
+from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
+from .initialization import recurrent_bias, recurrent_weight
+from .losses import classification_loss, elementwise_loss
+from .masking import real_token_mask
+from .recurrence import MaskedRecurrence
+from .tensor_checks import check_values
+
+
+class MaskAttnPreTrainedModel(PreTrainedModel):
+    """What all masked recurrent attention models share: initialization, saving, the mask."""
+
+    config: MaskAttnConfig
+    base_model_prefix = "maskattn"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RecurrentLayer"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, (nn.LSTM, nn.GRU)):
+            for name, parameter in module.named_parameters(recurse=False):
+                gates = parameter.shape[0] // module.hidden_size
+                value = (
+                    recurrent_weight(name, parameter, gates) if parameter.dim() == 2 else recurrent_bias(name, parameter, gates)
+                )
+                init.copy_(parameter, value)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, AdditiveAttention):
+            init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
+        elif isinstance(module, AttentionPooling) and module.query is not None:
+            init.normal_(module.query)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save as every transformers model does, with an `auto_map` that lists all classes, not only that of this model."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
+        """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""
+        if (input_ids is None) == (inputs_embeds is None):
+            given = "both were" if input_ids is not None else "neither was"
+            raise ValueError(f"Pass either `input_ids` or `inputs_embeds`: {given} given.")
+        inputs, dimensions = (input_ids, 2) if inputs_embeds is None else (inputs_embeds, 3)
+        if inputs.dim() != dimensions:
+            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
+            expected = "[batch, time]" if dimensions == 2 else "[batch, time, embedding_size]"
+            raise ValueError(f"`{name}` has shape {list(inputs.shape)}, expected {expected}.")
+        return real_token_mask(inputs.shape[:2], inputs.device, attention_mask, lengths)
+
+
+class MaskAttnModel(MaskAttnPreTrainedModel):
+    """The encoder: states of every token, and one vector for the sequence by additive attention over its real tokens."""
+
+    def __init__(self, config: MaskAttnConfig):
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
+        self.recurrence = MaskedRecurrence(
+            input_size=config.embedding_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            rnn_type=config.rnn_type,
+            bidirectional=config.bidirectional,
+            dropout=config.hidden_dropout_prob,
+        )
+        self.pooling = AttentionPooling(
+            query=config.attention_query,
+            memory_size=config.hidden_size,
+            attention_size=config.attention_size,
+            num_heads=config.num_attention_heads,
+            dropout=config.attention_dropout_prob,
+            implementation=config.attention_implementation,
+        )
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.word_embeddings
+
+    def set_input_embeddings(self, value):
+        self.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Encode a batch.
+
+        Args:
+            input_ids: `[B, T]`, int, token ids.
+            attention_mask: `[B, T]`, 1 = real token, 0 = padding, in any arrangement; None means that all are real.
+            token_type_ids: Accepted from BERT tokenizers; the model does not tell segments apart.
+            inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
+            lengths: `[B]`, int, real tokens of each right-padded row, instead of `attention_mask`.
+            output_attentions: Whether to return the attention weights.
+            output_hidden_states: Whether to return the embeddings and the states of every layer.
+            **kwargs: Accepted as by every transformers model.
+
+        Returns:
+            `last_hidden_state` `[B, T, H]`, 0 at pads; `pooler_output` `[B, H]`, the context, 0 for a row without a real
+            token; `attentions`, one map `[B, heads, 1, T]`, exactly 0 at pads; `hidden_states`, `num_hidden_layers + 1`
+            tensors, 0 at pads.
+
+        Raises:
+            ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
+        """
+        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        if inputs_embeds is None:
+            inputs_embeds = self._embed(input_ids, mask)
+        elif inputs_embeds.shape[-1] != self.config.embedding_size:
+            raise ValueError(
+                f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
+                f"embedding_size={self.config.embedding_size}."
+            )
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        embedded = self.embedding_dropout(inputs_embeds)  # [B, T, E]
+        memory, last_state, layer_outputs = self.recurrence(embedded, mask, bool(output_hidden_states))
+        context, weights = self.pooling(memory, mask, last_state)
+        hidden_states = None
+        if output_hidden_states:
+            hidden_states = (embedded.masked_fill(~mask[..., None], 0), *layer_outputs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=memory,  # [B, T, H]
+            pooler_output=context,  # [B, H]
+            hidden_states=hidden_states,
+            attentions=(weights,) if output_attentions else None,  # [B, heads, 1, T]
+        )
+
+    def _embed(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Look up `[B, T]` ids, of which those at pads may be anything, `[B, T, E]`."""
+        limit = self.word_embeddings.num_embeddings
+        known = ~mask | ((input_ids >= 0) & (input_ids < limit))
+        check_values(
+            known,
+            lambda: (
+                f"`input_ids` holds token id {input_ids[~known][0].item()}, the vocabulary has ids 0 to {limit - 1}: use the "
+                "tokenizer that was saved with the model, or resize_token_embeddings."
+            ),
+            f"input_ids holds a token id outside of 0..{limit - 1}",
+        )
+        return self.word_embeddings(input_ids.long().masked_fill(~mask, 0))
+
+
+class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
+    """One label, several labels or numbers for a sequence, from its context vector."""
+
+    def __init__(self, config: MaskAttnConfig):
+        super().__init__(config)
+        self.maskattn = MaskAttnModel(config)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """Classify sequences; the inputs are those of `MaskAttnModel`.
+
+        Args:
+            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
+            attention_mask: See there.
+            token_type_ids: See there.
+            inputs_embeds: See there.
+            lengths: See there.
+            labels: `[B]`, int, class of each row, or -100 for a row that has none; `[B, num_labels]`, 0 or 1, for several
+                labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` says which; where it is None
+                it is found as transformers does, from `num_labels` and the dtype, and kept.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
+            **kwargs: Passed on to `MaskAttnModel`.
+
+        Returns:
+            `loss` if there are labels, `logits` `[B, num_labels]`, and `hidden_states` and `attentions` if asked for.
+
+        Raises:
+            ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
+        """
+        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # [B, num_labels]
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _loss(self, logits, labels, num_items_in_batch):
+        if self.config.problem_type is None:
+            if self.config.num_labels == 1:
+                self.config.problem_type = "regression"
+            elif labels.is_floating_point():
+                self.config.problem_type = "multi_label_classification"
+            else:
+                self.config.problem_type = "single_label_classification"
+        if self.config.problem_type == "single_label_classification":
+            return classification_loss(logits, labels, num_items_in_batch)
+        return elementwise_loss(self.config.problem_type, logits, labels, num_items_in_batch)
+
+
+class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
+    """A label for each token, from its state beside the context vector of its sequence."""
+
+    def __init__(self, config: MaskAttnConfig):
+        super().__init__(config)
+        self.maskattn = MaskAttnModel(config)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """Label tokens; the inputs are those of `MaskAttnModel`.
+
+        Args:
+            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
+            attention_mask: See there.
+            token_type_ids: See there.
+            inputs_embeds: See there.
+            lengths: See there.
+            labels: `[B, T]`, int, class of each token, -100 for a token that has none; labels at pads are not read.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
+            **kwargs: Passed on to `MaskAttnModel`.
+
+        Returns:
+            `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states` and `attentions` if asked for.
+
+        Raises:
+            ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
+        """
+        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        logits = self.classifier(self.dropout(_token_features(outputs)))  # [B, T, num_labels]
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, num_items_in_batch, mask)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class MaskedLMHead(nn.Module):
+    """Scores of all tokens of the vocabulary at each position, by the embedding matrix if tied."""
+
+    def __init__(self, config: MaskAttnConfig):
+        super().__init__()
+        self.transform = nn.Linear(2 * config.hidden_size, config.embedding_size)
+        self.activation = ACT2FN["gelu"]
+        self.norm = nn.LayerNorm(config.embedding_size)
+        self.decoder = nn.Linear(config.embedding_size, config.vocab_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.norm(self.activation(self.transform(features))))  # [B, T, V]
+
+
+class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
+    """The token that stood under each mask token, from its state beside the context vector of its sequence."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "maskattn.word_embeddings.weight"}  # noqa: RUF012
+
+    def __init__(self, config: MaskAttnConfig):
+        super().__init__(config)
+        self.maskattn = MaskAttnModel(config)
+        self.lm_head = MaskedLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self):
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings):
+        self.lm_head.decoder = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> MaskedLMOutput:
+        """Predict masked tokens; the inputs are those of `MaskAttnModel`.
+
+        Args:
+            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
+            attention_mask: See there.
+            token_type_ids: See there.
+            inputs_embeds: See there.
+            lengths: See there.
+            labels: `[B, T]`, int, the token ids to predict, -100 elsewhere; labels at pads are not read.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
+            **kwargs: Passed on to `MaskAttnModel`.
+
+        Returns:
+            `loss` if there are labels, `logits` `[B, T, vocab_size]`, and `hidden_states` and `attentions` if asked for.
+
+        Raises:
+            ValueError: As `MaskAttnModel`; if a label is outside of the vocabulary or the labels have another shape.
+        """
+        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        logits = self.lm_head(_token_features(outputs))  # [B, T, V]
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits, labels, num_items_in_batch, mask)
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+
+
+def _classifier_dropout(config: MaskAttnConfig) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
+def _token_features(outputs: BaseModelOutputWithPooling) -> torch.Tensor:
+    """Put the context of its sequence beside the state of each token: `[B, T, 2 H]`."""
+    states = outputs.last_hidden_state
+    return torch.cat([states, outputs.pooler_output[:, None].expand_as(states)], dim=-1)
+
+
+__all__ = [
+    "MaskAttnForMaskedLM",
+    "MaskAttnForSequenceClassification",
+    "MaskAttnForTokenClassification",
+    "MaskAttnModel",
+    "MaskAttnPreTrainedModel",
+]

@@ -1,0 +1,22 @@
+"""What makes `Auto*.from_pretrained` find these models, and saved folders carry their code."""
+
+import transformers
+
+from hf_maskattn.model import configuration_maskattn, modeling_maskattn
+
+
+def register() -> None:
+    """Register every public class with its Auto class, in the library and for saving with the weights.
+
+    Source: `AUTO_MAP` of each configuration file, which is also what a saved `config.json` tells a loader.
+    """
+    for auto_name, path in configuration_maskattn.AUTO_MAP.items():
+        auto_class, class_name = getattr(transformers, auto_name), path.rpartition(".")[2]
+        if auto_name == "AutoConfig":
+            config_class = getattr(configuration_maskattn, class_name)
+            auto_class.register(config_class.model_type, config_class)
+            config_class.register_for_auto_class(auto_name)
+        else:
+            model_class = getattr(modeling_maskattn, class_name)
+            auto_class.register(model_class.config_class, model_class)
+            model_class.register_for_auto_class(auto_name)

@@ -1,0 +1,39 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import hf_maskattn
+
+settings.register_profile(
+    "default", max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_config():
+    """Builds configurations of models that run in milliseconds, without dropout unless asked for."""
+
+    def build(**changes):
+        defaults = {
+            "vocab_size": 40,
+            "embedding_size": 6,
+            "hidden_size": 8,
+            "attention_size": 8,
+            "num_hidden_layers": 1,
+            "hidden_dropout_prob": 0.0,
+            "embedding_dropout_prob": 0.0,
+        }
+        return hf_maskattn.MaskAttnConfig(**{**defaults, **changes})
+
+    return build
