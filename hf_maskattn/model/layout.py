@@ -68,7 +68,7 @@ def bring_to_front(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
     Whatever stands at a pad, NaN included, is not read: neither the result nor its gradient can hold it.
     """
     pads = ~layout.front_mask[..., None]
-    if layout.source is None:
+    if layout.source is None or layout.target is None:
         return x[:, : pads.shape[1]].masked_fill(pads, 0)
     target = layout.target.clamp(max=pads.shape[1] - 1)
     return _Rearrange.apply(x, layout.source, target, pads, ~layout.mask[..., None])
@@ -77,7 +77,7 @@ def bring_to_front(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
 def bring_back(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
     """Move tokens from the front to the caller's columns, with zeros at the pads: `[B, L, D]` -> `[B, T, D]`."""
     pads, front_pads = ~layout.mask[..., None], ~layout.front_mask[..., None]
-    if layout.source is None:
+    if layout.source is None or layout.target is None:
         missing = pads.shape[1] - front_pads.shape[1]
         return torch.nn.functional.pad(x.masked_fill(front_pads, 0), (0, 0, 0, missing))
     target = layout.target.clamp(max=front_pads.shape[1] - 1)

@@ -1,5 +1,7 @@
 """Losses summed over the labels that exist and divided by their number, that of the whole step if Trainer tells it."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.loss.loss_utils import fixed_cross_entropy
@@ -65,7 +67,7 @@ def elementwise_loss(
     Raises:
         ValueError: If `problem_type` is unknown or there is not one label for each logit.
     """
-    losses = {
+    losses: dict[str, Callable[..., torch.Tensor]] = {
         "regression": nn.functional.mse_loss,
         "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
     }

@@ -138,18 +138,11 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
         """
         mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        if inputs_embeds is None:
-            inputs_embeds = self._embed(input_ids, mask)
-        elif inputs_embeds.shape[-1] != self.config.embedding_size:
-            raise ValueError(
-                f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
-                f"embedding_size={self.config.embedding_size}."
-            )
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        embedded = self.embedding_dropout(inputs_embeds)  # [B, T, E]
+        embedded = self.embedding_dropout(self._embed(input_ids, inputs_embeds, mask))  # [B, T, E]
         memory, last_state, layer_outputs = self.recurrence(embedded, mask, bool(output_hidden_states))
         context, weights = self.pooling(memory, mask, last_state)
         hidden_states = None
@@ -162,8 +155,15 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             attentions=(weights,) if output_attentions else None,  # [B, heads, 1, T]
         )
 
-    def _embed(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Look up `[B, T]` ids, of which those at pads may be anything, `[B, T, E]`."""
+    def _embed(self, input_ids, inputs_embeds, mask) -> torch.Tensor:
+        """Look up ids `[B, T]`, of which those at pads may be anything, or take the given embeddings: `[B, T, E]`."""
+        if input_ids is None:
+            if inputs_embeds.shape[-1] != self.config.embedding_size:
+                raise ValueError(
+                    f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
+                    f"embedding_size={self.config.embedding_size}."
+                )
+            return inputs_embeds
         limit = self.word_embeddings.num_embeddings
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
