@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 import hf_maskattn
 
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
+
 settings.register_profile(
     "default", max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -20,7 +20,7 @@ class FrontLayout(NamedTuple):
         front_mask: `[B, L]`, bool, the same after bringing real tokens to the front.
         lengths: `[B]`, int64, real tokens in each row.
         source: `[B, L]`, int64, the caller's column of each token at the front; None if nothing moves.
-        target: `[B, T]`, int64, the front column of each of the caller's tokens; None if nothing moves.
+        target: `[B, T]`, int64, the front column of each of the caller's real tokens; None if nothing moves.
         reversal: `[B, L]`, int64, the column of each token in the row reversed within its length.
     """
 
@@ -56,6 +56,7 @@ def front_layout(mask: torch.Tensor) -> FrontLayout:
         pads_before = (~mask).cumsum(dim=1) - 1
         target = torch.where(mask, real_before, lengths[:, None] + pads_before)  # [B, T]
         source = torch.empty_like(target).scatter_(1, target, columns.expand_as(target))[:, :extent]  # [B, L]
+        target = target.clamp(max=extent - 1)
     columns = columns[:extent]
     front_mask = columns < lengths[:, None]  # [B, L]
     reversal = torch.where(front_mask, lengths[:, None] - 1 - columns, columns)  # [B, L]
@@ -70,8 +71,7 @@ def bring_to_front(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
     pads = ~layout.front_mask[..., None]
     if layout.source is None or layout.target is None:
         return x[:, : pads.shape[1]].masked_fill(pads, 0)
-    target = layout.target.clamp(max=pads.shape[1] - 1)
-    return _Rearrange.apply(x, layout.source, target, pads, ~layout.mask[..., None])
+    return _Rearrange.apply(x, layout.source, layout.target, pads, ~layout.mask[..., None])
 
 
 def bring_back(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
@@ -80,8 +80,7 @@ def bring_back(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
     if layout.source is None or layout.target is None:
         missing = pads.shape[1] - front_pads.shape[1]
         return torch.nn.functional.pad(x.masked_fill(front_pads, 0), (0, 0, 0, missing))
-    target = layout.target.clamp(max=front_pads.shape[1] - 1)
-    return _Rearrange.apply(x, target, layout.source, pads, front_pads)
+    return _Rearrange.apply(x, layout.target, layout.source, pads, front_pads)
 
 
 def reverse(x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:

@@ -247,7 +247,8 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         super().__init__(config)
         self.maskattn = MaskAttnModel(config)
         self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        # Not `classifier`: a checkpoint of the head for sequences, whose classifier is narrower, must load here too.
+        self.token_classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -282,7 +283,7 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         """
         mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
         outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
-        logits = self.classifier(self.dropout(_token_features(outputs)))  # [B, T, num_labels]
+        logits = self.token_classifier(self.dropout(_token_features(outputs)))  # [B, T, num_labels]
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, num_items_in_batch, mask)

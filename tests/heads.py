@@ -1,0 +1,49 @@
+"""Every public model class with labels that fit it, for tests."""
+
+import torch
+
+import hf_maskattn
+
+HEADS = {
+    "MaskAttnModel": {},
+    "MaskAttnForSequenceClassification": {"num_labels": 3},
+    "MaskAttnForTokenClassification": {"num_labels": 3},
+    "MaskAttnForMaskedLM": {},
+}
+
+
+def build_head(name, tiny_config, **changes):
+    """A model of the named class on a tiny configuration, in training mode."""
+    return getattr(hf_maskattn, name)(tiny_config(**HEADS[name], **changes)).train()
+
+
+def labels_for(model, mask):
+    """Random labels for a batch with this mask, -100 at pads, or None for the base model."""
+    name = type(model).__name__
+    if name == "MaskAttnForSequenceClassification":
+        return torch.randint(3, (len(mask),))
+    if name == "MaskAttnForTokenClassification":
+        return torch.randint(3, mask.shape).masked_fill(~mask, -100)
+    if name == "MaskAttnForMaskedLM":
+        return torch.randint(model.config.vocab_size, mask.shape).masked_fill(~mask, -100)
+    return None
+
+
+def run(model, inputs, mask, labels=None):
+    """Forward and backward: every output at real tokens, zeros elsewhere, and the gradient of every parameter by name."""
+    model.zero_grad()
+    extra = {} if labels is None else {"labels": labels}
+    name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+    outputs = model(**{name: inputs}, attention_mask=mask, output_attentions=True, output_hidden_states=True, **extra)
+    found = {}
+    for key, value in outputs.items():
+        for index, tensor in enumerate(value if isinstance(value, tuple) else (value,)):
+            if tensor.dim() == 3:
+                tensor = torch.where(mask[..., None], tensor, 0)
+            found[f"{key}.{index}"] = tensor
+    loss = (
+        found["loss.0"] if "loss.0" in found else found["last_hidden_state.0"].square().sum() + found["pooler_output.0"].sum()
+    )
+    loss.backward()
+    gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+    return {key: value.detach() for key, value in found.items()}, gradients

@@ -1,0 +1,75 @@
+"""Law: a file imports only from lower floors, and the files that travel only what is there where they arrive."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_maskattn
+
+ROOT = Path(hf_maskattn.__file__).parent
+CARRIED = sorted((ROOT / "model").glob("*.py"))
+FLOORS = {
+    "cli": 7,
+    "training": 6,
+    "data": 5,
+    "evaluation": 5,
+    "inspection": 5,
+    "export": 5,
+    "benchmark": 5,
+    "registration": 4,
+    "model": 3,
+}
+CARRIED_FLOORS = {"modeling": 3, "recurrence": 2, "attention": 2, "masking": 0, "tensor_checks": 0, "configuration": 0}
+HOMES = {"babel": "data/cldr.py", "seqeval": "evaluation/spans.py", "matplotlib": "inspection/plots.py"}
+
+
+def imports(path):
+    """Every module that a file imports, at any depth, relative ones with their dots."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def carried_floor(name):
+    return next((floor for prefix, floor in CARRIED_FLOORS.items() if name.startswith(prefix)), 1)
+
+
+@pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.name)
+def test_carried_files(path):
+    for module in imports(path):
+        if module.startswith("."):
+            sibling = module.removeprefix(".")
+            assert (ROOT / "model" / f"{sibling}.py").exists(), f"{module}: only `from .name import thing` finds its file"
+            assert carried_floor(sibling) <= carried_floor(path.stem), f"{path.name} imports {sibling} from above"
+        else:
+            top = module.split(".")[0]
+            assert top in {"torch", "transformers", "huggingface_hub"} or top in sys.stdlib_module_names, module
+    for line in path.read_text().splitlines():
+        assert not line.strip().startswith("import ."), line
+        if line.strip().startswith("from ."):
+            assert line.startswith("from ."), (
+                f"{line.strip()!r} is found by its text: keep it at the top, outside of docstrings"
+            )
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_floors(path):
+    place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if place in ("__init__", "model"):
+        return
+    for module in imports(path):
+        assert not module.startswith("."), f"{module}: above the carried files imports are absolute"
+        if module.startswith("hf_maskattn."):
+            target = module.split(".")[1]
+            assert target == place or FLOORS[target] < FLOORS[place], f"{path} imports {module} from its floor or above"
+        home = HOMES.get(module.split(".")[0])
+        assert home is None or path == ROOT / home, f"{module} is imported in {home} alone"
+
+
+def test_the_files_that_travel_are_few_and_flat():
+    assert [p for p in (ROOT / "model").iterdir() if p.is_dir() and p.name != "__pycache__"] == []
+    assert all(len(p.read_text().splitlines()) <= 450 for p in CARRIED)

@@ -1,0 +1,43 @@
+"""Law: whatever parameter a checkpoint lacks gets its first value, and nothing that was loaded is touched."""
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hf_maskattn
+from tests.heads import HEADS, build_head
+
+
+@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
+@pytest.mark.parametrize("head", HEADS)
+def test_any_one_parameter_may_be_missing(tmp_path, tiny_config, head, rnn_type):
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    model = build_head(head, tiny_config, rnn_type=rnn_type)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.123)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for missing in weights:
+        save_file({k: v for k, v in weights.items() if k != missing}, tmp_path / "model.safetensors", {"format": "pt"})
+        loaded = dict(getattr(hf_maskattn, head).from_pretrained(tmp_path).named_parameters())
+        assert loaded[missing].isfinite().all(), missing
+        assert loaded[missing].abs().max() < 10, missing
+        assert not (loaded[missing] == 0.123).all(), missing
+        assert loaded[missing].dim() == 1 or loaded[missing].std() > 0.01, missing
+        for name, value in weights.items():
+            if name != missing:
+                assert torch.equal(loaded[name], value), f"{name}, without {missing}"
+
+
+def test_first_values(tiny_config):
+    model = build_head("MaskAttnModel", tiny_config, hidden_size=64, embedding_size=32)
+    rnn = model.recurrence.layers[0].forward_rnn
+    for gate in rnn.weight_hh_l0.chunk(4):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(32), atol=1e-5, rtol=0)
+    bound = (6 / (32 + 32)) ** 0.5
+    assert 0.9 * bound < rnn.weight_ih_l0.abs().max() <= bound
+    total_bias = (rnn.bias_ih_l0 + rnn.bias_hh_l0).chunk(4)
+    assert [(bias.min().item(), bias.max().item()) for bias in total_bias] == [(0, 0), (1, 1), (0, 0), (0, 0)]

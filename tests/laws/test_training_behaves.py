@@ -1,0 +1,106 @@
+"""Law: every way in which Trainer may run a step gives the step that the whole batch gives."""
+
+import pytest
+import torch
+from transformers import (
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tests.heads import build_head
+
+ROWS = 16
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[MASK]": 2, **{chr(97 + i): 3 + i for i in range(26)}}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
+
+
+def rows(head):
+    torch.manual_seed(1)
+    made = []
+    for index in range(ROWS):
+        ids = torch.randint(3, 29, (index % 7 + 1,)).tolist()
+        label = [token % 3 for token in ids] if "Token" in head else index % 3
+        if head == "multi":
+            label = [float(index % 2), 1.0, 0.0]
+        if head == "regression":
+            label = float(index) / 4
+        made.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label})
+    return made
+
+
+def train_one_step(tmp_path, tokenizer, tiny_config, head, **arguments):
+    torch.manual_seed(0)
+    kind = {"multi": ("multi_label_classification", 3), "regression": ("regression", 1)}.get(head, (None, 3))
+    name = "MaskAttnForTokenClassification" if "Token" in head else "MaskAttnForSequenceClassification"
+    model = build_head(name, tiny_config)
+    if name == "MaskAttnForSequenceClassification":
+        model = type(model)(tiny_config(problem_type=kind[0], num_labels=kind[1]))
+    torch.manual_seed(0)
+    collator = (DataCollatorForTokenClassification if "Token" in head else DataCollatorWithPadding)(tokenizer)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            report_to="none",
+            save_strategy="no",
+            logging_steps=1,
+            disable_tqdm=True,
+            learning_rate=0.1,
+            optim="sgd",
+            use_cpu=True,
+            **{"max_steps": 1, **arguments},
+        ),
+        train_dataset=rows(head),
+        data_collator=collator,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    return trainer.state.log_history[0]["loss"], {k: v.detach().clone() for k, v in model.named_parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+@pytest.mark.parametrize("head", ["single", "multi", "regression", "Token"])
+def test_accumulated_small_batches_are_one_large_batch(tmp_path, tokenizer, tiny_config, head):
+    whole = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=16)
+    parts = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=4, gradient_accumulation_steps=4)
+    assert abs(whole[0] - parts[0]) < 1e-5
+    for name, value in whole[1].items():
+        torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+def test_gradient_checkpointing_changes_no_bit(tmp_path, tokenizer, tiny_config):
+    plain = train_one_step(tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16)
+    saved = train_one_step(
+        tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16, gradient_checkpointing=True
+    )
+    assert saved[0] == plain[0]
+    for name, value in plain[1].items():
+        assert torch.equal(saved[1][name], value), name
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+@pytest.mark.parametrize(
+    ("arguments", "tolerance"),
+    [
+        ({"bf16": True}, 0.02),
+        ({"train_sampling_strategy": "group_by_length"}, 1e-5),
+    ],
+    ids=["bf16", "group_by_length"],
+)
+def test_other_ways_of_running_a_step(tmp_path, tokenizer, tiny_config, arguments, tolerance):
+    plain = train_one_step(tmp_path, tokenizer, tiny_config, "single", per_device_train_batch_size=16)
+    other = train_one_step(tmp_path, tokenizer, tiny_config, "single", per_device_train_batch_size=16, **arguments)
+    assert abs(other[0] - plain[0]) < tolerance
+    for name, value in plain[1].items():
+        torch.testing.assert_close(other[1][name], value, atol=tolerance, rtol=0)

@@ -1,0 +1,38 @@
+"""Law: attention weights are >= 0, sum to one over the real tokens and are exactly 0 at pads, in training too."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from hf_maskattn.model.attention import AdditiveAttention
+from tests.masks import MASK_KINDS, ragged_mask
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 4e-3}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@given(
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(MASK_KINDS),
+    time=st.integers(1, 40),
+    heads=st.sampled_from([1, 2, 4]),
+    dropout=st.sampled_from([0.0, 0.3, 0.99, 1.0]),
+    scale=st.sampled_from([1.0, 1e2, 1e4]),
+)
+def test_weights(dtype, implementation, seed, kind, time, heads, dropout, scale):
+    torch.manual_seed(seed)
+    attention = AdditiveAttention(
+        query_size=8, memory_size=8, attention_size=8, num_heads=heads, dropout=dropout, implementation=implementation
+    ).to(dtype)
+    torch.nn.init.normal_(attention.energy, std=scale)
+    mask = ragged_mask(3, time, kind)
+    context, weights = attention.train()(torch.randn(3, 2, 8, dtype=dtype), torch.randn(3, time, 8, dtype=dtype), mask)
+    assert weights.shape == (3, heads, 2, time)
+    assert (weights >= 0).all()
+    assert not weights.masked_select(~mask[:, None, None]).any()
+    sums = weights.double().sum(dim=-1)
+    expected = mask.any(dim=1).double()[:, None, None].expand_as(sums)
+    torch.testing.assert_close(sums, expected, atol=TOLERANCE[dtype], rtol=0)
+    assert context.isfinite().all()
