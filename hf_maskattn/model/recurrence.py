@@ -7,6 +7,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .layout import FrontLayout, bring_back, bring_to_front, front_layout, reverse
+from .recurrent_kernel import run_recurrence
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -56,11 +57,11 @@ class RecurrentLayer(GradientCheckpointingLayer):
 
     def forward(self, x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
         """Run the layer: `[B, L, input_size]` -> `[B, L, H]`, both in front layout."""
-        output, _ = self.forward_rnn(x)
+        output = run_recurrence(self.forward_rnn, x)
         if self.backward_rnn is None:
             return output
-        reversed_output, _ = self.backward_rnn(reverse(x, layout))
-        return torch.cat([output, reverse(reversed_output, layout)], dim=-1)
+        backward_output = reverse(run_recurrence(self.backward_rnn, reverse(x, layout)), layout)
+        return torch.cat([output, backward_output], dim=-1)
 
 
 class MaskedRecurrence(nn.Module):

@@ -68,7 +68,6 @@ def train_one_step(tmp_path, tokenizer, tiny_config, head, **arguments):
     return trainer.state.log_history[0]["loss"], {k: v.detach().clone() for k, v in model.named_parameters()}
 
 
-@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.mark.parametrize("head", ["single", "multi", "regression", "Token"])
 def test_accumulated_small_batches_are_one_large_batch(tmp_path, tokenizer, tiny_config, head):
     whole = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=16)
@@ -78,18 +77,16 @@ def test_accumulated_small_batches_are_one_large_batch(tmp_path, tokenizer, tiny
         torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
-def test_gradient_checkpointing_changes_no_bit(tmp_path, tokenizer, tiny_config):
+def test_activation_checkpointing_changes_no_bit(tmp_path, tokenizer, tiny_config):
     plain = train_one_step(tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16)
     saved = train_one_step(
-        tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16, gradient_checkpointing=True
+        tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16, activation_checkpointing=True
     )
     assert saved[0] == plain[0]
     for name, value in plain[1].items():
         assert torch.equal(saved[1][name], value), name
 
 
-@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 @pytest.mark.parametrize(
     ("arguments", "tolerance"),
     [
@@ -104,3 +101,12 @@ def test_other_ways_of_running_a_step(tmp_path, tokenizer, tiny_config, argument
     assert abs(other[0] - plain[0]) < tolerance
     for name, value in plain[1].items():
         torch.testing.assert_close(other[1][name], value, atol=tolerance, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler provokes warnings of its own and hides them
+def test_torch_compile_gives_the_same_step(tmp_path, tokenizer, tiny_config):
+    plain = train_one_step(tmp_path, tokenizer, tiny_config, "single", per_device_train_batch_size=16)
+    compiled = train_one_step(tmp_path, tokenizer, tiny_config, "single", per_device_train_batch_size=16, torch_compile=True)
+    assert abs(compiled[0] - plain[0]) < 1e-5
+    for name, value in plain[1].items():
+        torch.testing.assert_close(compiled[1][name], value, atol=1e-5, rtol=0)
