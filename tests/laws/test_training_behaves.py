@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
@@ -9,7 +10,6 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.heads import build_head
 

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from hf_maskattn.model.attention import AdditiveAttention, AttentionPooling
+from tests.masks import MASK_KINDS, ragged_mask
+
+
+def build(implementation="eager", **changes):
+    sizes = {"query_size": 4, "memory_size": 6, "attention_size": 8, "num_heads": 2, **changes}
+    attention = AdditiveAttention(implementation=implementation, **sizes)
+    torch.nn.init.normal_(attention.energy)
+    return attention
+
+
+def test_an_additive_product_by_hand():
+    attention = build(query_size=1, memory_size=1, attention_size=1, num_heads=1)
+    with torch.no_grad():
+        attention.query_projection.weight.fill_(1.0)
+        attention.key_projection.weight.fill_(2.0)
+        attention.energy.fill_(3.0)
+    memory = torch.tensor([[[0.5], [-1.0], [100.0]]])
+    context, weights = attention(torch.tensor([[[0.25]]]), memory, torch.tensor([[True, True, False]]))
+    # scores 3 tanh(0.25 + 1) = 2.544851, 3 tanh(0.25 - 2) = -2.824127; their softmax and the mean of 0.5 and -1 under it
+    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_both_methods_agree(kind, heads):
+    eager, ragged = build(num_heads=heads), build("ragged", num_heads=heads)
+    ragged.load_state_dict(eager.state_dict())
+    mask = ragged_mask(3, 7, kind)
+    direction = torch.randn(3, 5, 6)
+    results = []
+    for attention in (eager, ragged):
+        torch.manual_seed(5)
+        query, memory = torch.randn(3, 5, 4, requires_grad=True), torch.randn(3, 7, 6, requires_grad=True)
+        context, weights = attention(query, memory, mask)
+        ((context * direction).sum() + (weights**2).sum()).backward()
+        results.append([context, weights, query.grad, memory.grad, *(p.grad for p in attention.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+def test_dropout_leaves_out_tokens_in_training_only(implementation):
+    attention = build(implementation, dropout=0.5, num_heads=1)
+    query, memory = torch.randn(1, 1, 4), torch.randn(1, 200, 6)
+    mask = torch.ones(1, 200, dtype=torch.bool)
+    _, weights = attention.train()(query, memory, mask)
+    assert 0.3 < (weights == 0).float().mean() < 0.7
+    assert (attention.eval()(query, memory, mask)[1] > 0).all()
+
+
+@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+def test_a_memory_prepared_once_serves_many_queries(implementation):
+    attention = build(implementation)
+    memory, mask = torch.randn(2, 5, 6), ragged_mask(2, 5, "left")
+    keys, values = attention.prepare(memory, mask)
+    for _ in range(3):
+        query = torch.randn(2, 1, 4)
+        assert torch.equal(attention.attend(query, keys, values, mask)[0], attention(query, memory, mask)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attention_size": 9}, "attention_size=9 cannot be divided by num_attention_heads=2"),
+        ({"memory_size": 7}, "hidden_size=7 cannot be divided by num_attention_heads=2"),
+        ({"implementation": "flash"}, r"attention_implementation='flash' is unknown; choose from \['eager', 'ragged'\]"),
+    ],
+)
+def test_bad_sizes_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        build(**changes)
+
+
+def test_an_unknown_query_is_named():
+    with pytest.raises(ValueError, match="attention_query='first' is unknown"):
+        AttentionPooling(query="first", memory_size=4, attention_size=4)

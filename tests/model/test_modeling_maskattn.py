@@ -1,0 +1,140 @@
+import pytest
+import torch
+
+from hf_maskattn import (
+    MaskAttnForMaskedLM,
+    MaskAttnForSequenceClassification,
+    MaskAttnForTokenClassification,
+    MaskAttnModel,
+)
+from tests.heads import HEADS, build_head
+
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_shapes_of_everything(tiny_config, head):
+    model = build_head(head, tiny_config, num_hidden_layers=2, num_attention_heads=2)
+    outputs = model(IDS, MASK, output_attentions=True, output_hidden_states=True)
+    assert [tuple(h.shape) for h in outputs.hidden_states] == [(2, 4, 6), (2, 4, 8), (2, 4, 8)]
+    assert [tuple(a.shape) for a in outputs.attentions] == [(2, 2, 1, 4)]
+    assert all(not h[MASK == 0].any() for h in outputs.hidden_states)
+    if head == "MaskAttnModel":
+        assert torch.equal(outputs.last_hidden_state, outputs.hidden_states[-1])
+        assert outputs.pooler_output.shape == (2, 8)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_lengths_embeddings_and_tuples_say_the_same(tiny_config, head):
+    model = build_head(head, tiny_config)
+    expected = model(IDS, MASK)[0]
+    assert torch.equal(model(IDS, lengths=torch.tensor([4, 2]))[0], expected)
+    embedded = model.get_input_embeddings()(IDS)
+    assert torch.equal(model(inputs_embeds=embedded, attention_mask=MASK)[0], expected)
+    assert torch.equal(model(IDS, MASK, token_type_ids=torch.zeros_like(IDS))[0], expected)
+    as_tuple = model(IDS, MASK, return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    assert torch.equal(as_tuple[0], expected)
+    model.config.return_dict = False
+    assert isinstance(model(IDS, MASK), tuple)
+
+
+def test_the_configuration_may_ask_for_outputs(tiny_config):
+    model = build_head("MaskAttnForSequenceClassification", tiny_config, output_attentions=True, output_hidden_states=True)
+    outputs = model(IDS, MASK)
+    assert len(outputs.attentions) == 1
+    assert len(outputs.hidden_states) == 2
+    assert model(IDS, MASK, output_attentions=False).attentions is None
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_resizing_the_vocabulary(tiny_config, head):
+    model = build_head(head, tiny_config)
+    model.resize_token_embeddings(50)
+    assert model.config.vocab_size == 50
+    outputs = model(torch.full((1, 2), 49))
+    if head == "MaskAttnForMaskedLM":
+        assert outputs.logits.shape[-1] == 50
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "neither was given"),
+        ({"input_ids": IDS, "inputs_embeds": torch.randn(2, 4, 6)}, "both were given"),
+        ({"input_ids": IDS[0]}, r"`input_ids` has shape \[4\], expected \[batch, time\]"),
+        ({"inputs_embeds": torch.randn(2, 6)}, r"`inputs_embeds` has shape \[2, 6\]"),
+        ({"inputs_embeds": torch.randn(2, 4, 5)}, "width 5, the model has embedding_size=6"),
+        ({"input_ids": IDS, "attention_mask": MASK[:, :3]}, r"`attention_mask` has shape \[2, 3\]"),
+        ({"input_ids": IDS, "attention_mask": MASK * 2}, "holds 2"),
+        ({"input_ids": IDS, "attention_mask": MASK, "lengths": torch.tensor([4, 2])}, "both given"),
+        ({"input_ids": torch.tensor([[3, 40]])}, "holds token id 40, the vocabulary has ids 0 to 39"),
+        ({"input_ids": torch.tensor([[3, -1]])}, "holds token id -1"),
+    ],
+)
+def test_bad_inputs_are_named(tiny_config, inputs, words):
+    for head in HEADS:
+        with pytest.raises(ValueError, match=words):
+            build_head(head, tiny_config)(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "words"),
+    [
+        ("MaskAttnForSequenceClassification", torch.tensor([0, 3]), "holds 3, the model has 3 classes: labels are 0 to 2"),
+        ("MaskAttnForSequenceClassification", torch.tensor([0, -1]), "holds -1"),
+        ("MaskAttnForSequenceClassification", torch.tensor([0, 1, 2]), r"shape \[3\], expected \[2\]"),
+        ("MaskAttnForSequenceClassification", torch.randn(2, 4), r"\[2, 4\], problem_type='multi_label_classification'"),
+        ("MaskAttnForTokenClassification", torch.full((2, 4), 3), "holds 3"),
+        ("MaskAttnForTokenClassification", torch.zeros(2, 3).long(), r"shape \[2, 3\], expected \[2, 4\]"),
+        ("MaskAttnForTokenClassification", torch.zeros(2, 4), "torch.float32, classes are whole numbers"),
+        ("MaskAttnForMaskedLM", torch.full((2, 4), 40), "holds 40, the model has 40 classes"),
+    ],
+)
+def test_bad_labels_are_named(tiny_config, head, labels, words):
+    with pytest.raises(ValueError, match=words):
+        build_head(head, tiny_config)(IDS, MASK, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "expected"),
+    [
+        (3, torch.tensor([0, 2]), "single_label_classification"),
+        (3, torch.tensor([[0.0, 1, 1], [1, 0, 0]]), "multi_label_classification"),
+        (1, torch.tensor([0.5, 2.0]), "regression"),
+        (1, torch.tensor([[0.5], [2.0]]), "regression"),
+    ],
+)
+def test_the_problem_type_is_found_as_transformers_finds_it(tiny_config, num_labels, labels, expected):
+    model = MaskAttnForSequenceClassification(tiny_config(num_labels=num_labels))
+    logits, loss = (model(IDS, MASK, labels=labels)[k] for k in ("logits", "loss"))
+    assert model.config.problem_type == expected
+    truth = {
+        "single_label_classification": torch.nn.functional.cross_entropy,
+        "multi_label_classification": torch.nn.functional.binary_cross_entropy_with_logits,
+        "regression": lambda a, b: torch.nn.functional.mse_loss(a.view(-1), b.view(-1)),
+    }[expected]
+    torch.testing.assert_close(loss, truth(logits, labels))
+    torch.testing.assert_close(model(IDS, MASK, labels=labels, num_items_in_batch=7).loss, loss * labels.numel() / 7)
+
+
+@pytest.mark.parametrize("head", [MaskAttnForTokenClassification, MaskAttnForMaskedLM])
+def test_token_losses_average_over_labels_that_exist(tiny_config, head):
+    model = head(tiny_config(num_labels=3))
+    labels = torch.tensor([[1, -100, 2, 0], [0, -100, -100, -100]])
+    outputs = model(IDS, MASK, labels=labels)
+    expected = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
+    torch.testing.assert_close(outputs.loss, expected)
+    assert model(IDS, MASK, labels=torch.full_like(IDS, -100)).loss == 0
+
+
+def test_two_runs_of_one_model_share_no_state(tiny_config):
+    model = MaskAttnModel(tiny_config()).eval()
+    before = {k: v.clone() for k, v in model.__dict__.items() if torch.is_tensor(v)}
+    first = model(IDS, MASK).pooler_output
+    model(torch.randint(40, (3, 9)))
+    assert torch.equal(model(IDS, MASK).pooler_output, first)
+    assert before == {}
+    assert not [k for k, v in model.__dict__.items() if torch.is_tensor(v)]

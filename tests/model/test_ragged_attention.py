@@ -1,0 +1,34 @@
+import torch
+
+from hf_maskattn.model.attention import AdditiveAttention
+from tests.masks import ragged_mask
+
+
+def saved_shapes(tensor):
+    """Shapes of every tensor that the graph behind `tensor` keeps for the backward pass."""
+    shapes, todo, seen = [], [tensor.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo.extend(parent for parent, _ in node.next_functions)
+        for name in dir(node):
+            value = getattr(node, name) if name.startswith("_saved_") else None
+            if torch.is_tensor(value):
+                shapes.append(tuple(value.shape))
+    return shapes
+
+
+def test_no_pad_score_is_in_the_graph():
+    mask = ragged_mask(4, 11, "holes")
+    real = int(mask.sum())
+    assert real < mask.numel()
+    for implementation, expected in (("ragged", real), ("eager", mask.numel())):
+        attention = AdditiveAttention(query_size=3, memory_size=6, attention_size=8, implementation=implementation)
+        torch.nn.init.normal_(attention.energy)
+        context, _ = attention(torch.randn(4, 2, 3), torch.randn(4, 11, 6), mask)
+        # tanh keeps one number for each query, each token and each of the 8 units; 2 queries a row
+        tanh = [s for s in saved_shapes(context) if s[-1] == 8 and torch.Size(s).numel() == expected * 2 * 8]
+        assert tanh, f"{implementation}: {saved_shapes(context)}"
+        assert implementation == "eager" or mask.numel() * 2 * 8 not in [torch.Size(s).numel() for s in saved_shapes(context)]

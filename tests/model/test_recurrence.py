@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from hf_maskattn.model.recurrence import MaskedRecurrence
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_size": 7}, "hidden_size=7 is odd.*use 8, or bidirectional=False"),
+        ({"rnn_type": "rnn"}, r"rnn_type='rnn' is unknown; choose from \['lstm', 'gru'\]"),
+    ],
+)
+def test_bad_choices_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        MaskedRecurrence(**{"input_size": 3, "hidden_size": 8, **changes})
+
+
+def test_odd_sizes_are_fine_in_one_direction():
+    output = MaskedRecurrence(input_size=3, hidden_size=7, bidirectional=False)(torch.randn(2, 4, 3), torch.ones(2, 4).bool())
+    assert output.output.shape == (2, 4, 7)
+
+
+def test_dropout_acts_between_layers_only():
+    x, mask = torch.randn(2, 4, 3), torch.ones(2, 4, dtype=torch.bool)
+    one = MaskedRecurrence(input_size=3, hidden_size=8, dropout=0.9).train()
+    assert torch.equal(one(x, mask).output, one(x, mask).output)
+    two = MaskedRecurrence(input_size=3, hidden_size=8, num_layers=2, dropout=0.9).train()
+    assert not torch.equal(two(x, mask).output, two(x, mask).output)
+
+
+def test_parameters_keep_torch_names_and_shapes():
+    layer = MaskedRecurrence(input_size=3, hidden_size=8, rnn_type="gru").layers[0]
+    assert {k: tuple(v.shape) for k, v in layer.backward_rnn.named_parameters()} == {
+        k: tuple(v.shape) for k, v in torch.nn.GRU(3, 4).named_parameters()
+    }
