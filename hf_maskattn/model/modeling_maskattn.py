@@ -47,9 +47,10 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=module.embedding_dim**-0.5)
+            init.normal_(module.weight)
         elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
+            # Before a tied decoder of unit-scale embeddings: its scores start at unit scale too.
+            init.constant_(module.weight, module.weight.shape[0] ** -0.5)
             init.zeros_(module.bias)
         elif isinstance(module, AdditiveAttention):
             init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
