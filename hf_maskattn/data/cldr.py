@@ -1,0 +1,99 @@
+"""Readers of the Unicode CLDR data that ships with babel; the only file that imports babel."""
+
+import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from babel import Locale
+
+# Every one of these names a day, a month and a year: a written date then belongs to exactly one date.
+_DATE_WIDTHS = ("full", "long", "medium", "short")
+_DATE_SKELETONS = ("yMd", "yMEd", "yMMMd", "yMMMEd", "yMMMMd", "yMMMMEd")
+
+
+def _load_locale(locale: str) -> "Locale":
+    try:
+        from babel import Locale
+    except ImportError as error:
+        raise ImportError('the built-in corpora need babel: pip install "hf-maskattn[examples]"') from error
+    return Locale.parse(locale)
+
+
+def display_names(locale: str) -> list[tuple[str, str]]:
+    """Read what a language calls the territories, languages, currencies and scripts of the world.
+
+    Args:
+        locale: CLDR locale, such as `"de"`.
+
+    Returns:
+        Pairs of a code and its name, such as `("ZW", "Simbabwe")`, in CLDR's own order.
+
+    Raises:
+        ImportError: babel is not installed.
+
+    Source:
+        Unicode CLDR, Locale Display Names, https://www.unicode.org/reports/tr35/tr35-general.html
+    """
+    data = _load_locale(locale)
+    return [
+        (code, name)
+        for names in (data.territories, data.languages, data.currencies, data.scripts)
+        for code, name in names.items()
+    ]
+
+
+def date_patterns(locale: str) -> list[str]:
+    """Read the different ways in which a locale writes a complete date.
+
+    Args:
+        locale: CLDR locale, such as `"de"`.
+
+    Returns:
+        Date patterns without repetition, such as `"d. MMMM y"`: the four standard widths, then the skeletons
+        (with and without weekday) that the locale has.
+
+    Raises:
+        ImportError: babel is not installed.
+
+    Source:
+        Unicode CLDR, Dates, https://www.unicode.org/reports/tr35/tr35-dates.html
+    """
+    data = _load_locale(locale)
+    patterns = [data.date_formats[width].pattern for width in _DATE_WIDTHS]
+    patterns += [data.datetime_skeletons[name].pattern for name in _DATE_SKELETONS if name in data.datetime_skeletons]
+    return list(dict.fromkeys(patterns))
+
+
+def split_pattern(pattern: str) -> list[tuple[bool, str]]:
+    """Take a date pattern apart.
+
+    Args:
+        pattern: CLDR date pattern, such as `"d. MMMM y"`.
+
+    Returns:
+        Pairs of "is it a field?" and its letters (`"MMMM"`) or literal text (`". "`), in written order; a
+        literal may come in several pieces.
+    """
+    from babel.dates import tokenize_pattern
+
+    parts = []
+    for kind, value in tokenize_pattern(pattern):
+        # Literal text is a string, a field is a pair of its letter and its width.
+        parts.append((True, value[0] * int(value[1])) if kind == "field" else (False, str(value)))
+    return parts
+
+
+def write_field(field: str, date: datetime.date, locale: str) -> str:
+    """Write one field of a date in a locale's words or numbers.
+
+    Args:
+        field: Letters of a CLDR pattern field, such as `"MMMM"`.
+        date: The date.
+        locale: CLDR locale, such as `"de"`.
+
+    Returns:
+        The written field, such as `"Januar"`.
+    """
+    from babel.dates import DateTimeFormat
+
+    return DateTimeFormat(date, locale)[field]

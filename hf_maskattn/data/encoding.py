@@ -1,0 +1,195 @@
+"""Rows of a dataset -> inputs of a model: texts with their labels, and texts alone."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+from hf_maskattn.data.labels import item_feature, label_numbers
+from hf_maskattn.data.progress import bars_for_many_rows
+
+_INPUTS = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
+
+
+def encode_texts(
+    split: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str,
+    label_column: str,
+    labels: Sequence[str] | None,
+    max_length: int,
+) -> Dataset:
+    """Turn texts with one label, several labels or a number each into model inputs.
+
+    Args:
+        split: Rows with a text and a label. A label is a name, the number of a `ClassLabel`, or a whole number (a
+            place in `labels`; or, if all `labels` are numbers, the label of that name); a list of these is a row
+            with any number of labels.
+        tokenizer: What cuts the texts.
+        text_column: Column of the texts.
+        label_column: Column of the labels.
+        labels: Names of the labels in the order of their numbers; `None` for regression.
+        max_length: Largest number of tokens; the rest of a text is cut off.
+
+    Returns:
+        Columns `input_ids`, `attention_mask` and `labels`: the number of the label; or, from lists, one 0.0 or 1.0
+        per label; or, for regression, the number itself.
+
+    Raises:
+        TypeError: A text is no string.
+        ValueError: A row has no label, one that is not in `labels`, or for regression no finite number.
+    """
+    feature = split.features[label_column]
+    item = item_feature(feature)
+    read: Callable[[Any], Any]
+    if labels is None:
+        read, output = _read_number, Value("float32")
+    elif item is None:
+        read, output = partial(_read_label, numbers=label_numbers(feature, labels), labels=list(labels)), Value("int64")
+    else:
+        numbers = label_numbers(item, labels)
+        read, output = partial(_read_labels, numbers=numbers, labels=list(labels)), List(Value("float32"))
+    encode = partial(
+        _encode_texts_batch,
+        tokenizer=tokenizer,
+        text_column=text_column,
+        label_column=label_column,
+        read=read,
+        max_length=max_length,
+    )
+    return map_rows(split, encode, features=Features({**_INPUTS, "labels": output}))
+
+
+def encode_for_masked_lm(split: Dataset, tokenizer: PreTrainedTokenizerBase, *, text_column: str, max_length: int) -> Dataset:
+    """Turn texts into model inputs; a collator masks them anew in each epoch.
+
+    Args:
+        split: Rows with a text.
+        tokenizer: What cuts the texts.
+        text_column: Column of the texts.
+        max_length: Largest number of tokens; the rest of a text is cut off.
+
+    Returns:
+        Columns `input_ids` and `attention_mask`.
+
+    Raises:
+        TypeError: A text is no string.
+    """
+    encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
+    return map_rows(split, encode, features=Features(_INPUTS))
+
+
+def map_rows(split: Dataset, encode: Callable[..., dict[str, Any]], *, features: Features) -> Dataset:
+    """Replace all columns of a split by what a function makes of its batches and their row numbers.
+
+    Args:
+        split: The rows.
+        encode: From a batch and the numbers of its rows to the new columns.
+        features: Types of the new columns.
+
+    Returns:
+        The new columns, in the order of the rows.
+    """
+    with bars_for_many_rows(split.num_rows):
+        return split.map(
+            encode,
+            batched=True,
+            with_indices=True,
+            remove_columns=split.column_names,
+            features=features,
+            desc="Encoding",
+        )
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: list[Any], rows: list[int], *, max_length: int, **settings: bool
+) -> BatchEncoding:
+    """Cut texts into tokens, without padding.
+
+    Args:
+        tokenizer: What cuts the texts.
+        texts: The texts.
+        rows: Their row numbers, for the error message.
+        max_length: Largest number of tokens; the rest of a text is cut off.
+        **settings: Further settings of the tokenizer, such as `return_offsets_mapping`.
+
+    Returns:
+        `input_ids`, `attention_mask` and what the settings ask for.
+
+    Raises:
+        TypeError: A text is no string.
+    """
+    for row, text in zip(rows, texts, strict=True):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"row {row} (counted from 0): the text is {text!r} ({type(text).__name__}), not a string; remove the "
+                "row, or turn the column into text"
+            )
+    return tokenizer(
+        texts,
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=True,
+        return_token_type_ids=False,
+        **settings,
+    )
+
+
+def _encode_batch(
+    batch: dict[str, list[Any]],
+    rows: list[int],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    text_column: str,
+    max_length: int,
+) -> dict[str, Any]:
+    return dict(tokenize(tokenizer, batch[text_column], rows, max_length=max_length))
+
+
+def _encode_texts_batch(
+    batch: dict[str, list[Any]],
+    rows: list[int],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    text_column: str,
+    label_column: str,
+    read: Callable[[Any], Any],
+    max_length: int,
+) -> dict[str, Any]:
+    encoded = _encode_batch(batch, rows, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
+    encoded["labels"] = []
+    for row, value in zip(rows, batch[label_column], strict=True):
+        try:
+            encoded["labels"].append(read(value))
+        except ValueError as error:
+            raise ValueError(f"row {row} (counted from 0), column {label_column!r}: {error}") from error
+    return encoded
+
+
+def _read_number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} is not a number, which regression needs") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number, which regression needs")
+    return number
+
+
+def _read_label(value: Any, *, numbers: dict[Hashable, int], labels: list[str]) -> int:
+    if value is None or value == "":
+        raise ValueError("there is no label")
+    if value not in numbers:
+        raise ValueError(f"the label {value!r} is none of {', '.join(labels[:20])}")
+    return numbers[value]
+
+
+def _read_labels(values: Any, *, numbers: dict[Hashable, int], labels: list[str]) -> list[float]:
+    if values is None:
+        raise ValueError("there is no list of labels")
+    present = {_read_label(value, numbers=numbers, labels=labels) for value in values}
+    return [float(number in present) for number in range(len(labels))]

@@ -1,0 +1,154 @@
+"""Any source of data -> a `DatasetDict` with the splits "train", "validation" and "test"."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, DatasetDict
+
+from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
+from hf_maskattn.data.cldr_languages import build_cldr_languages
+from hf_maskattn.data.local_files import FILE_ENDINGS, load_file
+
+BUILT_IN: dict[str, Callable[[], DatasetDict]] = {
+    "cldr-languages": build_cldr_languages,
+    "cldr-date-fields": build_cldr_date_fields,
+}
+"""The corpora that need no download, by the name that `load_splits` knows them by."""
+
+
+def load_splits(
+    source: str | None = None,
+    *,
+    subset: str | None = None,
+    train_file: str | Path | None = None,
+    validation_file: str | Path | None = None,
+    test_file: str | Path | None = None,
+    train_split: str | None = "train",
+    validation_split: str | None = "validation",
+    test_split: str | None = "test",
+    validation_fraction: float | None = None,
+    seed: int = 0,
+    required_columns: Sequence[str] = (),
+) -> DatasetDict:
+    """Load a built-in corpus, a dataset of the Hugging Face Hub, or local files.
+
+    Args:
+        source: `"cldr-languages"`, `"cldr-date-fields"`, or what `datasets.load_dataset` takes: the id of a dataset
+            on the Hub, or a folder. `None` with local files.
+        subset: Subset (configuration) of a dataset on the Hub.
+        train_file: Local `.jsonl`, `.json`, `.csv` or `.parquet` file.
+        validation_file: Likewise.
+        test_file: Likewise.
+        train_split: What `source` calls the split to train on; `None` to go without, to evaluate only.
+        validation_split: What `source` calls its validation split; `None` to go without.
+        test_split: What `source` calls its test split; `None` to go without.
+        validation_fraction: Share of the training rows, drawn by `seed`, that becomes the validation split where
+            the source has none. A validation split that the source has is used as it is.
+        seed: Seed of that draw.
+        required_columns: Columns that every split must have.
+
+    Returns:
+        The splits under the keys `"train"`, `"validation"` and `"test"`; those to go without, and those no file was
+        given for, are absent. Features such as `ClassLabel` are kept.
+
+    Raises:
+        FileNotFoundError: A local file does not exist, or the Hub does not have `source` or cannot be reached.
+        ValueError: Neither or both of `source` and files; a broken file; a split or column that is missing or empty.
+    """
+    files = {"train": train_file, "validation": validation_file, "test": test_file}
+    files_given = {name: file for name, file in files.items() if file is not None}
+    if source is None and not files_given:
+        raise ValueError(
+            f"no data given: set source (a built-in corpus, {' or '.join(BUILT_IN)}, or a dataset id of the Hub) or train_file"
+        )
+    if source is not None and files_given:
+        raise ValueError(
+            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in files_given)}) are both given; "
+            "give one of them"
+        )
+
+    names: dict[str, str | None]
+    if source is None:
+        if train_file is None and train_split is not None:
+            raise ValueError("train_file is missing; give it, or train_split=None to evaluate only")
+        loaded = DatasetDict({name: load_file(file, split=name) for name, file in files_given.items()})
+        names = {name: name if name in loaded else None for name in files}
+    else:
+        loaded = _load_source(source, subset)
+        names = {"train": train_split, "validation": validation_split, "test": test_split}
+
+    if validation_fraction is not None and names["validation"] not in loaded:
+        names["validation"] = None
+    splits = DatasetDict({key: _pick_split(loaded, name, f"{key}_split") for key, name in names.items() if name is not None})
+    if validation_fraction is not None and "validation" not in splits:
+        splits = _carve_validation(splits, validation_fraction, seed)
+    for name, split in splits.items():
+        _check_columns(name, split, required_columns)
+    return splits
+
+
+def _load_source(source: str, subset: str | None) -> DatasetDict:
+    if source in BUILT_IN:
+        if subset is not None:
+            raise ValueError(f"subset={subset!r}: the built-in corpus {source} has no subsets; leave subset out")
+        return BUILT_IN[source]()
+    if Path(source).suffix.lower() in FILE_ENDINGS:
+        raise ValueError(f"source={source!r} looks like a local file; give it as train_file")
+    ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
+    try:
+        loaded = datasets.load_dataset(source, subset)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the dataset {source!r} could not be loaded from the Hub: {error}. Check the id and the network"
+            f"{_nearest(source, BUILT_IN)}, or {ways_out}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"the dataset {source!r} (subset={subset!r}) could not be loaded: {error}. Correct it, or {ways_out}"
+        ) from error
+    return loaded
+
+
+def _pick_split(loaded: DatasetDict, name: str, argument: str) -> Dataset:
+    if name not in loaded:
+        raise ValueError(
+            f"there is no split {name!r}{_nearest(name, loaded)}; the splits are {', '.join(loaded)}. "
+            f"Set {argument} to one of them, or to None to go without"
+        )
+    split = loaded[name]
+    if split.num_rows == 0:
+        sizes = ", ".join(f"{key} ({value.num_rows} rows)" for key, value in loaded.items())
+        raise ValueError(f"the split {name!r} is empty; the splits are {sizes}")
+    return split
+
+
+def _carve_validation(splits: DatasetDict, fraction: float, seed: int) -> DatasetDict:
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction={fraction} must lie between 0 and 1")
+    if "train" not in splits:
+        raise ValueError(f"validation_fraction={fraction} needs a training split; leave it out, or set train_split")
+    rows = splits["train"].num_rows
+    size = round(rows * fraction)
+    if not 0 < size < rows:
+        raise ValueError(
+            f"validation_fraction={fraction} of {rows} training rows leaves {rows - size} rows to train on and {size} "
+            "to validate on; both need at least one"
+        )
+    halves = splits["train"].train_test_split(test_size=size, seed=seed)
+    return DatasetDict({**splits, "train": halves["train"], "validation": halves["test"]})
+
+
+def _check_columns(split_name: str, split: Dataset, required_columns: Sequence[str]) -> None:
+    for column in required_columns:
+        if column not in split.column_names:
+            raise ValueError(
+                f"the split {split_name!r} has no column {column!r}{_nearest(column, split.column_names)}; "
+                f"its columns are {', '.join(split.column_names)}"
+            )
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(candidates), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

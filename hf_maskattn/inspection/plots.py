@@ -1,0 +1,51 @@
+"""Pictures of attention: the one place that needs matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hf_maskattn.inspection.attention_maps import AttentionMap
+
+
+def draw_attention_maps(panels: Mapping[str, Sequence[AttentionMap]], path: str | Path) -> None:
+    """Draw batches of attention maps one above the other: a cell for each token, darker for more weight, pads hatched.
+
+    Args:
+        panels: Title of each panel, and the maps of its batch.
+        path: Where to write the picture; its ending gives the format.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "hf-maskattn[viz]"') from error
+    columns = max(len(maps[0].tokens) for maps in panels.values())
+    rows = [len(maps) for maps in panels.values()]
+    figure = Figure(figsize=(0.34 * columns + 1.4, 0.42 * sum(rows) + 0.75 * len(rows)), layout="constrained")
+    for axes, (title, maps) in zip(
+        figure.subplots(len(rows), squeeze=False, height_ratios=rows)[:, 0], panels.items(), strict=True
+    ):
+        highest = max(float(row.weights.max()) for row in maps)
+        for y, row in enumerate(maps):
+            for x, (token, real, weight) in enumerate(zip(row.tokens, row.mask.tolist(), row.weights.tolist(), strict=True)):
+                share = weight / highest if highest else 0.0
+                axes.add_patch(
+                    Rectangle(
+                        (x, y),
+                        1,
+                        1,
+                        facecolor=(1 - 0.85 * share, 1 - 0.6 * share, 1 - 0.25 * share),
+                        edgecolor="0.75",
+                        hatch=None if real else "////",
+                        linewidth=0.6,
+                    )
+                )
+                if real:
+                    axes.text(x + 0.5, y + 0.5, token, ha="center", va="center", color="white" if share > 0.6 else "black")
+            axes.text(columns + 0.2, y + 0.5, f"{100 * row.mass_on_pads:.0f} % on pads", ha="left", va="center", fontsize=9)
+        axes.set(xlim=(0, columns + 3.6), ylim=(len(maps), 0))
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,24 @@
+import datasets
+import pytest
+
+from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
+from hf_maskattn.data.cldr_languages import build_cldr_languages
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_clean(tmp_path_factory, monkeypatch):
+    """Caches go to a folder of this run; progress bars stay out of the report."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="session")
+def languages():
+    return build_cldr_languages()
+
+
+@pytest.fixture(scope="session")
+def date_fields():
+    return build_cldr_date_fields()

@@ -1,0 +1,92 @@
+import pytest
+from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
+
+from hf_maskattn.data.labels import item_feature, label_names, label_numbers
+
+
+def _splits(train, validation=None, feature=None):
+    features = None if feature is None else Features({"label": feature})
+    splits = {"train": Dataset.from_dict({"label": train}, features=features)}
+    if validation is not None:
+        splits["validation"] = Dataset.from_dict({"label": validation}, features=features)
+    return splits
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "kind", "names"),
+    [
+        (["b", "a", "b"], None, "single", ["a", "b"]),
+        ([10, 9, 10], None, "single", ["9", "10"]),
+        ([True, False], None, "single", ["False", "True"]),
+        ([0], ClassLabel(names=["z", "a"]), "single", ["z", "a"]),
+        ([["b", "a"], [], ["b"]], None, "multi", ["a", "b"]),
+        ([["b", "a"], ["c"]], LargeList(Value("string")), "multi", ["a", "b", "c"]),
+        ([["O", "B-X"]], None, "tags", ["B-X", "O"]),
+        ([[0]], List(ClassLabel(names=["O", "B-X"])), "tags", ["O", "B-X"]),
+    ],
+)
+def test_names_are_those_of_the_feature_or_the_sorted_values(values, feature, kind, names):
+    assert label_names(_splits(values, values, feature), "label", kind) == names
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "kind"), [(["a", "b"], ["b", "c"], "single"), ([["a"], ["b"]], [["b", "c"]], "tags")]
+)
+def test_labels_that_training_does_not_have_are_named(train, validation, kind):
+    message = "the split 'validation' has labels in 'label' that the training split does not have: c; .* has a, b"
+    with pytest.raises(ValueError, match=message):
+        label_names(_splits(train, validation), "label", kind)
+
+
+def test_class_labels_of_another_split_are_compared_by_name():
+    splits = _splits([0], feature=ClassLabel(names=["a", "b"]))
+    splits["test"] = Dataset.from_dict({"label": [0]}, features=Features({"label": ClassLabel(names=["b"])}))
+    assert label_names(splits, "label", "single") == ["a", "b"]
+    splits["test"] = Dataset.from_dict({"label": [0]}, features=Features({"label": ClassLabel(names=["c"])}))
+    with pytest.raises(ValueError, match=r"the split 'test' has labels in 'label' that .*: c; "):
+        label_names(splits, "label", "single")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        (["a"], "tags", "the column 'label' of the split 'train' holds one value per row .* does not fit kind='tags'"),
+        ([["a"]], "single", "the column 'label' of the split 'train' holds a list per row .* does not fit kind='single'"),
+        (["a"], "both", "kind='both' is none of single, multi, tags"),
+        ([1.5], "single", "holds values of type float64, which are no labels"),
+        (["a", None], "single", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
+        (["a", ""], "single", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
+        ([["a"], None], "multi", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
+        ([["a"], ["b", None]], "tags", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
+    ],
+)
+def test_what_are_no_labels_is_told(values, kind, message):
+    with pytest.raises(ValueError, match=message):
+        label_names(_splits(values), "label", kind)
+
+
+def test_names_come_from_the_training_split():
+    with pytest.raises(ValueError, match="the labels of 'label' are read from the split 'train'; there are test"):
+        label_names({"test": _splits(["a"])["train"]}, "label", "single")
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "numbers"),
+    [
+        (ClassLabel(names=["a", "b", "c"]), ["c", "a"], {0: 1, 2: 0}),
+        (Value("string"), ["c", "a"], {"c": 0, "a": 1}),
+        (Value("int64"), ["no", "yes"], {0: 0, 1: 1}),
+        (Value("int8"), ["1", "3", "5"], {1: 0, 3: 1, 5: 2}),
+        (Value("uint8"), ["3", "-1"], {3: 0, -1: 1}),
+        (Value("bool"), ["False", "True"], {False: 0, True: 1}),
+        (Value("bool"), ["True"], {True: 0}),
+    ],
+)
+def test_each_value_stands_for_a_label(feature, labels, numbers):
+    assert label_numbers(feature, labels) == numbers
+
+
+def test_items_of_lists():
+    assert item_feature(List(Value("int8"))) == Value("int8")
+    assert item_feature(LargeList(Value("int8"))) == Value("int8")
+    assert item_feature(Value("int8")) is None

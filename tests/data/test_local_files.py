@@ -1,0 +1,86 @@
+import csv
+import re
+
+import datasets
+import pytest
+
+from hf_maskattn.data.local_files import load_file
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+ROWS = [{"text": "é, a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text":"é, a","label":"x"}\n\n{"text":"b","label":"y"}\n'),
+        ("a.JSONL", '\ufeff{"text":"é, a","label":"x"}\n{"text":"b","label":"y"}'),
+        ("a.json", '[{"text":"é, a","label":"x"},\n {"text":"b","label":"y"}]'),
+        ("a.csv", 'text,label\n"é, a",x\nb,y\n'),
+        ("b.csv", '\ufefftext,label\r\n"é, a",x\r\n\r\nb,y\r\n'),
+    ],
+)
+def test_text_files_are_read(write, name, content):
+    split = load_file(write(name, content), split="train")
+    assert list(split) == ROWS
+    assert str(split.split) == "train"
+
+
+def test_parquet_keeps_class_labels(tmp_path):
+    features = datasets.Features({"label": datasets.ClassLabel(names=["x", "y"])})
+    datasets.Dataset.from_dict({"label": [1]}, features=features).to_parquet(tmp_path / "a.parquet")
+    assert load_file(tmp_path / "a.parquet", split="train").features == features
+
+
+def test_csv_texts_that_look_like_missing_values_stay_texts(write):
+    split = load_file(write("a.csv", "text,label\nNone,NA\nnull,\n"), split="train")
+    assert list(split) == [{"text": "None", "label": "NA"}, {"text": "null", "label": ""}]
+
+
+def test_csv_cells_may_be_long_and_hold_line_breaks(write):
+    text = "a\n" * 100_000
+    limit = csv.field_size_limit()
+    assert load_file(write("a.csv", f'text,label\n"{text}",x\n'), split="train")["text"] == [text]
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "x", r"a\.txt: the ending '\.txt' is none of \.jsonl, \.json, \.csv, \.parquet"),
+        ("a.jsonl", "", r"a\.jsonl: the file has no rows"),
+        ("a.jsonl", "\n\n", r"a\.jsonl: the file has no rows"),
+        ("a.csv", "text,label\n", r"a\.csv: the file has no rows"),
+        ("a.jsonl", '{"t":1}\n{"t":2\n{"t":3}\n', r"a\.jsonl, line 2: broken JSON in column 7: Expecting ',' delimiter"),
+        ("a.jsonl", '{"t":1}\n{"t":2}\n{"t', r"a\.jsonl, line 3: broken JSON in column 2: Unterminated string"),
+        ("a.jsonl", '\ufeff{"t":1}\n{"t":2\n', r"a\.jsonl, line 2: broken JSON in column 7"),
+        ("a.jsonl", '{"t":1}\n[1]\n', r"a\.jsonl, line 2: a JSON object \({\.\.\.}\) was expected, got list"),
+        ("a.jsonl", '{"t":1},\n{"t":2}\n', r"a\.jsonl, line 1: broken JSON in column 8: Extra data"),
+        ("a.json", '[{"t":1},\n{"t":2]', r"a\.json, line 2: broken JSON in column 7"),
+        ("a.jsonl", '{"t":"e"}\n{"t":"é"}\n'.encode("latin-1"), r"a\.jsonl, line 2: not UTF-8 \(.*byte 0xe9\); save"),
+        ("a.csv", "t,l\ne,x\né,x\n".encode("latin-1"), r"a\.csv, line 3: not UTF-8 \(.*byte 0xe9\); save"),
+        ("a.csv", "t,l\na,x\nb\n", r"a\.csv, line 3: number of cells is 1, but the header has 2 \(t, l\)"),
+        ("a.csv", "t,l\na,x\n\nb,c,x\n", r"a\.csv, line 4: number of cells is 3, but the header has 2 \(t, l\)"),
+        ("a.csv", 't,l\n"a,x\nb,x\n', r"a\.csv, line 3: broken CSV"),
+        ("a.csv", "\ufefft,t\na,x\n", r"a\.csv, line 1: two columns have the same name \(t, t\)"),
+        ("a.parquet", "not parquet", r"a\.parquet: parquet could not be read: ArrowInvalid: "),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_with_its_place(write, name, content, message):
+    with pytest.raises(ValueError, match=message):
+        load_file(write(name, content), split="train")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'a.csv'}: there is no such file")):
+        load_file(tmp_path / "a.csv", split="train")

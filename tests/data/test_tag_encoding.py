@@ -1,0 +1,224 @@
+import re
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, List
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import processors
+from transformers import BertConfig, BertForTokenClassification, pipeline
+from transformers.modeling_outputs import TokenClassifierOutput
+
+from hf_maskattn.data.cldr_date_fields import TAGS
+from hf_maskattn.data.tag_encoding import align_tags, encode_tags, find_words
+from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
+
+LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
+TEXTS = ["New York, (am 12. Mai)", "Mayo mai york newer 21 12.", "ab ba abba"]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    return {kind: train_tokenizer(TEXTS, kind=kind, vocab_size=300, max_length=99) for kind in KINDS}
+
+
+def _encode(rows, tokenizer, labels=LABELS, feature=None, **changes):
+    split = Dataset.from_list(rows)
+    split = split if feature is None else split.cast_column("tags", feature)
+    arguments = {"tokens_column": "tokens", "label_column": "tags", "labels": labels, "max_length": 99, **changes}
+    return encode_tags(split, tokenizer, **arguments)
+
+
+def _labeled(encoded, tokenizer, labels=LABELS):
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
+    return [(token, labels[label]) for token, label in zip(tokens, encoded["labels"][0], strict=True)]
+
+
+NEW_YORK = {"text": "New  York, 12", "tokens": ["New", "York", ",", "12"], "tags": ["B-X", "I-X", "O", "B-Y"]}
+
+
+def test_char_tokens(tokenizers):
+    encoded = _encode([NEW_YORK], tokenizers["char"], text_column="text")
+    assert encoded.column_names == ["input_ids", "attention_mask", "labels"]
+    assert _labeled(encoded, tokenizers["char"]) == [
+        ("N", "B-X"),
+        *((letter, "I-X") for letter in "ew▁▁York"),
+        (",", "O"),
+        ("▁", "O"),
+        ("1", "B-Y"),
+        ("2", "I-Y"),
+    ]
+
+
+def test_without_a_text_the_words_are_joined_by_spaces(tokenizers):
+    encoded = _encode([NEW_YORK], tokenizers["char"])
+    assert "".join(token for token, _ in _labeled(encoded, tokenizers["char"])) == "New▁York▁,▁12"
+
+
+def test_byte_level_pieces_bring_their_spaces(tokenizers):
+    labeled = _labeled(_encode([NEW_YORK], tokenizers["bpe"], text_column="text"), tokenizers["bpe"])
+    assert "".join(token for token, _ in labeled) == "NewĠĠYork,Ġ12"
+    assert labeled[0][1] == "B-X"
+    tag_of = dict(labeled)
+    assert tag_of["Ġ"] == "I-X"
+    assert tag_of[","] == "O"
+    assert [tag for token, tag in labeled if "1" in token] == ["B-Y"]
+
+
+def test_spaces_between_two_entities_are_outside(tokenizers):
+    row = {"tokens": ["a", "b", "b"], "tags": ["B-X", "B-X", "I-X"]}
+    assert [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])] == [
+        "B-X",
+        "O",
+        "B-X",
+        "I-X",
+        "I-X",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "feature"),
+    [
+        ([1, 2, 0, 3], List(ClassLabel(names=LABELS))),
+        ([2, 4, 0, 1], List(ClassLabel(names=["O", "B-Y", "B-X", "I-Y", "I-X"]))),
+        ([1, 2, 0, 3], None),
+    ],
+)
+def test_tags_may_be_numbers(tokenizers, values, feature):
+    by_name = _encode([NEW_YORK], tokenizers["word"], text_column="text")
+    by_number = _encode([{**NEW_YORK, "tags": values}], tokenizers["word"], text_column="text", feature=feature)
+    assert by_number["labels"][:] == by_name["labels"][:] == [[1, 2, 0, 3]]
+
+
+def test_labels_without_inside_and_outside(tokenizers):
+    row = {"tokens": ["ab", "ba"], "tags": ["NOUN", "B-X"]}
+    encoded = _encode([row], tokenizers["char"], labels=["NOUN", "B-X"])
+    assert encoded["labels"][:] == [[0, 0, -100, 1, 1]]
+
+
+def test_added_special_tokens_are_ignored_and_long_texts_cut(tokenizers):
+    tokenizer = train_tokenizer(TEXTS, kind="char", vocab_size=300, max_length=99)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[PAD] $A [MASK]", special_tokens=[("[PAD]", 0), ("[MASK]", 2)]
+    )
+    encoded = _encode([{"tokens": ["ab", "ba"], "tags": ["B-X", "O"]}], tokenizer, max_length=5)
+    assert encoded["labels"][:] == [[-100, 1, 2, 0, -100]]
+
+
+def test_a_space_before_the_inside_of_another_entity_is_outside():
+    assert align_tags("a b", [(0, 1), (2, 3)], ["B-X", "I-Y"], [(0, 1), (1, 2), (2, 3)]) == ["B-X", "O", "I-Y"]
+
+
+def test_find_words_goes_from_left_to_right():
+    assert find_words("ab a b", ["a", "b", "a"]) == [(0, 1), (1, 2), (3, 4)]
+
+
+def test_a_token_over_two_words_belongs_to_the_first():
+    assert align_tags("a.b", [(0, 1), (1, 2), (2, 3)], ["B-X", "O", "B-Y"], [(0, 2), (2, 3)]) == ["B-X", "B-Y"]
+    assert align_tags("-ab", [(1, 3)], ["B-X"], [(0, 2), (2, 3)]) == ["B-X", "I-X"]
+
+
+def test_a_leading_space_is_no_part_of_the_word():
+    spans, tags = [(0, 1), (2, 3)], ["B-X", "B-Y"]
+    assert align_tags("a b", spans, tags, [(0, 1), (1, 3)]) == ["B-X", "B-Y"]
+    # A space without width in front of the word, as byte-level tokenizers give it.
+    assert align_tags("a b", spans, tags, [(0, 1), (2, 2), (2, 3)]) == ["B-X", "O", "B-Y"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, r"row 1 \(counted from 0\): 2 words, but 1 tags; each word needs one"),
+        ({"tokens": ["a"], "tags": ["B-Q"]}, r"row 1 \(counted from 0\): the tag 'B-Q' is none of O, B-X, I-X, B-Y, I-Y"),
+        ({"tokens": ["a"], "tags": [None]}, r"row 1 \(counted from 0\): the tag None is none of"),
+        ({"tokens": ["a"], "tags": None}, r"row 1 \(counted from 0\): there are no words or no tags"),
+        ({"tokens": ["b", "a"], "tags": ["O", "O"]}, r"row 1 .*: the word 'a' does not occur in the text 'a b' after .* 3"),
+        ({"tokens": ["a", ""], "tags": ["O", "O"]}, r"row 1 .*: the word '' does not occur in the text 'a b' after .* 1"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(tokenizers, row, message):
+    good = {"text": "a", "tokens": ["a"], "tags": ["O"]}
+    with pytest.raises(ValueError, match=message):
+        _encode([good, {"text": "a b", **row}], tokenizers["char"], text_column="text")
+
+
+def test_a_column_without_lists_is_refused(tokenizers):
+    with pytest.raises(ValueError, match=r"the column 'tags' holds .*; a list of tags per row is needed"):
+        _encode([{"tokens": ["a"], "tags": "O"}], tokenizers["char"])
+
+
+@st.composite
+def tagged_texts(draw):
+    """A text with its words and marks, and a tag for each, in which "I-" follows its own entity."""
+    text = draw(st.text("abNewYork12,.(- \u202f", min_size=1, max_size=25))
+    words = re.findall(r"\w+|[^\w\s]", text)
+    tags = []
+    for _ in words:
+        inside = [f"I-{tags[-1][2:]}"] if tags and tags[-1] != "O" else []
+        tags.append(draw(st.sampled_from(["O", "B-X", "B-Y", *inside])))
+    return text, words, tags
+
+
+def _entities(spans, tags):
+    """The entities that "B-" and "I-" tags of these spans stand for: name, first character and end."""
+    entities = []
+    for (start, end), tag in zip(spans, tags, strict=True):
+        if tag.startswith("B-"):
+            entities.append([tag[2:], start, end])
+        elif tag.startswith("I-"):
+            assert entities[-1][0] == tag[2:]
+            entities[-1][2] = end
+    return [tuple(entity) for entity in entities]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(tagged_texts())
+def test_token_labels_hold_exactly_the_entities_of_the_words(tokenizers, kind, tagged):
+    text, words, tags = tagged
+    tokenizer = tokenizers[kind]
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    spans = find_words(text, words)
+    aligned = align_tags(text, spans, tags, offsets)
+    assert _entities(offsets, aligned) == _entities(spans, tags)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(tagged_texts())
+def test_rows_give_what_align_tags_gives(tokenizers, kind, tagged):
+    text, words, tags = tagged
+    if not words:
+        return
+    encoded = _encode([{"text": text, "tokens": words, "tags": tags}], tokenizers[kind], text_column="text")
+    offsets = tokenizers[kind](text, return_offsets_mapping=True)["offset_mapping"]
+    assert [tag for _, tag in _labeled(encoded, tokenizers[kind])] == align_tags(text, find_words(text, words), tags, offsets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pipeline_reads_the_entities_off_the_labels(kind, date_fields):
+    rows = date_fields["test"].select(range(40))
+    tokenizer = train_tokenizer(date_fields["test"]["text"], kind=kind, vocab_size=1000, max_length=64)
+    encoded = encode_tags(
+        rows,
+        tokenizer,
+        text_column="text",
+        tokens_column="tokens",
+        label_column="tags",
+        labels=TAGS,
+        max_length=64,
+    )
+    config = BertConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        id2label=dict(enumerate(TAGS)),
+        label2id={tag: number for number, tag in enumerate(TAGS)},
+    )
+    oracle = BertForTokenClassification(config)
+    read = pipeline("token-classification", model=oracle, tokenizer=tokenizer, aggregation_strategy="simple", device="cpu")
+    for row, labels in zip(rows, encoded["labels"], strict=True):
+        logits = 10.0 * torch.eye(len(TAGS))[labels][None]
+        oracle.forward = lambda logits=logits, **inputs: TokenClassifierOutput(logits=logits)
+        found = [(entity["entity_group"], entity["start"], entity["end"]) for entity in read(row["text"])]
+        spans = find_words(row["text"], row["tokens"])
+        assert found == _entities(spans, [TAGS[tag] for tag in row["tags"]])

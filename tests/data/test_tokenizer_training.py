@@ -1,0 +1,206 @@
+import json
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from hf_maskattn.data.tokenizer_training import KINDS, SPECIAL_TOKENS, train_tokenizer
+
+TEXTS = [
+    "Schweizer Franken (1927-2002)",
+    "Íslensk króna, Norsk krone",
+    "franc suisse, couronne danoise",
+    "Ελληνική δραχμή",
+    "die Franken, die Kronen; die Drachmen",
+]
+LETTERS = "".join(sorted(set("".join(TEXTS))))
+# Latin, Greek and Cyrillic letters with the marks that NFC joins them with.
+ANY_LETTER = st.characters(max_codepoint=0x4FF, exclude_categories=["Cn", "Cs"]) | st.sampled_from("aeoA\u0301\u0308 ")
+
+
+def _train(kind, **changes):
+    return train_tokenizer(TEXTS, **{"kind": kind, "vocab_size": 400, "max_length": 16, **changes})
+
+
+@pytest.fixture(scope="module")
+def every_letter():
+    """A tokenizer of kind `char` that knows every letter that `ANY_LETTER` draws."""
+    letters = map(chr, range(0x500))
+    return train_tokenizer(letters, kind="char", vocab_size=3000, max_length=16)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_special_tokens_and_settings(kind):
+    tokenizer = _train(kind)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == [0, 1, 2]
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.mask_token_id) == (0, 1, 2)
+    assert (tokenizer.cls_token, tokenizer.sep_token, tokenizer.bos_token, tokenizer.eos_token) == (None,) * 4
+    assert tokenizer.model_input_names == ["input_ids", "attention_mask"]
+    assert tokenizer.model_max_length == 16
+    assert tokenizer.clean_up_tokenization_spaces is False
+    assert len(tokenizer) <= 400
+    assert len(tokenizer(TEXTS[0] * 3, truncation=True)["input_ids"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens"),
+    [
+        ("char", ["d", "i", "e", "▁", "K", "r", "o", "n", "e", ","]),
+        ("word", ["die", "[UNK]", ","]),
+        ("bpe", ["die", "ĠKron", "e", ","]),
+        ("wordpiece", ["die", "Kron", "##e", ","]),
+    ],
+)
+def test_each_kind_cuts_in_its_own_way(kind, tokens):
+    tokenizer = _train(kind)
+    assert tokenizer.tokenize("die Krone,") == tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_is_deterministic(kind):
+    first, *others = (_train(kind, vocab_size=330).backend_tokenizer.to_str() for _ in range(4))
+    assert all(other == first for other in others)
+
+
+def test_it_loads_without_this_package(tmp_path):
+    expected = {}
+    for kind in KINDS:
+        tokenizer = _train(kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        encoded = tokenizer("Króna [MASK] Franken", return_offsets_mapping=True)
+        expected[kind] = [encoded["input_ids"], [list(pair) for pair in encoded["offset_mapping"]], True, 16, 0, 1, 2]
+    program = f"""
+import json, sys
+from transformers import AutoTokenizer
+results = {{}}
+for kind in {KINDS!r}:
+    t = AutoTokenizer.from_pretrained({str(tmp_path)!r} + "/" + kind)
+    e = t("Króna [MASK] Franken", return_offsets_mapping=True)
+    results[kind] = [e["input_ids"], e["offset_mapping"], t.is_fast, t.model_max_length,
+                     t.pad_token_id, t.unk_token_id, t.mask_token_id]
+assert "hf_maskattn" not in sys.modules
+print(json.dumps(results))
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mask_in_a_text_is_the_mask_token(kind):
+    assert _train(kind)("die [MASK] Kronen")["input_ids"].count(2) == 1
+
+
+def test_a_byte_level_mask_takes_the_space_before_it_along():
+    tokenizer = _train("bpe")
+    assert tokenizer.convert_ids_to_tokens(tokenizer("die [MASK] die")["input_ids"]) == ["die", "[MASK]", "Ġdie"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offsets_point_into_the_original_text(kind):
+    text = "die  KRÓNEN, (Kronen)"
+    tokenizer = _train(kind, lowercase=True)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    spans = encoded["offset_mapping"]
+    covered = {place for start, end in spans for place in range(start, end)}
+    visible = {place for place, character in enumerate(text) if character != " "}
+    assert spans == sorted(spans)
+    assert covered == (set(range(len(text))) if kind == "char" else visible)
+
+
+@given(st.text(ANY_LETTER, max_size=30))
+def test_char_is_one_token_per_character_and_decodes_to_the_text(every_letter, text):
+    composed = unicodedata.normalize("NFC", text)
+    encoded = every_letter(text, return_offsets_mapping=True)
+    known = [character if character in every_letter.get_vocab() or character == " " else "[UNK]" for character in composed]
+    assert every_letter.convert_ids_to_tokens(encoded["input_ids"]) == [
+        "▁" if character == " " else character for character in known
+    ]
+    if "[UNK]" not in known:
+        assert every_letter.decode(encoded["input_ids"]) == composed
+    if text == composed:
+        assert encoded["offset_mapping"] == [(place, place + 1) for place in range(len(text))]
+
+
+@given(st.text(ANY_LETTER, max_size=30))
+def test_bpe_decodes_to_the_text(text):
+    tokenizer = _train("bpe")
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == unicodedata.normalize("NFC", text)
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "wordpiece"])
+def test_punctuation_marks_stand_alone(kind):
+    tokenizer = train_tokenizer(["Sa., So., (Mo.)"] * 9, kind=kind, vocab_size=400, max_length=16)
+    tokens = [token.lstrip("Ġ") for token in tokenizer.tokenize("Sa., So., (Mo.)")]
+    assert [token for token in tokens if not token.isalpha()] == [".", ",", ".", ",", "(", ".", ")"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lowercase_makes_upper_and_lower_case_the_same(kind):
+    folded, kept = _train(kind, lowercase=True), _train(kind)
+    assert folded("DIE Kronen")["input_ids"] == folded("die kronen")["input_ids"]
+    assert kept("DIE Kronen")["input_ids"] != kept("die kronen")["input_ids"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_composed_and_decomposed_letters_are_the_same(kind):
+    tokenizer = _train(kind)
+    assert tokenizer("kro\u0301na")["input_ids"] == tokenizer("króna")["input_ids"]
+
+
+def test_words_beyond_the_vocabulary_are_the_rare_ones():
+    tokenizer = _train("word", vocab_size=5)
+    assert set(tokenizer.get_vocab()) == {*SPECIAL_TOKENS, "die", ","}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "error", "message"),
+    [
+        (
+            "sentencepiece",
+            {},
+            ValueError,
+            "kind='sentencepiece' is none of char, word, bpe, wordpiece; for a tokenizer that exists, .* load_tokenizer",
+        ),
+        ("char", {"max_length": 0}, ValueError, "max_length=0 must be at least 1"),
+        ("word", {"vocab_size": 3}, ValueError, r"vocab_size=3 is too small: \[PAD\].* at least one token more need 4"),
+        ("bpe", {"vocab_size": 258}, ValueError, "vocab_size=258 is too small for kind='bpe': .* alone need 259"),
+        (
+            "char",
+            {"vocab_size": 20},
+            ValueError,
+            f"vocab_size=20 is too small for kind='char': .* alone need {len(LETTERS) + 3}",
+        ),
+        ("wordpiece", {"vocab_size": 20}, ValueError, "vocab_size=20 is too small for kind='wordpiece': .* alone need 79"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(kind, changes, error, message):
+    with pytest.raises(error, match=message):
+        _train(kind, **changes)
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ([], ValueError, "no text to train on: got 0 texts"),
+        (["", " \n"], ValueError, "no text to train on: got 2 texts, all without a visible character"),
+        ("one string", TypeError, r"texts is a single string \('one string'\); give a list of strings"),
+        (["a", None], TypeError, r"texts\[1\] is NoneType; every text must be a string"),
+    ],
+)
+def test_what_is_no_corpus_is_told(texts, error, message):
+    with pytest.raises(error, match=message):
+        train_tokenizer(texts, kind="char", vocab_size=100, max_length=16)
+
+
+def test_exactly_the_alphabet_fits():
+    assert len(_train("char", vocab_size=len(LETTERS) + 3)) == len(LETTERS) + 3
+    assert len(_train("bpe", vocab_size=259)) == 259
+
+
+def test_texts_may_come_from_a_generator():
+    assert train_tokenizer((text for text in TEXTS), kind="char", vocab_size=100, max_length=16).vocab_size > 3
