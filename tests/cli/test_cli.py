@@ -1,0 +1,162 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from tests.training.toy_recipe import write_recipe
+
+PROGRAM = Path(sys.executable).with_name("hf-maskattn")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    # A handler that writes to the captured stderr of a test must not outlive it.
+    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+
+    def invoke(*arguments, stdin=None):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run in this process: folder, recipe, and what was printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+        result = CliRunner().invoke(app, ["train", str(recipe)])
+    assert result.exit_code == 0, result.stderr
+    return folder / "run", recipe, result
+
+
+def test_help_does_not_wait_for_torch():
+    probe = (
+        "import sys; sys.argv = ['hf-maskattn', 'train', '--help']\n"
+        "from hf_maskattn.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--overwrite" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict"])
+def test_every_verb_has_help(run, verb):
+    result = run(verb, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_training_ends_with_the_scores_and_the_line_that_loads_the_model(trained):
+    folder, _, done = trained
+    assert "accuracy" in done.stdout
+    assert "validation" in done.stdout
+    assert f'transformers.pipeline("text-classification", model="{folder}")' in done.stdout
+
+
+def test_evaluate_prints_the_scores_of_training(trained, run):
+    folder, recipe, _ = trained
+    result = run("evaluate", folder, recipe, "--split", "validation")
+    assert result.exit_code == 0, result.stderr
+    accuracy = json.loads((folder / "metrics.json").read_text())["metrics"]["validation"]["accuracy"]
+    assert f"{accuracy:.4g}" in result.stdout
+
+
+def test_predict_writes_json_lines_when_nobody_looks(trained, run):
+    result = run("predict", trained[0], stdin="meow\n\nwoof\n")
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["text"] for line in lines] == ["meow", "", "woof"]
+    assert [line["predictions"] and line["predictions"][0]["label"] for line in lines] == ["cat", [], "dog"]
+
+
+def test_predict_writes_a_table(trained, run):
+    result = run("predict", trained[0], "--text", "meow", "--text", "[b]", "--format", "table")
+    assert "│ meow │ cat " in result.stdout
+    assert "[b]" in result.stdout
+
+
+def test_predict_reads_a_file(trained, run, tmp_path):
+    (tmp_path / "texts").write_text("woof\n", encoding="utf-8")
+    result = run("predict", trained[0], "--file", tmp_path / "texts")
+    assert json.loads(result.stdout)["text"] == "woof"
+
+
+def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
+    folder, recipe, _ = trained
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    for arguments, message in {
+        ("train", recipe): "is not empty: continue the run in it with --resume",
+        ("train", recipe, "--resume", "--overwrite"): "say one of them",
+        ("train", recipe, "training.lr=1"): "error: override 'training.lr=1': training.lr does not exist",
+        ("train", tmp_path / "nowhere.yaml"): "No such file or directory",
+        ("evaluate", folder, recipe, "--split", "dev"): "split='dev' does not exist",
+        ("predict", folder, "--file", tmp_path / "latin"): "latin, line 1: not UTF-8 (byte 0xe9)",
+        ("predict", folder, "--file", tmp_path / "nowhere"): "No such file or directory",
+        ("predict", folder, "--text", "a", "--file", tmp_path / "latin"): "give one of them",
+        ("predict", tmp_path / "no-model", "--text", "a"): "no-model' is neither a folder here nor could it be loaded",
+    }.items():
+        result = run(*arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("hf_maskattn.training.recipe.read_recipe", broken)
+    assert isinstance(run("train", tmp_path / "recipe.yaml").exception, ZeroDivisionError)
+
+
+def test_only_one_process_of_several_speaks(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    result = run("train", tmp_path / "nowhere.yaml")
+    assert (result.exit_code, result.stderr) == (2, "")
+
+
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
+    recipe = write_recipe(tmp_path, training={"num_train_epochs": 1000, "logging_steps": 1})
+    command = [PROGRAM, "train", recipe]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.glob("run/checkpoint-*")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"To go on: hf-maskattn train {recipe} --resume" in errors
+    assert "Traceback" not in errors
+    epochs = f"training.max_steps={1 + max(int(path.name.split('-')[1]) for path in tmp_path.glob('run/checkpoint-*'))}"
+    done = subprocess.run([*command, epochs, "--resume"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(trained):
+    texts = "meow\n" * 3000
+    command = f"'{PROGRAM}' predict '{trained[0]}' --batch-size 500 | head -1"
+    done = subprocess.run(["bash", "-c", command], input=texts, env=ENVIRONMENT, capture_output=True, text=True)
+    assert json.loads(done.stdout)["text"] == "meow"
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -1,0 +1,66 @@
+import pytest
+
+from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import write_recipe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    path = write_recipe(folder, training={"num_train_epochs": 1})
+    train(read_recipe(path))
+    return folder / "run", path
+
+
+def test_the_train_split_can_be_scored_too(trained):
+    folder, path = trained
+    assert set(evaluate(folder, read_recipe(path), "train").metrics) == {"train"}
+
+
+def test_only_the_data_of_the_split_is_needed(trained):
+    folder, path = trained
+    recipe = read_recipe(path, ["data.train_file=", "data.validation_file="])
+    assert evaluate(folder, recipe).metrics["test"]["accuracy"] >= 0
+
+
+def test_nothing_is_written(trained, tmp_path):
+    folder, path = trained
+    before = sorted(item.name for item in folder.iterdir())
+    evaluate(folder, read_recipe(path, [f"training.output_dir={tmp_path / 'elsewhere'}"]))
+    assert sorted(item.name for item in folder.iterdir()) == before
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_split_cut_from_the_train_split_is_the_one_of_the_run(tmp_path):
+    path = write_recipe(tmp_path, data={"validation_file": None, "validation_fraction": 0.25})
+    report = train(read_recipe(path))
+    again = evaluate(tmp_path / "run", read_recipe(path), "validation").metrics["validation"]
+    assert again["loss"] == report.metrics["validation"]["loss"]
+
+
+def test_unknown_splits_are_refused(trained):
+    folder, path = trained
+    with pytest.raises(ValueError, match=r"split='dev' does not exist, there are: train, validation, test\."):
+        evaluate(folder, read_recipe(path), "dev")
+
+
+def test_a_missing_split_is_told(trained):
+    folder, path = trained
+    with pytest.raises(ValueError, match=r"^the recipe has no test split: set data\.test_file or data\.test_split\.$"):
+        evaluate(folder, read_recipe(path, ["data.test_file="]))
+
+
+def test_a_model_of_another_task_is_refused_not_given_a_random_head(trained, tmp_path):
+    folder, _ = trained
+    recipe = read_recipe(write_recipe(tmp_path, "token-classification"))
+    with pytest.raises(ValueError, match=r"is a MaskAttnForSequenceClassification, the recipe is for model\.task=token-"):
+        evaluate(folder, recipe)
+
+
+def test_labels_that_the_model_does_not_know_are_told(trained, tmp_path):
+    folder, _ = trained
+    path = write_recipe(tmp_path, make=lambda row: {**row, "label": row["label"].replace("dog", "bird")})
+    with pytest.raises(ValueError, match="bird"):
+        evaluate(folder, read_recipe(path))

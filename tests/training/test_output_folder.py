@@ -1,0 +1,35 @@
+import pytest
+
+from hf_maskattn.training.output_folder import remove_run, require_empty
+
+
+def test_a_new_or_empty_folder_is_accepted(tmp_path):
+    require_empty(tmp_path)
+    require_empty(tmp_path / "new")
+
+
+def test_a_folder_with_anything_in_it_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"is not empty: continue the run in it with --resume, replace it with --overwrite"):
+        require_empty(tmp_path)
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        require_empty(tmp_path / "run")
+
+
+def test_only_what_a_run_writes_is_removed(tmp_path):
+    mine = ["notes.txt", "my_model.py", "checkpoint-best", "data/train.jsonl", "checkpoint-3/.keep", "config.json.bak"]
+    written = ["config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py", "README.md", "checkpoint-3/x"]
+    for name in mine + written:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    remove_run(tmp_path)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["checkpoint-best", "config.json.bak", "data/train.jsonl", "my_model.py", "notes.txt"]
+
+
+def test_nothing_to_remove_is_fine(tmp_path):
+    remove_run(tmp_path / "nowhere")

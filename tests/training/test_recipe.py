@@ -1,0 +1,158 @@
+import dataclasses
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_maskattn import MaskAttnConfig
+from hf_maskattn.training.arguments import settable_fields
+from hf_maskattn.training.recipe import read_recipe
+from tests.training.toy_recipe import write_recipe
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    return write_recipe(tmp_path)
+
+
+def write(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_is_read_into_its_groups(tmp_path):
+    path = write(
+        tmp_path,
+        "model: {task: text-classification, hidden_size: 32, hidden_dropout_prob: 0}\n"
+        "data: {source: cldr-languages, tokenizer: char}\n"
+        "training: {learning_rate: 2e-5, eval_strategy: no, num_train_epochs: 3}\n",
+    )
+    recipe = read_recipe(path)
+    assert recipe.name == "recipe"
+    assert recipe.model.task == "text-classification"
+    assert recipe.model.config == {"hidden_size": 32, "hidden_dropout_prob": 0}
+    assert (recipe.data.source, recipe.data.tokenizer, recipe.label_column) == ("cldr-languages", "char", "label")
+    assert recipe.training == {"learning_rate": 2e-5, "eval_strategy": "no", "num_train_epochs": 3}
+
+
+def test_every_own_field_of_the_configuration_can_be_set_except_those_the_data_tells():
+    settable = settable_fields("model")
+    own = {field.name for field in dataclasses.fields(MaskAttnConfig)} - {"vocab_size", "pad_token_id"}
+    assert {"rnn_type", "attention_query", "tie_word_embeddings"} <= set(settable) & own
+    assert not {"vocab_size", "pad_token_id", "num_labels", "architectures"} & set(settable)
+
+
+def test_every_training_field_can_be_set_except_those_the_command_decides():
+    left_out = {field.name for field in dataclasses.fields(TrainingArguments)} - set(settable_fields("training"))
+    assert left_out == {"hub_token", "resume_from_checkpoint", "do_train", "do_eval", "do_predict", "local_rank"}
+
+
+def test_overrides_win_and_the_last_one_most(recipe_file):
+    recipe = read_recipe(recipe_file, ["training.learning_rate=1e-3", "model.rnn_type=gru", "training.learning_rate=3e-3"])
+    assert recipe.training["learning_rate"] == 3e-3
+    assert recipe.model.config["rnn_type"] == "gru"
+
+
+def test_an_empty_override_is_null(recipe_file):
+    assert read_recipe(recipe_file, ["data.test_file="]).data.test_file is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.lerning_rate=1", "training.lerning_rate does not exist: did you mean training.learning_rate?"),
+        ("training.warmup_ratio=0.1", "did you mean training.warmup_steps?"),
+        ("model.hiden_size=3", "did you mean model.hidden_size?"),
+        ("data.zzz=1", "data.zzz does not exist: there are: label_column, "),
+        (
+            "training.hub_token=hf_x",
+            "training.hub_token may not be set: a token does not belong in a file: run `hf auth",
+        ),
+        ("training.push_to_hub_token=hf_x", "set the variable HF_TOKEN"),
+        ("training.resume_from_checkpoint=x", "say it on the command line: --resume"),
+        ("model.vocab_size=9", "model.vocab_size may not be set: it comes from the tokenizer"),
+        ("model.id2label={}", "it comes from the labels of the data"),
+        ("learning_rate=1", "is not of the form group.key=value"),
+        ("optimizer.lr=1", "is not of the form group.key=value"),
+        ("model.hidden_size", "is not of the form group.key=value"),
+        ("training.seed={", "line 1"),
+    ],
+)
+def test_wrong_overrides_are_named(recipe_file, override, message):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 (the message is compared below)
+        read_recipe(recipe_file, [override])
+    assert str(raised.value).startswith(f"override {override!r}")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hidden_size=big", "model.hidden_size='big': expected a whole number."),
+        ("model.hidden_size=2.5", "model.hidden_size=2.5: expected a whole number."),
+        ("model.hidden_size=true", "model.hidden_size=True: expected a whole number."),
+        ("model.rnn_type=rnn", "model.rnn_type='rnn': expected one of 'lstm', 'gru'."),
+        ("model.task=translation", "expected one of 'text-classification', 'token-classification', 'fill-mask'."),
+        ("model.hidden_dropout_prob=a", "model.hidden_dropout_prob='a': expected a number or a whole number."),
+        ("data.lowercase=yes", "data.lowercase='yes': expected true or false."),
+        ("training.learning_rate=fast", "training.learning_rate='fast': expected a number."),
+        ("training.learning_rate=true", "training.learning_rate=True: expected a number."),
+        ("training.lr_scheduler_type=cosin", "expected one of 'linear', 'cosine', "),
+        ("training.seed=", "training.seed=None: expected a whole number."),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, message):
+    with pytest.raises(TypeError) as raised:
+        read_recipe(recipe_file, [override])
+    assert str(raised.value).startswith(f"override {override!r}: ")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {task: fill-mask\n", "recipe.yaml, line 2: "),
+        ("modle: {}", "group `modle:` does not exist, there are: model, data, training."),
+        ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist: did you mean model.hidden_size?"),
+        ("data: {tokenizer: char}", "model.task is missing: text-classification, "),
+        ("model: {task: fill-mask}", "data.tokenizer is missing: char, word, bpe, wordpiece to train one, or"),
+        (
+            "model: {task: text-classification, pretrained: x}\ndata: {tokenizer: char}",
+            "data.tokenizer may not be set: model.pretrained=x brings its tokenizer.",
+        ),
+        (
+            "model: {task: text-classification, pretrained: x}\ndata: {vocab_size: 9}",
+            "data.vocab_size means nothing for the tokenizer x, which is loaded, not trained: remove it, or",
+        ),
+        (
+            "model: {task: fill-mask, problem_type: regression}\ndata: {tokenizer: char}",
+            "model.problem_type means nothing for model.task=fill-mask, only for text-classification.",
+        ),
+        (
+            "model: {task: text-classification}\ndata: {tokenizer: char, mlm_probability: 0.2}",
+            "data.mlm_probability means nothing for model.task=text-classification, only for fill-mask.",
+        ),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, text, message):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 (the message is compared below)
+        read_recipe(write(tmp_path, text))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "- model", "model: text-classification"])
+def test_files_without_groups_are_refused(tmp_path, text):
+    with pytest.raises(TypeError, match=r"recipe.yaml"):
+        read_recipe(write(tmp_path, text))
+
+
+def test_files_that_are_not_text_are_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"model: \xff")
+    with pytest.raises(ValueError, match=r"recipe.yaml is not UTF-8 text \(byte 7\)"):
+        read_recipe(path)
+
+
+def test_labels_of_tokens_are_called_tags(tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path, "token-classification"))
+    assert recipe.label_column == "tags"

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from hf_maskattn.training.assembly import assemble
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.reproducible_trainer import EpochSeededSampler
+from hf_maskattn.training.training_defaults import training_arguments
+from tests.training.toy_recipe import write_recipe
+
+
+@pytest.fixture
+def masking(tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path, "fill-mask"))
+    return assemble(recipe, training_arguments(recipe)).trainer
+
+
+def order(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    lengths = list(range(50))
+    one, other = (EpochSeededSampler(4, lengths=lengths, seed=3) for _ in range(2))
+    third = order(one, 2)
+    torch.rand(7)
+    assert order(other, 2) == third
+    assert order(one, 1) != third
+    assert order(EpochSeededSampler(4, lengths=lengths, seed=4), 2) != third
+    assert sorted(third) == lengths
+
+
+def test_rows_of_similar_length_stand_together():
+    lengths = [row % 10 for row in range(100)]
+    rows = order(EpochSeededSampler(5, lengths=lengths, seed=0), 0)
+    batches = [[lengths[row] for row in rows[start : start + 5]] for start in range(5, 100, 5)]
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 3
+
+
+def test_every_evaluation_masks_the_same_tokens(masking):
+    first, second = ([batch["labels"] for batch in masking.get_eval_dataloader()] for _ in range(2))
+    assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+    assert any((labels != -100).any() for labels in first)
+
+
+def test_every_epoch_of_training_masks_other_tokens(masking):
+    rows = [masking.train_dataset[row] for row in range(8)]
+    masking.get_eval_dataloader()
+    collate = masking.data_collator
+    assert not torch.equal(collate(rows)["labels"], collate(rows)["labels"])
+
+
+def test_trainer_does_not_write_a_model_card_over_ours(masking, tmp_path):
+    masking.args.output_dir = str(tmp_path)
+    (tmp_path / "README.md").write_text("ours")
+    masking.create_model_card()
+    assert (tmp_path / "README.md").read_text() == "ours"

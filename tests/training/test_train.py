@@ -1,0 +1,244 @@
+import json
+import logging
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_maskattn.training import train as train_module
+from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
+from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.interruption import TrainingInterrupted
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import write_recipe
+
+STEPS_PER_EPOCH = 5
+TASKS = ["text-classification", "token-classification", "fill-mask"]
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """Sends this process Ctrl-C at the beginning of a step, counted from 1."""
+
+    def arrange(step):
+        class Interrupting(KeepTrackOfBest):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step + 1 == step:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(train_module, "KeepTrackOfBest", Interrupting)
+
+    yield arrange
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def read(tmp_path, *overrides, task="text-classification", **groups):
+    return read_recipe(write_recipe(tmp_path, task, **groups), overrides)
+
+
+def without_times(metrics):
+    return {
+        split: {name: value for name, value in values.items() if name not in ("runtime", "samples_per_second")}
+        for split, values in metrics.items()
+    }
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_leaves_a_whole_model_folder_that_scores_the_same(tmp_path, task):
+    recipe = read(tmp_path, task=task)
+    report = train(recipe)
+    folder = tmp_path / "run"
+    assert report.model_folder == folder
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["metrics"] == report.metrics
+    assert set(written["versions"]) == {"python", "hf_maskattn", "torch", "transformers", "datasets", "accelerate"}
+    assert (folder / written["best_checkpoint"]).is_dir()
+    assert {"README.md", "recipe.yaml", "trainer_state.json", "tokenizer.json", "modeling_maskattn.py"} <= set(
+        os.listdir(folder)
+    )
+    for split in ("validation", "test"):
+        again = evaluate(folder, read_recipe(folder / "recipe.yaml"), split).metrics
+        assert without_times(again)[split] == without_times(report.metrics)[split]
+
+
+def test_the_model_learns_and_the_best_checkpoint_is_kept(tmp_path):
+    report = train(read(tmp_path, "training.num_train_epochs=8", "training.learning_rate=0.03"))
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    first_best = max((entry for entry in history if "eval_loss" in entry), key=lambda entry: entry["eval_accuracy"])
+    assert report.metrics["validation"]["accuracy"] == 1.0
+    assert report.metrics["validation"]["loss"] == pytest.approx(first_best["eval_loss"])
+    assert report.metrics["train"]["steps"] == 8 * STEPS_PER_EPOCH
+
+
+def test_labels_and_tokenizer_travel_with_the_model(tmp_path):
+    train(read(tmp_path, "training.num_train_epochs=1"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert model.config.id2label == {0: "cat", 1: "dog"}
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert tokenizer.model_max_length == 512
+
+
+def test_several_labels_for_a_text(tmp_path):
+    def make(row):
+        return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
+
+    recipe = read(tmp_path, model={"problem_type": "multi_label_classification"}, make=make)
+    assert {"micro_f1", "macro_f1", "subset_accuracy"} <= set(train(recipe).metrics["test"])
+
+
+def test_a_number_for_a_text(tmp_path):
+    def make(row):
+        return {"text": row["text"], "label": float(row["text"].count(" "))}
+
+    recipe = read(tmp_path, model={"problem_type": "regression"}, make=make)
+    report = train(recipe)
+    assert {"mse", "pearson"} <= set(report.metrics["test"])
+    again = evaluate(tmp_path / "run", recipe).metrics["test"]
+    assert again["mse"] == report.metrics["test"]["mse"]
+
+
+def test_without_validation_and_test_data_only_training_is_reported(tmp_path):
+    report = train(read(tmp_path, "data.validation_file=", "data.test_file=", "training.num_train_epochs=1"))
+    assert set(report.metrics) == {"train"}
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_anything_is_loaded(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"is not empty"):
+        train(read(tmp_path, "data.train_file=nowhere.jsonl"))
+
+
+def test_overwrite_replaces_the_run_and_keeps_the_rest(tmp_path):
+    train(read(tmp_path))
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    train(read(tmp_path, "training.num_train_epochs=1", "model.hidden_size=4"), overwrite=True)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").config.hidden_size == 4
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    checkpoints = [name for name in os.listdir(tmp_path / "run") if name.startswith("checkpoint-")]
+    assert checkpoints == [f"checkpoint-{STEPS_PER_EPOCH}"]
+
+
+def test_a_mistake_in_the_recipe_does_not_cost_the_run_that_it_would_replace(tmp_path):
+    train(read(tmp_path))
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(ValueError, match="lable"):
+        train(read(tmp_path, "data.label_column=lable"), overwrite=True)
+    with pytest.raises(ValueError, match="num_attention_heads"):
+        train(read(tmp_path, "model.num_attention_heads=3"), overwrite=True)
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_resume_and_overwrite_together_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="say one of them"):
+        train(read(tmp_path), resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step"),
+    [*(("group_by_length", step) for step in (3, STEPS_PER_EPOCH, 8, 2 * STEPS_PER_EPOCH)), ("random", 8)],
+)
+def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(tmp_path, interrupt_at, step, strategy):
+    sampling = f"training.train_sampling_strategy={strategy}"
+    whole = train(read(tmp_path, f"training.output_dir={tmp_path / 'whole'}", sampling))
+    recipe = read(tmp_path, sampling)
+    interrupt_at(step)
+    with pytest.raises(TrainingInterrupted) as stopped:
+        train(recipe)
+    assert stopped.value.checkpoint == tmp_path / "run" / f"checkpoint-{step}"
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    interrupt_at(0)
+    resumed = train(recipe, resume=True)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for split in ("validation", "test"):
+        assert without_times(resumed.metrics)[split] == without_times(whole.metrics)[split]
+
+
+def test_ctrl_c_keeps_its_checkpoint_even_if_only_one_may_be_kept(tmp_path, interrupt_at):
+    interrupt_at(STEPS_PER_EPOCH + 2)
+    with pytest.raises(TrainingInterrupted) as stopped:
+        train(read(tmp_path, "training.save_total_limit=1"))
+    assert stopped.value.checkpoint.is_dir()
+    assert (tmp_path / "run" / f"checkpoint-{STEPS_PER_EPOCH}").is_dir()
+
+
+def test_the_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capfd):
+    class Impatient(KeepTrackOfBest):
+        def on_step_begin(self, args, state, control, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train_module, "KeepTrackOfBest", Impatient)
+    with pytest.raises(KeyboardInterrupt):
+        train(read(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, caplog):
+    recipe = read(tmp_path)
+    report = train(recipe)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    with caplog.at_level(logging.INFO):
+        assert train(recipe, resume=True).metrics == report.metrics
+    assert "is finished, nothing is left to do" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_run_that_lost_its_results_is_scored_again_without_training(tmp_path):
+    recipe = read(tmp_path)
+    report = train(recipe)
+    (tmp_path / "run" / "metrics.json").unlink()
+    again = train(recipe, resume=True)
+    assert again.metrics["train"] == {"steps": 2.0 * STEPS_PER_EPOCH, "epochs": 2.0}
+    assert without_times(again.metrics)["test"] == without_times(report.metrics)["test"]
+
+
+def test_a_finished_run_can_be_trained_longer(tmp_path, caplog):
+    train(read(tmp_path))
+    report = train(read(tmp_path, "training.num_train_epochs=3"), resume=True)
+    assert "training.num_train_epochs was 2 and is 3 from here on." in caplog.text
+    assert report.metrics["train"]["steps"] == 3 * STEPS_PER_EPOCH
+
+
+def test_a_run_is_not_resumed_with_another_model(tmp_path):
+    train(read(tmp_path, "training.num_train_epochs=1"))
+    with pytest.raises(ValueError, match=r"holds a run with model\.hidden_size=8, the recipe says 4: resume with the recipe"):
+        train(read(tmp_path, "training.num_train_epochs=1", "model.hidden_size=4"), resume=True)
+
+
+def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path, caplog):
+    report = train(read(tmp_path, "training.num_train_epochs=1"), resume=True)
+    assert "training starts from the beginning" in caplog.text
+    assert report.metrics["train"]["steps"] == STEPS_PER_EPOCH
+
+
+def test_a_moved_run_still_knows_its_best_checkpoint(tmp_path, interrupt_at):
+    interrupt_at(STEPS_PER_EPOCH + 2)
+    with pytest.raises(TrainingInterrupted):
+        train(read(tmp_path, "training.learning_rate=0", f"training.output_dir={tmp_path / 'old'}"))
+    interrupt_at(0)
+    (tmp_path / "old").rename(tmp_path / "new")
+    train(read(tmp_path, "training.learning_rate=0", f"training.output_dir={tmp_path / 'new'}"), resume=True)
+    best = json.loads((tmp_path / "new" / "metrics.json").read_text())["best_checkpoint"]
+    assert best == f"checkpoint-{STEPS_PER_EPOCH}"
+
+
+def test_a_lost_best_checkpoint_is_told_and_forgotten(tmp_path, interrupt_at, caplog):
+    interrupt_at(STEPS_PER_EPOCH + 2)
+    recipe = read(tmp_path, "training.learning_rate=0")
+    with pytest.raises(TrainingInterrupted):
+        train(recipe)
+    interrupt_at(0)
+    (tmp_path / "run" / f"checkpoint-{STEPS_PER_EPOCH}").rename(tmp_path / "elsewhere")
+    train(recipe, resume=True)
+    assert "is gone; the best is searched anew" in caplog.text
+    best = json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"]
+    assert best == f"checkpoint-{2 * STEPS_PER_EPOCH}"

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+
+from hf_maskattn.training.yaml_reading import parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-5", 2e-5),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-3", -3),
+        ("010", 10),
+        ("no", "no"),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("true", True),
+        ("False", False),
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("1:30", "1:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("0x10", "0x10"),
+        ("[1, a]", [1, "a"]),
+        (".inf", math.inf),
+        ("'2e-5'", "2e-5"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    parsed = parse_yaml(text, "here")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_duplicate_keys_are_refused_with_their_line():
+    with pytest.raises(ValueError, match=r"^here, line 3: key 'b' is given twice\.$"):
+        parse_yaml("a:\n  b: 1\n  b: 2\n", "here")
+
+
+def test_broken_yaml_is_told_with_its_line():
+    with pytest.raises(ValueError, match=r"^here, line 2: "):
+        parse_yaml("a: 1\n b: [\n", "here")
+
+
+def test_keys_that_are_no_words_are_refused():
+    with pytest.raises(ValueError, match=r"^here, line 1: key 1 is not a word\.$"):
+        parse_yaml("1: a", "here")
+
+
+def test_python_objects_are_not_built():
+    with pytest.raises(ValueError, match="could not determine a constructor"):
+        parse_yaml("!!python/object/apply:os.system ['true']", "here")
