@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers.loss.loss_utils import fixed_cross_entropy
 
+from .precision import at_least_float32
 from .tensor_checks import check_values
 
 IGNORED = -100
@@ -47,7 +48,7 @@ def classification_loss(
     )
     if num_items_in_batch is None:
         num_items_in_batch = (labels != IGNORED).sum().clamp(min=1)
-    return fixed_cross_entropy(logits.float().flatten(0, -2), labels.long().flatten(), num_items_in_batch)
+    return fixed_cross_entropy(at_least_float32(logits).flatten(0, -2), labels.long().flatten(), num_items_in_batch)
 
 
 def elementwise_loss(
@@ -78,6 +79,7 @@ def elementwise_loss(
             f"`labels` has shape {list(labels.shape)}, problem_type={problem_type!r} needs one number for each logit, "
             f"{list(logits.shape)}."
         )
-    labels = labels.to(logits.device, torch.float32).view_as(logits)
-    total = losses[problem_type](logits.float(), labels, reduction="sum")
+    logits = at_least_float32(logits)
+    labels = labels.to(logits.device, logits.dtype).view_as(logits)
+    total = losses[problem_type](logits, labels, reduction="sum")
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)

@@ -2,6 +2,8 @@
 
 import torch
 
+from .precision import at_least_float32
+
 
 def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Normalize scores over the real tokens of the last axis.
@@ -21,7 +23,7 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Source:
         Method 1 of masking before the softmax; Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1, for the weights.
     """
-    wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    wide = at_least_float32(scores)
     filled = wide.masked_fill(~mask, torch.finfo(wide.dtype).min)
     return filled.softmax(dim=-1).masked_fill(~mask, 0).to(scores.dtype)
 
@@ -40,7 +42,7 @@ def segment_softmax(scores: torch.Tensor, segments: torch.Tensor, num_segments: 
     Numerics:
         The highest score of each segment is subtracted first; 16-bit scores are normalized in 32 bits.
     """
-    wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    wide = at_least_float32(scores)
     shape = (num_segments, *wide.shape[1:])
     index = segments.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)
     highest = wide.new_full(shape, -torch.inf).scatter_reduce(0, index, wide.detach(), "amax")

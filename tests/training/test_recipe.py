@@ -122,7 +122,7 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
         ),
         (
             "model: {task: text-classification, pretrained: x}\ndata: {vocab_size: 9}",
-            "data.vocab_size means nothing for the tokenizer x, which is loaded, not trained: remove it, or",
+            "data.vocab_size means nothing for the tokenizer x, which is loaded, not trained: remove it or",
         ),
         (
             "model: {task: fill-mask, problem_type: regression}\ndata: {tokenizer: char}",

@@ -1,0 +1,36 @@
+"""Law: `eager` (method 1) and `ragged` (method 2) give the same outputs, gradients and training steps."""
+
+import copy
+
+import torch
+from hypothesis import given
+
+from tests.heads import run
+from tests.laws.cases import assert_close, cases
+
+
+@given(case=cases(attention_implementation="eager"))
+def test_outputs_and_gradients(case):
+    other = as_ragged(case.model)
+    for found, expected in zip(
+        run(other, case.ids, case.mask, case.labels), run(case.model, case.ids, case.mask, case.labels), strict=True
+    ):
+        assert_close(found, expected, case.dtype)
+
+
+@given(case=cases(attention_implementation="eager", dtypes=(torch.float64,)))
+def test_two_steps_of_an_optimizer(case):
+    models = (case.model, as_ragged(case.model))
+    for model in models:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(2):
+            run(model, case.ids, case.mask, case.labels)
+            optimizer.step()
+    assert_close(*(dict(model.named_parameters()) for model in models), torch.float64, scale=10)
+
+
+def as_ragged(model):
+    """A copy of a model whose attention is `ragged`."""
+    other = copy.deepcopy(model)
+    getattr(other, "maskattn", other).pooling.attention.implementation = "ragged"
+    return other

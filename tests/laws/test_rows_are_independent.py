@@ -1,0 +1,46 @@
+"""Law: a row gives in a batch what it gives alone, and permuted rows give permuted results."""
+
+import hypothesis.strategies as st
+import torch
+from hypothesis import given
+
+from tests.heads import run
+from tests.laws.cases import assert_close, cases
+
+
+def outputs_of_rows(case, index):
+    ids, mask, _ = case.rows(index)
+    return run(case.model, ids, mask)[0]
+
+
+HEADLESS = {"heads": ("MaskAttnModel",)}
+
+
+@given(case=cases(**HEADLESS))
+def test_a_batch_is_its_rows_alone(case):
+    together = outputs_of_rows(case, slice(None))
+    for row in range(len(case.ids)):
+        alone = outputs_of_rows(case, slice(row, row + 1))
+        assert_close(alone, {key: value[row : row + 1] for key, value in together.items()}, case.dtype)
+
+
+@given(case=cases(**HEADLESS), seed=st.integers(0, 1000))
+def test_permuted_rows_give_permuted_results(case, seed):
+    order = torch.randperm(len(case.ids), generator=torch.Generator().manual_seed(seed))
+    together = outputs_of_rows(case, slice(None))
+    assert_close(outputs_of_rows(case, order), {key: value[order] for key, value in together.items()}, case.dtype)
+
+
+@given(case=cases(dtypes=(torch.float64, torch.float32)))
+def test_gradients_of_a_batch_are_the_sum_over_its_rows(case):
+    total: dict[str, torch.Tensor] = {}
+    count = 0
+    _, gradients = run(case.model, case.ids, case.mask, case.labels)
+    for row in range(len(case.ids)):
+        ids, mask, labels = case.rows(slice(row, row + 1))
+        weight = 1 if labels is None else int((labels != -100).sum())
+        count += weight
+        for key, value in run(case.model, ids, mask, labels)[1].items():
+            total[key] = total.get(key, 0) + weight * value
+    scale = 1 if case.labels is None else max(count, 1)
+    assert_close({key: value / scale for key, value in total.items()}, gradients, case.dtype, scale=4)
