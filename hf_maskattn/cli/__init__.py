@@ -1,0 +1,22 @@
+"""The command `hf-maskattn`. Verbs import what they need when they run, so that help comes at once."""
+
+import typer
+
+from hf_maskattn.cli.evaluate import evaluate
+from hf_maskattn.cli.predict import predict
+from hf_maskattn.cli.train import train
+
+app = typer.Typer(
+    help="Train, score and use masked recurrent attention models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="hf-maskattn")

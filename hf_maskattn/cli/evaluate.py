@@ -1,0 +1,30 @@
+"""The verb `evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_maskattn.cli.endings import told_in_one_line
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file that tells the data; that of the run, or another.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+) -> None:
+    """Score a model on a split."""
+    with told_in_one_line():
+        from hf_maskattn.cli.messages import show_messages
+        from hf_maskattn.cli.metrics_table import show_metrics
+        from hf_maskattn.training.evaluate import evaluate as run
+        from hf_maskattn.training.recipe import read_recipe
+
+        show_messages()
+        parsed = read_recipe(recipe, overrides or ())
+        report = run(model, parsed, split)
+        if report.is_main_process:
+            show_metrics(report.metrics, report.model_folder, parsed.model.task)

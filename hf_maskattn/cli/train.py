@@ -1,0 +1,40 @@
+"""The verb `train`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_maskattn.cli.endings import INTERRUPTED, say, told_in_one_line
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the groups model, data and training.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+) -> None:
+    """Train a model and write it with its tokenizer, scores, recipe and card to training.output_dir.
+
+    Ctrl-C saves a checkpoint and stops; --resume goes on from there.
+    """
+    with told_in_one_line():
+        from hf_maskattn.cli.messages import show_messages
+        from hf_maskattn.cli.metrics_table import show_metrics
+        from hf_maskattn.training.interruption import TrainingInterrupted
+        from hf_maskattn.training.recipe import read_recipe
+        from hf_maskattn.training.train import train as run
+
+        show_messages()
+        parsed = read_recipe(recipe, overrides or ())
+        try:
+            report = run(parsed, resume=resume, overwrite=overwrite)
+        except TrainingInterrupted as stopped:
+            command = shlex.join(["hf-maskattn", "train", str(recipe), *(overrides or ()), "--resume"])
+            say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {command}")
+            raise typer.Exit(INTERRUPTED) from stopped
+        if report.is_main_process:
+            show_metrics(report.metrics, report.model_folder, parsed.model.task)

@@ -1,0 +1,5 @@
+"""Metrics that work offline, and what `Trainer` needs to report them."""
+
+from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
+
+__all__ = ["TaskEvaluation", "evaluation_for"]

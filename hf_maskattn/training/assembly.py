@@ -1,0 +1,99 @@
+"""Puts a Trainer together: arguments, data, model, collator, metrics."""
+
+from dataclasses import dataclass
+
+from datasets import Dataset
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    TrainingArguments,
+    enable_full_determinism,
+    set_seed,
+)
+
+from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
+from hf_maskattn.training.model_building import build_model
+from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.training.task_data import TaskData, training_data
+from hf_maskattn.training.training_defaults import choose_metric
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A Trainer and what it was made of.
+
+    Args:
+        trainer: The Trainer.
+        data: Its data.
+        evaluation: How it evaluates.
+    """
+
+    trainer: ReproducibleTrainer
+    data: TaskData
+    evaluation: TaskEvaluation
+
+
+def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
+    """Put the Trainer of a recipe together.
+
+    Args:
+        recipe: The recipe.
+        args: Its Trainer arguments, from `training_arguments(recipe)`.
+
+    Returns:
+        The Trainer and its parts.
+
+    Raises:
+        ValueError: If anything in the recipe does not fit the data or each other; likewise TypeError, OSError.
+    """
+    with args.main_process_first(desc="preparing the data"):
+        data = training_data(recipe, args.seed)
+    if args.full_determinism:
+        enable_full_determinism(args.seed)
+    else:
+        set_seed(args.seed)
+    model = build_model(recipe.model, data.tokenizer, data.labels)
+    evaluation = evaluation_of(recipe, data.labels)
+    choose_metric(args, recipe, evaluation)
+    trainer = build_trainer(
+        recipe, args, model, data, evaluation, train=data.splits["train"], validation=data.splits.get("validation")
+    )
+    return Assembly(trainer, data, evaluation)
+
+
+def evaluation_of(recipe: Recipe, labels: list[str] | None) -> TaskEvaluation:
+    """Find how the model of a recipe is evaluated."""
+    return evaluation_for(recipe.model.task, problem_type=recipe.model.problem_type, label_names=labels or ())
+
+
+def build_trainer(
+    recipe: Recipe,
+    args: TrainingArguments,
+    model: PreTrainedModel,
+    data: TaskData,
+    evaluation: TaskEvaluation,
+    train: Dataset | None = None,
+    validation: Dataset | None = None,
+) -> ReproducibleTrainer:
+    """Build the Trainer of a task around a model and data."""
+    return ReproducibleTrainer(
+        model=model,
+        args=args,
+        data_collator=_collator(recipe, data),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=data.tokenizer,
+        compute_metrics=evaluation.compute_metrics,
+        preprocess_logits_for_metrics=evaluation.preprocess_logits,
+    )
+
+
+def _collator(recipe: Recipe, data: TaskData):
+    if recipe.model.task == "fill-mask":
+        return DataCollatorForLanguageModeling(data.tokenizer, mlm_probability=recipe.data.mlm_probability)
+    if recipe.model.task == "token-classification":
+        return DataCollatorForTokenClassification(data.tokenizer)
+    return DataCollatorWithPadding(data.tokenizer)

@@ -1,0 +1,80 @@
+"""What a model says about texts, by the pipeline of its own task."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import Pipeline, pipeline
+
+from hf_maskattn.data.tokenizer_loading import load_tokenizer
+from hf_maskattn.evaluation.spans import are_span_tags
+from hf_maskattn.training.model_building import load_config
+
+_TASKS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
+}
+
+
+def predict(model_folder: str | Path, texts: Sequence[str], *, batch_size: int = 32) -> Iterator[dict[str, Any]]:
+    """Predict for texts with the pipeline that the class of a model asks for.
+
+    Args:
+        model_folder: Folder of the model, or its name on the Hub.
+        texts: The texts.
+        batch_size: Number of texts that go through the model together.
+
+    Yields:
+        For each text, in order, `{"text": ..., "predictions": [...]}`. A prediction is what the pipeline gives: label and
+        score of a text (of each label, where there may be several), of each span, or of each filling of the mask. A
+        text without a visible character has no predictions.
+
+    Raises:
+        ValueError: If the model has no task, the batch size is below 1, or a text to fill has no mask token.
+        OSError: If there is no such model.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    pipe = _pipeline(model_folder)
+    filled = [text for text in texts if text.strip()]
+    if pipe.task == "fill-mask":
+        _check_masks(filled, pipe.tokenizer.mask_token)
+    settings = _settings(pipe)
+    results = iter(pipe((text for text in filled), batch_size=batch_size, **settings) if filled else ())
+    for text in texts:
+        found = next(results) if text.strip() else []
+        yield {"text": text, "predictions": [_plain(item) for item in (found if isinstance(found, list) else [found])]}
+
+
+def _pipeline(model_folder: str | Path) -> Pipeline:
+    config = load_config(model_folder)
+    architectures = config.architectures or []
+    for ending, task in _TASKS.items():
+        if any(name.endswith(ending) for name in architectures):
+            return pipeline(task, model=str(model_folder), tokenizer=load_tokenizer(model_folder))
+    raise ValueError(
+        f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which predicts nothing: train a "
+        f"model with one of the tasks {', '.join(_TASKS.values())}."
+    )
+
+
+def _settings(pipe: Pipeline) -> dict[str, Any]:
+    if pipe.task == "fill-mask":
+        return {"tokenizer_kwargs": {"truncation": True}}
+    if pipe.task == "token-classification":
+        names = list(pipe.model.config.id2label.values())
+        return {"aggregation_strategy": "simple" if are_span_tags(names) else "none"}
+    several = pipe.model.config.problem_type == "multi_label_classification"
+    return {"truncation": True, **({"top_k": None} if several else {})}
+
+
+def _check_masks(texts: Sequence[str], mask_token: str) -> None:
+    for text in texts:
+        if mask_token not in text:
+            raise ValueError(f"the text {text[:60]!r} has no {mask_token}: put it where a token is to be filled in.")
+
+
+def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Turn numpy numbers into Python's, which JSON knows."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in prediction.items()}

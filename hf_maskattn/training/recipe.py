@@ -1,0 +1,140 @@
+"""Reads a recipe: a YAML file with the groups `model`, `data` and `training`, and changes from the command line."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hf_maskattn.data.tokenizer_training import KINDS
+from hf_maskattn.training.arguments import (
+    NOT_IN_A_RECIPE,
+    ONLY_FOR,
+    DataArguments,
+    ModelArguments,
+    settable_fields,
+)
+from hf_maskattn.training.field_checks import check_fields
+from hf_maskattn.training.yaml_reading import parse_yaml
+
+GROUPS = ("model", "data", "training")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Args:
+        name: Name of the file without its suffix.
+        model: What model is trained.
+        data: What it is trained on.
+        training: Fields of `TrainingArguments` that were set.
+    """
+
+    name: str
+    model: ModelArguments
+    data: DataArguments
+    training: dict[str, Any]
+
+    @property
+    def label_column(self) -> str:
+        """Column with the labels."""
+        return self.data.label_column or ("tags" if self.model.task == "token-classification" else "label")
+
+    def has_split(self, split: str) -> bool:
+        """Tell whether there is a "train", "validation" or "test" split."""
+        data = self.data
+        if split == "validation" and data.validation_fraction is not None:
+            return True
+        return getattr(data, f"{split}_file" if data.source is None else f"{split}_split") is not None
+
+
+def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: The YAML file.
+        overrides: Changes, as "group.key=value" with the value in YAML; later ones win.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If the file is not YAML, a key does not exist, may not be set, is missing, or does not go with the
+            others; names the file or the override, the key, and the way out.
+        TypeError: If a value has the wrong type; likewise.
+    """
+    path = Path(path)
+    groups = _read_groups(path)
+    for override in overrides:
+        group, key, value = _parse_override(override)
+        groups[group][key] = value
+    return _build(path.stem, groups)
+
+
+def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise TypeError(f"{path} holds no groups: a recipe has {', '.join(f'`{group}:`' for group in GROUPS)}.")
+    for group, values in content.items():
+        if group not in GROUPS:
+            raise ValueError(f"{path}: group `{group}:` does not exist, there are: {', '.join(GROUPS)}.")
+        if values is not None and not isinstance(values, dict):
+            raise TypeError(f"{path}: `{group}:` holds {values!r}, expected `key: value` lines.")
+    groups = {group: dict(content.get(group) or {}) for group in GROUPS}
+    for group, values in groups.items():
+        _check_group(group, values, str(path))
+    return groups
+
+
+def _parse_override(override: str) -> tuple[str, str, Any]:
+    origin = f"override {override!r}"
+    name, equals, text = override.partition("=")
+    group, dot, key = name.partition(".")
+    if not (equals and dot and key) or group not in GROUPS:
+        raise ValueError(f"{origin} is not of the form group.key=value with the group {', '.join(GROUPS)}.")
+    value = parse_yaml(text, origin)
+    _check_group(group, {key: value}, origin)
+    return group, key, value
+
+
+def _check_group(group: str, values: dict[str, Any], origin: str) -> None:
+    try:
+        for key in values:
+            if key in NOT_IN_A_RECIPE[group]:
+                raise ValueError(f"{group}.{key} may not be set: {NOT_IN_A_RECIPE[group][key]}.")
+        check_fields(group, values, settable_fields(group))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{origin}: {error}") from error
+
+
+def _build(name: str, groups: dict[str, dict[str, Any]]) -> Recipe:
+    if groups["model"].get("task") is None:
+        raise ValueError("model.task is missing: text-classification, token-classification or fill-mask.")
+    _check_together(groups)
+    own = {item.name for item in fields(ModelArguments)}
+    model = {key: value for key, value in groups["model"].items() if key in own}
+    config = {key: value for key, value in groups["model"].items() if key not in own}
+    return Recipe(name, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"])
+
+
+def _check_together(groups: dict[str, dict[str, Any]]) -> None:
+    model, data = groups["model"], groups["data"]
+    for (group, key), tasks in ONLY_FOR.items():
+        if key in groups[group] and model["task"] not in tasks:
+            raise ValueError(f"{group}.{key} means nothing for model.task={model['task']}, only for {' and '.join(tasks)}.")
+    tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
+    if pretrained is None and tokenizer is None:
+        raise ValueError(f"data.tokenizer is missing: {', '.join(KINDS)} to train one, or a folder or name to load one.")
+    if pretrained is not None and tokenizer is not None:
+        raise ValueError(f"data.tokenizer may not be set: model.pretrained={pretrained} brings its tokenizer.")
+    for key in ("vocab_size", "lowercase"):
+        if key in data and tokenizer not in KINDS:
+            raise ValueError(
+                f"data.{key} means nothing for the tokenizer {tokenizer or pretrained}, which is loaded, not trained: remove it"
+                f" or train one of {', '.join(KINDS)}."
+            )

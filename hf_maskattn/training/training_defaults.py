@@ -1,0 +1,91 @@
+"""What a run does where its recipe does not say: evaluate and save every epoch, keep the best and the last checkpoint."""
+
+from typing import Any
+
+from transformers import TrainingArguments
+
+from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
+from hf_maskattn.training.recipe import Recipe
+
+
+def resolved_training(recipe: Recipe) -> dict[str, Any]:
+    """Fill in the fields of `TrainingArguments` that a recipe leaves open; what it says is never changed.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        The fields, those of the recipe included.
+    """
+    training = recipe.training
+    filled = {
+        "output_dir": f"runs/{recipe.name}",
+        "train_sampling_strategy": "group_by_length",
+        "report_to": "none",
+        "save_total_limit": 2,
+        **_schedule(training, recipe.has_split("validation")),
+        **training,
+    }
+    if "logging_strategy" not in training and "logging_steps" not in training:
+        filled["logging_strategy"] = "epoch"
+    if "load_best_model_at_end" not in training:
+        filled["load_best_model_at_end"] = filled["eval_strategy"] != "no" and filled["save_strategy"] != "no"
+    return filled
+
+
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """Build the arguments of Trainer.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        The arguments; `choose_metric` completes them once the data is known.
+
+    Raises:
+        ValueError: If the settings do not go together.
+    """
+    settings = resolved_training(recipe)
+    if settings["save_strategy"] == "best":
+        settings.setdefault("metric_for_best_model", "loss")
+    try:
+        return TrainingArguments(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"training: {error}") from error
+
+
+def choose_metric(args: TrainingArguments, recipe: Recipe, evaluation: TaskEvaluation) -> None:
+    """Tell Trainer by which metric, in which direction, a checkpoint is the best, if the recipe does not.
+
+    Args:
+        args: The arguments of Trainer.
+        recipe: The recipe.
+        evaluation: How the task is evaluated.
+
+    Raises:
+        ValueError: If the recipe names a metric that the task does not have.
+    """
+    available = ("loss",) if args.prediction_loss_only else (*evaluation.metric_names, "loss")
+    metric = recipe.training.get("metric_for_best_model") or available[0]
+    if metric.removeprefix("eval_") not in available:
+        raise ValueError(f"training.metric_for_best_model={metric!r} is not measured, there are: {', '.join(available)}.")
+    if args.metric_for_best_model is not None:
+        args.metric_for_best_model = metric
+        if recipe.training.get("greater_is_better") is None:
+            args.greater_is_better = metric.removeprefix("eval_") not in LOWER_IS_BETTER
+
+
+def _schedule(training: dict[str, Any], has_validation: bool) -> dict[str, Any]:
+    """Evaluate and save at the same moments, which loading the best model at the end needs."""
+    evaluate = training.get("eval_strategy")
+    save = training.get("save_strategy")
+    if evaluate is None:
+        evaluate = save if save in ("steps", "epoch") else "epoch"
+        evaluate = evaluate if has_validation else "no"
+    if save is None:
+        save = evaluate if evaluate != "no" else "epoch"
+    schedule = {"eval_strategy": evaluate, "save_strategy": save}
+    steps = training.get("eval_steps") or training.get("save_steps")
+    if evaluate == save == "steps" and steps:
+        schedule |= {"eval_steps": steps, "save_steps": steps}
+    return schedule
