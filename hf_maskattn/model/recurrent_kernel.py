@@ -20,5 +20,5 @@ def run_recurrence(rnn: nn.LSTM | nn.GRU, x: torch.Tensor) -> torch.Tensor:
     """
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         with torch.autocast("cpu", enabled=False):
-            return rnn(x.to(rnn.weight_ih_l0.dtype))[0]
+            return rnn(x.to(next(rnn.parameters()).dtype))[0]
     return rnn(x)[0]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
@@ -23,6 +24,7 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
         "train_sampling_strategy": "group_by_length",
         "report_to": "none",
         "save_total_limit": 2,
+        "dataloader_pin_memory": torch.accelerator.is_available(),
         **_schedule(training, recipe.has_split("validation")),
         **training,
     }
