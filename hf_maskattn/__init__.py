@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # The command `hf-maskattn` imports this package before anything else and must answer `--help` without waiting for torch;
 # its verbs import what they need.
 if Path(sys.argv[0]).stem != "hf-maskattn":
+    from hf_maskattn.inspection.audit import AuditReport, audit
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.modeling_maskattn import (
         MaskAttnForMaskedLM,
@@ -22,12 +23,14 @@ if Path(sys.argv[0]).stem != "hf-maskattn":
     from hf_maskattn.registration import register
 
     __all__ = [
+        "AuditReport",
         "MaskAttnConfig",
         "MaskAttnForMaskedLM",
         "MaskAttnForSequenceClassification",
         "MaskAttnForTokenClassification",
         "MaskAttnModel",
         "MaskAttnPreTrainedModel",
+        "audit",
     ]
 
     register()

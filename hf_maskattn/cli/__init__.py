@@ -2,6 +2,7 @@
 
 import typer
 
+from hf_maskattn.cli.audit import audit
 from hf_maskattn.cli.evaluate import evaluate
 from hf_maskattn.cli.predict import predict
 from hf_maskattn.cli.train import train
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(audit)
 
 
 def main() -> None:

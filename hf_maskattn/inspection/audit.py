@@ -1,0 +1,129 @@
+"""Does padding leak into what a model says? An audit of any text model of transformers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.inspection import audit_attention_checks, audit_checks, audit_gradient_checks
+from hf_maskattn.inspection.audit_checks import NotApplicableError
+from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
+from hf_maskattn.inspection.audit_loading import load_model, load_tokenizer_if_any
+from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
+from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
+
+Check = Callable[[AuditedModel], Finding]
+
+CHECKS: dict[str, Check] = {
+    "batch against alone": audit_checks.batch_against_alone,
+    "extra padding right": audit_checks.extra_padding_right,
+    "extra padding left": audit_checks.extra_padding_left,
+    "left, no position ids": audit_checks.extra_padding_left_without_positions,
+    "junk under the mask": audit_checks.junk_under_the_mask,
+    "NaN under the mask": audit_checks.nan_under_the_mask,
+    "holes": audit_checks.holes,
+    "empty row": audit_checks.empty_row,
+    "permuted rows": audit_checks.permuted_rows,
+    "attention to pads": audit_attention_checks.attention_to_pads,
+    "attention to tokens": audit_attention_checks.attention_to_tokens,
+}
+GRADIENT_CHECKS: dict[str, Check] = {
+    "gradients at pads": audit_gradient_checks.gradients_at_pads,
+    "gradients under junk": audit_gradient_checks.gradients_under_junk,
+}
+
+
+def audit(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    batch: Sequence[str] | Mapping[str, torch.Tensor] | None = None,
+    *,
+    gradients: bool = False,
+    max_length: int = 32,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> AuditReport:
+    """Find out whether padding changes what a model says, where, and how much.
+
+    The model runs in eval mode, on its device and in its dtype, over a few rows that are padded in many ways; what it says of
+    real tokens, and of rows as a whole, must not change. It is left as it was.
+
+    Args:
+        model: Any text model (encoder, decoder, encoder-decoder, with any head), the folder of one, or its name on the Hub.
+        tokenizer: Its tokenizer; that beside a folder or name is found.
+        batch: Texts, or a padded batch of tensors as a tokenizer gives it. Without one, a few English sentences; without a
+            tokenizer either, random ids.
+        gradients: Whether to look at gradients, too.
+        max_length: Most tokens of a row.
+        seed: Of the random ids.
+        trust_remote_code: Whether to run code that lies beside the weights of a folder or name.
+
+    Returns:
+        What each check found; `passed` is False if any found a leak or a value that is not finite.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the model does not read text, the inputs do not fit it, or memory runs out.
+    """
+    if isinstance(model, (str, Path)):
+        tokenizer = tokenizer or load_tokenizer_if_any(model, trust_remote_code=trust_remote_code)
+        model = load_model(model, trust_remote_code=trust_remote_code)
+    name = type(model).__name__
+    signature = signature_of(model)
+    if "input_ids" not in signature.names:
+        raise ValueError(f"{name} reads {', '.join(sorted(signature.names))}, no input_ids: audit is for models of text.")
+    rows = rows_for(model, signature.names, tokenizer, batch, max_length, seed)
+    checks = CHECKS | (GRADIENT_CHECKS if gradients else {})
+    with _in_eval_mode(model):
+        try:
+            audited = AuditedModel(model, signature, rows, seed)
+        except Exception as error:
+            _stop_if_memory_ran_out(error, rows)
+            raise ValueError(f"{name} cannot read a plain padded batch ({rows.description}): {_in_one_line(error)}") from error
+        findings = {check: _run(function, audited) for check, function in checks.items()}
+    notes = []
+    if "attention_mask" not in signature.names:
+        notes.append(f"{name} takes no attention_mask: nothing tells it what is padding.")
+    if audited.left_out:
+        notes.append(f"Not compared, since they have no row for each row of the batch: {', '.join(audited.left_out)}.")
+    dtype = str(model.dtype).removeprefix("torch.")
+    return AuditReport(name, dtype, str(model.device), rows.description, findings, tuple(notes))
+
+
+def _run(check: Check, audited: AuditedModel) -> Finding:
+    try:
+        finding = check(audited)
+    except NotApplicableError as error:
+        return Finding(Verdict.NOT_APPLICABLE, reason=str(error))
+    except Exception as error:
+        _stop_if_memory_ran_out(error, audited.rows)
+        return Finding(Verdict.REFUSED, reason=_in_one_line(error))
+    if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.signature.names:
+        return replace(finding, reason="takes no attention_mask")
+    return finding
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _stop_if_memory_ran_out(error: Exception, rows: TokenRows) -> None:
+    # On the CPU, torch says so with a plain RuntimeError.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        raise ValueError(
+            f"memory ran out ({rows.description}): give a smaller max_length (--max-length), or fewer texts."
+        ) from error

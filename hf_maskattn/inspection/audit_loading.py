@@ -1,0 +1,64 @@
+"""Loads any model with the head that it was saved with, and its tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from hf_maskattn.registration import register
+
+
+def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a model as the class that its configuration names, as the bare model if it names none that is known.
+
+    Args:
+        name_or_folder: Folder that `save_pretrained` wrote, or a name on the Hub.
+        trust_remote_code: Whether to run code that lies beside the weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
+        ValueError: If it is no model of transformers, or would run code that is not trusted.
+    """
+    register()
+    try:
+        config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
+        ) from error
+    return _class_for(config).from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer beside a model; None if there is none.
+
+    Args:
+        name_or_folder: As in `load_model`.
+        trust_remote_code: As in `load_model`.
+
+    Returns:
+        The tokenizer or None.
+
+    Raises:
+        ValueError: If there is one that cannot be loaded.
+    """
+    try:
+        # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
+        cached_file(name_or_folder, "tokenizer_config.json")
+    except OSError:
+        return None
+    return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+
+
+def _class_for(config: PreTrainedConfig) -> Any:
+    """Find what loads the class that a configuration names: an Auto class for code that lies outside of transformers."""
+    name = next(iter(config.architectures or ()), "")
+    for auto_name, path in (getattr(config, "auto_map", None) or {}).items():
+        if str(path).endswith(f".{name}") and hasattr(transformers, auto_name):
+            return getattr(transformers, auto_name)
+    return getattr(transformers, name, AutoModel)

@@ -1,0 +1,85 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from hf_maskattn.data.tokenizer_training import train_tokenizer
+from tests.heads import build_head
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the verb in this process."""
+    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    disable_progress_bar()
+    yield lambda *arguments: CliRunner().invoke(app, ["audit", *map(str, arguments)])
+    enable_progress_bar()
+
+
+@pytest.fixture
+def folder(tiny_config, tmp_path):
+    build_head("MaskAttnForSequenceClassification", tiny_config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_sound_model_ends_with_0(run, folder, tmp_path):
+    result = run(folder, "--gradients", "--max-length", 9, "--json", tmp_path / "report.json")
+    assert result.exit_code == 0, result.stderr
+    assert "MaskAttnForSequenceClassification, float32 on cpu: random ids, 4 rows of 1 to 9 tokens" in result.stdout
+    assert "│ attention to pads     │ exact " in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["passed"] is True
+    assert report["findings"]["gradients at pads"]["verdict"] == "exact"
+
+
+def test_a_leak_ends_with_1_and_is_written_down(run, folder, tmp_path, monkeypatch):
+    attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._real_tokens"
+    monkeypatch.setattr(attention, lambda self, ids, embeds, *_: torch.ones((embeds if ids is None else ids).shape[:2]).bool())
+    result = run(folder, "--json", tmp_path / "report.json")
+    assert result.exit_code == 1, result.stderr
+    assert "LEAKS" in result.stdout
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["passed"] is False
+
+
+def test_texts_are_read_with_the_tokenizer_beside_the_model(run, folder, tmp_path):
+    train_tokenizer(["a b c"], kind="word", vocab_size=20, max_length=8).save_pretrained(folder)
+    (tmp_path / "texts").write_text("a\n\na b c\n", encoding="utf-8")
+    result = run(folder, "--text-file", tmp_path / "texts")
+    assert "texts, 2 rows of 1 to 3 tokens" in result.stdout
+
+
+def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
+    (tmp_path / "blank").write_text("\n \n", encoding="utf-8")
+    (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
+    (tmp_path / "texts").write_text("a\n", encoding="utf-8")
+    for arguments, message in {
+        (tmp_path / "no-model",): "no-model' is neither a folder here nor",
+        (folder, "--text-file", tmp_path / "blank"): "blank has no text: write one on each line.",
+        (folder, "--text-file", tmp_path / "latin"): "latin, line 2: not UTF-8 (byte 0xe9)",
+        (folder, "--text-file", tmp_path / "nowhere"): "No such file or directory",
+        (folder, "--text-file", tmp_path / "texts"): "texts need the tokenizer of the model",
+        (folder, "--max-length", 0): "max_length=0 must be at least 1",
+        (folder, "--json", tmp_path / "no" / "folder.json"): "No such file or directory",
+    }.items():
+        result = run(*arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_the_program_itself_knows_our_models_and_has_help(folder):
+    program = Path(sys.executable).with_name("hf-maskattn")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([program, "audit", folder], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "MaskAttnForSequenceClassification" in done.stdout
+    done = subprocess.run([program, "audit", "--help"], env=environment, capture_output=True, text=True)
+    assert all(option in done.stdout for option in ("--text-file", "--gradients", "--max-length", "--json", "--trust-remote"))

@@ -1,0 +1,49 @@
+import io
+import json
+
+from rich.console import Console
+
+from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
+
+EXACT = Finding(Verdict.EXACT, 0.0, 1e-5, "logits", 0)
+LEAK = Finding(Verdict.LEAKS, 0.25, 1e-5, "logits", 1, 2, reason="[b]seen[/b]")
+
+
+def report(**findings):
+    return AuditReport("Toy", "float32", "cpu", "random ids, 4 rows of 1 to 9 tokens", findings, ("A note.",))
+
+
+def test_leaks_and_what_is_not_finite_fail():
+    assert report(a=EXACT, b=Finding(Verdict.REFUSED), c=Finding(Verdict.NOT_APPLICABLE)).passed
+    assert report(a=Finding(Verdict.WITHIN_TOLERANCE, 1e-7, 1e-5)).passed
+    assert not report(a=EXACT, b=LEAK).passed
+    assert not report(a=Finding(Verdict.NOT_FINITE)).passed
+
+
+def test_json_holds_everything():
+    read = json.loads(report(a=EXACT, b=LEAK).to_json())
+    assert read["passed"] is False
+    assert (read["model"], read["dtype"], read["device"]) == ("Toy", "float32", "cpu")
+    assert read["inputs"] == "random ids, 4 rows of 1 to 9 tokens"
+    assert read["notes"] == ["A note."]
+    assert read["findings"]["b"] == {
+        "verdict": "LEAKS",
+        "difference": 0.25,
+        "tolerance": 1e-5,
+        "output": "logits",
+        "row": 1,
+        "token": 2,
+        "reason": "[b]seen[/b]",
+    }
+
+
+def test_the_table_and_the_text_tell_verdict_place_and_reason():
+    console = Console(width=120, file=io.StringIO())
+    console.print(report(a=EXACT, b=LEAK))
+    for shown in (console.file.getvalue(), str(report(a=EXACT, b=LEAK))):
+        assert "Toy, float32 on cpu: random ids, 4 rows of 1 to 9 tokens" in shown
+        assert "A note." in shown
+        line = next(line for line in shown.splitlines() if "LEAKS" in line)
+        for part in ("b", "2.5e-01", "logits, row 1, token 2; [b]seen[/b]"):
+            assert part in line
+        assert "row 0" not in shown  # where something exact sits says nothing
