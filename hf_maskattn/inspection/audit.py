@@ -1,5 +1,7 @@
 """Does padding leak into what a model says? An audit of any text model of transformers."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +16,11 @@ from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
 from hf_maskattn.inspection.audit_loading import load_model, load_tokenizer_if_any
 from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
+
+logger = logging.getLogger(__name__)
+
+SLOW_START = 10.0
+"""Seconds after which a user is told how to make an audit shorter."""
 
 Check = Callable[[AuditedModel], Finding]
 
@@ -78,11 +85,13 @@ def audit(
     rows = rows_for(model, signature.names, tokenizer, batch, max_length, seed)
     checks = CHECKS | (GRADIENT_CHECKS if gradients else {})
     with _in_eval_mode(model):
+        started = time.perf_counter()
         try:
             audited = AuditedModel(model, signature, rows, seed)
         except Exception as error:
             _stop_if_memory_ran_out(error, rows)
             raise ValueError(f"{name} cannot read a plain padded batch ({rows.description}): {_in_one_line(error)}") from error
+        _say_if_slow(time.perf_counter() - started, rows)
         findings = {check: _run(function, audited) for check, function in checks.items()}
     notes = []
     if "attention_mask" not in signature.names:
@@ -104,6 +113,14 @@ def _run(check: Check, audited: AuditedModel) -> Finding:
     if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.signature.names:
         return replace(finding, reason="takes no attention_mask")
     return finding
+
+
+def _say_if_slow(seconds: float, rows: TokenRows) -> None:
+    if seconds > SLOW_START:
+        logger.warning(
+            f"Reading a few rows ({rows.description}) took {seconds:.0f} s and the audit does it dozens of times: give a smaller "
+            "max_length (--max-length), or fewer texts."
+        )
 
 
 def _in_one_line(error: Exception) -> str:

@@ -133,6 +133,16 @@ def test_too_little_memory_is_told_with_the_way_out(error):
         audit(model, max_length=9)
 
 
+def test_too_little_time_is_told_with_the_way_out(tiny_config, monkeypatch, caplog):
+    model = build_head("MaskAttnModel", tiny_config)
+    audit(model, max_length=9)
+    assert not caplog.records
+    monkeypatch.setattr("hf_maskattn.inspection.audit.SLOW_START", 0.0)
+    audit(model, max_length=9)
+    assert "(random ids, 4 rows of 1 to 9 tokens) took 0 s" in caplog.text
+    assert "--max-length" in caplog.text
+
+
 def test_the_model_is_left_as_it_was():
     model = toy_models.Sound().train()
     model.rnn.eval()
