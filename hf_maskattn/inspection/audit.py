@@ -118,8 +118,8 @@ def _run(check: Check, audited: AuditedModel) -> Finding:
 def _say_if_slow(seconds: float, rows: TokenRows) -> None:
     if seconds > SLOW_START:
         logger.warning(
-            f"Reading a few rows ({rows.description}) took {seconds:.0f} s and the audit does it dozens of times: give a smaller "
-            "max_length (--max-length), or fewer texts."
+            f"Reading a few rows ({rows.description}) took {seconds:.0f} s and the audit does it dozens of times: give a "
+            "smaller max_length (--max-length), or fewer texts."
         )
 
 
