@@ -47,6 +47,7 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
     Raises:
         ValueError: If there is one that cannot be loaded.
     """
+    register()
     try:
         # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
         cached_file(name_or_folder, "tokenizer_config.json")

@@ -76,6 +76,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
 
 
 def test_the_program_itself_knows_our_models_and_has_help(folder):
+    train_tokenizer(["abc"], kind="char", vocab_size=40, max_length=32).save_pretrained(folder)
     program = Path(sys.executable).with_name("hf-maskattn")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([program, "audit", folder], env=environment, capture_output=True, text=True)
