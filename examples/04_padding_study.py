@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -129,8 +130,6 @@ def show(results):
 
 
 def draw(results, picture):
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for shift, (batch, shade) in enumerate(zip(BATCHES, ("#0b2545", "#3e6fa3", "#8db3d9", "#d2a03f"), strict=True)):

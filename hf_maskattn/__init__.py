@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 # The command `hf-maskattn` imports this package before anything else and must answer `--help` without waiting for torch;
 # its verbs import what they need.
-if Path(sys.argv[0]).stem != "hf-maskattn":
+if not sys.argv or Path(sys.argv[0]).name not in ("hf-maskattn", "hf-maskattn.exe"):
     from hf_maskattn.inspection.audit import AuditReport, audit
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.modeling_maskattn import (

@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -9,6 +10,9 @@ from hypothesis import HealthCheck, settings
 import hf_maskattn
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
+
+# A shell that starts a command in the background has it ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "default", max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

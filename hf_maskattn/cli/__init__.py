@@ -8,7 +8,7 @@ from hf_maskattn.cli.predict import predict
 from hf_maskattn.cli.train import train
 
 app = typer.Typer(
-    help="Train, score and use masked recurrent attention models.",
+    help="Train, score and use masked recurrent attention models, and audit any model for padding leaks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -25,7 +25,7 @@ def audit(
 ) -> None:
     """Find out whether padding changes what a model says.
 
-    Exit code 1 if it does, or if a value is not finite.
+    Exit code 1 if it does, or if finite inputs give a value that is not finite.
     """
     with told_in_one_line():
         from rich.console import Console

@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
 from hf_maskattn.data.labels import item_feature, label_numbers
-
-IGNORED = -100
-"""The label that losses of torch and metrics of this package skip."""
+from hf_maskattn.model.losses import IGNORED
 
 _FEATURES = Features(
     {

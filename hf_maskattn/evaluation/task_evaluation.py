@@ -13,8 +13,8 @@ from hf_maskattn.evaluation.multi_label import MultiLabelMetric
 from hf_maskattn.evaluation.regression import RegressionMetric
 from hf_maskattn.evaluation.single_label import SingleLabelMetric
 from hf_maskattn.evaluation.spans import SpanMetric, are_span_tags, require_seqeval
+from hf_maskattn.model.losses import IGNORED
 
-IGNORED_LABEL = -100
 LOWER_IS_BETTER = frozenset({"loss", "mse"})
 
 
@@ -106,10 +106,10 @@ def _regression(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _labeled(labels: np.ndarray) -> np.ndarray:
-    labeled = labels != IGNORED_LABEL
+    labeled = labels != IGNORED
     if not labeled.any():
         raise ValueError(
-            f"All {labels.size} labels of this evaluation are {IGNORED_LABEL} (ignored), there is nothing to score: give "
+            f"All {labels.size} labels of this evaluation are {IGNORED} (ignored), there is nothing to score: give "
             "more rows, or for fill-mask a higher data.mlm_probability."
         )
     return labeled

@@ -1,1 +1,1 @@
-"""Looking into models: where attention goes."""
+"""Looking into models: whether padding leaks, where attention goes."""

@@ -14,7 +14,7 @@ from hf_maskattn.inspection import audit_attention_checks, audit_checks, audit_g
 from hf_maskattn.inspection.audit_checks import NotApplicableError
 from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
 from hf_maskattn.inspection.audit_loading import load_model, load_tokenizer_if_any
-from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
+from hf_maskattn.inspection.audit_report import NAN_UNDER_THE_MASK, AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ CHECKS: dict[str, Check] = {
     "extra padding left": audit_checks.extra_padding_left,
     "left, no position ids": audit_checks.extra_padding_left_without_positions,
     "junk under the mask": audit_checks.junk_under_the_mask,
-    "NaN under the mask": audit_checks.nan_under_the_mask,
+    NAN_UNDER_THE_MASK: audit_checks.nan_under_the_mask,
     "holes": audit_checks.holes,
     "empty row": audit_checks.empty_row,
     "permuted rows": audit_checks.permuted_rows,
@@ -69,7 +69,7 @@ def audit(
         trust_remote_code: Whether to run code that lies beside the weights of a folder or name.
 
     Returns:
-        What each check found; `passed` is False if any found a leak or a value that is not finite.
+        What each check found; `passed` is False if any found a leak, or made a value that is not finite from finite inputs.
 
     Raises:
         FileNotFoundError: If there is no such model.

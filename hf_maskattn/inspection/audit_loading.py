@@ -31,7 +31,8 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
         raise FileNotFoundError(
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
         ) from error
-    return _class_for(config).from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    # Of the implementations of attention only eager returns the weights that two checks look at.
+    return _class_for(config).from_pretrained(name_or_folder, trust_remote_code=trust_remote_code, attn_implementation="eager")
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:

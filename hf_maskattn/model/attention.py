@@ -22,7 +22,7 @@ class AdditiveAttention(nn.Module):
             graph). The same numbers up to the order of summation.
 
     Raises:
-        ValueError: If a size cannot be divided by `num_heads`, or `implementation` is unknown.
+        ValueError: If a size cannot be divided by `num_heads`, `dropout` is no chance, or `implementation` is unknown.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2.
@@ -39,6 +39,10 @@ class AdditiveAttention(nn.Module):
         implementation: str = "eager",
     ):
         super().__init__()
+        if num_heads < 1:
+            raise ValueError(f"num_attention_heads={num_heads} must be at least 1.")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"attention_dropout_prob={dropout} is no chance: it lies between 0 and 1.")
         for name, size in (("attention_size", attention_size), ("hidden_size", memory_size)):
             if size % num_heads:
                 raise ValueError(f"{name}={size} cannot be divided by num_attention_heads={num_heads}.")

@@ -36,7 +36,7 @@ def classification_loss(
     if labels.is_floating_point():
         raise ValueError(f"`labels` has dtype {labels.dtype}, classes are whole numbers: convert it with `.long()`.")
     if mask is not None:
-        labels = labels.masked_fill(~mask, IGNORED)
+        labels = labels.masked_fill(~mask.to(labels.device), IGNORED)
     known = (labels == IGNORED) | ((labels >= 0) & (labels < classes))
     check_values(
         known,
@@ -46,9 +46,10 @@ def classification_loss(
         ),
         f"labels holds a class outside of 0..{classes - 1}",
     )
-    if num_items_in_batch is None:
-        num_items_in_batch = (labels != IGNORED).sum().clamp(min=1)
-    return fixed_cross_entropy(at_least_float32(logits).flatten(0, -2), labels.long().flatten(), num_items_in_batch)
+    count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+    return fixed_cross_entropy(
+        at_least_float32(logits).flatten(0, -2), labels.long().flatten(), _at_least_one(count, logits.device)
+    )
 
 
 def elementwise_loss(
@@ -82,4 +83,9 @@ def elementwise_loss(
     logits = at_least_float32(logits)
     labels = labels.to(logits.device, logits.dtype).view_as(logits)
     total = losses[problem_type](logits, labels, reduction="sum")
-    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+    return total / _at_least_one(labels.numel() if num_items_in_batch is None else num_items_in_batch, logits.device)
+
+
+def _at_least_one(count: torch.Tensor | int, device: torch.device) -> torch.Tensor:
+    """Keep the loss of a step without any label at 0, where dividing by their number would make it NaN."""
+    return torch.as_tensor(count, device=device).clamp(min=1)

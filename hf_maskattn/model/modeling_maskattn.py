@@ -31,7 +31,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     config: MaskAttnConfig
     base_model_prefix = "maskattn"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["RecurrentLayer"]  # noqa: RUF012
+    _no_split_modules = ["MaskedRecurrence", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -48,19 +48,20 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
-        elif isinstance(module, nn.LayerNorm):
-            # Before a tied decoder of unit-scale embeddings: its scores start at unit scale too.
-            init.constant_(module.weight, module.weight.shape[0] ** -0.5)
-            init.zeros_(module.bias)
         elif isinstance(module, AdditiveAttention):
             init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
         elif isinstance(module, AttentionPooling) and module.query is not None:
             init.normal_(module.query)
+        elif isinstance(module, MaskedLMHead):
+            # Scores by unit-scale embeddings start at unit scale too.
+            init.constant_(module.norm.weight, module.norm.weight.shape[0] ** -0.5)
+        else:
+            super()._init_weights(module)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs):
         """Save as every transformers model does, with an `auto_map` that lists all classes, not only that of this model."""
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
         """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""

@@ -74,6 +74,9 @@ class MaskedRecurrence(nn.Module):
         rnn_type: "lstm" or "gru".
         bidirectional: Whether each layer runs in both directions.
         dropout: Dropout between layers.
+
+    Raises:
+        ValueError: If `num_layers` is below 1, or as `RecurrentLayer`.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class MaskedRecurrence(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_hidden_layers={num_layers} must be at least 1.")
         self.hidden_size = hidden_size
         self.bidirectional = bidirectional
         self.dropout = nn.Dropout(dropout)
@@ -108,8 +113,8 @@ class MaskedRecurrence(nn.Module):
             mask: `[B, T]`, bool, True = real, in any arrangement.
             return_layer_outputs: Whether to return the states of every layer.
         """
-        if x.shape[1] == 0:
-            empty = x.new_zeros(x.shape[0], 0, self.hidden_size)
+        if mask.numel() == 0:
+            empty = x.new_zeros(*mask.shape, self.hidden_size)
             layer_outputs = (empty,) * len(self.layers) if return_layer_outputs else ()
             return RecurrenceOutput(empty, x.new_zeros(x.shape[0], self.hidden_size), layer_outputs)
         layout = front_layout(mask)

@@ -11,6 +11,7 @@ from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, score
 from hf_maskattn.training.task_data import evaluation_data
+from hf_maskattn.training.training_defaults import with_pinned_memory_where_it_helps
 
 SPLITS = ("train", "validation", "test")
 _ONLY_OF_TRAINING = (
@@ -47,7 +48,7 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
     with TemporaryDirectory() as scratch:
         settings = {"train_sampling_strategy": "group_by_length", **recipe.training}
         settings = {key: value for key, value in settings.items() if key not in _ONLY_OF_TRAINING}
-        args = TrainingArguments(**settings, output_dir=scratch, report_to="none")
+        args = TrainingArguments(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="preparing the data"):

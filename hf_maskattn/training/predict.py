@@ -71,8 +71,11 @@ def _settings(pipe: Pipeline) -> dict[str, Any]:
 
 def _check_masks(texts: Sequence[str], mask_token: str) -> None:
     for text in texts:
-        if mask_token not in text:
-            raise ValueError(f"the text {text[:60]!r} has no {mask_token}: put it where a token is to be filled in.")
+        count = text.count(mask_token)
+        if count != 1:
+            raise ValueError(
+                f"the text {text[:60]!r} has {count or 'no'} {mask_token}: put one where a token is to be filled in."
+            )
 
 
 def _plain(prediction: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import Trainer
 
-import hf_maskattn
+from hf_maskattn import __version__
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
 
 
@@ -51,8 +51,8 @@ def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: T
 
 def versions() -> dict[str, str]:
     """Name the versions of everything that numbers can depend on."""
-    modules = (hf_maskattn, torch, transformers, datasets, accelerate)
-    return {"python": platform.python_version(), **{module.__name__: module.__version__ for module in modules}}
+    others = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
+    return {"python": platform.python_version(), "hf_maskattn": __version__, **others}
 
 
 def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:

@@ -24,7 +24,6 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
         "train_sampling_strategy": "group_by_length",
         "report_to": "none",
         "save_total_limit": 2,
-        "dataloader_pin_memory": torch.accelerator.is_available(),
         **_schedule(training, recipe.has_split("validation")),
         **training,
     }
@@ -50,10 +49,19 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
+    settings = with_pinned_memory_where_it_helps(settings)
     try:
         return TrainingArguments(**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"training: {error}") from error
+
+
+def with_pinned_memory_where_it_helps(settings: dict[str, Any]) -> dict[str, Any]:
+    """Pin memory if there is an accelerator, unless the recipe says otherwise: without one, torch warns and does not.
+
+    A property of the machine, not of the run: it is not part of `resolved_training`.
+    """
+    return {"dataloader_pin_memory": torch.accelerator.is_available(), **settings}
 
 
 def choose_metric(args: TrainingArguments, recipe: Recipe, evaluation: TaskEvaluation) -> None:

@@ -3,7 +3,7 @@ import json
 
 from rich.console import Console
 
-from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
+from hf_maskattn.inspection.audit_report import NAN_UNDER_THE_MASK, AuditReport, Finding, Verdict
 
 EXACT = Finding(Verdict.EXACT, 0.0, 1e-5, "logits", 0)
 LEAK = Finding(Verdict.LEAKS, 0.25, 1e-5, "logits", 1, 2, reason="[b]seen[/b]")
@@ -18,6 +18,8 @@ def test_leaks_and_what_is_not_finite_fail():
     assert report(a=Finding(Verdict.WITHIN_TOLERANCE, 1e-7, 1e-5)).passed
     assert not report(a=EXACT, b=LEAK).passed
     assert not report(a=Finding(Verdict.NOT_FINITE)).passed
+    assert report(**{NAN_UNDER_THE_MASK: Finding(Verdict.NOT_FINITE)}).passed
+    assert not report(**{NAN_UNDER_THE_MASK: LEAK}).passed
 
 
 def test_json_holds_everything():

@@ -2,33 +2,34 @@
 
 import pytest
 import torch
+from hypothesis import given
 
-from tests.heads import HEADS, build_head, labels_for, run
+from tests.heads import HEADS, build_head, run
+from tests.laws.cases import cases
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
-@pytest.mark.parametrize("query", ["learned", "last", "mean"])
-@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
-@pytest.mark.parametrize("head", HEADS)
-def test_all_rows_empty(tiny_config, head, rnn_type, query, implementation):
-    model = build_head(
-        head,
-        tiny_config,
-        rnn_type=rnn_type,
-        attention_query=query,
-        attention_implementation=implementation,
-        attention_dropout_prob=0.5,
-    )
-    mask = torch.zeros(3, 4, dtype=torch.bool)
-    outputs, gradients = run(model, torch.randint(40, (3, 4)), mask, labels_for(model, mask))
+@given(case=cases(attention_dropout_prob=0.5))
+def test_a_batch_of_empty_rows(case):
+    mask = torch.zeros_like(case.mask)
+    labels = case.labels if case.labels is None or case.labels.dim() == 1 else torch.full_like(case.ids, -100)
+    outputs, gradients = run(case.model, case.ids, mask, labels)
     assert not outputs["attentions.0"].any()
     assert all(value.isfinite().all() for value in [*outputs.values(), *gradients.values()])
     for key, gradient in gradients.items():
         if "classifier" not in key and "lm_head" not in key:
             assert not gradient.any(), key
-    if head == "MaskAttnModel":
+    if labels is None:
         assert not outputs["pooler_output.0"].any()
         assert not outputs["last_hidden_state.0"].any()
+
+
+@given(case=cases(heads=("MaskAttnModel",)))
+def test_an_empty_row_among_others(case):
+    mask = case.mask.clone()
+    mask[0] = False
+    outputs, gradients = run(case.model, case.ids, mask)
+    assert all(not value[0].any() for key, value in outputs.items())
+    assert all(value.isfinite().all() for value in gradients.values())
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -40,3 +41,4 @@ def test_a_batch_without_columns(tiny_config, head, implementation):
     alone = model(torch.zeros(2, 3, dtype=torch.long), attention_mask=torch.zeros(2, 3))
     if head == "MaskAttnForSequenceClassification":
         assert torch.equal(outputs.logits, alone.logits)
+    assert model(torch.zeros(0, 3, dtype=torch.long))[0].shape[0] == 0

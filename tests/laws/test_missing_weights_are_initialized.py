@@ -41,3 +41,22 @@ def test_first_values(tiny_config):
     assert 0.9 * bound < rnn.weight_ih_l0.abs().max() <= bound
     total_bias = (rnn.bias_ih_l0 + rnn.bias_hh_l0).chunk(4)
     assert [(bias.min().item(), bias.max().item()) for bias in total_bias] == [(0, 0), (1, 1), (0, 0), (0, 0)]
+
+
+class WithNormalization(hf_maskattn.MaskAttnForSequenceClassification):
+    """What a user may add to a head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.convolution = torch.nn.Conv1d(8, 8, 1)
+        self.normalization = torch.nn.BatchNorm1d(8)
+        self.layer_norm = torch.nn.LayerNorm(8)
+        self.post_init()
+
+
+def test_modules_that_a_user_adds_get_the_first_values_of_transformers(tmp_path, tiny_config):
+    build_head("MaskAttnForSequenceClassification", tiny_config).save_pretrained(tmp_path, True)
+    added = WithNormalization.from_pretrained(tmp_path)
+    assert 0 < added.convolution.weight.abs().max() < 1
+    assert added.normalization.running_var.tolist() == [1.0] * 8
+    assert added.layer_norm.weight.tolist() == [1.0] * 8

@@ -68,6 +68,8 @@ def test_a_memory_prepared_once_serves_many_queries(implementation):
     [
         ({"attention_size": 9}, "attention_size=9 cannot be divided by num_attention_heads=2"),
         ({"memory_size": 7}, "hidden_size=7 cannot be divided by num_attention_heads=2"),
+        ({"num_heads": 0}, "num_attention_heads=0 must be at least 1"),
+        ({"dropout": 5.0}, "attention_dropout_prob=5.0 is no chance"),
         ({"implementation": "flash"}, r"attention_implementation='flash' is unknown; choose from \['eager', 'ragged'\]"),
     ],
 )

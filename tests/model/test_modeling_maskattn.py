@@ -127,7 +127,9 @@ def test_token_losses_average_over_labels_that_exist(tiny_config, head):
     outputs = model(IDS, MASK, labels=labels)
     expected = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
     torch.testing.assert_close(outputs.loss, expected)
-    assert model(IDS, MASK, labels=torch.full_like(IDS, -100)).loss == 0
+    none = torch.full_like(IDS, -100)
+    assert model(IDS, MASK, labels=none).loss == 0
+    assert model(IDS, MASK, labels=none, num_items_in_batch=torch.tensor(0)).loss == 0
 
 
 def test_two_runs_of_one_model_share_no_state(tiny_config):

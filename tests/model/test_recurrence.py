@@ -8,6 +8,7 @@ from hf_maskattn.model.recurrence import MaskedRecurrence
     ("changes", "words"),
     [
         ({"hidden_size": 7}, "hidden_size=7 is odd.*use 8, or bidirectional=False"),
+        ({"num_layers": 0}, "num_hidden_layers=0 must be at least 1"),
         ({"rnn_type": "rnn"}, r"rnn_type='rnn' is unknown; choose from \['lstm', 'gru'\]"),
     ],
 )

@@ -63,8 +63,10 @@ def test_masks_are_filled(trained):
 
 
 def test_a_text_without_a_mask_is_told(trained):
-    with pytest.raises(ValueError, match=r"the text 'meow' has no \[MASK\]: put it where"):
+    with pytest.raises(ValueError, match=r"the text 'meow' has no \[MASK\]: put one where"):
         list(predict(trained("fill-mask"), ["meow"]))
+    with pytest.raises(ValueError, match=r"has 2 \[MASK\]: put one where"):
+        list(predict(trained("fill-mask"), ["meow [MASK] [MASK]"]))
 
 
 def test_several_labels_are_all_scored(trained):
