@@ -47,7 +47,7 @@ def front_layout(mask: torch.Tensor) -> FrontLayout:
     columns = torch.arange(time, device=mask.device)
     extent, moves = time, True
     if host_can_read(mask):
-        extent = max(int(lengths.max()), 1)
+        extent = max([1, *lengths.tolist()])
         moves = not torch.equal(mask, columns < lengths[:, None])
     source = target = None
     if moves:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .layout import FrontLayout, bring_back, bring_to_front, front_layout, reverse
@@ -113,10 +114,10 @@ class MaskedRecurrence(nn.Module):
             mask: `[B, T]`, bool, True = real, in any arrangement.
             return_layer_outputs: Whether to return the states of every layer.
         """
-        if mask.numel() == 0:
-            empty = x.new_zeros(*mask.shape, self.hidden_size)
-            layer_outputs = (empty,) * len(self.layers) if return_layer_outputs else ()
-            return RecurrenceOutput(empty, x.new_zeros(x.shape[0], self.hidden_size), layer_outputs)
+        if x.shape[1] == 0:
+            # A pad changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
+            output, last_state, layer_outputs = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), return_layer_outputs)
+            return RecurrenceOutput(output[:, :0], last_state, tuple(states[:, :0] for states in layer_outputs))
         layout = front_layout(mask)
         hidden = bring_to_front(x, layout)  # [B, L, input_size]
         layer_outputs = ()

@@ -11,11 +11,10 @@ from tests.laws.cases import assert_close, cases
 
 @given(case=cases(attention_implementation="eager"))
 def test_outputs_and_gradients(case):
-    other = as_ragged(case.model)
-    for found, expected in zip(
-        run(other, case.ids, case.mask, case.labels), run(case.model, case.ids, case.mask, case.labels), strict=True
-    ):
-        assert_close(found, expected, case.dtype)
+    outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
+    other_outputs, other_gradients = run(as_ragged(case.model), case.ids, case.mask, case.labels)
+    assert_close(other_outputs, outputs, case.dtype)
+    assert_close(other_gradients, gradients, case.dtype, scale=10)
 
 
 @given(case=cases(attention_implementation="eager", dtypes=(torch.float64,)))

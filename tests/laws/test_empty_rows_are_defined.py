@@ -42,3 +42,5 @@ def test_a_batch_without_columns(tiny_config, head, implementation):
     if head == "MaskAttnForSequenceClassification":
         assert torch.equal(outputs.logits, alone.logits)
     assert model(torch.zeros(0, 3, dtype=torch.long))[0].shape[0] == 0
+    sum(output.sum() for output in outputs.to_tuple() if torch.is_tensor(output)).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

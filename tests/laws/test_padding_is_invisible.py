@@ -55,7 +55,7 @@ def test_moving_and_adding_pads_changes_nothing(case, extra, kind):
         labels = case.labels
     moved, gradients_moved = run(case.model, ids, mask, labels)
     assert_close(at_tokens(moved, mask), at_tokens(outputs, case.mask), case.dtype)
-    assert_close(gradients_moved, gradients, case.dtype)
+    assert_close(gradients_moved, gradients, case.dtype, scale=10)
 
 
 def at_tokens(outputs, mask):
