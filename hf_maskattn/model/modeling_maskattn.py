@@ -52,9 +52,9 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
             init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
         elif isinstance(module, AttentionPooling) and module.query is not None:
             init.normal_(module.query)
-        elif isinstance(module, MaskedLMHead):
-            # Scores by unit-scale embeddings start at unit scale too.
-            init.constant_(module.norm.weight, module.norm.weight.shape[0] ** -0.5)
+        elif isinstance(module, ScoreNorm):
+            init.constant_(module.weight, module.weight.shape[0] ** -0.5)
+            init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
@@ -294,6 +294,10 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         )
 
 
+class ScoreNorm(nn.LayerNorm):
+    """The norm before the decoder; its first value makes scores by unit-scale embeddings start at unit scale too."""
+
+
 class MaskedLMHead(nn.Module):
     """Scores of all tokens of the vocabulary at each position, by the embedding matrix if tied."""
 
@@ -301,7 +305,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         self.transform = nn.Linear(2 * config.hidden_size, config.embedding_size)
         self.activation = ACT2FN["gelu"]
-        self.norm = nn.LayerNorm(config.embedding_size)
+        self.norm = ScoreNorm(config.embedding_size)
         self.decoder = nn.Linear(config.embedding_size, config.vocab_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

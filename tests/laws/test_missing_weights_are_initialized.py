@@ -43,6 +43,12 @@ def test_first_values(tiny_config):
     assert [(bias.min().item(), bias.max().item()) for bias in total_bias] == [(0, 0), (1, 1), (0, 0), (0, 0)]
 
 
+def test_scores_of_the_masked_language_model_start_at_unit_scale(tiny_config):
+    model = build_head("MaskAttnForMaskedLM", tiny_config, embedding_size=64)
+    assert model.lm_head.norm.weight.tolist() == [0.125] * 64
+    assert 0.5 < model(torch.arange(40)[None]).logits.std() < 2
+
+
 class WithNormalization(hf_maskattn.MaskAttnForSequenceClassification):
     """What a user may add to a head."""
 
