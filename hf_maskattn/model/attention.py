@@ -124,22 +124,24 @@ class AttentionPooling(nn.Module):
             implementation=implementation,
         )
 
-    def forward(self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pool a memory.
 
         Args:
             memory: `[B, T, H]`, zero at pads.
             mask: `[B, T]`, bool, True = real.
-            last_state: `[B, H]`, the final state of the recurrence.
+            last_state: `[B, H]`, the final state of the recurrence; read by the query "last".
 
         Returns:
             Context `[B, H]` and weights `[B, heads, 1, T]`.
         """
         if self.query is not None:
             query = self.query.expand(memory.shape[0], -1)
-        elif self.query_form == "last":
-            query = last_state
-        else:
+        elif self.query_form == "mean":
             query = memory.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        else:
+            query = last_state
         context, weights = self.attention(query[:, None], memory, mask)
         return context[:, 0], weights

@@ -2,7 +2,7 @@
 
 import torch
 
-from .tensor_checks import check_values
+from .tensor_checks import check_values, host_can_read
 
 
 def real_token_mask(
@@ -70,3 +70,20 @@ def _mask_from_lengths(lengths: torch.Tensor, batch_size: int, time: int, device
         "lengths holds a value outside of 0..T",
     )
     return torch.arange(time, device=device) < lengths[:, None]  # [B, T]
+
+
+def real_columns(mask: torch.Tensor) -> slice:
+    """Find the columns from the first to the last in which any row has a real token.
+
+    Args:
+        mask: `[B, T]`, bool, True = real.
+
+    Returns:
+        The columns; at least one if T >= 1, and all of them where they are not known without a host sync.
+    """
+    if not host_can_read(mask) or not mask.shape[1]:
+        return slice(0, mask.shape[1])
+    columns = mask.any(dim=0).tolist()
+    if not any(columns):
+        return slice(0, 1)
+    return slice(columns.index(True), len(columns) - columns[::-1].index(True))

@@ -115,6 +115,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
+        num_segments: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs,
@@ -127,6 +128,8 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             token_type_ids: Accepted from BERT tokenizers; the model does not tell segments apart.
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
             lengths: `[B]`, int, real tokens of each right-padded row, instead of `attention_mask`.
+            num_segments: Parts that time is cut into in the recurrence; None takes what costs least. The results are the
+                same up to rounding.
             output_attentions: Whether to return the attention weights.
             output_hidden_states: Whether to return the embeddings and the states of every layer.
             **kwargs: Accepted as by every transformers model.
@@ -145,11 +148,11 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         embedded = self.embedding_dropout(self._embed(input_ids, inputs_embeds, mask))  # [B, T, E]
-        memory, last_state, layer_outputs = self.recurrence(embedded, mask, bool(output_hidden_states))
+        states = self.recurrence(embedded, mask, num_segments)
+        memory = states[-1]  # [B, T, H]
+        last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
         context, weights = self.pooling(memory, mask, last_state)
-        hidden_states = None
-        if output_hidden_states:
-            hidden_states = (embedded.masked_fill(~mask[..., None], 0), *layer_outputs)
+        hidden_states = (embedded.masked_fill(~mask[..., None], 0), *states) if output_hidden_states else None
         return BaseModelOutputWithPooling(
             last_hidden_state=memory,  # [B, T, H]
             pooler_output=context,  # [B, H]

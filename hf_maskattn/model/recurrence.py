@@ -1,37 +1,21 @@
 """A stack of recurrent layers for which padding does not exist, without PackedSequence."""
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 from torch.nn.functional import pad
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .layout import FrontLayout, bring_back, bring_to_front, front_layout, reverse
-from .recurrent_kernel import run_recurrence
+from .cells import CellLayout
+from .recurrence_operator import recurrence_operator
+from .recurrent_kernel import arrange, run_over_cells
 
-CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
-
-
-class RecurrenceOutput(NamedTuple):
-    """What a recurrence returns.
-
-    Attributes:
-        output: `[B, T, H]`, the states of the last layer, 0 at pads.
-        last_state: `[B, H]`, the state of each direction after its last real token, 0 for a row without one.
-        layer_outputs: The states of every layer, each `[B, T, H]`, 0 at pads; empty unless asked for.
-    """
-
-    output: torch.Tensor
-    last_state: torch.Tensor
-    layer_outputs: tuple[torch.Tensor, ...]
+MODULES = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class RecurrentLayer(GradientCheckpointingLayer):
-    """One recurrent layer, in one direction or both, over a batch in front layout.
+    """One recurrent layer, in one direction or both.
 
-    Both directions are torch's own modules with torch's own parameters; the backward one reads each row reversed within
-    its length.
+    The weights of each direction are torch's own module with torch's own parameters.
 
     Args:
         input_size: Width of the input.
@@ -45,24 +29,26 @@ class RecurrentLayer(GradientCheckpointingLayer):
 
     def __init__(self, *, input_size: int, output_size: int, rnn_type: str, bidirectional: bool):
         super().__init__()
-        if rnn_type not in CELLS:
-            raise ValueError(f"rnn_type={rnn_type!r} is unknown; choose from {[*CELLS]}.")
+        if rnn_type not in MODULES:
+            raise ValueError(f"rnn_type={rnn_type!r} is unknown; choose from {[*MODULES]}.")
         if bidirectional and output_size % 2:
             raise ValueError(
                 f"hidden_size={output_size} is odd, but each direction of a bidirectional layer gives half of it: "
                 f"use {output_size + 1}, or bidirectional=False."
             )
         width = output_size // 2 if bidirectional else output_size
-        self.forward_rnn = CELLS[rnn_type](input_size, width, batch_first=True)
-        self.backward_rnn = CELLS[rnn_type](input_size, width, batch_first=True) if bidirectional else None
+        self.rnn_type = rnn_type
+        self.forward_rnn = MODULES[rnn_type](input_size, width, batch_first=True)
+        self.backward_rnn = MODULES[rnn_type](input_size, width, batch_first=True) if bidirectional else None
 
-    def forward(self, x: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
-        """Run the layer: `[B, L, input_size]` -> `[B, L, H]`, both in front layout."""
-        output = run_recurrence(self.forward_rnn, x)
-        if self.backward_rnn is None:
-            return output
-        backward_output = reverse(run_recurrence(self.backward_rnn, reverse(x, layout)), layout)
-        return torch.cat([output, backward_output], dim=-1)
+    def weights(self) -> list[list[torch.Tensor]]:
+        """List the weights of each direction in the order of torch's kernels."""
+        modules = [self.forward_rnn] if self.backward_rnn is None else [self.forward_rnn, self.backward_rnn]
+        return [[rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0] for rnn in modules]
+
+    def forward(self, x: torch.Tensor, cells: CellLayout | None) -> torch.Tensor:
+        """Run the layer: `[B, T, input_size]` -> `[B, T, H]`, 0 at pads; for `cells` see `arrange`."""
+        return run_over_cells(self.rnn_type, x, self.weights(), cells)
 
 
 class MaskedRecurrence(nn.Module):
@@ -93,7 +79,6 @@ class MaskedRecurrence(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_hidden_layers={num_layers} must be at least 1.")
-        self.hidden_size = hidden_size
         self.bidirectional = bidirectional
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
@@ -106,32 +91,55 @@ class MaskedRecurrence(nn.Module):
             for layer in range(num_layers)
         )
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, return_layer_outputs: bool = False) -> RecurrenceOutput:
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, num_segments: int | None = None) -> tuple[torch.Tensor, ...]:
         """Run all layers.
+
+        Compiled for inference or exported, each layer is one operator in the graph. Compiled for training, the recurrence
+        runs between two graphs: torch's kernels keep what their gradient needs where no graph can hold it.
 
         Args:
             x: `[B, T, input_size]`; what stands at pads is not read.
             mask: `[B, T]`, bool, True = real, in any arrangement.
-            return_layer_outputs: Whether to return the states of every layer.
+            num_segments: Parts that time is cut into, so that rows that have ended cost little; None takes what costs
+                least, and on an accelerator 1, which needs no host sync. The results are the same up to rounding.
+
+        Returns:
+            The states of every layer, each `[B, T, H]`, 0 at pads.
+
+        Raises:
+            ValueError: If `num_segments` is below 1.
         """
         if x.shape[1] == 0:
             # A pad changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
-            output, last_state, layer_outputs = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), return_layer_outputs)
-            return RecurrenceOutput(output[:, :0], last_state, tuple(states[:, :0] for states in layer_outputs))
-        layout = front_layout(mask)
-        hidden = bring_to_front(x, layout)  # [B, L, input_size]
-        layer_outputs = ()
-        for index, layer in enumerate(self.layers):
-            hidden = layer(self.dropout(hidden) if index else hidden, layout)  # [B, L, H]
-            if return_layer_outputs:
-                layer_outputs = (*layer_outputs, bring_back(hidden, layout))
-        output = layer_outputs[-1] if layer_outputs else bring_back(hidden, layout)  # [B, T, H]
-        return RecurrenceOutput(output, self._last_state(hidden, layout), layer_outputs)
+            states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_segments)
+            return tuple(layer_states[:, :0] for layer_states in states)
+        if not torch.compiler.is_compiling():
+            return self._run(x, mask, num_segments)
+        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return self._run_between_graphs(x, mask, num_segments)
+        states = ()
+        for layer in self.layers:
+            x = self.dropout(states[-1]) if states else x
+            states = (*states, recurrence_operator(layer.rnn_type, x, mask, layer.weights(), num_segments))
+        return states
 
-    def _last_state(self, hidden: torch.Tensor, layout: FrontLayout) -> torch.Tensor:
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
-        last = hidden[rows, (layout.lengths - 1).clamp(min=0)]  # [B, H]
+    def _run(self, x: torch.Tensor, mask: torch.Tensor, num_segments: int | None) -> tuple[torch.Tensor, ...]:
+        cells = arrange(self.layers[0].rnn_type, mask, self.layers[0].weights(), num_segments)
+        states = ()
+        for layer in self.layers:
+            states = (*states, layer(self.dropout(states[-1]) if states else x, cells))
+        return states
+
+    @torch.compiler.disable(reason="the recurrence trains between two graphs; for fullgraph=True compile under torch.no_grad()")
+    def _run_between_graphs(self, x, mask, num_segments):
+        return self._run(x, mask, num_segments)
+
+    def last_state(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Take the state of each direction after its last real token: `[B, T, H]` -> `[B, H]`, 0 for a row without one."""
+        rows, columns = torch.arange(len(mask), device=mask.device), torch.arange(mask.shape[1], device=mask.device)
+        last = states[rows, torch.where(mask, columns, 0).amax(dim=1)]  # [B, H]
         if self.bidirectional:
-            width = self.hidden_size // 2
-            last = torch.cat([last[:, :width], hidden[:, 0, width:]], dim=-1)
-        return last.masked_fill((layout.lengths == 0)[:, None], 0)
+            width = states.shape[2] // 2
+            first = states[rows, torch.where(mask, columns, mask.shape[1] - 1).amin(dim=1)]
+            last = torch.cat([last[:, :width], first[:, width:]], dim=-1)
+        return last.masked_fill(~mask.any(dim=1, keepdim=True), 0)

@@ -1,27 +1,137 @@
-"""One call of torch's own recurrent kernel over a batch in front layout, wherever it runs."""
+"""torch's own recurrent kernels over a batch under any mask, in one direction or both, wherever they run."""
+
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+
+from .cells import CellLayout, cell_layout, from_cells, to_cells
+from .gru_gradient import gru_over_cells
+from .segments import Segment, cheapest_segments, exact_segments, quantile_segments
+from .tensor_checks import host_can_read
+
+KERNELS = {"lstm": torch.lstm, "gru": torch.gru}
+
+# torch's weight_ih, weight_hh, bias_ih and bias_hh of one layer and one direction.
+Weights = Sequence[torch.Tensor]
 
 
-def run_recurrence(rnn: nn.LSTM | nn.GRU, x: torch.Tensor) -> torch.Tensor:
-    """Run one direction of one layer from a zero state.
+def run_recurrence(
+    rnn_type: str, x: torch.Tensor, mask: torch.Tensor, weights: Sequence[Weights], num_segments: int | None = None
+) -> torch.Tensor:
+    """Run one recurrent layer over the real tokens of each row, from a zero state.
 
     Args:
-        rnn: torch's module of one layer and one direction, `batch_first`.
-        x: `[B, L, input_size]`, L >= 1.
+        rnn_type: "lstm" or "gru".
+        x: `[B, T, input_size]`, T >= 1; what stands at pads is not read.
+        mask: `[B, T]`, bool, True = real, in any arrangement.
+        weights: The weights of the forward direction and, for a bidirectional layer, of the backward one.
+        num_segments: See `arrange`.
 
     Returns:
-        The states `[B, L, H]`.
+        The states `[B, T, D * H]`, those of the forward direction first; 0 at pads.
+    """
+    return run_over_cells(rnn_type, x, weights, arrange(rnn_type, mask, weights, num_segments))
+
+
+def arrange(
+    rnn_type: str, mask: torch.Tensor, weights: Sequence[Weights], num_segments: int | None = None
+) -> CellLayout | None:
+    """Choose how a batch is brought before the kernel.
+
+    On a CPU time is cut into segments, at no more steps than pay. Elsewhere the lengths are not known without a host sync:
+    one segment of all rows and columns is the form that needs none, and cuDNN is told the truth by the arrangement alone.
+
+    Args:
+        rnn_type: "lstm" or "gru".
+        mask: `[B, T]`, bool, True = real.
+        weights: As in `run_recurrence`.
+        num_segments: Number of segments; None takes what costs least. More than one reads the lengths on the host.
+
+    Returns:
+        The arrangement; None if every token is real and the kernel can take the batch as it is.
+
+    Raises:
+        ValueError: If `num_segments` is below 1.
+    """
+    lengths = mask.sum(dim=1)  # [B]
+    if not host_can_read(mask) and num_segments in (None, 1):
+        return cell_layout(mask, lengths, None, len(weights))
+    longest_first = sorted(lengths.tolist(), reverse=True)
+    if not longest_first:
+        return None
+    longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
+    full = longest_first[-1] == mask.shape[1]
+    if full and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
+        return None
+    if num_segments is not None:
+        segments = quantile_segments(longest_first, num_segments)
+    elif _is_gru_on_cpu(rnn_type, mask):
+        segments = exact_segments(longest_first)
+    else:
+        segments = cheapest_segments(longest_first, sum(weight.numel() for weight in weights[0]))
+    return cell_layout(mask, lengths, segments, len(weights))
+
+
+def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], cells: CellLayout | None) -> torch.Tensor:
+    """Run one layer over a batch arranged by `arrange`; the rest is as in `run_recurrence`.
 
     Numerics:
-        Under autocast on a CPU without 16-bit instructions the recurrence runs in the dtype of its weights: torch's 16-bit
-        kernel raises there.
+        Where a CPU has no kernel of the dtype of autocast, the recurrence runs in the dtype of its weights.
     """
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _cpu_has_kernel(torch.get_autocast_dtype("cpu")):
+    if _lacks_kernel(rnn_type, x):
         with torch.autocast("cpu", enabled=False):
-            return rnn(x.to(next(rnn.parameters()).dtype))[0]
-    return rnn(x)[0]
+            return run_over_cells(rnn_type, x.to(weights[0][0].dtype), weights, cells)
+    if cells is None:
+        return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
+    inputs = to_cells(x, cells)  # [D, N, input_size]
+    states: list[torch.Tensor] = []
+    for direction, own in zip(inputs, weights, strict=True):
+        if _is_gru_on_cpu(rnn_type, x):
+            states.append(gru_over_cells(direction, own, cells.segments))
+        else:
+            states.extend(_run_segments(rnn_type, direction, own, cells.segments))
+    return from_cells(torch.cat(states).view(*inputs.shape[:2], -1), cells)
+
+
+def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment]) -> list[torch.Tensor]:
+    """Run the segments one after the other, each from the state that the one before left in its rows: `[cells, H]` each."""
+    states, state = [], None
+    for (steps, rows), part in zip(segments, x.split([steps * rows for steps, rows in segments]), strict=True):
+        if state is not None:
+            state = [tensor[:, :rows] for tensor in state]
+        output, *state = _run(rnn_type, part.view(steps, rows, -1), [weights], rows, state)
+        states.append(output.flatten(0, 1))
+    return states
+
+
+def _run(
+    rnn_type: str,
+    x: torch.Tensor,
+    weights: Sequence[Weights],
+    rows: int,
+    state: list[torch.Tensor] | None = None,
+    batch_first: bool = False,
+) -> tuple[torch.Tensor, ...]:
+    """Call the kernel of one layer: the states of all steps, then the last state (of an LSTM, and its cell)."""
+    if state is None:
+        zero = x.new_zeros(len(weights), rows, weights[0][1].shape[1])
+        state = [zero, zero] if rnn_type == "lstm" else [zero]
+    flat = [weight for direction in weights for weight in direction]
+    first = state if rnn_type == "lstm" else state[0]
+    # A kernel that is not told to train keeps nothing for a gradient, whatever the mode of the model.
+    return KERNELS[rnn_type](x, first, flat, True, 1, 0.0, torch.is_grad_enabled(), len(weights) == 2, batch_first)
+
+
+def _is_gru_on_cpu(rnn_type: str, tensor: torch.Tensor) -> bool:
+    """Tell whether torch has no fused kernel, so that `gru_over_cells` is the fast way."""
+    return rnn_type == "gru" and host_can_read(tensor)
+
+
+def _lacks_kernel(rnn_type: str, x: torch.Tensor) -> bool:
+    """Tell whether a CPU under autocast has no recurrent kernel for the dtype of autocast."""
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return rnn_type == "gru" or not _cpu_has_kernel(torch.get_autocast_dtype("cpu"))
 
 
 def _cpu_has_kernel(dtype: torch.dtype) -> bool:

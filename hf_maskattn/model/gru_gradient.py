@@ -1,0 +1,94 @@
+"""The gradient of a GRU over cells, with one matrix product a step; torch's own on a CPU records every step instead.
+
+The forward kernel is torch's. Given all states, the gates of all cells are one matrix product, and the derivative of the cell
+(torch's own) with respect to its gates is elementwise: taken once, for all cells and an incoming gradient of one, it leaves a
+recursion over the steps that is linear in the gradient of the state.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from .segments import Segment
+
+
+def gru_over_cells(x: torch.Tensor, weights: Sequence[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
+    """Run one direction of a GRU layer from a zero state, on a CPU.
+
+    Args:
+        x: `[N, input_size]`, the cells of the segments, one step after the other.
+        weights: torch's `weight_ih` `[3 H, input_size]`, `weight_hh` `[3 H, H]`, `bias_ih` `[3 H]` and `bias_hh` `[3 H]`.
+        segments: Steps and rows of each segment; rows never increase.
+
+    Returns:
+        The states `[N, H]`. They can be differentiated once.
+
+    Source:
+        Cho et al. 2014 (arXiv:1406.1078), in torch's form.
+    """
+    return _GRU.apply(x, *weights, segments)
+
+
+class _GRU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh, segments):
+        weights = [weight_ih, weight_hh, bias_ih, bias_hh]
+        states = _run(x, weights, segments)
+        ctx.save_for_backward(x, states, *weights)
+        ctx.segments = segments
+        return states
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, states, weight_ih, weight_hh, bias_ih, bias_hh = ctx.saved_tensors
+        before = _states_before(states, ctx.segments)  # [N, H]
+        of_input, of_hidden, of_before, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
+            torch.ones_like(states),
+            torch.addmm(bias_ih, x, weight_ih.T),
+            torch.addmm(bias_hh, before, weight_hh.T),
+            before,
+            None,
+            None,
+        )  # [N, 3 H], [N, 3 H], [N, H]
+        grad = grad.clone()  # [N, H], of each state; complete from the last step to the first
+        gates = of_hidden.view(len(x), 3, -1)
+        rows = [segment.rows for segment in ctx.segments for _ in range(segment.steps)]
+        steps = [*zip(rows, grad.split(rows), gates.split(rows), of_before.split(rows), strict=True)]
+        for step in range(len(steps) - 1, -1, -1):
+            alive, now, gate, carried = steps[step]
+            gate.mul_(now[:, None])
+            if step:
+                previous = steps[step - 1][1][:alive]
+                previous.addcmul_(now, carried).addmm_(gate.flatten(1), weight_hh)
+        of_hidden = gates.flatten(1)
+        of_input = (of_input.view_as(gates) * grad[:, None]).flatten(1)
+        return (
+            of_input @ weight_ih if ctx.needs_input_grad[0] else None,
+            of_input.T @ x,
+            of_hidden.T @ before,
+            of_input.sum(dim=0),
+            of_hidden.sum(dim=0),
+            None,
+        )
+
+
+def _run(x: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
+    """Run torch's kernel for equal rows if all are equal, else that for rows that end at any step."""
+    first = x.new_zeros(1, segments[0].rows, weights[1].shape[1])
+    if len(segments) == 1:
+        steps, rows = segments[0]
+        return torch.gru(x.view(steps, rows, -1), first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
+    rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
+    return torch.gru(x, rows, first, weights, True, 1, 0.0, False, False)[0]
+
+
+def _states_before(states: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    """Give each cell the state of its row one step earlier, zeros in the first step: `[N, H]`."""
+    parts, start, rows_before = [states.new_zeros(segments[0].rows, states.shape[1])], 0, segments[0].rows
+    for steps, rows in segments:
+        if start:
+            parts.append(states[start - rows_before : start - rows_before + rows])
+        parts.append(states[start : start + (steps - 1) * rows])
+        start, rows_before = start + steps * rows, rows
+    return torch.cat(parts)
