@@ -137,11 +137,12 @@ class AttentionPooling(nn.Module):
         Returns:
             Context `[B, H]` and weights `[B, heads, 1, T]`.
         """
+        query = last_state
         if self.query is not None:
             query = self.query.expand(memory.shape[0], -1)
         elif self.query_form == "mean":
             query = memory.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        else:
-            query = last_state
+        if query is None:
+            raise ValueError('attention_query="last" needs `last_state`, the final state of the recurrence.')
         context, weights = self.attention(query[:, None], memory, mask)
         return context[:, 0], weights

@@ -77,10 +77,10 @@ def _run(x: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segmen
     """Run torch's kernel for equal rows if all are equal, else that for rows that end at any step."""
     first = x.new_zeros(1, segments[0].rows, weights[1].shape[1])
     if len(segments) == 1:
-        steps, rows = segments[0]
-        return torch.gru(x.view(steps, rows, -1), first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
-    rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
-    return torch.gru(x, rows, first, weights, True, 1, 0.0, False, False)[0]
+        batch = x.view(segments[0].steps, segments[0].rows, -1)
+        return torch.gru(batch, first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
+    rows_of_steps = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
+    return torch.gru(x, rows_of_steps, first, weights, True, 1, 0.0, False, False)[0]
 
 
 def _states_before(states: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:

@@ -46,8 +46,17 @@ class RecurrentLayer(GradientCheckpointingLayer):
         modules = [self.forward_rnn] if self.backward_rnn is None else [self.forward_rnn, self.backward_rnn]
         return [[rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0] for rnn in modules]
 
-    def forward(self, x: torch.Tensor, cells: CellLayout | None) -> torch.Tensor:
-        """Run the layer: `[B, T, input_size]` -> `[B, T, H]`, 0 at pads; for `cells` see `arrange`."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, cells: CellLayout | None, num_segments: int | None) -> torch.Tensor:
+        """Run the layer: `[B, T, input_size]` -> `[B, T, H]`, 0 at pads.
+
+        Args:
+            x: `[B, T, input_size]`, T >= 1.
+            mask: `[B, T]`, bool, True = real.
+            cells: The arrangement of the batch by `arrange`, for all layers; not read in a compiled graph.
+            num_segments: See `arrange`; read in a compiled graph alone.
+        """
+        if torch.compiler.is_compiling():
+            return recurrence_operator(self.rnn_type, x, mask, self.weights(), num_segments)
         return run_over_cells(self.rnn_type, x, self.weights(), cells)
 
 
@@ -79,7 +88,9 @@ class MaskedRecurrence(nn.Module):
         super().__init__()
         if num_layers < 1:
             raise ValueError(f"num_hidden_layers={num_layers} must be at least 1.")
-        self.bidirectional = bidirectional
+        self.rnn_type = rnn_type
+        self.directions = 2 if bidirectional else 1
+        self.width = hidden_size // self.directions
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             RecurrentLayer(
@@ -113,21 +124,17 @@ class MaskedRecurrence(nn.Module):
             # A pad changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
             states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_segments)
             return tuple(layer_states[:, :0] for layer_states in states)
-        if not torch.compiler.is_compiling():
-            return self._run(x, mask, num_segments)
-        if torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        if torch.compiler.is_compiling() and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return self._run_between_graphs(x, mask, num_segments)
-        states = ()
-        for layer in self.layers:
-            x = self.dropout(states[-1]) if states else x
-            states = (*states, recurrence_operator(layer.rnn_type, x, mask, layer.weights(), num_segments))
-        return states
+        return self._run(x, mask, num_segments)
 
     def _run(self, x: torch.Tensor, mask: torch.Tensor, num_segments: int | None) -> tuple[torch.Tensor, ...]:
-        cells = arrange(self.layers[0].rnn_type, mask, self.layers[0].weights(), num_segments)
-        states = ()
+        cells = None
+        if not torch.compiler.is_compiling():
+            cells = arrange(self.rnn_type, mask, self.directions, self.width, num_segments)
+        states: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
-            states = (*states, layer(self.dropout(states[-1]) if states else x, cells))
+            states = (*states, layer(self.dropout(states[-1]) if states else x, mask, cells, num_segments))
         return states
 
     @torch.compiler.disable(reason="the recurrence trains between two graphs; for fullgraph=True compile under torch.no_grad()")
@@ -138,8 +145,7 @@ class MaskedRecurrence(nn.Module):
         """Take the state of each direction after its last real token: `[B, T, H]` -> `[B, H]`, 0 for a row without one."""
         rows, columns = torch.arange(len(mask), device=mask.device), torch.arange(mask.shape[1], device=mask.device)
         last = states[rows, torch.where(mask, columns, 0).amax(dim=1)]  # [B, H]
-        if self.bidirectional:
-            width = states.shape[2] // 2
+        if self.directions == 2:
             first = states[rows, torch.where(mask, columns, mask.shape[1] - 1).amin(dim=1)]
-            last = torch.cat([last[:, :width], first[:, width:]], dim=-1)
+            last = torch.cat([last[:, : self.width], first[:, self.width :]], dim=-1)
         return last.masked_fill(~mask.any(dim=1, keepdim=True), 0)

@@ -6,7 +6,7 @@ native node of its format in its place.
 
 import torch
 
-from .recurrent_kernel import run_recurrence
+from .recurrent_kernel import arrange, run_over_cells
 
 NAME = "hf_maskattn::recurrence"
 
@@ -23,7 +23,8 @@ def _register() -> None:
     ) -> torch.Tensor:
         directions = [weights[start : start + 4] for start in range(0, len(weights), 4)]
         with torch.autocast(x.device.type, enabled=False):
-            return run_recurrence(rnn_type, x.to(weights[0].dtype), mask, directions, num_segments or None)
+            cells = arrange(rnn_type, mask, len(directions), weights[1].shape[1], num_segments or None)
+            return run_over_cells(rnn_type, x.to(weights[0].dtype), directions, cells)
 
     @recurrence.register_fake
     def _(x, mask, weights, rnn_type, num_segments):
@@ -36,6 +37,6 @@ _register()
 def recurrence_operator(
     rnn_type: str, x: torch.Tensor, mask: torch.Tensor, weights: list[list[torch.Tensor]], num_segments: int | None = None
 ) -> torch.Tensor:
-    """Call `run_recurrence` as an operator, without gradient; the result has the dtype of the weights."""
+    """Run one layer as `run_over_cells` does, as an operator, without gradient; the result has the dtype of the weights."""
     flat = [weight for direction in weights for weight in direction]
     return torch.ops.hf_maskattn.recurrence(x, mask, flat, rnn_type, num_segments or 0)

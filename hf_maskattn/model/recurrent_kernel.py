@@ -1,6 +1,6 @@
 """torch's own recurrent kernels over a batch under any mask, in one direction or both, wherever they run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -9,42 +9,25 @@ from .gru_gradient import gru_over_cells
 from .segments import Segment, cheapest_segments, exact_segments, quantile_segments
 from .tensor_checks import host_can_read
 
-KERNELS = {"lstm": torch.lstm, "gru": torch.gru}
+KERNELS: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru}
 
 # torch's weight_ih, weight_hh, bias_ih and bias_hh of one layer and one direction.
 Weights = Sequence[torch.Tensor]
 
 
-def run_recurrence(
-    rnn_type: str, x: torch.Tensor, mask: torch.Tensor, weights: Sequence[Weights], num_segments: int | None = None
-) -> torch.Tensor:
-    """Run one recurrent layer over the real tokens of each row, from a zero state.
-
-    Args:
-        rnn_type: "lstm" or "gru".
-        x: `[B, T, input_size]`, T >= 1; what stands at pads is not read.
-        mask: `[B, T]`, bool, True = real, in any arrangement.
-        weights: The weights of the forward direction and, for a bidirectional layer, of the backward one.
-        num_segments: See `arrange`.
-
-    Returns:
-        The states `[B, T, D * H]`, those of the forward direction first; 0 at pads.
-    """
-    return run_over_cells(rnn_type, x, weights, arrange(rnn_type, mask, weights, num_segments))
-
-
 def arrange(
-    rnn_type: str, mask: torch.Tensor, weights: Sequence[Weights], num_segments: int | None = None
+    rnn_type: str, mask: torch.Tensor, directions: int, width: int, num_segments: int | None = None
 ) -> CellLayout | None:
     """Choose how a batch is brought before the kernel.
 
-    On a CPU time is cut into segments, at no more steps than pay. Elsewhere the lengths are not known without a host sync:
-    one segment of all rows and columns is the form that needs none, and cuDNN is told the truth by the arrangement alone.
+    On a CPU time is cut into segments, where that pays. Elsewhere the lengths are not known without a host sync: one segment
+    of all rows and columns is the form that needs none.
 
     Args:
         rnn_type: "lstm" or "gru".
-        mask: `[B, T]`, bool, True = real.
-        weights: As in `run_recurrence`.
+        mask: `[B, T]`, bool, True = real, in any arrangement; T >= 1.
+        directions: 1, or 2 for a bidirectional layer.
+        width: Number of units of one direction, on which the cost of a segment depends.
         num_segments: Number of segments; None takes what costs least. More than one reads the lengths on the host.
 
     Returns:
@@ -55,25 +38,33 @@ def arrange(
     """
     lengths = mask.sum(dim=1)  # [B]
     if not host_can_read(mask) and num_segments in (None, 1):
-        return cell_layout(mask, lengths, None, len(weights))
+        return cell_layout(mask, lengths, None, directions)
     longest_first = sorted(lengths.tolist(), reverse=True)
     if not longest_first:
         return None
     longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
-    full = longest_first[-1] == mask.shape[1]
-    if full and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
+    if longest_first[-1] == mask.shape[1] and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
         return None
     if num_segments is not None:
         segments = quantile_segments(longest_first, num_segments)
     elif _is_gru_on_cpu(rnn_type, mask):
         segments = exact_segments(longest_first)
     else:
-        segments = cheapest_segments(longest_first, sum(weight.numel() for weight in weights[0]))
-    return cell_layout(mask, lengths, segments, len(weights))
+        segments = cheapest_segments(longest_first, width)
+    return cell_layout(mask, lengths, segments, directions)
 
 
 def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], cells: CellLayout | None) -> torch.Tensor:
-    """Run one layer over a batch arranged by `arrange`; the rest is as in `run_recurrence`.
+    """Run one recurrent layer over the real tokens of each row, from a zero state.
+
+    Args:
+        rnn_type: "lstm" or "gru".
+        x: `[B, T, input_size]`; what stands at pads is not read.
+        weights: The weights of the forward direction and, for a bidirectional layer, of the backward one.
+        cells: The arrangement of the batch by `arrange`.
+
+    Returns:
+        The states `[B, T, D * H]`, those of the forward direction first; 0 at pads.
 
     Numerics:
         Where a CPU has no kernel of the dtype of autocast, the recurrence runs in the dtype of its weights.
