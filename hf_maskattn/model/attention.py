@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
+from .chunked_attention import chunked_attention
 from .eager_attention import eager_attention
 from .ragged_attention import ragged_attention
 
-IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention}
+IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
 
 
 class AdditiveAttention(nn.Module):
@@ -18,8 +19,8 @@ class AdditiveAttention(nn.Module):
         attention_size: Width A of the space in which queries and memory are compared, all heads together.
         num_heads: Number of heads; divides A and H.
         dropout: Chance of each score to be dropped before the softmax in training.
-        implementation: "eager" (method 1: pads removed before the softmax) or "ragged" (method 2: pads never enter the
-            graph). The same numbers up to the order of summation.
+        implementation: "eager" (method 1: pads removed before the softmax), "ragged" (method 2: pads never enter the
+            graph) or "chunked" (method 1 in tiles, for many queries). The same numbers up to the order of summation.
 
     Raises:
         ValueError: If a size cannot be divided by `num_heads`, `dropout` is no chance, or `implementation` is unknown.

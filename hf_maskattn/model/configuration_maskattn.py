@@ -28,8 +28,9 @@ class MaskAttnConfig(PreTrainedConfig):
         attention_size: Width in which query and memory are compared, all heads together.
         num_attention_heads: Number of attention heads; divides `attention_size` and `hidden_size`.
         attention_query: What asks when a sequence is pooled: a "learned" vector, the "last" state or the "mean" state.
-        attention_implementation: "eager" (pads removed before the softmax) or "ragged" (pads never enter the graph). The
-            weights of a model do not depend on it: a checkpoint loads under either.
+        attention_implementation: "eager" (pads removed before the softmax), "ragged" (pads never enter the graph) or
+            "chunked" (as eager, in memory that does not grow with `attention_size`). The weights of a model do not depend
+            on it: a checkpoint loads under any.
         hidden_dropout_prob: Dropout between recurrent layers.
         embedding_dropout_prob: Dropout on the embeddings.
         attention_dropout_prob: Chance of a token to be left out of the attention in training; weights still sum to one.
@@ -54,7 +55,7 @@ class MaskAttnConfig(PreTrainedConfig):
     attention_size: int = 128
     num_attention_heads: int = 1
     attention_query: Literal["learned", "last", "mean"] = "learned"
-    attention_implementation: Literal["eager", "ragged"] = "eager"
+    attention_implementation: Literal["eager", "ragged", "chunked"] = "eager"
     hidden_dropout_prob: float | int = 0.1
     embedding_dropout_prob: float | int = 0.1
     attention_dropout_prob: float | int = 0.0

@@ -3,6 +3,7 @@
 import torch
 
 from .softmax import drop_tokens, masked_softmax
+from .tanh import tanh
 
 
 def eager_attention(
@@ -32,9 +33,20 @@ def eager_attention(
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1 and appendix A.1.2: a(q, h) = v . tanh(W q + U h).
     """
-    heads = energy.shape[0]
-    hidden = torch.tanh(queries[:, :, None] + keys[:, None])  # [B, Tq, Tk, A]
-    scores = torch.einsum("bqkhd,hd->bhqk", hidden.unflatten(-1, (heads, -1)), energy)
+    hidden = tanh(queries[:, :, None] + keys[:, None])  # [B, Tq, Tk, A]
+    scores = (hidden @ heads_apart(energy)).permute(0, 3, 1, 2)  # [B, heads, Tq, Tk]
+    return weigh(scores, values, mask, dropout)
+
+
+def heads_apart(energy: torch.Tensor) -> torch.Tensor:
+    """Lay the vectors v `[heads, A / heads]` out as a matrix `[A, heads]` that gives each head its own slice of A."""
+    heads = torch.eye(len(energy), dtype=energy.dtype, device=energy.device)
+    return (energy[..., None] * heads[:, None]).flatten(0, 1)
+
+
+def weigh(scores: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, dropout: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn scores `[B, heads, Tq, Tk]` into context and weights; the rest is as in `eager_attention`."""
+    heads = scores.shape[1]
     mask = mask[:, None, None]  # [B, 1, 1, Tk]
     if dropout:
         mask = drop_tokens(mask.expand_as(scores), dropout)

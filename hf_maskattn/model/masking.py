@@ -1,6 +1,9 @@
 """The one door for masks: whatever a caller has becomes a boolean tensor, True where a token is real."""
 
+from typing import NamedTuple
+
 import torch
+from torch.nn.functional import pad
 
 from .tensor_checks import check_values, host_can_read
 
@@ -72,18 +75,44 @@ def _mask_from_lengths(lengths: torch.Tensor, batch_size: int, time: int, device
     return torch.arange(time, device=device) < lengths[:, None]  # [B, T]
 
 
-def real_columns(mask: torch.Tensor) -> slice:
-    """Find the columns from the first to the last in which any row has a real token.
+class RealColumns(NamedTuple):
+    """The columns of a batch from the first to the last in which any row has a real token.
+
+    Attributes:
+        start: The first of them.
+        stop: The one behind the last.
+        time: Number T of columns of the batch.
+    """
+
+    start: int
+    stop: int
+    time: int
+
+    def cut(self, x: torch.Tensor) -> torch.Tensor:
+        """Leave the other columns out: `[B, T, ...]` -> `[B, stop - start, ...]`."""
+        return x[:, self.start : self.stop]
+
+    def widen(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """Put the other columns back as zeros, at dimension `dim` of `x`."""
+        if self.stop - self.start == self.time:
+            return x
+        trailing = x.dim() - 1 - dim % x.dim()
+        return pad(x, (*[0, 0] * trailing, self.start, self.time - self.stop))
+
+
+def real_columns(mask: torch.Tensor) -> RealColumns:
+    """Find the columns in which a batch has its real tokens, so that nothing is computed for the others.
 
     Args:
         mask: `[B, T]`, bool, True = real.
 
     Returns:
-        The columns; at least one if T >= 1, and all of them where they are not known without a host sync.
+        The columns: at least one if T >= 1, and all of them where they are not known without a host sync.
     """
-    if not host_can_read(mask) or not mask.shape[1]:
-        return slice(0, mask.shape[1])
-    columns = mask.any(dim=0).tolist()
-    if not any(columns):
-        return slice(0, 1)
-    return slice(columns.index(True), len(columns) - columns[::-1].index(True))
+    time = mask.shape[1]
+    if not host_can_read(mask) or not time:
+        return RealColumns(0, time, time)
+    real = mask.any(dim=0).tolist()
+    if True not in real:
+        return RealColumns(0, 1, time)
+    return RealColumns(real.index(True), time - real[::-1].index(True), time)

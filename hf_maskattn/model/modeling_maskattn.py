@@ -20,7 +20,7 @@ from .attention import AdditiveAttention, AttentionPooling
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .initialization import recurrent_bias, recurrent_weight
 from .losses import classification_loss, elementwise_loss
-from .masking import real_token_mask
+from .masking import RealColumns, real_columns, real_token_mask
 from .recurrence import MaskedRecurrence
 from .tensor_checks import check_values
 
@@ -74,6 +74,30 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
             expected = "[batch, time]" if dimensions == 2 else "[batch, time, embedding_size]"
             raise ValueError(f"`{name}` has shape {list(inputs.shape)}, expected {expected}.")
         return real_token_mask(inputs.shape[:2], inputs.device, attention_mask, lengths)
+
+    def _encode(
+        self, input_ids, inputs_embeds, attention_mask, lengths, **kwargs
+    ) -> tuple[BaseModelOutputWithPooling, torch.Tensor, RealColumns]:
+        """Run the encoder of a head over the columns that have a real token.
+
+        Returns:
+            Its outputs over these columns, but hidden states and attentions over all; the mask `[B, T]`; the columns.
+        """
+        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        columns = real_columns(mask)
+        ids, embeds = (None if inputs is None else columns.cut(inputs) for inputs in (input_ids, inputs_embeds))
+        outputs = self.maskattn(ids, columns.cut(mask), inputs_embeds=embeds, return_dict=True, **kwargs)
+        if outputs.hidden_states is not None:
+            outputs.hidden_states = tuple(columns.widen(states, 1) for states in outputs.hidden_states)
+        if outputs.attentions is not None:
+            outputs.attentions = tuple(columns.widen(weights, 3) for weights in outputs.attentions)
+        return outputs, mask, columns
+
+    def _loss_of_tokens(self, logits, labels, num_items_in_batch, mask, columns) -> torch.Tensor:
+        """Average the cross entropy of logits over the real columns and labels `[B, T]`."""
+        if labels.shape != mask.shape:
+            raise ValueError(f"`labels` has shape {list(labels.shape)}, expected {list(mask.shape)}.")
+        return classification_loss(logits, columns.cut(labels), num_items_in_batch, columns.cut(mask))
 
 
 class MaskAttnModel(MaskAttnPreTrainedModel):
@@ -143,32 +167,42 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
         """
         mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
+        columns = real_columns(mask)
+        mask = columns.cut(mask)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        embedded = self.embedding_dropout(self._embed(input_ids, inputs_embeds, mask))  # [B, T, E]
+        if input_ids is not None:
+            inputs_embeds = self._embed(columns.cut(input_ids), mask)
+        else:
+            inputs_embeds = columns.cut(self._check_width(inputs_embeds))
+        embedded = self.embedding_dropout(inputs_embeds)  # [B, T, E]
         states = self.recurrence(embedded, mask, num_segments)
         memory = states[-1]  # [B, T, H]
         last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
         context, weights = self.pooling(memory, mask, last_state)
-        hidden_states = (embedded.masked_fill(~mask[..., None], 0), *states) if output_hidden_states else None
+        hidden_states = None
+        if output_hidden_states:
+            embedded = embedded.masked_fill(~mask[..., None], 0)
+            hidden_states = tuple(columns.widen(layer, 1) for layer in (embedded, *states))
         return BaseModelOutputWithPooling(
-            last_hidden_state=memory,  # [B, T, H]
+            last_hidden_state=columns.widen(memory, 1),  # [B, T, H]
             pooler_output=context,  # [B, H]
             hidden_states=hidden_states,
-            attentions=(weights,) if output_attentions else None,  # [B, heads, 1, T]
+            attentions=(columns.widen(weights, 3),) if output_attentions else None,  # [B, heads, 1, T]
         )
 
-    def _embed(self, input_ids, inputs_embeds, mask) -> torch.Tensor:
-        """Look up ids `[B, T]`, of which those at pads may be anything, or take the given embeddings: `[B, T, E]`."""
-        if input_ids is None:
-            if inputs_embeds.shape[-1] != self.config.embedding_size:
-                raise ValueError(
-                    f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
-                    f"embedding_size={self.config.embedding_size}."
-                )
-            return inputs_embeds
+    def _check_width(self, inputs_embeds):
+        if inputs_embeds.shape[-1] != self.config.embedding_size:
+            raise ValueError(
+                f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
+                f"embedding_size={self.config.embedding_size}."
+            )
+        return inputs_embeds
+
+    def _embed(self, input_ids, mask) -> torch.Tensor:
+        """Look up ids `[B, T]`, of which those at pads may be anything: `[B, T, E]`."""
         limit = self.word_embeddings.num_embeddings
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
@@ -224,8 +258,7 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
         """
-        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+        outputs, _, _ = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # [B, num_labels]
         loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
@@ -286,14 +319,13 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
         """
-        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
-        logits = self.token_classifier(self.dropout(_token_features(outputs)))  # [B, T, num_labels]
+        outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
+        logits = self.token_classifier(self.dropout(_token_features(outputs)))  # [B, L, num_labels]
         loss = None
         if labels is not None:
-            loss = classification_loss(logits, labels, num_items_in_batch, mask)
+            loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)
         return TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            loss=loss, logits=columns.widen(logits, 1), hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
@@ -362,13 +394,17 @@ class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of the vocabulary or the labels have another shape.
         """
-        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
-        logits = self.lm_head(_token_features(outputs))  # [B, T, V]
+        outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
+        logits = self.lm_head(_token_features(outputs))  # [B, L, V]
         loss = None
         if labels is not None:
-            loss = classification_loss(logits, labels, num_items_in_batch, mask)
-        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+            loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)
+        return MaskedLMOutput(
+            loss=loss,
+            logits=columns.widen(logits, 1),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
 
 def _classifier_dropout(config: MaskAttnConfig) -> float:

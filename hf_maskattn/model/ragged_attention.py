@@ -2,7 +2,9 @@
 
 import torch
 
+from .eager_attention import heads_apart
 from .softmax import segment_softmax
+from .tanh import tanh
 
 
 def ragged_attention(
@@ -41,8 +43,8 @@ def ragged_attention(
     """
     (batch_size, num_queries, _), (heads, _) = queries.shape, energy.shape
     rows, columns = mask.nonzero(as_tuple=True)  # [N], [N]
-    hidden = torch.tanh(queries[rows] + keys[:, None])  # [N, Tq, A]
-    scores = torch.einsum("nqhd,hd->nqh", hidden.unflatten(-1, (heads, -1)), energy)
+    hidden = tanh(queries[rows] + keys[:, None])  # [N, Tq, A]
+    scores = hidden @ heads_apart(energy)  # [N, Tq, heads]
     if dropout:
         scores = scores.masked_fill(_dropped(scores, rows, batch_size, dropout), torch.finfo(scores.dtype).min)
     weights = segment_softmax(scores, rows, batch_size)  # [N, Tq, heads]

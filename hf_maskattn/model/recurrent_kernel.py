@@ -42,9 +42,9 @@ def arrange(
     longest_first = sorted(lengths.tolist(), reverse=True)
     if not longest_first:
         return None
-    longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
     if longest_first[-1] == mask.shape[1] and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
         return None
+    longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
     if num_segments is not None:
         segments = quantile_segments(longest_first, num_segments)
     elif _is_gru_on_cpu(rnn_type, mask):

@@ -35,7 +35,7 @@ def cases(draw, heads=tuple(HEADS), dtypes=tuple(TOLERANCE), **fixed):
     """Draw a case; `fixed` holds fields of the configuration that are not drawn."""
     choices = {
         "rnn_type": draw(st.sampled_from(["lstm", "gru"])),
-        "attention_implementation": draw(st.sampled_from(["eager", "ragged"])),
+        "attention_implementation": draw(st.sampled_from(["eager", "ragged", "chunked"])),
         "attention_query": draw(st.sampled_from(["learned", "last", "mean"])),
         "num_attention_heads": draw(st.sampled_from([1, 2, 4])),
         "num_hidden_layers": draw(st.integers(1, 2)),

@@ -9,7 +9,7 @@ from tests.reference import ReferenceEncoder, run_reference
 
 
 @pytest.mark.parametrize("mask_kind", MASK_KINDS)
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 @pytest.mark.parametrize(("bidirectional", "query", "heads"), [(True, "learned", 1), (True, "last", 2), (False, "mean", 4)])

@@ -1,25 +1,30 @@
-"""Law: `eager` (method 1) and `ragged` (method 2) give the same outputs, gradients and training steps."""
+"""Law: `eager`, `chunked` (method 1) and `ragged` (method 2) give the same outputs, gradients and training steps."""
 
 import copy
 
+import pytest
 import torch
 from hypothesis import given
 
 from tests.heads import run
 from tests.laws.cases import assert_close, cases
 
+OTHERS = ("ragged", "chunked")
 
+
+@pytest.mark.parametrize("implementation", OTHERS)
 @given(case=cases(attention_implementation="eager"))
-def test_outputs_and_gradients(case):
+def test_outputs_and_gradients(implementation, case):
     outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
-    other_outputs, other_gradients = run(as_ragged(case.model), case.ids, case.mask, case.labels)
+    other_outputs, other_gradients = run(under(implementation, case.model), case.ids, case.mask, case.labels)
     assert_close(other_outputs, outputs, case.dtype)
     assert_close(other_gradients, gradients, case.dtype, scale=10)
 
 
+@pytest.mark.parametrize("implementation", OTHERS)
 @given(case=cases(attention_implementation="eager", dtypes=(torch.float64,)))
-def test_two_steps_of_an_optimizer(case):
-    models = (case.model, as_ragged(case.model))
+def test_two_steps_of_an_optimizer(implementation, case):
+    models = (case.model, under(implementation, case.model))
     for model in models:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for _ in range(2):
@@ -28,8 +33,8 @@ def test_two_steps_of_an_optimizer(case):
     assert_close(*(dict(model.named_parameters()) for model in models), torch.float64, scale=10)
 
 
-def as_ragged(model):
-    """A copy of a model whose attention is `ragged`."""
+def under(implementation, model):
+    """A copy of a model with another implementation of the attention."""
     other = copy.deepcopy(model)
-    getattr(other, "maskattn", other).pooling.attention.implementation = "ragged"
+    getattr(other, "maskattn", other).pooling.attention.implementation = implementation
     return other

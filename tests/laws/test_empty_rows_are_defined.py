@@ -33,7 +33,7 @@ def test_an_empty_row_among_others(case):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_a_batch_without_columns(tiny_config, head, implementation):
     model = build_head(head, tiny_config, attention_implementation=implementation).eval()
     outputs = model(torch.zeros(2, 0, dtype=torch.long), output_attentions=True, output_hidden_states=True)

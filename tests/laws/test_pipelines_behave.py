@@ -50,7 +50,7 @@ def assert_same(one, other):
         assert a == b if isinstance(a, str) else np.allclose(a, b, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @pytest.mark.parametrize(
     ("task", "arguments"),
     [
@@ -66,7 +66,7 @@ def test_batches_equal_single_texts(saved, task, arguments, implementation):
     assert_same(pipe(texts, batch_size=4, **arguments), alone)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_features_of_batches_equal_those_of_single_texts(saved, implementation):
     pipe = pipeline("feature-extraction", model=str(saved("feature-extraction", attention_implementation=implementation)))
     texts = [text for text in TEXTS if text]

@@ -13,7 +13,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, tor
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(MASK_KINDS),

@@ -27,13 +27,14 @@ def test_an_additive_product_by_hand():
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
 @pytest.mark.parametrize("heads", [1, 2])
-def test_both_methods_agree(kind, heads):
-    eager, ragged = build(num_heads=heads), build("ragged", num_heads=heads)
-    ragged.load_state_dict(eager.state_dict())
+@pytest.mark.parametrize("implementation", ["ragged", "chunked"])
+def test_all_implementations_agree(kind, heads, implementation):
+    eager, other = build(num_heads=heads), build(implementation, num_heads=heads)
+    other.load_state_dict(eager.state_dict())
     mask = ragged_mask(3, 7, kind)
     direction = torch.randn(3, 5, 6)
     results = []
-    for attention in (eager, ragged):
+    for attention in (eager, other):
         torch.manual_seed(5)
         query, memory = torch.randn(3, 5, 4, requires_grad=True), torch.randn(3, 7, 6, requires_grad=True)
         context, weights = attention(query, memory, mask)
@@ -43,7 +44,7 @@ def test_both_methods_agree(kind, heads):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_dropout_leaves_out_tokens_in_training_only(implementation):
     attention = build(implementation, dropout=0.5, num_heads=1)
     query, memory = torch.randn(1, 1, 4), torch.randn(1, 200, 6)
@@ -53,7 +54,7 @@ def test_dropout_leaves_out_tokens_in_training_only(implementation):
     assert (attention.eval()(query, memory, mask)[1] > 0).all()
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_a_memory_prepared_once_serves_many_queries(implementation):
     attention = build(implementation)
     memory, mask = torch.randn(2, 5, 6), ragged_mask(2, 5, "left")
@@ -70,7 +71,10 @@ def test_a_memory_prepared_once_serves_many_queries(implementation):
         ({"memory_size": 7}, "hidden_size=7 cannot be divided by num_attention_heads=2"),
         ({"num_heads": 0}, "num_attention_heads=0 must be at least 1"),
         ({"dropout": 5.0}, "attention_dropout_prob=5.0 is no chance"),
-        ({"implementation": "flash"}, r"attention_implementation='flash' is unknown; choose from \['eager', 'ragged'\]"),
+        (
+            {"implementation": "flash"},
+            r"attention_implementation='flash' is unknown; choose from \['eager', 'ragged', 'chunked'\]",
+        ),
     ],
 )
 def test_bad_sizes_are_named(changes, words):
@@ -81,3 +85,9 @@ def test_bad_sizes_are_named(changes, words):
 def test_an_unknown_query_is_named():
     with pytest.raises(ValueError, match="attention_query='first' is unknown"):
         AttentionPooling(query="first", memory_size=4, attention_size=4)
+
+
+def test_the_query_of_the_last_state_needs_it():
+    pooling = AttentionPooling(query="last", memory_size=4, attention_size=4)
+    with pytest.raises(ValueError, match="needs `last_state`"):
+        pooling(torch.randn(1, 2, 4), torch.ones(1, 2, dtype=torch.bool))

@@ -1,23 +1,8 @@
 import torch
 
 from hf_maskattn.model.attention import AdditiveAttention
+from tests.graphs import saved_shapes
 from tests.masks import ragged_mask
-
-
-def saved_shapes(tensor):
-    """Shapes of every tensor that the graph behind `tensor` keeps for the backward pass."""
-    shapes, todo, seen = [], [tensor.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        todo.extend(parent for parent, _ in node.next_functions)
-        for name in dir(node):
-            value = getattr(node, name) if name.startswith("_saved_") else None
-            if torch.is_tensor(value):
-                shapes.append(tuple(value.shape))
-    return shapes
 
 
 def test_no_pad_score_is_in_the_graph():
