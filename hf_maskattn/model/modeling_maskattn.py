@@ -35,7 +35,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, (nn.LSTM, nn.GRU)):
+        if isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters(recurse=False):
                 gates = parameter.shape[0] // module.hidden_size
                 value = (

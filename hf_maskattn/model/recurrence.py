@@ -9,13 +9,31 @@ from .cells import CellLayout
 from .recurrence_operator import recurrence_operator
 from .recurrent_kernel import arrange, run_over_cells
 
-MODULES = {"lstm": nn.LSTM, "gru": nn.GRU}
+RNN_TYPES = ("lstm", "gru")
+
+
+class DirectionWeights(nn.RNNBase):
+    """The weights of one layer in one direction, under torch's own names and with torch's own care for cuDNN.
+
+    It is no nn.LSTM or nn.GRU, which torch's compiler does not look into. A call returns the weights, so that whatever wraps
+    a module (offloading, LoRA) has its moment.
+    """
+
+    weight_ih_l0: torch.Tensor
+    weight_hh_l0: torch.Tensor
+    bias_ih_l0: torch.Tensor
+    bias_hh_l0: torch.Tensor
+
+    def __init__(self, rnn_type: str, input_size: int, width: int):
+        super().__init__(rnn_type.upper(), input_size, width, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """List the weights in the order of torch's kernels; `x`, the input of the layer, is not read."""
+        return [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
 
 
 class RecurrentLayer(GradientCheckpointingLayer):
     """One recurrent layer, in one direction or both.
-
-    The weights of each direction are torch's own module with torch's own parameters.
 
     Args:
         input_size: Width of the input.
@@ -29,8 +47,8 @@ class RecurrentLayer(GradientCheckpointingLayer):
 
     def __init__(self, *, input_size: int, output_size: int, rnn_type: str, bidirectional: bool):
         super().__init__()
-        if rnn_type not in MODULES:
-            raise ValueError(f"rnn_type={rnn_type!r} is unknown; choose from {[*MODULES]}.")
+        if rnn_type not in RNN_TYPES:
+            raise ValueError(f"rnn_type={rnn_type!r} is unknown; choose from {[*RNN_TYPES]}.")
         if bidirectional and output_size % 2:
             raise ValueError(
                 f"hidden_size={output_size} is odd, but each direction of a bidirectional layer gives half of it: "
@@ -38,13 +56,8 @@ class RecurrentLayer(GradientCheckpointingLayer):
             )
         width = output_size // 2 if bidirectional else output_size
         self.rnn_type = rnn_type
-        self.forward_rnn = MODULES[rnn_type](input_size, width, batch_first=True)
-        self.backward_rnn = MODULES[rnn_type](input_size, width, batch_first=True) if bidirectional else None
-
-    def weights(self) -> list[list[torch.Tensor]]:
-        """List the weights of each direction in the order of torch's kernels."""
-        modules = [self.forward_rnn] if self.backward_rnn is None else [self.forward_rnn, self.backward_rnn]
-        return [[rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0] for rnn in modules]
+        self.forward_rnn = DirectionWeights(rnn_type, input_size, width)
+        self.backward_rnn = DirectionWeights(rnn_type, input_size, width) if bidirectional else None
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor, cells: CellLayout | None, num_segments: int | None) -> torch.Tensor:
         """Run the layer: `[B, T, input_size]` -> `[B, T, H]`, 0 at pads.
@@ -55,9 +68,12 @@ class RecurrentLayer(GradientCheckpointingLayer):
             cells: The arrangement of the batch by `arrange`, for all layers; not read in a compiled graph.
             num_segments: See `arrange`; read in a compiled graph alone.
         """
+        weights = [self.forward_rnn(x)]
+        if self.backward_rnn is not None:
+            weights.append(self.backward_rnn(x))
         if torch.compiler.is_compiling():
-            return recurrence_operator(self.rnn_type, x, mask, self.weights(), num_segments)
-        return run_over_cells(self.rnn_type, x, self.weights(), cells)
+            return recurrence_operator(self.rnn_type, x, mask, weights, num_segments)
+        return run_over_cells(self.rnn_type, x, weights, cells)
 
 
 class MaskedRecurrence(nn.Module):

@@ -6,8 +6,11 @@ import torch
 
 
 def host_can_read(tensor: torch.Tensor) -> bool:
-    """Tell whether Python may look at the values of `tensor` for free: on a CPU, outside of compilation and export."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Tell whether Python may look at the values of `tensor` for free: on a CPU, outside of compilation and export.
+
+    A subclass of tensors, such as torch's fake tensors, may have no values to look at.
+    """
+    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
 
 
 def check_values(valid: torch.Tensor, message: Callable[[], str], short_message: str) -> None:

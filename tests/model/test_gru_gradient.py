@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from hf_maskattn.model.gru_gradient import gru_over_cells
+from hf_maskattn.model.segments import Segment
+
+SEGMENTS = [(Segment(4, 3),), (Segment(2, 3), Segment(1, 2), Segment(3, 1)), (Segment(1, 1),), (Segment(1, 5), Segment(1, 2))]
+
+
+def weights(dtype=torch.float64, width=3, inputs=2):
+    return [torch.randn(3 * width, n, dtype=dtype) for n in (inputs, width)] + [torch.randn(3 * width, dtype=dtype)] * 2
+
+
+@pytest.mark.parametrize("segments", SEGMENTS)
+def test_gradcheck(segments):
+    x = torch.randn(sum(s.steps * s.rows for s in segments), 2, dtype=torch.float64)
+    inputs = [tensor.clone().requires_grad_() for tensor in (x, *weights())]
+    assert torch.autograd.gradcheck(lambda x, *weights: gru_over_cells(x, weights, segments), inputs)
+
+
+def test_states_and_gradients_are_those_of_torch():
+    rnn = torch.nn.GRU(2, 3)
+    x = torch.randn(4, 3, 2)
+    states = gru_over_cells(x.flatten(0, 1), [*rnn.parameters()], (Segment(4, 3),)).view(4, 3, 3)
+    torch.testing.assert_close(states, rnn(x)[0], atol=1e-7, rtol=0)
+    direction = torch.randn_like(states)
+    for found, expected in zip(
+        torch.autograd.grad((states * direction).sum(), [*rnn.parameters()]),
+        torch.autograd.grad((rnn(x)[0] * direction).sum(), [*rnn.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_a_second_derivative_is_refused():
+    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    states = gru_over_cells(x, [w.requires_grad_() for w in weights()], (Segment(2, 1),))
+    (grad,) = torch.autograd.grad(states.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad.sum().backward()
