@@ -39,8 +39,12 @@ class _GRU(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "the gradient of a GRU cannot be differentiated again, as that of torch's own LSTM and GRU kernels: "
+                "leave create_graph=True out."
+            )
         x, states, weight_ih, weight_hh, bias_ih, bias_hh = ctx.saved_tensors
         before = _states_before(states, ctx.segments)  # [N, H]
         of_input, of_hidden, of_before, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
