@@ -34,7 +34,7 @@ class MaskedAfterSoftmax(nn.Module):
         super().__init__()
         self.attention, self.renormalize = attention, renormalize
 
-    def forward(self, query, memory, mask):
+    def forward(self, query, memory, mask, zero_at_pads):
         _, weights = self.attention(query, memory, torch.ones_like(mask))  # [B, 1, 1, T]
         weights = weights * mask[:, None, None]
         if self.renormalize:

@@ -55,28 +55,42 @@ class AdditiveAttention(nn.Module):
         self.key_projection = nn.Linear(memory_size, attention_size, bias=False)  # U
         self.energy = nn.Parameter(torch.empty(num_heads, attention_size // num_heads))  # v
 
-    def forward(self, query: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, query: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, zero_at_pads: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend from each query over the real tokens of its row.
 
         Args:
             query: `[B, Tq, query_size]`.
             memory: `[B, Tk, H]`; what stands at pads is not read.
             mask: `[B, Tk]`, bool, True = real.
+            zero_at_pads: Whether the memory is known to be 0 at pads, which saves a pass over it.
 
         Returns:
             Context `[B, Tq, H]` and weights `[B, heads, Tq, Tk]`, exactly 0 at pads; both 0 for a row without a real token.
         """
-        keys, values = self.prepare(memory, mask)
+        keys, values = self.prepare(memory, mask, zero_at_pads)
         return self.attend(query, keys, values, mask)
 
-    def prepare(self, memory: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def prepare(
+        self, memory: torch.Tensor, mask: torch.Tensor, zero_at_pads: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Project a memory `[B, Tk, H]` once for any number of calls of `attend`.
+
+        Args:
+            memory: `[B, Tk, H]`.
+            mask: `[B, Tk]`, bool, True = real.
+            zero_at_pads: Whether the memory is known to be 0 at pads, which saves a pass over it.
 
         Returns:
             Keys and values in the form of the implementation: `[B, Tk, A]` and `[B, Tk, H]`, or the flat list of the real
             tokens, `[N, A]` and `[N, H]`.
         """
-        values = memory[mask] if self.implementation == "ragged" else memory.masked_fill(~mask[..., None], 0)
+        values = memory
+        if self.implementation == "ragged":
+            values = memory[mask]
+        elif not zero_at_pads:
+            values = memory.masked_fill(~mask[..., None], 0)
         return self.key_projection(values), values
 
     def attend(
@@ -145,5 +159,5 @@ class AttentionPooling(nn.Module):
             query = memory.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         if query is None:
             raise ValueError('attention_query="last" needs `last_state`, the final state of the recurrence.')
-        context, weights = self.attention(query[:, None], memory, mask)
+        context, weights = self.attention(query[:, None], memory, mask, zero_at_pads=True)
         return context[:, 0], weights

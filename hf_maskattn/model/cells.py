@@ -18,9 +18,9 @@ class CellLayout(NamedTuple):
 
     Attributes:
         segments: Steps and rows of the segments, of which the cells are the steps, one after the other.
-        source: `[D, N]`, int64, the token (row * T + column) in each cell, any where there is none.
-        target: `[B * T, D]`, int64, the cell of each token, any at pads.
-        empty: `[N, 1]`, bool, True where a cell has no token; None if every cell has one.
+        source: `[D, N + 1]`, int64, the token (row * T + column) in each cell, any where there is none, as in the last.
+        target: `[B * T, D]`, int64, the cell of each token; at pads the last.
+        empty: `[N + 1, 1]`, bool, True where a cell has no token; None if only the last has none.
         pads: `[B, T, 1]`, bool, True where a token is a pad.
     """
 
@@ -31,36 +31,46 @@ class CellLayout(NamedTuple):
     pads: torch.Tensor
 
 
-def cell_layout(mask: torch.Tensor, lengths: torch.Tensor, segments: tuple[Segment, ...] | None, directions: int) -> CellLayout:
+def cell_layout(
+    mask: torch.Tensor,
+    lengths: torch.Tensor,
+    directions: int,
+    segments: tuple[Segment, ...] | None = None,
+    num_tokens: int | None = None,
+) -> CellLayout:
     """Work out the arrangement of a batch.
 
     Args:
         mask: `[B, T]`, bool, True = real; T >= 1.
         lengths: `[B]`, int64, real tokens in each row.
-        segments: Steps and rows of each segment, by which rows are sorted; None for a single segment of all T steps and B
-            rows, which needs no value on the host.
         directions: 1, or 2 for rows read from both ends.
+        segments: Steps and rows of each segment; None for a single one of all T steps and B rows, which needs no value on
+            the host.
+        num_tokens: Number of real tokens, where the host knows it.
     """
     (batch_size, time), device = mask.shape, mask.device
-    rank = torch.arange(batch_size, device=device)  # [B], where each row stands in a step
     if segments is None:
         segments = (Segment(time, batch_size),)
-        starts = torch.arange(time, device=device) * batch_size  # [L], the first cell of each step
-        count = time * batch_size
+    count = sum(segment.steps * segment.rows for segment in segments)
+    if len(segments) == 1:
+        first = torch.arange(0, count, segments[0].rows, device=device)  # [L], the first cell of each step
     else:
-        rank = torch.empty_like(rank).scatter_(0, lengths.argsort(descending=True, stable=True), rank)
         rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)], device=device)
-        starts = rows.cumsum(0) - rows
-        count = sum(segment.steps * segment.rows for segment in segments)
+        first = rows.cumsum(0) - rows
+    place = torch.arange(batch_size, device=device)  # [B], where each row stands in a step
+    if segments[0].rows < batch_size or len(segments) > 1:
+        place = torch.empty_like(place).scatter_(0, lengths.argsort(descending=True, stable=True), place)
     step = mask.cumsum(dim=1) - 1  # [B, T], when a real token is read
-    steps = [step, lengths[:, None] - 1 - step][:directions]
-    pads = ~mask[..., None]
-    target = torch.stack([starts[step.masked_fill(~mask, 0)] + rank[:, None] for step in steps], dim=-1)  # [B, T, D]
-    target = target.masked_fill(pads, count).flatten(0, 1)  # pads share a cell behind the last one
+    steps = [step] if directions == 1 else [step, lengths[:, None] - 1 - step]
+    pads = ~mask
+    cells = [(first[step.masked_fill_(pads, 0)] + place[:, None]).masked_fill_(pads, count) for step in steps]  # [B, T] each
+    target = torch.stack(cells, dim=-1).flatten(0, 1)  # [B * T, D]
     tokens = torch.arange(batch_size * time, device=device)
-    source = tokens.new_zeros(directions, count + 1).scatter_(1, target.T, tokens.expand(directions, -1))[:, :count]
-    empty = torch.ones(count + 1, 1, dtype=torch.bool, device=device).index_fill_(0, target[:, 0], False)[:count]
-    return CellLayout(segments, source, target.clamp(max=count - 1), empty, pads)
+    source = tokens.new_zeros(directions, count + 1).scatter_(1, target.T, tokens.expand(directions, -1))
+    empty = None
+    if count != num_tokens:
+        empty = torch.ones(count + 1, 1, dtype=torch.bool, device=device).index_fill_(0, target[:, 0], False)
+    return CellLayout(segments, source, target, empty, pads[..., None])
 
 
 def to_cells(x: torch.Tensor, cells: CellLayout) -> torch.Tensor:
@@ -72,7 +82,15 @@ def to_cells(x: torch.Tensor, cells: CellLayout) -> torch.Tensor:
 
 
 def from_cells(y: torch.Tensor, cells: CellLayout) -> torch.Tensor:
-    """Move what was computed in cells back to their tokens: `[D, N, W]` -> `[B, T, D * W]`, zeros at pads."""
+    """Move what was computed in cells back to their tokens, and the last cell to the pads.
+
+    Args:
+        y: `[D, N + 1, W]`, of which the last cell holds what shall stand at pads.
+        cells: The arrangement.
+
+    Returns:
+        `[B, T, D * W]`.
+    """
     return _FromCells.apply(y, cells)
 
 
@@ -82,14 +100,17 @@ class _ToCells(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, cells):
         ctx.cells, ctx.shape = cells, x.shape
-        return _gather_cells(x.reshape(-1, x.shape[2]), cells.source, cells.empty)
+        y = x.reshape(-1, x.shape[2]).index_select(0, cells.source[:, :-1].flatten())
+        y = y.view(len(cells.source), -1, x.shape[2])
+        return y if cells.empty is None else y.masked_fill_(cells.empty[:-1], 0)
 
     @staticmethod
     def backward(ctx, grad):
         cells = ctx.cells
-        x = grad[0].index_select(0, cells.target[:, 0])
+        target = cells.target.clamp(max=grad.shape[1] - 1)
+        x = grad[0].index_select(0, target[:, 0])
         for direction in range(1, len(grad)):
-            x += grad[direction].index_select(0, cells.target[:, direction])
+            x += grad[direction].index_select(0, target[:, direction])
         return x.view(ctx.shape).masked_fill_(cells.pads, 0), None
 
 
@@ -98,20 +119,14 @@ class _FromCells(torch.autograd.Function):
     def forward(ctx, y, cells):
         directions, count, width = y.shape
         ctx.cells = cells
-        place = torch.arange(directions, device=y.device) * count
-        x = y.reshape(-1, width).index_select(0, (cells.target + place).flatten())
-        x = x.view(*cells.pads.shape[:2], directions * width)
-        return x.masked_fill_(cells.pads, 0)
+        start = torch.arange(0, directions * count, count, device=y.device)
+        x = y.reshape(-1, width).index_select(0, (cells.target + start).flatten())
+        return x.view(*cells.pads.shape[:2], directions * width)
 
     @staticmethod
     def backward(ctx, grad):
         cells, directions = ctx.cells, len(ctx.cells.source)
         place = torch.arange(directions, device=grad.device)[:, None]
         flat = grad.reshape(-1, grad.shape[2] // directions)  # [B * T * D, W]
-        return _gather_cells(flat, cells.source * directions + place, cells.empty), None
-
-
-def _gather_cells(flat: torch.Tensor, source: torch.Tensor, empty: torch.Tensor | None) -> torch.Tensor:
-    """Take the entries `source` `[D, N]` of a flat list: `[D, N, W]`, zeros in empty cells."""
-    y = flat.index_select(0, source.flatten()).view(*source.shape, flat.shape[1])
-    return y if empty is None else y.masked_fill_(empty, 0)
+        y = flat.index_select(0, (cells.source * directions + place).flatten()).view(*cells.source.shape, -1)
+        return y if cells.empty is None else y.masked_fill_(cells.empty, 0), None

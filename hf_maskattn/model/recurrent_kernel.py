@@ -38,8 +38,9 @@ def arrange(
     """
     lengths = mask.sum(dim=1)  # [B]
     if not host_can_read(mask) and num_segments in (None, 1):
-        return cell_layout(mask, lengths, None, directions)
+        return cell_layout(mask, lengths, directions)
     longest_first = sorted(lengths.tolist(), reverse=True)
+    num_tokens = sum(longest_first)
     if not longest_first:
         return None
     if longest_first[-1] == mask.shape[1] and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
@@ -51,7 +52,7 @@ def arrange(
         segments = exact_segments(longest_first)
     else:
         segments = cheapest_segments(longest_first, width)
-    return cell_layout(mask, lengths, segments, directions)
+    return cell_layout(mask, lengths, directions, segments, num_tokens)
 
 
 def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], cells: CellLayout | None) -> torch.Tensor:
@@ -75,13 +76,15 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
     if cells is None:
         return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
     inputs = to_cells(x, cells)  # [D, N, input_size]
+    at_pads = inputs.new_zeros(1, weights[0][1].shape[1])
     states: list[torch.Tensor] = []
     for direction, own in zip(inputs, weights, strict=True):
         if _is_gru_on_cpu(rnn_type, x):
             states.append(gru_over_cells(direction, own, cells.segments))
         else:
             states.extend(_run_segments(rnn_type, direction, own, cells.segments))
-    return from_cells(torch.cat(states).view(*inputs.shape[:2], -1), cells)
+        states.append(at_pads)
+    return from_cells(torch.cat(states).view(len(inputs), -1, at_pads.shape[1]), cells)
 
 
 def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment]) -> list[torch.Tensor]:

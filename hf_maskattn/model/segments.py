@@ -56,9 +56,11 @@ def cheapest_segments(lengths: Sequence[int], width: int) -> tuple[Segment, ...]
         lengths: As in `exact_segments`.
         width: Number of units of the kernel, with which the price of a cell grows.
     """
+    price_of_call = _PRICE_OF_CALL + _PRICE_OF_CALL_AT_WIDTH_ONE / width
+    if lengths[0] * _alive(lengths, 0) - sum(lengths) <= price_of_call:
+        return _segments([lengths[0]], lengths)
     ends = _quantiles(lengths, _CANDIDATES)
     rows = [_alive(lengths, start) for start in (0, *ends)]
-    price_of_call = _PRICE_OF_CALL + _PRICE_OF_CALL_AT_WIDTH_ONE / width
     best: list[tuple[float, list[int]]] = [(0.0, [])]  # up to each candidate: the cost and the ends of segments
     for end in ends:
         best.append(
