@@ -39,10 +39,10 @@ def benchmark(
         # A token of the recipe language_identification is a character.
         lengths = [len(text) for text in build_cldr_languages()["train"]["text"]]
         with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("")
+            task = progress.add_task("", visible=False)
 
             def show(case: str, done: int, total: int) -> None:
-                progress.update(task, description=case, completed=done, total=total)
+                progress.update(task, description=case, completed=done, total=total, visible=True)
 
             report = run(lengths=lengths, part=part, quick=quick, device=device, on_case=show)
         console = Console()
