@@ -20,8 +20,8 @@ class Outcome:
     Attributes:
         value: Time or memory, in the unit of the table; None where the way was not measured.
         spread: Half of the distance between the quartiles of the runs, as a share of the median.
-        difference: Largest difference from the first way of the case, as a share of the largest value of that output or
-            gradient; None where the two are not the same function, and for the first way.
+        difference: That difference from the first way of the case which is largest in units of its tolerance, as a share of the
+            largest value of its output or gradient; None where the two are not the same function, and for the first way.
         unequal: Whether that difference is more than rounding; then there is no value.
         remark: Why there is no value, or how to read it.
     """
@@ -117,9 +117,10 @@ class Table:
         spreads = [outcome.spread for row in self.rows.values() for outcome in row.outcomes.values() if outcome.spread]
         if not spreads:
             return ""
-        runs = [row.runs for row in self.rows.values()]
+        runs = sorted({row.runs for row in self.rows.values()})
+        count = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
         return (
-            f" Median of {min(runs)} to {max(runs)} interleaved runs; half of them lie within {max(spreads):.0%} of it, or "
+            f" Median of {count} interleaved runs; half of them lie within {max(spreads):.0%} of it, or "
             f"closer (in the typical cell {sorted(spreads)[len(spreads) // 2]:.1%})."
         )
 

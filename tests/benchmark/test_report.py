@@ -26,7 +26,7 @@ def test_times_and_ratios_are_printed_with_machine_and_resolution():
     assert "CPU: abacus" in text
     assert "│ small │   2.00 │  5.00 │         2.50 │" in text
     assert "│ large │ 0.0123 │     - │            - │" in text
-    assert "Median of 7 to 7 interleaved runs; half of them lie within 2% of it" in text
+    assert "Median of 7 interleaved runs; half of them lie within 2% of it" in text
     assert "rival: rival is not installed." in text
 
 

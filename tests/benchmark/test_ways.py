@@ -30,10 +30,15 @@ def test_a_way_with_another_result_has_no_time(value, difference):
     assert row.outcomes["ours"].value > 0
 
 
-def test_rounding_is_no_difference():
-    outcome = check([way("ours", torch.tensor([2.0])), way("rival", torch.tensor([2.00001]))])["rival"]
-    assert not outcome.unequal
-    assert 0 < outcome.difference < 1e-5
+@pytest.mark.parametrize(("name", "tolerance"), [("states", 1e-5), ("gradient of input", 1e-4)])
+def test_rounding_is_no_difference(name, tolerance):
+    def outcome(share):
+        values = {"ours": 2.0, "rival": 2 * (1 + share)}
+        return check([Way(way, lambda value=value: {name: torch.tensor([value])}) for way, value in values.items()])["rival"]
+
+    assert not outcome(0.8 * tolerance).unequal
+    assert 0 < outcome(0.8 * tolerance).difference < tolerance
+    assert outcome(1.2 * tolerance).unequal
 
 
 def test_no_gradient_equals_no_gradient():
