@@ -3,12 +3,13 @@
 import typer
 
 from hf_maskattn.cli.audit import audit
+from hf_maskattn.cli.benchmark import benchmark
 from hf_maskattn.cli.evaluate import evaluate
 from hf_maskattn.cli.predict import predict
 from hf_maskattn.cli.train import train
 
 app = typer.Typer(
-    help="Train, score and use masked recurrent attention models, and audit any model for padding leaks.",
+    help="Train, score and use masked recurrent attention models, audit any model for padding leaks, and measure speed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -17,6 +18,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(audit)
+app.command()(benchmark)
 
 
 def main() -> None:

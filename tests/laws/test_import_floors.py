@@ -30,7 +30,12 @@ CARRIED_FLOORS = {
     "precision": 0,
     "configuration": 0,
 }
-HOMES = {"babel": "data/cldr.py", "seqeval": "evaluation/spans.py", "matplotlib": "inspection/plots.py"}
+HOMES = {
+    "babel": "data/cldr.py",
+    "seqeval": "evaluation/spans.py",
+    "matplotlib": "inspection/plots.py",
+    "keras": "benchmark/keras_rival.py",
+}
 
 
 def imports(path):

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hf_maskattn.benchmark import attention
+from hf_maskattn.benchmark.attention import Shape
+from hf_maskattn.benchmark.benchmark import PARTS
+from hf_maskattn.cli import app
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the verb in this process, at toy sizes."""
+    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr(attention, "QUICK_SHAPES", (Shape(2, 3, 4, 8, "uniform"),))
+    monkeypatch.setattr(attention, "GROWING_SHAPES", (Shape(1, 1, 2, 4, "equal"),))
+    return lambda *arguments: CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+
+
+def test_tables_are_printed_and_written(run, tmp_path):
+    result = run("attention", "--quick", "--device", "cpu", "--json", tmp_path / "speed.json")
+    assert result.exit_code == 0, result.stderr
+    assert f"torch {torch.__version__}" in result.stdout
+    assert "│ B2 Tq3 Tk4 A8, uniform │" in result.stdout
+    assert "100%" in result.stderr
+    content = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert content["passed"] is True
+    assert [table["unit"] for table in content["tables"]] == ["ms", "MB", "MB"]
+    case = content["tables"][0]["rows"]["B2 Tq3 Tk4 A8, uniform"]
+    assert case["ways"]["ragged"]["value"] > 0
+    assert case["ways"]["ragged"]["difference"] < 1e-5
+
+
+def test_unequal_results_end_with_1(run, monkeypatch):
+    def wrong(*arguments):
+        context, weights = attention.IMPLEMENTATIONS["eager"](*arguments)
+        return 1.5 * context, weights
+
+    monkeypatch.setitem(attention.IMPLEMENTATIONS, "wrong", wrong)
+    result = run("attention", "--quick", "--device", "cpu")
+    assert result.exit_code == 1, result.stderr
+    assert "wrong: unequal, 5e-01 in " in result.stdout
+
+
+def test_mistakes_are_one_line_and_exit_code_2(run):
+    result = run("attention", "--device", "abacus")
+    assert result.exit_code == 2
+    assert "error: device='abacus' is not here: " in result.stderr
+    assert run("everything").exit_code == 2
+
+
+def test_help_names_the_parts(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "|".join(PARTS) in result.stdout
