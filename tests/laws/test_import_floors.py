@@ -30,7 +30,14 @@ CARRIED_FLOORS = {
     "precision": 0,
     "configuration": 0,
 }
-HOMES = {"babel": "data/cldr.py", "seqeval": "evaluation/spans.py", "matplotlib": "inspection/plots.py"}
+HOMES = {
+    "babel": "data/cldr.py",
+    "seqeval": "evaluation/spans.py",
+    "matplotlib": "inspection/plots.py",
+    "onnx_ir": "export/onnx_recurrence.py",
+    "onnxscript": "export/onnx_recurrence.py",
+    "onnxruntime": "export/onnx_runtime.py",
+}
 
 
 def imports(path):
