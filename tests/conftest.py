@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import hf_maskattn
+from tests.onnx_cases import export_case
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
 
@@ -43,3 +44,17 @@ def tiny_config():
         return hf_maskattn.MaskAttnConfig(**{**defaults, **changes})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Exports a case of `tests/onnx_cases.py`, once: its model and its file."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+            done[name] = export_case(name, path), path
+        return done[name]
+
+    return get

@@ -5,11 +5,12 @@ import typer
 from hf_maskattn.cli.audit import audit
 from hf_maskattn.cli.benchmark import benchmark
 from hf_maskattn.cli.evaluate import evaluate
+from hf_maskattn.cli.export import export
 from hf_maskattn.cli.predict import predict
 from hf_maskattn.cli.train import train
 
 app = typer.Typer(
-    help="Train, score and use masked recurrent attention models, audit any model for padding leaks, and measure speed.",
+    help="Train, score, use and export masked recurrent attention models, audit any model for padding leaks, measure speed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(audit)
 app.command()(benchmark)
 

@@ -19,6 +19,9 @@ def predict(
         typer.Option("--format", help="The default is table in a terminal, else jsonl.", show_default=False),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts that go through the model together.")] = 32,
+    onnx: Annotated[
+        Path | None, typer.Option(help="File that `export` wrote from the model, to be run by onnxruntime.")
+    ] = None,
 ) -> None:
     """Predict for texts given by --text, --file or on stdin, a result for each line."""
     with told_in_one_line():
@@ -33,7 +36,7 @@ def predict(
             raise ValueError("there is no text: give --text TEXT, --file FILE, or pipe lines in.")
         show_messages()
         texts = text or (lines_of_file(file) if file else lines_of_stream(sys.stdin.buffer))
-        predictions = run(model, texts, batch_size=batch_size)
+        predictions = run(model, texts, batch_size=batch_size, onnx_file=onnx)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
             show_predictions(predictions)
         else:

@@ -1,1 +1,1 @@
-"""What leaves the house: model cards."""
+"""What leaves the house: model cards, ONNX files."""

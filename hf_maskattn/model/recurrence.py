@@ -159,7 +159,9 @@ class MaskedRecurrence(nn.Module):
 
     def last_state(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Take the state of each direction after its last real token: `[B, T, H]` -> `[B, H]`, 0 for a row without one."""
-        rows, columns = torch.arange(len(mask), device=mask.device), torch.arange(mask.shape[1], device=mask.device)
+        if mask.shape[1] == 0:
+            return self.last_state(pad(states, (0, 0, 0, 1)), pad(mask, (0, 1)))
+        rows, columns = torch.arange(mask.shape[0], device=mask.device), torch.arange(mask.shape[1], device=mask.device)
         last = states[rows, torch.where(mask, columns, 0).amax(dim=1)]  # [B, H]
         if self.directions == 2:
             first = states[rows, torch.where(mask, columns, mask.shape[1] - 1).amin(dim=1)]

@@ -1,4 +1,4 @@
-"""What a model says about texts, by the pipeline of its own task."""
+"""What a model says about texts, by the pipeline of its own task, run by torch or from an ONNX file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from transformers import Pipeline, pipeline
 
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.evaluation.spans import are_span_tags
+from hf_maskattn.export.onnx_pipeline import onnx_pipeline
 from hf_maskattn.training.model_building import load_config
 
 _TASKS = {
@@ -17,13 +18,16 @@ _TASKS = {
 }
 
 
-def predict(model_folder: str | Path, texts: Sequence[str], *, batch_size: int = 32) -> Iterator[dict[str, Any]]:
+def predict(
+    model_folder: str | Path, texts: Sequence[str], *, batch_size: int = 32, onnx_file: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Predict for texts with the pipeline that the class of a model asks for.
 
     Args:
         model_folder: Folder of the model, or its name on the Hub.
         texts: The texts.
         batch_size: Number of texts that go through the model together.
+        onnx_file: File that was exported from the model, to be run by onnxruntime in place of its weights.
 
     Yields:
         For each text, in order, `{"text": ..., "predictions": [...]}`. A prediction is what the pipeline gives: label and
@@ -31,12 +35,14 @@ def predict(model_folder: str | Path, texts: Sequence[str], *, batch_size: int =
         text without a visible character has no predictions.
 
     Raises:
-        ValueError: If the model has no task, the batch size is below 1, or a text to fill has no mask token.
-        OSError: If there is no such model.
+        ValueError: If the model has no task, the batch size is below 1, a text to fill has no mask token, or the ONNX file is
+            not one of this model.
+        OSError: If there is no such model or file.
+        ImportError: If an ONNX file is given and onnxruntime is not installed.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
-    pipe = _pipeline(model_folder)
+    pipe = _pipeline(model_folder, onnx_file)
     filled = [text for text in texts if text.strip()]
     if pipe.task == "fill-mask":
         _check_masks(filled, pipe.tokenizer.mask_token)
@@ -47,12 +53,15 @@ def predict(model_folder: str | Path, texts: Sequence[str], *, batch_size: int =
         yield {"text": text, "predictions": [_plain(item) for item in (found if isinstance(found, list) else [found])]}
 
 
-def _pipeline(model_folder: str | Path) -> Pipeline:
+def _pipeline(model_folder: str | Path, onnx_file: Path | None) -> Pipeline:
     config = load_config(model_folder)
     architectures = config.architectures or []
     for ending, task in _TASKS.items():
         if any(name.endswith(ending) for name in architectures):
-            return pipeline(task, model=str(model_folder), tokenizer=load_tokenizer(model_folder))
+            tokenizer = load_tokenizer(model_folder)
+            if onnx_file is not None:
+                return onnx_pipeline(task, onnx_file, config, tokenizer)
+            return pipeline(task, model=str(model_folder), tokenizer=tokenizer)
     raise ValueError(
         f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which predicts nothing: train a "
         f"model with one of the tasks {', '.join(_TASKS.values())}."

@@ -35,6 +35,9 @@ HOMES = {
     "seqeval": "evaluation/spans.py",
     "matplotlib": "inspection/plots.py",
     "keras": "benchmark/keras_rival.py",
+    "onnx_ir": "export/onnx_recurrence.py",
+    "onnxscript": "export/onnx_recurrence.py",
+    "onnxruntime": "export/onnx_runtime.py",
 }
 
 

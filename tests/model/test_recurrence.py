@@ -37,3 +37,8 @@ def test_parameters_keep_torch_names_and_shapes():
     assert {k: tuple(v.shape) for k, v in layer.backward_rnn.named_parameters()} == {
         k: tuple(v.shape) for k, v in torch.nn.GRU(3, 4).named_parameters()
     }
+
+
+def test_the_last_state_of_rows_without_columns_is_zero():
+    layers = MaskedRecurrence(input_size=3, hidden_size=8)
+    assert torch.equal(layers.last_state(torch.empty(2, 0, 8), torch.empty(2, 0, dtype=torch.bool)), torch.zeros(2, 8))

@@ -1,0 +1,104 @@
+import json
+import shutil
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import write_recipe
+
+TEXTS = ["meow paw", "woof tail bark", " ", "paw", "purr " * 40]
+
+
+def invoke(*arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        # A handler that writes to the captured stderr of a test must not outlive it.
+        patch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module", params=["text-classification", "token-classification"])
+def made(request, tmp_path_factory):
+    """A trained model, its file, and what the export said."""
+    folder = tmp_path_factory.mktemp("made")
+    settings = {"rnn_type": "gru", "bidirectional": False} if request.param == "token-classification" else {}
+    train(
+        read_recipe(
+            write_recipe(folder, request.param, model=settings, training={"num_train_epochs": 8, "learning_rate": 0.03})
+        )
+    )
+    result = invoke("export", folder / "run", "--onnx", folder / "model.onnx")
+    assert result.exit_code == 0, result.stderr
+    return folder / "run", folder / "model.onnx", result
+
+
+def predictions(*arguments):
+    result = invoke("predict", *arguments, "--batch-size", 3, *(part for text in TEXTS for part in ("--text", text)))
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_end_tells_shapes_differences_and_use(made):
+    folder, path, result = made
+    assert "│ 4 x 37       │ holes         │ " in result.stdout
+    assert "│ 5 x 8        │ an empty row  │ " in result.stdout
+    assert f"ONNX file: {path}, " in result.stdout
+    assert f"hf-maskattn predict {folder} --onnx {path} --text TEXT" in result.stdout
+    assert "Warning" not in result.stdout + result.stderr
+
+
+def test_predictions_are_those_of_the_model(made):
+    folder, path, _ = made
+    expected, found = predictions(folder), predictions(folder, "--onnx", path)
+    assert [line["text"] for line in found] == TEXTS
+    assert found[2]["predictions"] == []
+    for one, other in zip(found, expected, strict=True):
+        scores = [[item.pop("score") for item in line["predictions"]] for line in (one, other)]
+        assert one == other
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert found[0]["predictions"]
+
+
+def test_8_bit_files_come_with_their_agreement(made, tmp_path, monkeypatch):
+    folder, path, _ = made
+    monkeypatch.setattr("hf_maskattn.training.export.export_onnx", lambda model, target: shutil.copy(path, target))
+    (tmp_path / "texts").write_text("\n".join(TEXTS), encoding="utf-8")
+    result = invoke("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
+    assert result.exit_code == 0, result.stderr
+    assert "MB with 8-bit integers, " in result.stdout
+    assert "Equal predictions with 8-bit integers: " in result.stdout
+    assert "Logits differ by up to " in result.stdout
+    assert predictions(folder, "--onnx", tmp_path / "int8.onnx")[0]["predictions"]
+
+
+def test_mistakes_are_one_line_and_exit_code_2(made, tmp_path):
+    folder, path, _ = made
+    (tmp_path / "texts").write_text("a\n", encoding="utf-8")
+    (tmp_path / "text.onnx").write_text("no graph", encoding="utf-8")
+    for arguments, message in {
+        ("export", tmp_path / "no-model", "--onnx", tmp_path / "a"): "no-model' is neither a folder here nor",
+        ("export", folder, "--onnx", path): "exists: replace it with --overwrite",
+        ("export", folder, "--onnx", tmp_path / "no" / "a.onnx"): "there is no folder ",
+        ("export", folder, "--onnx", tmp_path / "a", "--int8"): "--int8 changes predictions: give --text-file FILE",
+        ("export", folder, "--onnx", tmp_path / "a", "--text-file", tmp_path / "texts"): "read for --int8 alone",
+        ("predict", folder, "--text", "a", "--onnx", tmp_path / "nowhere.onnx"): "there is no file ",
+        ("predict", folder, "--text", "a", "--onnx", tmp_path / "text.onnx"): "cannot be read by onnxruntime",
+    }.items():
+        result = invoke(*arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        assert result.stderr.startswith("error: ")
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_missing_extra_is_told(made, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("hf_maskattn.export.onnx", "hf_maskattn.training.export"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    result = invoke("export", made[0], "--onnx", tmp_path / "a.onnx")
+    assert result.exit_code == 2
+    assert 'ONNX files are written with onnxscript: pip install "hf-maskattn[onnx]"' in result.stderr

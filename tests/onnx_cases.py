@@ -1,0 +1,49 @@
+"""Small models of every kind that ONNX files are made of."""
+
+import torch
+
+import hf_maskattn
+from hf_maskattn.export.onnx_export import export_onnx
+
+CASES = {
+    "lstm": {
+        "head": "MaskAttnForSequenceClassification",
+        "rnn_type": "lstm",
+        "bidirectional": True,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "attention_query": "last",
+    },
+    "gru": {
+        "head": "MaskAttnForTokenClassification",
+        "rnn_type": "gru",
+        "bidirectional": True,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "attention_query": "mean",
+    },
+    "one-way-lstm": {
+        "hidden_size": 64,  # wide enough that an exporter would leave the order of weights to each run
+        "head": "MaskAttnForTokenClassification",
+        "rnn_type": "lstm",
+        "bidirectional": False,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "attention_query": "learned",
+    },
+}
+
+
+def export_case(name, path):
+    """Export a case, every weight random, and return its model."""
+    settings = dict(CASES[name])
+    head = getattr(hf_maskattn, settings.pop("head"))
+    sizes = {"vocab_size": 12, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, "num_labels": 3}
+    config = hf_maskattn.MaskAttnConfig(**{**sizes, **settings})
+    torch.manual_seed(0)
+    model = head(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=2 * config.hidden_size**-0.5)
+    export_onnx(model, path)
+    return model
