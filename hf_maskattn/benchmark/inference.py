@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from transformers import PreTrainedModel
 
 from hf_maskattn.benchmark.classifiers import our_classifier, textbook_classifier, transformer_classifier
 from hf_maskattn.benchmark.lengths import random_batches
@@ -19,7 +22,7 @@ BATCHES = 4
 ONE_TEXT = 32
 """Tokens of the text that is read alone."""
 
-OURS, TEXTBOOK, TRANSFORMER = "ours", "textbook", "DistilBERT"
+OURS, ONNX, TEXTBOOK, TRANSFORMER = "ours", "ours by onnxruntime", "textbook", "DistilBERT"
 WEIGHTS, AUTOCAST = "bf16 weights", "bf16 autocast"
 
 
@@ -39,7 +42,10 @@ def inference_plans(setting: Setting) -> list[Plan]:
             title="Classifier, inference",
             caption=f"Logits, {model}. DistilBERT: random weights, as many parameters, not the same function.",
             cases=measured(model_ways),
-            ratios=[Ratio(f"times faster than {rival}", rival, OURS) for rival in (TEXTBOOK, TRANSFORMER)],
+            ratios=[
+                *(Ratio(f"times faster than {rival}", rival, OURS) for rival in (TEXTBOOK, TRANSFORMER)),
+                Ratio("onnxruntime: times faster than torch", OURS, ONNX),
+            ],
         ),
         Plan(
             title="Classifier, inference in 16 bits",
@@ -58,15 +64,36 @@ def _measure(
 
 
 def model_ways(batches: Sequence[LabeledBatch], device: torch.device) -> list[Way]:
-    """Prepare inference by our model, by the textbook's with the same weights, and by a transformer of the same size."""
+    """Prepare inference by our model, by onnxruntime, by the textbook's, all with the same weights, and by a transformer."""
     ours = our_classifier().to(device).eval()
     textbook = textbook_classifier(ours).to(device).eval()
     transformer = transformer_classifier(ours.num_parameters()).to(device).eval()
     return [
         _way(OURS, lambda batch: ours(batch.input_ids, batch.attention_mask).logits, batches),
+        _onnx_way(ours, batches, device),
         _way(TEXTBOOK, lambda batch: textbook(batch.input_ids, batch.attention_mask), batches),
         _way(TRANSFORMER, lambda batch: transformer(batch.input_ids, batch.attention_mask).logits, batches, comparable=False),
     ]
+
+
+def _onnx_way(model: PreTrainedModel, batches: Sequence[LabeledBatch], device: torch.device) -> Way:
+    if device.type != "cpu":
+        return Way(ONNX, None, remark="measured on a CPU only")
+    try:
+        from hf_maskattn.export.onnx_export import export_onnx
+        from hf_maskattn.export.onnx_runtime import OnnxSession
+
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            export_onnx(model, path)
+            session = OnnxSession(path)
+    except ImportError as error:
+        return Way(ONNX, None, remark=str(error))
+
+    def logits_of(batch: LabeledBatch) -> torch.Tensor:
+        return torch.from_numpy(session.run(batch.input_ids.numpy(), batch.attention_mask.numpy())[0])
+
+    return _way(ONNX, logits_of, batches)
 
 
 def precision_ways(batches: Sequence[LabeledBatch], device: torch.device) -> list[Way]:

@@ -9,10 +9,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hf_maskattn.benchmark.lengths import right_padded_mask
 from hf_maskattn.benchmark.ways import Results, Way
-from hf_maskattn.model.recurrence import MODULES, MaskedRecurrence
+from hf_maskattn.model.recurrence import MaskedRecurrence
 
 OURS, PACKED, PADDED, LIMIT = "ours", "packed", "padded, wrong with pads", "matrix products"
 
+_MODULES = {"lstm": nn.LSTM, "gru": nn.GRU}
 _GATES = {"lstm": 4, "gru": 3}
 _ROWS_OF_THE_LIMIT = 4096
 _DIRECTIONS = 2
@@ -49,7 +50,7 @@ def recurrent_ways(
     torch.manual_seed(0)
     width = hidden_size // _DIRECTIONS
     ours = MaskedRecurrence(input_size=width, hidden_size=hidden_size, rnn_type=rnn_type).to(device)
-    torchs = MODULES[rnn_type](width, width, batch_first=True, bidirectional=True).to(device)
+    torchs = _MODULES[rnn_type](width, width, batch_first=True, bidirectional=True).to(device)
     with torch.no_grad():
         # Both name the forward direction first, and its four parameters in the same order.
         for parameter, own in zip(torchs.parameters(), ours.parameters(), strict=True):

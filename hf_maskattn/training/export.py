@@ -109,6 +109,8 @@ def _load(model_folder: str | Path) -> PreTrainedModel:
     architectures = config.architectures or []
     for ending, task in _TASKS.items():
         if any(name.endswith(ending) for name in architectures):
+            if config.attention_implementation != "eager":
+                logger.info(f'The file computes as attention_implementation="eager", not "{config.attention_implementation}".')
             config.attention_implementation = "eager"
             return AUTO_CLASSES[task].from_pretrained(model_folder, config=config, dtype=torch.float32).eval()
     raise ValueError(

@@ -17,7 +17,7 @@ FLOORS = {
     "evaluation": 5,
     "inspection": 5,
     "export": 5,
-    "benchmark": 5,
+    "benchmark": 6,
     "registration": 4,
     "model": 3,
 }
