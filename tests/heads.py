@@ -29,6 +29,12 @@ def labels_for(model, mask):
     return None
 
 
+def loss_of(model, ids, mask, labels):
+    """The loss of a head; of the base model, which has none, the mean square of its contexts."""
+    outputs = model(ids, mask, labels=labels)
+    return outputs.pooler_output.square().mean() if labels is None else outputs.loss
+
+
 def run(model, inputs, mask, labels=None):
     """Forward and backward: every output at real tokens, zeros elsewhere, and the gradient of every parameter by name."""
     model.zero_grad()

@@ -1,39 +1,56 @@
 """Law: the same data, padded to the longest row or to a fixed length, trains along the same loss curve."""
 
-import pytest
+import copy
+
+import hypothesis.strategies as st
 import torch
+from hypothesis import given
+from torch.nn.functional import pad
 
-from tests.heads import build_head, labels_for
+from tests.heads import labels_for, loss_of
+from tests.laws.cases import cases
+from tests.masks import ragged_mask
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged"])
-@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
-@pytest.mark.parametrize("head", ["MaskAttnForSequenceClassification", "MaskAttnForTokenClassification", "MaskAttnForMaskedLM"])
-def test_fifty_steps(tiny_config, head, rnn_type, implementation):
-    curves = []
-    for fixed in (None, 24):
-        torch.manual_seed(0)
-        model = build_head(head, tiny_config, rnn_type=rnn_type, attention_implementation=implementation)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        data = torch.Generator().manual_seed(1)
-        losses = []
-        for _ in range(50):
-            lengths = torch.randint(1, 10, (4,), generator=data)
-            ids = torch.randint(40, (4, 10), generator=data)
-            longest = int(lengths.max())
-            mask = torch.arange(longest) < lengths[:, None]
-            ids = ids[:, :longest]
-            torch.manual_seed(int(ids.sum()))
-            labels = labels_for(model, mask)
-            if fixed is not None:
-                missing = (0, fixed - longest)
-                ids, mask = torch.nn.functional.pad(ids, missing), torch.nn.functional.pad(mask, missing)
-                labels = labels if labels.dim() == 1 else torch.nn.functional.pad(labels, missing, value=-100)
-            loss = model(ids, mask, labels=labels).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        curves.append(torch.tensor(losses))
-    assert curves[0][0] != curves[0][-1]
-    torch.testing.assert_close(curves[1], curves[0], atol=1e-5, rtol=0)
+@given(
+    case=cases(dtypes=tuple(TOLERANCE), num_hidden_layers=1),  # one layer keeps an example short
+    extra=st.integers(1, 16),
+    side=st.sampled_from(["right", "left"]),
+)
+def test_fifty_steps(case, extra, side):
+    batches = [batch_of(case.model, case.mask.shape, side) for _ in range(50)]
+    fixed = [padded(*batch, case.mask.shape[1] + extra, side) for batch in batches]
+    dynamic_curve, fixed_curve = train(copy.deepcopy(case.model), batches), train(case.model, fixed)
+    assert dynamic_curve[0] != dynamic_curve[-1]
+    torch.testing.assert_close(fixed_curve, dynamic_curve, atol=TOLERANCE[case.dtype], rtol=0)
+
+
+def batch_of(model, shape, side):
+    """A random batch, as wide as its longest row."""
+    mask = ragged_mask(*shape, side)
+    mask = mask[:, mask.any(dim=0)]
+    return torch.randint(12, mask.shape), mask, labels_for(model, mask)
+
+
+def padded(ids, mask, labels, time, side):
+    """A batch with pads up to `time` columns on one side."""
+    missing = time - mask.shape[1]
+    place = (0, missing) if side == "right" else (missing, 0)
+    if labels is not None and labels.dim() == 2:
+        labels = pad(labels, place, value=-100)
+    return pad(ids, place), pad(mask, place), labels
+
+
+def train(model, batches):
+    """The losses of a training over these batches."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+    losses = []
+    for batch in batches:
+        loss = loss_of(model, *batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.tensor(losses, dtype=torch.float64)
