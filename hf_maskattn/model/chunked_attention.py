@@ -7,7 +7,7 @@ import torch
 from .eager_attention import heads_apart, weigh
 from .tanh import tanh_
 
-TILE_BYTES = 2**21
+TILE_BYTES = 2**22
 
 
 def chunked_attention(
@@ -24,8 +24,8 @@ def chunked_attention(
 
     Numerics:
         tanh(W q + U h) exists for one tile of queries and keys at a time, of at most `TILE_BYTES` (but one query and one key
-        of each row), and is computed again for the gradient, which keeps nothing larger than the scores. It can be
-        differentiated once.
+        of each row). It is computed again for the gradient, which keeps nothing larger than the scores, unless one tile is
+        all there is. It can be differentiated once.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; recomputation as in Zheng et al. 2018 (arXiv:1805.08899).
@@ -38,11 +38,13 @@ class _TiledScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, queries, keys, energy):
-        ctx.save_for_backward(queries, keys, energy)
         heads = heads_apart(energy)  # [A, heads]
         scores = queries.new_empty(len(queries), queries.shape[1], keys.shape[1], len(energy))
+        only_tile = None
         for rows, columns, hidden in _hidden_tiles(queries, keys):
             scores[:, rows, columns] = hidden @ heads
+            only_tile = hidden if hidden.shape[:3] == scores.shape[:3] else None
+        ctx.save_for_backward(queries, keys, energy, only_tile)
         return scores.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -52,20 +54,24 @@ class _TiledScores(torch.autograd.Function):
                 'attention_implementation="chunked" can be differentiated once: take "eager" where a gradient is '
                 "differentiated (create_graph=True)."
             )
-        queries, keys, energy = ctx.saved_tensors
+        queries, keys, energy, only_tile = ctx.saved_tensors
         heads = heads_apart(energy)
         grad = grad.permute(0, 2, 3, 1)  # [B, Tq, Tk, heads]
         of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
         of_heads = torch.zeros_like(heads)
         buffer = _buffer(queries, keys)
-        for rows, columns, hidden in _hidden_tiles(queries, keys):
+        everything = (slice(None), slice(None), only_tile)
+        for rows, columns, hidden in [everything] if only_tile is not None else _hidden_tiles(queries, keys):
             tile = grad[:, rows, columns].flatten(0, 2)
             of_heads.addmm_(hidden.flatten(0, 2).T, tile)
             of_hidden = buffer[: hidden.numel()].view_as(hidden)
             torch.mm(tile, heads.T, out=of_hidden.flatten(0, 2))
             torch.ops.aten.tanh_backward.grad_input(of_hidden, hidden, grad_input=of_hidden)
-            of_queries[:, rows] += of_hidden.sum(dim=2)
-            of_keys[:, columns] += of_hidden.sum(dim=1)
+            if only_tile is not None:
+                of_queries, of_keys = of_hidden.sum(dim=2), of_hidden.sum(dim=1)
+            else:
+                of_queries[:, rows] += of_hidden.sum(dim=2)
+                of_keys[:, columns] += of_hidden.sum(dim=1)
         own = torch.arange(len(energy), device=energy.device)
         return of_queries, of_keys, of_heads.unflatten(0, (len(energy), -1))[own, :, own]
 

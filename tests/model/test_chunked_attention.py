@@ -40,7 +40,8 @@ def test_a_tile_fits_its_budget(monkeypatch):
         assert batch * height * width * 32 * 4 <= max(2**16, batch * 32 * 4)
 
 
-def test_nothing_of_the_size_of_all_pairs_and_units_is_kept():
+def test_nothing_of_the_size_of_all_pairs_and_units_is_kept(monkeypatch):
+    monkeypatch.setattr(chunked_attention, "TILE_BYTES", 2**10)
     mask = torch.ones(2, 11, dtype=torch.bool)
     largest = {}
     for implementation in ("eager", "chunked"):
