@@ -17,6 +17,9 @@ def gradients_at_pads(audited: AuditedModel) -> Finding:
     """Look at the gradient of the embeddings of pads: nothing."""
     at_embeddings, _ = _gradients(audited, "padding")
     pads = ~audited.pads_within.mask
+    if at_embeddings.shape[:2] != pads.shape and "inputs_embeds" in audited.signature.names:
+        # It embeds a part of the columns; handed embeddings of all, it says which it uses.
+        at_embeddings, _ = _gradients(audited, "padding", hand_embeddings=True)
     if at_embeddings.shape[:2] != pads.shape:
         raise NotApplicableError("its embeddings are not laid out as [batch, tokens, width]")
     if not at_embeddings.isfinite().all():
@@ -38,8 +41,15 @@ def gradients_under_junk(audited: AuditedModel) -> Finding:
     return replace(compare(plain, junk, scale=scale), row=None)
 
 
-def _gradients(audited: AuditedModel, pads: Literal["padding", "junk"]) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
+def _gradients(
+    audited: AuditedModel, pads: Literal["padding", "junk"], hand_embeddings: bool = False
+) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
     """Differentiate a weighted sum of all that the model says at real tokens.
+
+    Args:
+        audited: The model.
+        pads: What stands at pads.
+        hand_embeddings: Whether the model is given `inputs_embeds` instead of ids.
 
     Returns:
         The gradient at the embedding of every token `[B, T, E]`, and that of every parameter by name.
@@ -55,6 +65,8 @@ def _gradients(audited: AuditedModel, pads: Literal["padding", "junk"]) -> tuple
         # cuDNN keeps what a backward pass through a recurrent layer needs in training mode only.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             inputs = audited.inputs(audited.rows, placement, pads=pads, positions=audited.takes_positions)
+            if hand_embeddings:
+                inputs["inputs_embeds"] = audited.embeddings(inputs.pop("input_ids"))
             reading = audited.read_outputs(audited.run(inputs), placement)
             # Weights that differ, since the sum over a layer norm has no gradient.
             said = torch.cat([row.cpu().double().flatten() for rows in reading.values() for row in rows])
