@@ -24,6 +24,8 @@ SHORT_LENGTH, FAR = 40, 512
 _STEP = "Forward, loss, backward and AdamW"
 _MODEL = f"the model of language_identification.yaml, batches of {BATCH_SIZE}"
 
+_DRAWS = "With dropout the random draws differ, so that nothing is compared."
+
 
 class LabeledBatch(NamedTuple):
     """A batch of random tokens: ids `[B, T]`, mask `[B, T]`, labels `[B]`."""
@@ -50,13 +52,17 @@ def training_plans(setting: Setting) -> list[Plan]:
     return [
         Plan(
             title="Classifier, training step on the lengths of cldr-languages",
-            caption=f"{_STEP}, {_MODEL}. Keras is not the same function.",
-            cases={case: partial(_against_others, batches, setting) for case, batches in {**rows, **grouped}.items()},
+            caption=f"{_STEP}, {_MODEL}. Keras is not the same function. {_DRAWS}",
+            cases={
+                f"{case}, {dropout}": partial(_against_others, batches, changes, setting)
+                for case, batches in {**rows, **grouped}.items()
+                for dropout, changes in {"no dropout": WITHOUT_DROPOUT, "dropout": {}}.items()
+            },
             ratios=[Ratio(f"times faster than {rival}", rival, "ours") for rival in ("textbook", "Keras 3")],
         ),
         Plan(
             title=f"Padding to {FAR} columns where rows have about {SHORT_LENGTH} tokens",
-            caption=f"{_STEP}, {_MODEL}. With dropout the random draws differ, so that nothing can be compared.",
+            caption=f"{_STEP}, {_MODEL}. {_DRAWS}",
             cases={
                 "without dropout": partial(_over_padding, WITHOUT_DROPOUT, setting),
                 "with dropout": partial(_over_padding, {}, setting),
@@ -111,18 +117,18 @@ def our_way(name: str, batches: Sequence[LabeledBatch], device: torch.device, co
     return training_way(name, lambda batch: model(**batch._asdict()).loss, dict(model.named_parameters()), batches, comparable)
 
 
-def _against_others(rows: Sequence[Sequence[int]], setting: Setting) -> Row:
+def _against_others(rows: Sequence[Sequence[int]], changes: Mapping[str, float], setting: Setting) -> Row:
     batches = [labeled_batch(lengths, setting.device) for lengths in rows]
     ways = [
-        our_way("ours", batches, setting.device),
-        _textbook_way(batches, setting.device),
-        _keras_way(batches, setting.device),
+        our_way("ours", batches, setting.device, **changes),
+        _textbook_way(batches, changes, setting.device),
+        _keras_way(batches, changes, setting.device),
     ]
     return race(ways, setting.seconds, setting.device)
 
 
-def _textbook_way(batches: Sequence[LabeledBatch], device: torch.device) -> Way:
-    ours = our_classifier()
+def _textbook_way(batches: Sequence[LabeledBatch], changes: Mapping[str, float], device: torch.device) -> Way:
+    ours = our_classifier(**changes)
     model = textbook_classifier(ours).to(device).train()
     # The names of ours, since the parameters stand in the same order.
     parameters = dict(zip((name for name, _ in ours.named_parameters()), model.parameters(), strict=True))
@@ -131,12 +137,13 @@ def _textbook_way(batches: Sequence[LabeledBatch], device: torch.device) -> Way:
         lambda batch: cross_entropy(model(batch.input_ids, batch.attention_mask), batch.labels),
         parameters,
         batches,
+        comparable=bool(changes),
     )
 
 
-def _keras_way(batches: Sequence[LabeledBatch], device: torch.device) -> Way:
+def _keras_way(batches: Sequence[LabeledBatch], changes: Mapping[str, float], device: torch.device) -> Way:
     try:
-        model = keras_classifier(our_classifier().config)
+        model = keras_classifier(our_classifier(**changes).config)
     except ImportError as error:
         return Way("Keras 3", None, remark=str(error))
     model.to(device)

@@ -6,6 +6,7 @@ from torch import nn
 from .chunked_attention import chunked_attention
 from .eager_attention import eager_attention
 from .ragged_attention import ragged_attention
+from .real_tokens import over_real_tokens
 
 IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
 
@@ -86,12 +87,11 @@ class AdditiveAttention(nn.Module):
             Keys and values in the form of the implementation: `[B, Tk, A]` and `[B, Tk, H]`, or the flat list of the real
             tokens, `[N, A]` and `[N, H]`.
         """
-        values = memory
         if self.implementation == "ragged":
             values = memory[mask]
-        elif not zero_at_pads:
-            values = memory.masked_fill(~mask[..., None], 0)
-        return self.key_projection(values), values
+            return self.key_projection(values), values
+        values = memory if zero_at_pads else memory.masked_fill(~mask[..., None], 0)
+        return over_real_tokens(self.key_projection, values, mask, self.key_projection.out_features), values
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor

@@ -21,14 +21,14 @@ class CellLayout(NamedTuple):
         source: `[D, N + 1]`, int64, the token (row * T + column) in each cell, any where there is none, as in the last.
         target: `[B * T, D]`, int64, the cell of each token; at pads the last.
         empty: `[N + 1, 1]`, bool, True where a cell has no token; None if only the last has none.
-        pads: `[B, T, 1]`, bool, True where a token is a pad.
+        mask_shape: `(B, T)`.
     """
 
     segments: tuple[Segment, ...]
     source: torch.Tensor
     target: torch.Tensor
     empty: torch.Tensor | None
-    pads: torch.Tensor
+    mask_shape: torch.Size
 
 
 def cell_layout(
@@ -70,13 +70,20 @@ def cell_layout(
     empty = None
     if count != num_tokens:
         empty = torch.ones(count + 1, 1, dtype=torch.bool, device=device).index_fill_(0, target[:, 0], False)
-    return CellLayout(segments, source, target, empty, pads[..., None])
+    return CellLayout(segments, source, target, empty, mask.shape)
 
 
 def to_cells(x: torch.Tensor, cells: CellLayout) -> torch.Tensor:
-    """Move tokens to their cells: `[B, T, W]` -> `[D, N, W]`, zeros in empty cells.
+    """Move tokens to their cells.
 
-    Whatever stands at a pad, NaN included, is not read: neither the result nor its gradient can hold it.
+    Whatever stands at a pad, NaN included, reaches neither a cell before the last nor, if nothing reads the last, a gradient.
+
+    Args:
+        x: `[B, T, W]`.
+        cells: The arrangement.
+
+    Returns:
+        `[D, N + 1, W]`, zeros in empty cells; the last cell is not to be read.
     """
     return _ToCells.apply(x, cells)
 
@@ -100,18 +107,15 @@ class _ToCells(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, cells):
         ctx.cells, ctx.shape = cells, x.shape
-        y = x.reshape(-1, x.shape[2]).index_select(0, cells.source[:, :-1].flatten())
-        y = y.view(len(cells.source), -1, x.shape[2])
-        return y if cells.empty is None else y.masked_fill_(cells.empty[:-1], 0)
+        return _at_tokens(x.reshape(-1, x.shape[2]), cells.source, cells.empty)
 
     @staticmethod
     def backward(ctx, grad):
-        cells = ctx.cells
-        target = cells.target.clamp(max=grad.shape[1] - 1)
+        target = ctx.cells.target
         x = grad[0].index_select(0, target[:, 0])
         for direction in range(1, len(grad)):
             x += grad[direction].index_select(0, target[:, direction])
-        return x.view(ctx.shape).masked_fill_(cells.pads, 0), None
+        return x.view(ctx.shape), None
 
 
 class _FromCells(torch.autograd.Function):
@@ -121,12 +125,17 @@ class _FromCells(torch.autograd.Function):
         ctx.cells = cells
         start = torch.arange(0, directions * count, count, device=y.device)
         x = y.reshape(-1, width).index_select(0, (cells.target + start).flatten())
-        return x.view(*cells.pads.shape[:2], directions * width)
+        return x.view(*cells.mask_shape, directions * width)
 
     @staticmethod
     def backward(ctx, grad):
         cells, directions = ctx.cells, len(ctx.cells.source)
         place = torch.arange(directions, device=grad.device)[:, None]
         flat = grad.reshape(-1, grad.shape[2] // directions)  # [B * T * D, W]
-        y = flat.index_select(0, (cells.source * directions + place).flatten()).view(*cells.source.shape, -1)
-        return y if cells.empty is None else y.masked_fill_(cells.empty, 0), None
+        return _at_tokens(flat, cells.source * directions + place, cells.empty), None
+
+
+def _at_tokens(flat: torch.Tensor, source: torch.Tensor, empty: torch.Tensor | None) -> torch.Tensor:
+    """Take the entries `source` `[D, N + 1]` of a flat list: `[D, N + 1, W]`, zeros in empty cells."""
+    y = flat.index_select(0, source.flatten()).view(*source.shape, flat.shape[1])
+    return y if empty is None else y.masked_fill_(empty, 0)

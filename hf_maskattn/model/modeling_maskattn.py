@@ -21,6 +21,7 @@ from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .initialization import recurrent_bias, recurrent_weight
 from .losses import classification_loss, elementwise_loss
 from .masking import RealColumns, real_columns, real_token_mask
+from .real_tokens import over_real_tokens
 from .recurrence import MaskedRecurrence
 from .tensor_checks import check_values
 
@@ -174,10 +175,10 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if input_ids is not None:
-            inputs_embeds = self._embed(columns.cut(input_ids), mask)
+            ids = self._checked_ids(columns.cut(input_ids), mask)
+            embedded = over_real_tokens(self._embed, ids, mask, self.config.embedding_size)  # [B, T, E]
         else:
-            inputs_embeds = columns.cut(self._check_width(inputs_embeds))
-        embedded = self.embedding_dropout(inputs_embeds)  # [B, T, E]
+            embedded = self.embedding_dropout(columns.cut(self._check_width(inputs_embeds)))
         states = self.recurrence(embedded, mask, num_segments)
         memory = states[-1]  # [B, T, H]
         last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
@@ -201,8 +202,11 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             )
         return inputs_embeds
 
-    def _embed(self, input_ids, mask) -> torch.Tensor:
-        """Look up ids `[B, T]`, of which those at pads may be anything: `[B, T, E]`."""
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.embedding_dropout(self.word_embeddings(ids))
+
+    def _checked_ids(self, input_ids, mask) -> torch.Tensor:
+        """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
         limit = self.word_embeddings.num_embeddings
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
@@ -213,7 +217,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             ),
             f"input_ids holds a token id outside of 0..{limit - 1}",
         )
-        return self.word_embeddings(input_ids.long().masked_fill(~mask, 0))
+        return input_ids.long().masked_fill(~mask, 0)
 
 
 class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
@@ -320,7 +324,12 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
             ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        logits = self.token_classifier(self.dropout(_token_features(outputs)))  # [B, L, num_labels]
+        logits = over_real_tokens(
+            lambda features: self.token_classifier(self.dropout(features)),
+            _token_features(outputs),
+            columns.cut(mask),
+            2 * self.config.hidden_size,
+        )  # [B, L, num_labels]
         loss = None
         if labels is not None:
             loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)
@@ -395,7 +404,9 @@ class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
             ValueError: As `MaskAttnModel`; if a label is outside of the vocabulary or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        logits = self.lm_head(_token_features(outputs))  # [B, L, V]
+        logits = over_real_tokens(
+            self.lm_head, _token_features(outputs), columns.cut(mask), self.config.vocab_size
+        )  # [B, L, V]
         loss = None
         if labels is not None:
             loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)

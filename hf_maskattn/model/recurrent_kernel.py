@@ -75,12 +75,12 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
             return run_over_cells(rnn_type, x.to(weights[0][0].dtype), weights, cells)
     if cells is None:
         return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
-    inputs = to_cells(x, cells)  # [D, N, input_size]
+    inputs = to_cells(x, cells)  # [D, N + 1, input_size]
     at_pads = inputs.new_zeros(1, weights[0][1].shape[1])
     states: list[torch.Tensor] = []
-    for direction, own in zip(inputs, weights, strict=True):
+    for direction, own in zip(inputs.unbind(), weights, strict=True):
         if _is_gru_on_cpu(rnn_type, x):
-            states.append(gru_over_cells(direction, own, cells.segments))
+            states.append(gru_over_cells(direction[:-1], own, cells.segments))
         else:
             states.extend(_run_segments(rnn_type, direction, own, cells.segments))
         states.append(at_pads)
@@ -90,7 +90,8 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
 def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment]) -> list[torch.Tensor]:
     """Run the segments one after the other, each from the state that the one before left in its rows: `[cells, H]` each."""
     states, state = [], None
-    for (steps, rows), part in zip(segments, x.split([steps * rows for steps, rows in segments]), strict=True):
+    *parts, _ = x.split([*(steps * rows for steps, rows in segments), 1])
+    for (steps, rows), part in zip(segments, parts, strict=True):
         if state is not None:
             state = [tensor[:, :rows] for tensor in state]
         output, *state = _run(rnn_type, part.view(steps, rows, -1), [weights], rows, state)
