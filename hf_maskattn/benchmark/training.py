@@ -111,16 +111,17 @@ def training_way(
     return Way(name, run, comparable, 1 / len(batches))
 
 
-def our_way(name: str, batches: Sequence[LabeledBatch], device: torch.device, comparable: bool = True, **changes: float) -> Way:
-    """Prepare steps of our model, with changes to the recipe."""
+def our_way(name: str, batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]) -> Way:
+    """Prepare steps of our model, with changes to the recipe; compared where they switch dropout off."""
     model = our_classifier(**changes).to(device).train()
-    return training_way(name, lambda batch: model(**batch._asdict()).loss, dict(model.named_parameters()), batches, comparable)
+    parameters = dict(model.named_parameters())
+    return training_way(name, lambda batch: model(**batch._asdict()).loss, parameters, batches, bool(changes))
 
 
 def _against_others(rows: Sequence[Sequence[int]], changes: Mapping[str, float], setting: Setting) -> Row:
     batches = [labeled_batch(lengths, setting.device) for lengths in rows]
     ways = [
-        our_way("ours", batches, setting.device, **changes),
+        our_way("ours", batches, setting.device, changes),
         _textbook_way(batches, changes, setting.device),
         _keras_way(batches, changes, setting.device),
     ]
@@ -162,7 +163,7 @@ def _over_padding(dropouts: Mapping[str, float], setting: Setting) -> Row:
         (SHORT_LENGTH + 10 * torch.randn(BATCH_SIZE, generator=torch.Generator().manual_seed(0))).long().clamp(min=1).tolist()
     )
     ways = [
-        our_way(name, [labeled_batch(lengths, setting.device, time)], setting.device, bool(dropouts), **dropouts)
+        our_way(name, [labeled_batch(lengths, setting.device, time)], setting.device, dropouts)
         for name, time in {"padded to the longest row": None, f"padded to {FAR}": FAR}.items()
     ]
     return race(ways, setting.seconds, setting.device)
@@ -170,4 +171,4 @@ def _over_padding(dropouts: Mapping[str, float], setting: Setting) -> Row:
 
 def _shares(rows: Sequence[Sequence[int]], setting: Setting) -> Row:
     batches = [labeled_batch(lengths, setting.device) for lengths in rows]
-    return step_shares(our_way(STEP, batches, setting.device), setting.device)
+    return step_shares(our_way(STEP, batches, setting.device, {}), setting.device)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .eager_attention import heads_apart, weigh
+from .eager_attention import eager_attention, heads_apart, weigh
 from .tanh import tanh_
 
 TILE_BYTES = 2**22
@@ -25,12 +25,17 @@ def chunked_attention(
     Numerics:
         tanh(W q + U h) exists for one tile of queries and keys at a time, of at most `TILE_BYTES` (but one query and one key
         of each row). It is computed again for the gradient, which keeps nothing larger than the scores, unless one tile is
-        all there is. It can be differentiated once.
+        all there is. It can be differentiated once. In a compiled graph it is `eager_attention`, of which a compiler fuses
+        and recomputes what it does not want to keep, for sizes that stay open.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; recomputation as in Zheng et al. 2018 (arXiv:1805.08899).
     """
-    return weigh(_TiledScores.apply(queries, keys, energy), values, mask, dropout)
+    if torch.compiler.is_compiling():
+        return eager_attention(queries, keys, values, energy, mask, dropout)
+    # Under autocast what comes out of a projection is narrower than a parameter.
+    scores = _TiledScores.apply(queries, keys.to(queries.dtype), energy.to(queries.dtype))
+    return weigh(scores, values, mask, dropout)
 
 
 class _TiledScores(torch.autograd.Function):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_maskattn.benchmark import classifiers, training
+from hf_maskattn.benchmark.classifiers import WITHOUT_DROPOUT
 from hf_maskattn.benchmark.shares import PARTS, REST, STEP
 from hf_maskattn.benchmark.training import labeled_batch, our_way, training_plans
 from hf_maskattn.benchmark.ways import check
@@ -35,9 +36,12 @@ def test_tokens_do_not_depend_on_the_padding():
     assert long.attention_mask.sum() == (long.input_ids > 0).sum() == 5
 
 
-def test_the_textbook_equals_ours_with_dropout_on(small):
+def test_the_textbook_equals_ours(small):
     batches = [labeled_batch([5, 2, 1], CPU)]
-    ways = [our_way("ours", batches, CPU), training._textbook_way(batches, CPU)]
+    ways = [
+        our_way("ours", batches, CPU, WITHOUT_DROPOUT),
+        training._textbook_way(batches, WITHOUT_DROPOUT, CPU),
+    ]
     assert check(ways)["textbook"].difference < 1e-5
     assert {"loss", "gradient of maskattn.pooling.query"} <= ways[0].run().keys()
     assert check(ways)["textbook"].unequal, "ours is one step ahead"
@@ -46,9 +50,11 @@ def test_the_textbook_equals_ours_with_dropout_on(small):
 def test_tables(small, setting, monkeypatch, values):
     monkeypatch.setitem(sys.modules, "keras", None)
     others, padding, shares = training_plans(setting)
-    row = others.cases["random batches"]()
+    row = others.cases["random batches, no dropout"]()
     assert values(row)["ours"] > 0
     assert values(row)["textbook"] > 0
+    assert row.outcomes["textbook"].difference < 1e-5
+    assert others.cases["random batches, dropout"]().outcomes["textbook"].difference is None
     assert row.outcomes["Keras 3"].value is None
     assert row.outcomes["Keras 3"].remark == "keras is not installed: pip install keras"
     near, far = padding.cases["without dropout"]().outcomes.values()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_maskattn.export.onnx_check import check_onnx
+from hf_maskattn.export.onnx_runtime import OnnxSession
 
 
 def test_a_sound_file_is_close_at_five_shapes(exported):
@@ -32,9 +33,7 @@ def test_a_file_of_other_weights_is_refused(exported, name, value):
 
 def test_a_file_that_reads_pads_is_refused(exported, monkeypatch):
     model, path = exported("gru")
-    monkeypatch.setattr(
-        "hf_maskattn.export.onnx_check.OnnxSession.run", lambda self, ids, mask: self._session.run(None, _all_real(ids, mask))
-    )
+    monkeypatch.setattr(OnnxSession, "run", lambda self, ids, mask: self._session.run(None, _all_real(ids, mask)))
     with pytest.raises(ValueError, match="at 2 x 130 tokens with right padding"):
         check_onnx(model, path)
 

@@ -3,7 +3,7 @@ import pytest
 from hf_maskattn.model import segments
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def _a_segment_costs_nothing():
     """Small batches would never be cut; in the laws they are, wherever a row ends."""
     patch = pytest.MonkeyPatch()

@@ -8,8 +8,10 @@ from tests.masks import MASK_KINDS, ragged_mask
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler provokes warnings of its own
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("implementation", "rnn_type", "query"), [("eager", "lstm", "last"), ("chunked", "gru", "mean")])
+@pytest.mark.parametrize(
+    ("head", "implementation", "rnn_type", "query"),
+    [*((head, "eager", "lstm", "last") for head in HEADS), ("MaskAttnModel", "chunked", "gru", "mean")],
+)
 def test_inference(tiny_config, head, implementation, rnn_type, query):
     torch._dynamo.reset()
     model = build_head(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_maskattn.model.masking import real_token_mask
+from hf_maskattn.model.masking import real_columns, real_token_mask
 
 SHAPE, CPU = torch.Size([2, 3]), torch.device("cpu")
 
@@ -38,3 +38,25 @@ def test_lengths_are_right_padding():
 def test_bad_input_is_named(arguments, error, words):
     with pytest.raises(error, match=words):
         real_token_mask(SHAPE, CPU, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], (1, 4, 5)),
+        ([[1, 1], [0, 1]], (0, 2, 2)),
+        ([[0, 0, 0]], (0, 1, 3)),
+    ],
+)
+def test_columns_without_a_real_token_are_cut_and_put_back(mask, expected):
+    mask = torch.tensor(mask).bool()
+    columns = real_columns(mask)
+    assert columns == expected
+    x = torch.randn(*mask.shape, 2) * mask[..., None]
+    assert torch.equal(columns.widen(columns.cut(x), 1), x)
+    weights = x[:, None, None, :, 0]  # [B, 1, 1, T]
+    assert torch.equal(columns.widen(weights[..., columns.start : columns.stop], 3), weights)
+
+
+def test_a_batch_without_columns_keeps_none():
+    assert real_columns(torch.zeros(2, 0, dtype=torch.bool)) == (0, 0, 0)
