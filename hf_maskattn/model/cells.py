@@ -53,7 +53,7 @@ def cell_layout(
         segments = (Segment(time, batch_size),)
     count = sum(segment.steps * segment.rows for segment in segments)
     if len(segments) == 1:
-        first = torch.arange(0, count, segments[0].rows, device=device)  # [L], the first cell of each step
+        first = torch.arange(segments[0].steps, device=device) * segments[0].rows  # [L], the first cell of each step
     else:
         rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)], device=device)
         first = rows.cumsum(0) - rows

@@ -29,8 +29,8 @@ class MaskAttnConfig(PreTrainedConfig):
         num_attention_heads: Number of attention heads; divides `attention_size` and `hidden_size`.
         attention_query: What asks when a sequence is pooled: a "learned" vector, the "last" state or the "mean" state.
         attention_implementation: "eager" (pads removed before the softmax), "ragged" (pads never enter the graph) or
-            "chunked" (as eager, in memory that does not grow with `attention_size`). The weights of a model do not depend
-            on it: a checkpoint loads under any.
+            "chunked" (as eager, in tiles, for many queries). The weights of a model do not depend on it: a checkpoint loads
+            under any.
         hidden_dropout_prob: Dropout between recurrent layers.
         embedding_dropout_prob: Dropout on the embeddings.
         attention_dropout_prob: Chance of a token to be left out of the attention in training; weights still sum to one.

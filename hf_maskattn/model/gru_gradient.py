@@ -21,7 +21,7 @@ def gru_over_cells(x: torch.Tensor, weights: Sequence[torch.Tensor], segments: S
         segments: Steps and rows of each segment; rows never increase.
 
     Returns:
-        The states `[N, H]`. They can be differentiated once.
+        The states `[N, H]`.
 
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
@@ -40,12 +40,10 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        x, states, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "the gradient of a GRU cannot be differentiated again, as that of torch's own LSTM and GRU kernels: "
-                "leave create_graph=True out."
-            )
-        x, states, weight_ih, weight_hh, bias_ih, bias_hh = ctx.saved_tensors
+            return _differentiable_gradients([x, *weights], ctx, grad)
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
         before = _states_before(states, ctx.segments)  # [N, H]
         of_input, of_hidden, of_before, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
             torch.ones_like(states),
@@ -77,11 +75,20 @@ class _GRU(torch.autograd.Function):
         )
 
 
+def _differentiable_gradients(inputs: list[torch.Tensor], ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """Leave it to torch, which records every step, where the gradient is to be differentiated again."""
+    wanted = ctx.needs_input_grad[: len(inputs)]
+    states = _run(inputs[0], inputs[1:], ctx.segments)
+    needed = [tensor for tensor, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
+    found = iter(torch.autograd.grad(states, needed, grad, create_graph=True))
+    return (*(next(found) if is_wanted else None for is_wanted in wanted), None)
+
+
 def _run(x: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
     """Run torch's kernel for equal rows if all are equal, else that for rows that end at any step."""
     first = x.new_zeros(1, segments[0].rows, weights[1].shape[1])
     if len(segments) == 1:
-        batch = x.view(segments[0].steps, segments[0].rows, -1)
+        batch = x.view(*segments[0], x.shape[1])
         return torch.gru(batch, first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
     rows_of_steps = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
     return torch.gru(x, rows_of_steps, first, weights, True, 1, 0.0, False, False)[0]

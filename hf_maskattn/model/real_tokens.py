@@ -4,12 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from .cells import CellLayout, from_cells, to_cells
-from .segments import Segment
 from .tensor_checks import host_can_read
 
 _FEW_PADS = 1 / 4
-_FEW_NUMBERS = 2**16
+_LITTLE_WORK = 2**16
 
 
 def over_real_tokens(
@@ -21,7 +19,7 @@ def over_real_tokens(
         function: Maps `[..., W]` to `[..., V]`, or ids `[...]` to `[..., V]`, each token on its own.
         x: `[B, T, W]` or, of ids, `[B, T]`; finite (or a valid id) at pads.
         mask: `[B, T]`, bool, True = real.
-        width: V, by which it is judged whether leaving the pads out pays.
+        width: Numbers that the function reads or writes for a token, by which it is judged whether leaving pads out pays.
 
     Returns:
         `[B, T, V]`, right at real tokens. At pads it is 0, or where pads are few or the host does not know them, what the
@@ -29,15 +27,8 @@ def over_real_tokens(
     """
     num_tokens = int(mask.sum()) if host_can_read(mask) else mask.numel()
     num_pads = mask.numel() - num_tokens
-    if not num_tokens or num_pads <= _FEW_PADS * mask.numel() or num_pads * width < _FEW_NUMBERS:
+    if not num_tokens or num_pads <= _FEW_PADS * mask.numel() or num_pads * width < _LITTLE_WORK:
         return function(x)
-    cells = _cells_in_order(mask, num_tokens)
-    y = function(x[mask] if x.dim() == 2 else to_cells(x, cells)[0, :-1])  # [N, V]
-    return from_cells(torch.cat([y, y.new_zeros(1, y.shape[1])])[None], cells)
-
-
-def _cells_in_order(mask: torch.Tensor, num_tokens: int) -> CellLayout:
-    """Arrange real tokens one row after the other."""
-    target = (mask.flatten().cumsum(0) - 1).masked_fill_(~mask.flatten(), num_tokens)[:, None]  # [B * T, 1]
-    source = torch.nn.functional.pad(mask.flatten().nonzero().T, (0, 1))  # [1, N + 1]
-    return CellLayout((Segment(1, num_tokens),), source, target, None, mask.shape)
+    places = mask.flatten().nonzero()[:, 0]  # [N]
+    y = function(x.flatten(0, 1).index_select(0, places))  # [N, V]
+    return y.new_zeros(mask.numel(), y.shape[1]).index_copy(0, places, y).unflatten(0, mask.shape)

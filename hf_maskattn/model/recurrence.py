@@ -15,8 +15,8 @@ RNN_TYPES = ("lstm", "gru")
 class DirectionWeights(nn.RNNBase):
     """The weights of one layer in one direction, under torch's own names and with torch's own care for cuDNN.
 
-    It is no nn.LSTM or nn.GRU, which torch's compiler does not look into. A call returns the weights, so that whatever wraps
-    a module (offloading, LoRA) has its moment.
+    It is no nn.LSTM or nn.GRU, which torch's compiler does not look into. A call returns the weights, so that what hooks a
+    module, such as accelerate to bring offloaded weights, has its moment.
     """
 
     weight_ih_l0: torch.Tensor
@@ -136,6 +136,8 @@ class MaskedRecurrence(nn.Module):
         Raises:
             ValueError: If `num_segments` is below 1.
         """
+        if num_segments is not None and num_segments < 1:
+            raise ValueError(f"num_segments={num_segments} must be at least 1.")
         if x.shape[1] == 0:
             # A pad changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
             states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_segments)

@@ -8,7 +8,8 @@ import torch
 
 from .recurrent_kernel import arrange, run_over_cells
 
-NAME = "hf_maskattn::recurrence"
+# To be counted up with any change of signature or meaning: checkpoints carry this file, and one process may load several.
+NAME = "hf_maskattn::recurrence_v1"
 
 
 def _register() -> None:
@@ -24,7 +25,7 @@ def _register() -> None:
         directions = [weights[start : start + 4] for start in range(0, len(weights), 4)]
         with torch.autocast(x.device.type, enabled=False):
             cells = arrange(rnn_type, mask, len(directions), weights[1].shape[1], num_segments or None)
-            return run_over_cells(rnn_type, x.to(weights[0].dtype), directions, cells)
+            return run_over_cells(rnn_type, x.to(weights[0].dtype), directions, cells).contiguous()
 
     @recurrence.register_fake
     def _(x, mask, weights, rnn_type, num_segments):
@@ -39,4 +40,4 @@ def recurrence_operator(
 ) -> torch.Tensor:
     """Run one layer as `run_over_cells` does, as an operator, without gradient; the result has the dtype of the weights."""
     flat = [weight for direction in weights for weight in direction]
-    return torch.ops.hf_maskattn.recurrence(x, mask, flat, rnn_type, num_segments or 0)
+    return torch.ops.hf_maskattn.recurrence_v1(x, mask, flat, rnn_type, num_segments or 0)

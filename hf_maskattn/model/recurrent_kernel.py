@@ -32,9 +32,6 @@ def arrange(
 
     Returns:
         The arrangement; None if every token is real and the kernel can take the batch as it is.
-
-    Raises:
-        ValueError: If `num_segments` is below 1.
     """
     lengths = mask.sum(dim=1)  # [B]
     if not host_can_read(mask) and num_segments in (None, 1):
@@ -43,7 +40,8 @@ def arrange(
     num_tokens = sum(longest_first)
     if not longest_first:
         return None
-    if longest_first[-1] == mask.shape[1] and not (_is_gru_on_cpu(rnn_type, mask) and torch.is_grad_enabled()):
+    full = longest_first[-1] == mask.shape[1]
+    if full and host_can_read(mask) and not (rnn_type == "gru" and torch.is_grad_enabled()):
         return None
     longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
     if num_segments is not None:
@@ -76,15 +74,15 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
     if cells is None:
         return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
     inputs = to_cells(x, cells)  # [D, N + 1, input_size]
-    at_pads = inputs.new_zeros(1, weights[0][1].shape[1])
+    width = weights[0][1].shape[1]
     states: list[torch.Tensor] = []
     for direction, own in zip(inputs.unbind(), weights, strict=True):
         if _is_gru_on_cpu(rnn_type, x):
             states.append(gru_over_cells(direction[:-1], own, cells.segments))
         else:
             states.extend(_run_segments(rnn_type, direction, own, cells.segments))
-        states.append(at_pads)
-    return from_cells(torch.cat(states).view(len(inputs), -1, at_pads.shape[1]), cells)
+        states.append(states[-1].new_zeros(1, width))  # for the pads; under autocast not of the dtype of the input
+    return from_cells(torch.cat(states).view(len(inputs), -1, width), cells)
 
 
 def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment]) -> list[torch.Tensor]:
@@ -94,7 +92,7 @@ def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Se
     for (steps, rows), part in zip(segments, parts, strict=True):
         if state is not None:
             state = [tensor[:, :rows] for tensor in state]
-        output, *state = _run(rnn_type, part.view(steps, rows, -1), [weights], rows, state)
+        output, *state = _run(rnn_type, part.view(steps, rows, x.shape[1]), [weights], rows, state)
         states.append(output.flatten(0, 1))
     return states
 

@@ -35,13 +35,7 @@ def exact_segments(lengths: Sequence[int]) -> tuple[Segment, ...]:
 
 
 def quantile_segments(lengths: Sequence[int], count: int) -> tuple[Segment, ...]:
-    """Cut time at most `count - 1` times, where about equal numbers of rows have ended; otherwise as `exact_segments`.
-
-    Raises:
-        ValueError: If `count` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"num_segments={count} must be at least 1.")
+    """Cut time at most `count - 1` times, where about equal numbers of rows have ended; otherwise as `exact_segments`."""
     return _segments(_quantiles(lengths, count), lengths)
 
 

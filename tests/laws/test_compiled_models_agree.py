@@ -34,3 +34,14 @@ def test_inference(tiny_config, head, implementation, rnn_type, query):
                 value[0] if value[0].dim() == 2 else torch.where(mask[..., None], value[0], 0) for value in (found, expected)
             )
             torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_default_compiler_under_masks_with_and_without_pads(tiny_config):
+    torch._dynamo.reset()
+    model = build_head("MaskAttnForTokenClassification", tiny_config).eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for mask in (ragged_mask(3, 5, "holes"), torch.ones(4, 6, dtype=torch.bool), ragged_mask(2, 7, "left")):
+            inputs = {"input_ids": torch.randint(40, mask.shape), "attention_mask": mask.long()}
+            torch.testing.assert_close(compiled(**inputs).logits[mask], model(**inputs).logits[mask], atol=1e-6, rtol=0)

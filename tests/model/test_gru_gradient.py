@@ -8,7 +8,9 @@ SEGMENTS = [(Segment(4, 3),), (Segment(2, 3), Segment(1, 2), Segment(3, 1)), (Se
 
 
 def weights(dtype=torch.float64, width=3, inputs=2):
-    return [torch.randn(3 * width, n, dtype=dtype) for n in (inputs, width)] + [torch.randn(3 * width, dtype=dtype)] * 2
+    return [torch.randn(3 * width, n, dtype=dtype) for n in (inputs, width)] + [
+        torch.randn(3 * width, dtype=dtype) for _ in range(2)
+    ]
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
@@ -32,8 +34,8 @@ def test_states_and_gradients_are_those_of_torch():
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-def test_a_second_derivative_is_refused():
-    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
-    states = gru_over_cells(x, [w.requires_grad_() for w in weights()], (Segment(2, 1),))
-    with pytest.raises(NotImplementedError, match="leave create_graph=True out"):
-        torch.autograd.grad(states.sum(), x, create_graph=True)
+def test_the_gradient_can_be_differentiated_again():
+    segments = SEGMENTS[1]
+    x = torch.randn(sum(s.steps * s.rows for s in segments), 2, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *(weight.requires_grad_() for weight in weights())]
+    assert torch.autograd.gradgradcheck(lambda x, *weights: gru_over_cells(x, weights, segments), inputs)

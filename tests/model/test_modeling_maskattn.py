@@ -1,5 +1,6 @@
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from hf_maskattn import (
     MaskAttnForMaskedLM,
@@ -140,3 +141,18 @@ def test_two_runs_of_one_model_share_no_state(tiny_config):
     assert torch.equal(model(IDS, MASK).pooler_output, first)
     assert before == {}
     assert not [k for k, v in model.__dict__.items() if torch.is_tensor(v)]
+
+
+def test_the_number_of_segments_reaches_the_recurrence_through_a_head(tiny_config):
+    model = build_head("MaskAttnForTokenClassification", tiny_config)
+    torch.testing.assert_close(model(IDS, MASK, num_segments=2).logits, model(IDS, MASK).logits, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="num_segments=0 must be at least 1"):
+        model(IDS, MASK, num_segments=0)
+
+
+def test_weights_may_be_offloaded(tiny_config):
+    model = build_head("MaskAttnForSequenceClassification", tiny_config).eval()
+    expected = model(IDS, MASK).logits
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert all(parameter.is_meta for parameter in model.maskattn.recurrence.parameters())
+    assert torch.equal(model(IDS, MASK).logits, expected)

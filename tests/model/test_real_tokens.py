@@ -10,7 +10,7 @@ from tests.masks import MASK_KINDS, ragged_mask
 def seen(monkeypatch):
     """A linear map that tells the shapes of its inputs, where any number of pads pays."""
     monkeypatch.setattr(real_tokens, "_FEW_PADS", 0)
-    monkeypatch.setattr(real_tokens, "_FEW_NUMBERS", 0)
+    monkeypatch.setattr(real_tokens, "_LITTLE_WORK", 0)
     shapes, module = [], torch.nn.Linear(3, 4)
 
     def function(x):

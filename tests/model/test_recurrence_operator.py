@@ -22,7 +22,7 @@ def operator_calls(recurrence, x, mask):
         states = torch.compile(recurrence, backend=backend, fullgraph=True, dynamic=True)(x, mask)
         torch.testing.assert_close(states[-1], recurrence(x, mask)[-1], atol=1e-6, rtol=0)
     (graph,) = graphs
-    return [node.target for node in graph.graph.nodes].count(torch.ops.hf_maskattn.recurrence)
+    return [node.target for node in graph.graph.nodes].count(torch.ops.hf_maskattn.recurrence_v1)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
@@ -52,20 +52,22 @@ def test_export_leaves_batch_and_time_open():
 
 
 def test_the_file_may_be_loaded_twice(monkeypatch):
-    before = torch.ops.hf_maskattn.recurrence
+    before = torch.ops.hf_maskattn.recurrence_v1
     name = "hf_maskattn.model.recurrence_operator_beside_weights"
     spec = importlib.util.spec_from_file_location(name, operator_file.__file__)
     again = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, again)
     spec.loader.exec_module(again)
-    assert torch.ops.hf_maskattn.recurrence is before
+    assert torch.ops.hf_maskattn.recurrence_v1 is before
     weights = [[w.detach() for w in torch.nn.LSTM(3, 4).parameters()]]
     x, mask = torch.randn(2, 5, 3), ragged_mask(2, 5, "holes")
     found, expected = (file.recurrence_operator("lstm", x, mask, weights) for file in (again, operator_file))
     assert torch.equal(found, expected)
 
 
-def test_the_operator_is_described_rightly():
-    weights = [w.detach() for rnn in (torch.nn.GRU(3, 4), torch.nn.GRU(3, 4)) for w in rnn.parameters()]
-    arguments = (torch.randn(2, 5, 3), ragged_mask(2, 5, "holes"), weights, "gru", 0)
-    torch.library.opcheck(torch.ops.hf_maskattn.recurrence.default, arguments, test_utils=("test_schema", "test_faketensor"))
+@pytest.mark.parametrize("mask", [ragged_mask(2, 5, "holes"), torch.ones(2, 5, dtype=torch.bool)], ids=["holes", "full"])
+@pytest.mark.parametrize(("rnn_type", "module"), [("lstm", torch.nn.LSTM), ("gru", torch.nn.GRU)])
+def test_the_operator_is_described_rightly(rnn_type, module, mask):
+    weights = [w.detach() for rnn in (module(3, 4), module(3, 4)) for w in rnn.parameters()]
+    arguments = (torch.randn(2, 5, 3), mask, weights, rnn_type, 0)
+    torch.library.opcheck(torch.ops.hf_maskattn.recurrence_v1.default, arguments, test_utils=("test_schema", "test_faketensor"))

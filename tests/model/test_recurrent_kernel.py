@@ -82,6 +82,17 @@ def test_gradients_are_there_in_eval_mode():
     assert all(parameter.grad.any() for parameter in recurrence.parameters())
 
 
-def test_a_bad_number_of_segments_is_named():
+@pytest.mark.parametrize("mask", [[[1, 1, 1], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]])
+def test_a_bad_number_of_segments_is_named(mask):
     with pytest.raises(ValueError, match="num_segments=0 must be at least 1"):
-        build()(torch.randn(2, 3, 3), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool(), num_segments=0)
+        build()(torch.randn(2, 3, 3), torch.tensor(mask).bool(), num_segments=0)
+
+
+@pytest.mark.parametrize("mask", [[[1, 1, 1], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]], ids=["padded", "full"])
+def test_the_dtype_of_autocast_does_not_depend_on_pads(monkeypatch, mask):
+    monkeypatch.setattr(recurrent_kernel, "_cpu_has_kernel", lambda dtype: True)
+    monkeypatch.setitem(recurrent_kernel.KERNELS, "lstm", lambda *args: tuple(t.bfloat16() for t in torch.lstm(*args)))
+    with torch.autocast("cpu", enabled=False):
+        weights = [[*torch.nn.LSTM(3, 4).parameters()]]
+        cells = recurrent_kernel.arrange("lstm", torch.tensor(mask).bool(), 1, 4)
+        assert recurrent_kernel.run_over_cells("lstm", torch.randn(2, 3, 3), weights, cells).dtype == torch.bfloat16

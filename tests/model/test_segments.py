@@ -1,6 +1,5 @@
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,8 +41,3 @@ def test_equal_lengths_and_little_work_are_not_cut():
 
 def test_long_tails_are_cut():
     assert cheapest_segments([512, *[40] * 31], 128) == (Segment(40, 32), Segment(472, 1))
-
-
-def test_a_bad_number_is_named():
-    with pytest.raises(ValueError, match="num_segments=0 must be at least 1"):
-        quantile_segments([3], 0)
