@@ -1,7 +1,7 @@
 """The data of a recipe: raw splits, the tokenizer, the labels, and model inputs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from datasets import Dataset, DatasetDict, DatasetInfo
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +17,7 @@ from hf_maskattn.training.recipe import Recipe
 DEFAULT_MAX_LENGTH = 512
 LONGEST_MAX_LENGTH = 2**20
 """Tokenizers without a limit of their own name some number far above this one."""
+_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class TaskData:
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
+        examples: Some texts of the validation split, or else of the test split.
     """
 
     splits: DatasetDict
     tokenizer: PreTrainedTokenizerBase
     labels: list[str] | None
     about: DatasetInfo
+    examples: list[str] = field(default_factory=list)
 
 
 def training_data(recipe: Recipe, seed: int) -> TaskData:
@@ -54,7 +57,7 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
     raw = _load(recipe, seed)
     tokenizer = _tokenizer(recipe, raw["train"])
     labels = label_names(raw, recipe.label_column, _label_kind(recipe)) if _has_labels(recipe) else None
-    return _encode(recipe, raw, tokenizer, labels)
+    return replace(_encode(recipe, raw, tokenizer, labels), examples=_examples(recipe, raw))
 
 
 def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> TaskData:
@@ -123,6 +126,14 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
 def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
     column = _sentence_column(recipe, split) if recipe.model.task == "token-classification" else _text_column(recipe)
     return split[column] if column is not None else (" ".join(words) for words in split[recipe.data.tokens_column])
+
+
+def _examples(recipe: Recipe, raw: DatasetDict) -> list[str]:
+    """Take texts that are there to be looked at: never any that the model is trained on."""
+    split = next((raw[name] for name in ("validation", "test") if name in raw), None)
+    if split is None:
+        return []
+    return list(_texts(recipe, split.select(range(min(_EXAMPLES, split.num_rows)))))
 
 
 def _text_column(recipe: Recipe) -> str:
