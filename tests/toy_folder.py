@@ -16,11 +16,11 @@ PUBLISHED = {"README.md", "attention.png", "metrics.json", "recipe.yaml", "confi
 """What of it is published, the code apart."""
 
 
-def write_model_folder(folder: Path, head: str = "MaskAttnForSequenceClassification", **changes) -> Path:
+def write_model_folder(folder: Path, head: str = "MaskAttnForSequenceClassification") -> Path:
     """Write a model with tokenizer, card, scores and recipe, and things that are nobody's business."""
     tokenizer = train_tokenizer(["cats meow and purr", "dogs bark and growl"], kind="word", vocab_size=40, max_length=32)
     sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "embedding_size": 6, "hidden_size": 8}
-    model = getattr(hf_maskattn, head)(hf_maskattn.MaskAttnConfig(**sizes, attention_size=8, **changes))
+    model = getattr(hf_maskattn, head)(hf_maskattn.MaskAttnConfig(**sizes, attention_size=8))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     data = TrainingData("pets", None, "Sounds.", "CC0-1.0", "", {"train": 3})
