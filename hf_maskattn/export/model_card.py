@@ -17,7 +17,7 @@ class TrainingData:
         description: What it is, empty if unknown.
         license: Its license, empty if unknown.
         homepage: Its page, empty if unknown.
-        rows: Number of rows of each split.
+        rows: Number of rows of each split, None if it is a stream.
     """
 
     name: str
@@ -25,7 +25,7 @@ class TrainingData:
     description: str
     license: str
     homepage: str
-    rows: Mapping[str, int]
+    rows: Mapping[str, int | None]
 
 
 def build_model_card(
@@ -109,7 +109,8 @@ def _data(data: TrainingData) -> str:
     if data.description:
         lines.append(data.description.strip())
     lines.append(f"License: {data.license or 'not stated by the data'}.")
-    lines.append("Rows: " + ", ".join(f"{split} {rows:,}" for split, rows in data.rows.items()) + ".")
+    counts = (f"{split} not counted (a stream)" if rows is None else f"{split} {rows:,}" for split, rows in data.rows.items())
+    lines.append("Rows: " + ", ".join(counts) + ".")
     return "\n\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from hf_maskattn.data.loading import BUILT_IN
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.export.model_card import TrainingData, build_model_card
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
@@ -71,7 +72,9 @@ def _run(assembly: Assembly, checkpoint: Path | None) -> dict[str, float]:
         last = last_whole_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
-    metrics = {"steps": float(trainer.state.global_step), "epochs": float(trainer.state.epoch or 0)}
+    metrics = {"steps": float(trainer.state.global_step)}
+    if not isinstance(trainer.train_dataset, RowStream):
+        metrics["epochs"] = float(trainer.state.epoch or 0)
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
     if trainer.state.global_step > first_step:
         metrics["loss"] = values["train_loss"]
@@ -109,5 +112,5 @@ def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
         description=about.description,
         license=about.license,
         homepage=about.homepage,
-        rows={name: split.num_rows for name, split in assembly.data.splits.items()},
+        rows={name: None if isinstance(split, RowStream) else split.num_rows for name, split in assembly.data.splits.items()},
     )

@@ -73,7 +73,7 @@ def test_csv_cells_may_be_long_and_hold_line_breaks(write):
         ("a.csv", "t,l\na,x\n\nb,c,x\n", r"a\.csv, line 4: number of cells is 3, but the header has 2 \(t, l\)"),
         ("a.csv", 't,l\n"a,x\nb,x\n', r"a\.csv, line 3: broken CSV"),
         ("a.csv", "\ufefft,t\na,x\n", r"a\.csv, line 1: two columns have the same name \(t, t\)"),
-        ("a.parquet", "not parquet", r"a\.parquet: parquet could not be read: ArrowInvalid: "),
+        ("a.parquet", "not parquet", r"a\.parquet: could not be read: ArrowInvalid: "),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(write, name, content, message):
