@@ -118,7 +118,8 @@ def _files_given(source: str | None, files: dict[str, str | Path | None]) -> dic
         )
     if source is not None and given:
         raise ValueError(
-            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in given)}) are both given; give one of them"
+            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in given)}) are both given; "
+            "give one of them"
         )
     return given
 

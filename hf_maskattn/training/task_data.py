@@ -209,7 +209,8 @@ def _encode_with_labels_of_first_rows(
         return encode(batch, places)
     except UnknownLabelError as error:
         raise ValueError(
-            f"{error}: these are the labels of the first {rows} rows; name all of them in data.labels, or raise data.sample_rows"
+            f"{error}: these are the labels of the first {rows} rows; name all that there are in data.labels, or raise "
+            "data.sample_rows"
         ) from error
 
 

@@ -42,7 +42,7 @@ def in_worker(monkeypatch):
 
 
 def test_rows_are_encoded_when_they_are_read():
-    assert [row for row in islice(stream(shuffle_buffer=0), 2)] == [{"x": 0, "twice": 0}, {"x": 1, "twice": 2}]
+    assert list(islice(stream(shuffle_buffer=0), 2)) == [{"x": 0, "twice": 0}, {"x": 1, "twice": 2}]
 
 
 def test_a_stream_goes_on_after_its_last_row():
