@@ -24,7 +24,7 @@ class TrainingData:
         description: What it is, empty if unknown.
         license: Its license, empty if unknown.
         homepage: Its page, empty if unknown.
-        rows: Number of rows of each split.
+        rows: Number of rows of each split, None if it is a stream.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TrainingData:
     description: str
     license: str
     homepage: str
-    rows: Mapping[str, int]
+    rows: Mapping[str, int | None]
 
 
 def build_model_card(
@@ -185,7 +185,8 @@ def _data(data: TrainingData) -> str:
     if data.description.strip():
         # A quotation ends with its last line, whatever the description opens and does not close.
         lines.append("\n".join(f"> {line}".rstrip() for line in _escaped(data.description).strip().splitlines()))
-    lines.append("Rows: " + ", ".join(f"{split} {rows:,}" for split, rows in data.rows.items()) + ".")
+    counts = (f"{split} not counted (a stream)" if rows is None else f"{split} {rows:,}" for split, rows in data.rows.items())
+    lines.append("Rows: " + ", ".join(counts) + ".")
     return "\n\n".join(lines)
 
 

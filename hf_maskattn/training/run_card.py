@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.loading import BUILT_IN
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
@@ -96,5 +97,5 @@ def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
         description=about.description,
         license=about.license,
         homepage=about.homepage,
-        rows={name: split.num_rows for name, split in assembly.data.splits.items()},
+        rows={name: None if isinstance(split, RowStream) else split.num_rows for name, split in assembly.data.splits.items()},
     )

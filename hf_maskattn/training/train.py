@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.checkpoints import last_whole_checkpoint
@@ -78,7 +79,9 @@ def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         last = last_whole_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
-    metrics = {"steps": float(trainer.state.global_step), "epochs": float(trainer.state.epoch or 0)}
+    metrics = {"steps": float(trainer.state.global_step)}
+    if not isinstance(trainer.train_dataset, RowStream):
+        metrics["epochs"] = float(trainer.state.epoch or 0)
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
     if trainer.state.global_step > first_step:
         metrics["loss"] = values["train_loss"]
