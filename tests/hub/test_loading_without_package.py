@@ -1,4 +1,14 @@
-"""What was pushed loads where this package is not installed: with trust in its code, by any revision, offline."""
+"""What was pushed loads where this package is not installed: with trust in its code, by any revision, from the cache.
+
+| the Hub | a warm cache | outcome |
+| --- | --- | --- |
+| answers | | every Auto class of the map, `pipeline`, tags, branches, commits; without trust no code is even fetched |
+| drops a code file in the middle | no | loads after a retry |
+| refuses a code file once with 500 | no | `OSError`; loads when tried again |
+| truncates a code file | no | `OSError`; loads when tried again |
+| `HF_HUB_OFFLINE=1` | yes | models, tokenizers and pipelines load |
+| gone | yes | models load (a tokenizer too, after clients have retried for 46 s; `HF_HUB_OFFLINE=1` spares the wait) |
+"""
 
 import json
 import re

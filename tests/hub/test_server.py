@@ -33,6 +33,8 @@ CLIENT = """
     first = found["uploaded"]
     api.create_tag("user/a", tag="v1")
     api.create_branch("user/a", branch="dev")
+    api.create_branch("user/a", branch="later", revision="v1")
+    api.create_tag("user/a", tag="v2", revision="later")
     api.upload_file(repo_id="user/a", path_or_fileobj=b"changed", path_in_repo="sub/small.txt", revision="dev")
     pull = add("new.txt", commit_message="new", create_pr=True)
     found["pull"] = [pull.pr_revision, pull.pr_url]
@@ -47,7 +49,9 @@ CLIENT = """
     refs = api.list_repo_refs("user/a", include_pull_requests=True)
     found["refs"] = [[ref.name for ref in group] for group in (refs.branches, refs.tags, refs.pull_requests)]
     found["commits"] = [commit.title for commit in api.list_repo_commits("user/a", revision="dev")]
-    api.delete_file("sub/small.txt", "user/a")
+    api.delete_folder("sub", "user/a")
+    api.delete_branch("user/a", branch="later")
+    api.delete_tag("user/a", tag="v2")
     attempt("bad card", lambda: card("---\\na: [\\n---\\n"))
 
     attempt("no file", lambda: read("user/a", "none.txt"))
@@ -92,7 +96,8 @@ def test_what_is_uploaded_comes_back_at_every_revision(session):
     assert found["snapshot"] == [".gitattributes", "README.md", "small.txt", "weights.safetensors"]
     assert found["tree"] == [".gitattributes", "README.md", "sub", "weights.safetensors"]
     assert found["paths"] == ["README.md"]
-    assert found["refs"] == [["main", "dev"], ["v1"], ["1"]]
+    assert found["refs"] == [["main", "dev", "later"], ["v1", "v2"], ["1"]]
+    assert set(hub.repository("user/a").refs) == {"refs/heads/main", "refs/heads/dev", "refs/tags/v1", "refs/pr/1"}
     assert found["pull"] == ["refs/pr/1", f"{hub.url}/user/a/discussions/1"]
     assert found["commits"] == [
         "Upload sub/small.txt with huggingface_hub",
