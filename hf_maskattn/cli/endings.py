@@ -25,7 +25,8 @@ def told_in_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        say(f"error: {error}")
+        # What other libraries say may have several lines.
+        say(f"error: {' '.join(line.strip() for line in str(error).splitlines() if line.strip())}")
         raise typer.Exit(MISTAKE) from error
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
@@ -46,14 +47,19 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         The tokenizer or None.
 
     Raises:
+        OSError: If the Hub does not say whether there is one.
         ValueError: If there is one that cannot be loaded.
     """
     register()
+    file = "tokenizer_config.json"
     try:
         # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
-        cached_file(name_or_folder, "tokenizer_config.json")
-    except OSError:
-        return None
+        cached_file(name_or_folder, file)
+    except OSError as error:
+        # An error with a cause comes from the way to the Hub, and not from a file that is not there.
+        if error.__cause__ is None or try_to_load_from_cache(str(name_or_folder), file) is _CACHED_NO_EXIST:
+            return None
+        raise
     return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
 
 
