@@ -212,7 +212,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def _checked_ids(self, input_ids, mask) -> torch.Tensor:
         """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
-        limit = self.word_embeddings.num_embeddings
+        limit = self.config.vocab_size
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
             known,

@@ -27,6 +27,8 @@ _WRITTEN_BY_A_RUN = {
     "training_args.bin",
 }
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
+_TENSORBOARD_LOGS = "runs/*_??-??-??_*/events.out.tfevents.*"
+"""Where Trainer puts them: `runs/Jan31_23-59-59_HOST/`. A folder `runs` may be there for other reasons."""
 
 
 def require_empty(folder: Path) -> None:
@@ -45,13 +47,18 @@ def require_empty(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run writes (checkpoints, model, tokenizer, reports, model code) and nothing else."""
+    """Remove what a run writes (checkpoints, model, tokenizer, reports, logs, model code) and nothing else."""
     code = {path.name for path in Path(hf_maskattn.model.__file__).parent.glob("*.py")}
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if path.is_dir() and _CHECKPOINT.fullmatch(path.name):
             shutil.rmtree(path)
         elif path.is_file() and path.name in _WRITTEN_BY_A_RUN | code:
             path.unlink()
+    for path in list(folder.glob(_TENSORBOARD_LOGS)):
+        path.unlink()
+        for parent in (path.parent, path.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def is_finished(folder: Path) -> bool:
