@@ -8,6 +8,9 @@ from transformers import TrainingArguments
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.training.recipe import Recipe
 
+# Every parameter takes part in every step: a search for those that do not would cost a pass over the graph.
+_OF_THE_PROCESSES = {"ddp_find_unused_parameters": False}
+
 
 def resolved_training(recipe: Recipe) -> dict[str, Any]:
     """Fill in the fields of `TrainingArguments` that a recipe leaves open; what it says is never changed.
@@ -49,7 +52,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
-    settings = with_pinned_memory_where_it_helps(settings)
+    settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
     try:
         return TrainingArguments(**settings)
     except (TypeError, ValueError) as error:
