@@ -32,7 +32,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     config: MaskAttnConfig
     base_model_prefix = "maskattn"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MaskedRecurrence", "AttentionPooling"]  # noqa: RUF012
+    _no_split_modules = ["RecurrentLayer", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -62,7 +62,13 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save as every transformers model does, with an `auto_map` that lists all classes, not only that of this model."""
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
+        present = type(self)
+        self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = present
 
     def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
         """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""
