@@ -34,7 +34,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     config: MaskAttnConfig
     base_model_prefix = "maskattn"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MaskedRecurrence", "AttentionPooling"]  # noqa: RUF012
+    _no_split_modules = ["RecurrentLayer", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -65,7 +65,13 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
         """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
         self.config.auto_map = dict(AUTO_MAP)
         self.config.code_version = CODE_VERSION
-        super().save_pretrained(save_directory, *args, **kwargs)
+        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
+        present = type(self)
+        self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = present
         if kwargs.get("is_main_process"):  # Trainer tells it at every save
             carry_code_above_checkpoint(save_directory)
 

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
+from hf_maskattn.training.launch import check_launch
 from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, score
@@ -48,6 +49,7 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         settings = {"train_sampling_strategy": "group_by_length", **recipe.training}
         settings = {key: value for key, value in settings.items() if key not in _ONLY_OF_TRAINING}
         args = TrainingArguments(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
+        check_launch(args)
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="preparing the data"):

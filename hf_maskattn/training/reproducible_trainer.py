@@ -8,8 +8,10 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.training.process_shares import with_no_row_twice
 
 
 class EpochSeededSampler(LengthGroupedSampler):
@@ -35,6 +37,8 @@ class EpochSeededSampler(LengthGroupedSampler):
 class ReproducibleTrainer(Trainer):
     """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
 
+    Several processes take the same rows in the same steps as one process with a batch as large as theirs together.
+
     Of masked language modeling that is true of the rows and their order; the masks of a resumed epoch are drawn anew.
 
     Args:
@@ -58,12 +62,20 @@ class ReproducibleTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler = EpochSeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=self._data_seed)
+            rows_of_step = sampler.batch_size * self.args.world_size
+            sampler = EpochSeededSampler(rows_of_step, lengths=sampler.lengths, seed=self._data_seed)
         return sampler
 
     @property
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _get_dataloader(self, *args, is_training: bool = False, dataloader_key: str | None = None, **kwargs) -> DataLoader:
+        loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
+        loader = with_no_row_twice(loader, evenly=is_training)
+        if dataloader_key in getattr(self, "_eval_dataloaders", {}):
+            self._eval_dataloaders[dataloader_key] = loader
+        return loader
 
     def get_train_dataloader(self) -> DataLoader:
         """Build the dataloader of training; of a stream, each process reads its own rows."""
@@ -122,6 +134,22 @@ class ReproducibleTrainer(Trainer):
             return build(dataset)
         finally:
             self.data_collator = training_collator
+
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """Score a split; of several processes each divides its loss by its own labels, as a single one does."""
+        averaged = self.args.average_tokens_across_devices
+        self.args.average_tokens_across_devices = averaged and self.args.world_size == 1
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.args.average_tokens_across_devices = averaged
+
+    def prediction_step(self, *args, **kwargs):
+        """Score a batch; the last one may have more rows in one process than in another, but is gathered as if it had not."""
+        loss, *results = super().prediction_step(*args, **kwargs)
+        if self.accelerator.gradient_state.end_of_dataloader:
+            results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
+        return loss, *results
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""

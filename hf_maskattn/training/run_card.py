@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.row_stream import RowStream
@@ -39,7 +40,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
     card = build_model_card(
         name=folder.resolve().name,
         config=trainer.model.config,
-        num_parameters=trainer.model.num_parameters(),
+        num_parameters=get_model_param_count(trainer.model),
         task=recipe.model.task,
         data=_training_data(assembly, recipe),
         metrics={split: values for split, values in metrics.items() if split != "train"},

@@ -8,6 +8,7 @@ from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.checkpoints import last_whole_checkpoint
 from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
+from hf_maskattn.training.launch import check_launch
 from hf_maskattn.training.output_folder import METRICS_FILE
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
 from hf_maskattn.training.recipe import Recipe
@@ -38,6 +39,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         raise ValueError("--resume continues the run in the folder, --overwrite replaces it: say one of them.")
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
     args = training_arguments(recipe)
+    check_launch(args)
     target = take_over_publishing(args)
     folder = Path(args.output_dir)
     is_main = args.process_index == 0

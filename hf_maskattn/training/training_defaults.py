@@ -15,6 +15,9 @@ from hf_maskattn.training.recipe import Recipe
 _STEPS = 500
 """As often as Trainer saves. Left to itself, it would evaluate as often as it logs, and refuse where the two do not fit."""
 
+# Every parameter takes part in every step: a search for those that do not would cost a pass over the graph.
+_OF_THE_PROCESSES = {"ddp_find_unused_parameters": False}
+
 
 def resolved_training(recipe: Recipe) -> dict[str, Any]:
     """Fill in the fields of `TrainingArguments` that a recipe leaves open; what it says is never changed.
@@ -58,7 +61,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
-    settings = with_pinned_memory_where_it_helps(settings)
+    settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
     try:
         args = TrainingArguments(**settings)
         reporters = get_reporting_integration_callbacks(args.report_to)
