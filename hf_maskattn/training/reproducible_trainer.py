@@ -36,9 +36,24 @@ class ReproducibleTrainer(Trainer):
     """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
 
     Of masked language modeling that is true of the rows and their order; the masks of a resumed epoch are drawn anew.
+
+    Args:
+        *args: Those of Trainer.
+        **kwargs: Those of Trainer.
+
+    Raises:
+        ValueError: If there is a token among the `TrainingArguments`.
     """
 
     data_collator: Any
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.hub_token is not None:
+            raise ValueError(
+                "hub_token is written to every training_args.bin: give TrainingArguments none, and run `hf auth login`, or set "
+                "the variable HF_TOKEN."
+            )
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)

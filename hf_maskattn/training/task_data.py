@@ -1,7 +1,7 @@
 """The data of a recipe: raw splits, the tokenizer, the labels, and model inputs."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ SPLITS = ("train", "validation", "test")
 DEFAULT_MAX_LENGTH = 512
 LONGEST_MAX_LENGTH = 2**20
 """Tokenizers without a limit of their own name some number far above this one."""
+_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class TaskData:
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
+        examples: Some texts of the validation split, or else of the test split.
     """
 
     splits: dict[str, Dataset | RowStream]
     tokenizer: PreTrainedTokenizerBase
     labels: list[str] | None
     about: DatasetInfo
+    examples: list[str] = field(default_factory=list)
 
 
 def training_data(recipe: Recipe, seed: int) -> TaskData:
@@ -62,7 +65,8 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
     labels = None
     if _has_labels(recipe):
         labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels)
-    return _encode(recipe, raw if shards is None else {**raw, "train": shards}, tokenizer, labels)
+    splits = raw if shards is None else {**raw, "train": shards}
+    return replace(_encode(recipe, splits, tokenizer, labels), examples=_examples(recipe, raw))
 
 
 def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> TaskData:
@@ -155,6 +159,14 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
 def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
     column = _sentence_column(recipe, split) if recipe.model.task == "token-classification" else _text_column(recipe)
     return split[column] if column is not None else (" ".join(words) for words in split[recipe.data.tokens_column])
+
+
+def _examples(recipe: Recipe, raw: Mapping[str, Dataset]) -> list[str]:
+    """Take texts that are there to be looked at: never any that the model is trained on."""
+    split = next((raw[name] for name in ("validation", "test") if name in raw), None)
+    if split is None:
+        return []
+    return list(_texts(recipe, split.select(range(min(_EXAMPLES, split.num_rows)))))
 
 
 def _text_column(recipe: Recipe) -> str:
