@@ -25,7 +25,7 @@ def told_in_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        say(f"error: {error}")
+        say(" ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         raise typer.Exit(MISTAKE) from error
 
 

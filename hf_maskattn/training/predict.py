@@ -9,7 +9,8 @@ from transformers import Pipeline, pipeline
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.evaluation.spans import are_span_tags
 from hf_maskattn.export.onnx_pipeline import onnx_pipeline
-from hf_maskattn.training.model_building import load_config
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.training.model_building import AUTO_CLASSES
 
 _TASKS = {
     "ForSequenceClassification": "text-classification",
@@ -61,7 +62,7 @@ def _pipeline(model_folder: str | Path, onnx_file: Path | None) -> Pipeline:
             tokenizer = load_tokenizer(model_folder)
             if onnx_file is not None:
                 return onnx_pipeline(task, onnx_file, config, tokenizer)
-            return pipeline(task, model=str(model_folder), tokenizer=tokenizer)
+            return pipeline(task, model=load_whole_model(AUTO_CLASSES[task], model_folder, config), tokenizer=tokenizer)
     raise ValueError(
         f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which predicts nothing: train a "
         f"model with one of the tasks {', '.join(_TASKS.values())}."

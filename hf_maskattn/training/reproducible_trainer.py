@@ -1,12 +1,13 @@
 """A Trainer whose data order and masks depend on the seed alone, and that leaves our model card in place."""
 
-from copy import copy
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from hf_maskattn.data.token_masking import RowMaskingCollator
+from hf_maskattn.training.checkpoint_writing import SealingTrainer
 
 
 class EpochSeededSampler(LengthGroupedSampler):
@@ -29,11 +30,8 @@ class EpochSeededSampler(LengthGroupedSampler):
         return super().__iter__()
 
 
-class ReproducibleTrainer(Trainer):
-    """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
-
-    Of masked language modeling that is true of the rows and their order; the masks of a resumed epoch are drawn anew.
-    """
+class ReproducibleTrainer(SealingTrainer):
+    """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally."""
 
     data_collator: Any
 
@@ -44,9 +42,22 @@ class ReproducibleTrainer(Trainer):
             sampler = EpochSeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
         return sampler
 
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Trainer would make one more step where it goes on from the last checkpoint of a run with max_steps.
+            self.control.should_training_stop = True
+            return
+        if isinstance(self.data_collator, RowMaskingCollator):
+            self.data_collator.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Build the dataloader of training."""
+        return self._with_own_seeds(super().get_train_dataloader())
+
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Build the dataloader of an evaluation, which masks the same tokens every time."""
-        return self._with_fixed_masks(super().get_eval_dataloader, eval_dataset)
+        return self._with_own_seeds(self._with_fixed_masks(super().get_eval_dataloader, eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
         """Build the dataloader of a final evaluation, which masks the same tokens every time."""
@@ -54,13 +65,21 @@ class ReproducibleTrainer(Trainer):
 
     def _with_fixed_masks(self, build, dataset) -> DataLoader:
         training_collator = self.data_collator
-        if isinstance(training_collator, DataCollatorForLanguageModeling):
-            self.data_collator = copy(training_collator)
-            self.data_collator.seed, self.data_collator.generator = self.args.seed, None
+        if isinstance(training_collator, RowMaskingCollator):
+            self.data_collator = training_collator.with_fixed_masks()
         try:
             return build(dataset)
         finally:
             self.data_collator = training_collator
+
+    def _with_own_seeds(self, loader: DataLoader) -> DataLoader:
+        """Keep workers that persist from drawing their seed, when they start, from where dropout draws.
+
+        They start once in a run, but once more in a run that is resumed.
+        """
+        if self.args.dataloader_persistent_workers:
+            getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""

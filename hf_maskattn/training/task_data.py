@@ -160,6 +160,8 @@ def _encode(recipe: Recipe, raw: DatasetDict, tokenizer: PreTrainedTokenizerBase
         )
 
     splits = DatasetDict({name: encode(split) for name, split in raw.items()})
+    # Rows that datasets had in its cache were not cut just now: the tokenizer is saved with its cut all the same.
+    tokenizer("", truncation=True, max_length=max_length)
     return TaskData(splits, tokenizer, labels, next(iter(raw.values())).info)
 
 

@@ -1,19 +1,29 @@
 """Trains a recipe: from an empty folder to a model with its tokenizer, scores, recipe and card."""
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
+
+from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.export.model_card import TrainingData, build_model_card
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
-from hf_maskattn.training.checkpoints import last_whole_checkpoint
+from hf_maskattn.training.checkpoint_writing import not_written
+from hf_maskattn.training.checkpoints import last_sealed_checkpoint, last_whole_checkpoint
+from hf_maskattn.training.epoch_end import SaveAtEpochEnd
+from hf_maskattn.training.folder_lock import held_alone
 from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
-from hf_maskattn.training.output_folder import CARD_FILE, METRICS_FILE
+from hf_maskattn.training.output_folder import CARD_FILE, METRICS_FILE, STATE_FILE, finish
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, read_metrics, score, write_report
 from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
 from hf_maskattn.training.training_defaults import training_arguments
+from hf_maskattn.training.whole_files import is_write_failure, write_whole
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> RunReport:
@@ -28,8 +38,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         Where the model lies and how good it is.
 
     Raises:
-        ValueError: If the folder is not empty and nothing was said, or if anything in the recipe does not fit; likewise
-            TypeError, OSError, ImportError.
+        ValueError: If the folder is not empty and nothing was said, another run is at work in it, or anything in the recipe
+            does not fit; likewise TypeError, OSError, ImportError.
         TrainingInterrupted: If Ctrl-C came; the run can be resumed.
     """
     if resume and overwrite:
@@ -37,6 +47,11 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
     args = training_arguments(recipe)
     folder = Path(args.output_dir)
+    with held_alone(folder) if args.process_index == 0 else nullcontext():
+        return _train(recipe, args, folder, start)
+
+
+def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start) -> RunReport:
     is_main = args.process_index == 0
     with args.main_process_first(local=False, desc="checking the output folder"):
         if is_main:
@@ -47,18 +62,39 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     assembly = assemble(recipe, args)
     if is_main:
         begin(folder, recipe, start)
-    metrics = {"train": _run(assembly, checkpoint)}
-    for split in ("validation", "test"):
-        if split in assembly.data.splits:
-            metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
-    _write_results(assembly, recipe, folder, metrics)
+    with _telling_how_to_go_on(assembly.trainer, folder):
+        metrics = {"train": _run(assembly, checkpoint)}
+        for split in ("validation", "test"):
+            if split in assembly.data.splits:
+                metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
+        _write_results(assembly, recipe, folder, metrics)
     return RunReport(folder, metrics, is_main)
+
+
+@contextmanager
+def _telling_how_to_go_on(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Keep the log of a run that breaks, and say what is left of it."""
+    try:
+        yield
+    except TrainingInterrupted:
+        raise
+    except Exception as error:
+        if trainer.is_world_process_zero():
+            with suppress(OSError):  # there may be no room for it
+                _write_state(trainer, folder)
+        last = last_sealed_checkpoint(folder)
+        error.add_note(
+            "No checkpoint had been written: --resume begins anew."
+            if last is None
+            else f"Everything up to {last} is kept: go on with --resume."
+        )
+        raise
 
 
 def _run(assembly: Assembly, checkpoint: Path | None) -> dict[str, float]:
     trainer, stop = assembly.trainer, StopOnInterrupt()
-    trainer.add_callback(stop)
-    trainer.add_callback(KeepTrackOfBest())
+    for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
+        trainer.add_callback(callback)
     started = time.perf_counter()
     with stop.listening():
         try:
@@ -82,8 +118,8 @@ def _run(assembly: Assembly, checkpoint: Path | None) -> dict[str, float]:
 
 def _write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
     trainer = assembly.trainer
-    trainer.save_state()
     if trainer.is_world_process_zero():
+        _write_state(trainer, folder)
         card = build_model_card(
             name=folder.resolve().name,
             model=trainer.model,
@@ -93,11 +129,21 @@ def _write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: di
             metric_names=assembly.evaluation.metric_names,
             base_model=recipe.model.pretrained,
         )
-        card.save(folder / CARD_FILE)
+        write_whole(folder / CARD_FILE, str(card))
         best = trainer.state.best_model_checkpoint
         write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
-    # Last, because a run is finished when the metrics and the model are there; and it pushes, if that is asked for.
-    trainer.save_model()
+    try:
+        trainer.save_model()  # and pushes, if that is asked for
+    except Exception as error:
+        if is_write_failure(error):
+            raise not_written(folder, error) from error
+        raise
+    if trainer.is_world_process_zero():
+        finish(folder)
+
+
+def _write_state(trainer: Trainer, folder: Path) -> None:
+    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
 
 
 def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
