@@ -117,6 +117,9 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
+        for name in ("vocab_size", "embedding_size"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
         self.recurrence = MaskedRecurrence(
