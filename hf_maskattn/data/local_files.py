@@ -45,7 +45,7 @@ def load_file(path: str | Path, *, split: str) -> datasets.Dataset:
     if path.stat().st_size == 0:
         raise _no_rows(path)
     if loader != "parquet":
-        _check_utf8(path)
+        check_utf8(path)
     if loader == "csv":
         _check_csv_rows(path)
     try:
@@ -58,8 +58,15 @@ def load_file(path: str | Path, *, split: str) -> datasets.Dataset:
         raise ValueError(f"{path}: {loader} could not be read: {type(reason).__name__}: {reason}") from error
 
 
-def _check_utf8(path: Path) -> None:
-    """Refuse other encodings before reading: the JSON loader lets broken bytes through, to fail much later."""
+def check_utf8(path: Path) -> None:
+    """Refuse other encodings before reading: the JSON loader lets broken bytes through, to fail much later.
+
+    Args:
+        path: A file that exists.
+
+    Raises:
+        ValueError: It is not UTF-8; the message names the line.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
