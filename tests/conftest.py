@@ -5,9 +5,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from huggingface_hub import close_session, constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from hypothesis import HealthCheck, settings
 
 import hf_maskattn
+from tests.hub.server import Hub
 from tests.onnx_cases import export_case
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
@@ -44,6 +47,28 @@ def tiny_config():
         return hf_maskattn.MaskAttnConfig(**{**defaults, **changes})
 
     return build
+
+
+@pytest.fixture
+def hub():
+    """A Hub on this machine, empty; see `tests/hub/server.py`, and `run_client` for what talks to it."""
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def connected(hub, monkeypatch):
+    """Has this process, too, take the loopback Hub for the Hub, as its user."""
+    settings = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True}
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("NO_PROXY", "*")
+    close_session()
+    disable_progress_bars()
+    yield hub
+    enable_progress_bars()
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.shards import Shards
 
 References = Mapping[tuple[int, ...], list[str]]
 """From the token ids of a source text to the texts that are right answers to it."""
@@ -22,14 +24,14 @@ _FEATURES = Features(
 
 
 def encode_pairs(
-    split: Dataset,
+    split: Dataset | Shards,
     tokenizer: PreTrainedTokenizerBase,
     *,
     source_column: str,
     target_column: str,
     max_source_length: int,
     max_target_length: int,
-) -> Dataset:
+) -> Dataset | RowStream:
     """Turn pairs of a source and a target into model inputs.
 
     Args:

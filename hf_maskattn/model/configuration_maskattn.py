@@ -5,6 +5,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .code_version import warn_of_newer_code
+
 AUTO_MAP = {
     "AutoConfig": "configuration_maskattn.MaskAttnConfig",
     "AutoModel": "modeling_maskattn.MaskAttnModel",
@@ -44,7 +46,11 @@ class MaskAttnConfig(PreTrainedConfig):
 
     model_type = "maskattn"
     keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions"]  # noqa: RUF012 (an annotation would make it a field)
-    base_model_fsdp_plan = {"recurrence.layers.*": "free_full_weight"}  # noqa: RUF012
+    base_model_fsdp_plan = {  # noqa: RUF012
+        "word_embeddings": "free_full_weight",
+        "recurrence.layers.*": "free_full_weight",
+        "pooling": "free_full_weight",
+    }
 
     vocab_size: int = 30522
     embedding_size: int = 128
@@ -62,6 +68,12 @@ class MaskAttnConfig(PreTrainedConfig):
     classifier_dropout: float | int | None = None
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
+        warn_of_newer_code(config_dict.get("code_version"))
+        return super().from_dict(config_dict, **kwargs)
 
 
 __all__ = ["MaskAttnConfig"]

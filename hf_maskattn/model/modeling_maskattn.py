@@ -17,6 +17,8 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from .attention import AdditiveAttention, AttentionPooling
+from .checkpoint_code import carry_code_above_checkpoint
+from .code_version import CODE_VERSION
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .initialization import recurrent_bias, recurrent_weight
 from .losses import classification_loss, elementwise_loss
@@ -32,7 +34,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     config: MaskAttnConfig
     base_model_prefix = "maskattn"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MaskedRecurrence", "AttentionPooling"]  # noqa: RUF012
+    _no_split_modules = ["RecurrentLayer", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -60,9 +62,18 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save as every transformers model does, with an `auto_map` that lists all classes, not only that of this model."""
+        """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
         self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        self.config.code_version = CODE_VERSION
+        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
+        present = type(self)
+        self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = present
+        if kwargs.get("is_main_process"):  # Trainer tells it at every save
+            carry_code_above_checkpoint(save_directory)
 
     def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
         """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""
@@ -106,6 +117,9 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
+        for name in ("vocab_size", "embedding_size"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
         self.recurrence = MaskedRecurrence(
@@ -207,7 +221,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def _checked_ids(self, input_ids, mask) -> torch.Tensor:
         """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
-        limit = self.word_embeddings.num_embeddings
+        limit = self.config.vocab_size
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
             known,

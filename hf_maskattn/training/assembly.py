@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 from transformers import (
-    DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -13,10 +12,13 @@ from transformers import (
     set_seed,
 )
 
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
 from hf_maskattn.training.model_building import build_model
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
 from hf_maskattn.training.training_defaults import choose_metric
 
@@ -75,25 +77,26 @@ def build_trainer(
     model: PreTrainedModel,
     data: TaskData,
     evaluation: TaskEvaluation,
-    train: Dataset | None = None,
+    train: Dataset | RowStream | None = None,
     validation: Dataset | None = None,
 ) -> ReproducibleTrainer:
     """Build the Trainer of a task around a model and data."""
     return ReproducibleTrainer(
         model=model,
         args=args,
-        data_collator=_collator(recipe, data),
+        data_collator=_collator(recipe, data, args),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
+        callbacks=[StreamPosition()] if isinstance(train, RowStream) else None,
         compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=evaluation.preprocess_logits,
     )
 
 
-def _collator(recipe: Recipe, data: TaskData):
+def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments):
     if recipe.model.task == "fill-mask":
-        return DataCollatorForLanguageModeling(data.tokenizer, mlm_probability=recipe.data.mlm_probability)
+        return RowMaskingCollator(data.tokenizer, mlm_probability=recipe.data.mlm_probability, seed=args.seed)
     if recipe.model.task == "token-classification":
         return DataCollatorForTokenClassification(data.tokenizer)
     return DataCollatorWithPadding(data.tokenizer)

@@ -14,6 +14,8 @@ from transformers import Trainer
 
 from hf_maskattn import __version__
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
+from hf_maskattn.export.hub import Publication
+from hf_maskattn.training.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,13 @@ class RunReport:
         model_folder: Where the model lies.
         metrics: Values by metric name, by split.
         is_main_process: Whether this process is the one that may print and write.
+        publication: What is on the Hub, None if the run was not published.
     """
 
     model_folder: Path
     metrics: dict[str, dict[str, float]]
     is_main_process: bool
+    publication: Publication | None = None
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
@@ -58,7 +62,7 @@ def versions() -> dict[str, str]:
 def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:
     """Write `metrics.json`."""
     content = {"metrics": metrics, **facts, "versions": versions()}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_metrics(path: Path) -> dict[str, dict[str, float]]:

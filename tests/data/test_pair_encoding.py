@@ -1,8 +1,11 @@
+from itertools import islice
+
 import pytest
 from datasets import Dataset, Features, List, Value
 from tokenizers.processors import TemplateProcessing
 
 from hf_maskattn.data.pair_encoding import encode_pairs, references_of
+from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 
 END = 3
@@ -43,6 +46,12 @@ def test_types(tokenizer):
     assert encoded.features == Features(
         {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))}
     )
+
+
+def test_rows_of_shards_are_encoded_alike(tokenizer):
+    split = _rows(["ab", "abcabc", "c"], ["c", "cba", "a"])
+    stream = _encode(Shards(split.to_iterable_dataset()), tokenizer)
+    assert list(islice(stream, 3)) == list(_encode(split, tokenizer))
 
 
 def test_of_several_right_texts_the_first_is_the_target(tokenizer):

@@ -18,6 +18,7 @@ FLOORS = {
     "inspection": 5,
     "export": 5,
     "benchmark": 6,
+    "loading": 4.5,
     "registration": 4,
     "model": 3,
 }
@@ -28,6 +29,7 @@ CARRIED_FLOORS = {
     "masking": 0,
     "tensor_checks": 0,
     "precision": 0,
+    "code_version": 0,
     "configuration": 0,
 }
 HOMES = {

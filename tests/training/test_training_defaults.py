@@ -1,4 +1,5 @@
 import pytest
+from transformers.integrations import integration_utils
 
 from hf_maskattn.evaluation import evaluation_for
 from hf_maskattn.training.recipe import read_recipe
@@ -62,6 +63,17 @@ def test_without_validation_data_nothing_is_evaluated(tmp_path):
     assert (filled["eval_strategy"], filled["save_strategy"], filled["load_best_model_at_end"]) == ("no", "epoch", False)
 
 
+def test_a_stream_evaluates_and_saves_every_so_many_steps(tmp_path):
+    stream = ("data.streaming=true", "training.max_steps=9")
+    filled = resolve(tmp_path, *stream)
+    keys = ("eval_strategy", "save_strategy", "eval_steps", "save_steps", "logging_strategy", "train_sampling_strategy")
+    assert tuple(filled.get(key) for key in keys) == ("steps", "steps", 500, 500, "steps", "random")
+    assert resolve(tmp_path, *stream, "training.save_steps=3")["eval_steps"] == 3
+    filled = resolve(tmp_path, *stream, "data.validation_file=")
+    assert (filled["eval_strategy"], filled["save_strategy"]) == ("no", "steps")
+    training_arguments(read_recipe(write_recipe(tmp_path), [*stream, "training.logging_steps=7"]))
+
+
 def test_what_a_recipe_says_is_never_changed(complete):
     args = complete("training.save_total_limit=", "training.report_to=none", "training.train_sampling_strategy=random")
     assert (args.save_total_limit, args.train_sampling_strategy) == (None, "random")
@@ -97,3 +109,11 @@ def test_settings_that_do_not_go_together_are_told(tmp_path):
     recipe = read_recipe(write_recipe(tmp_path), ["training.fp16=true", "training.bf16=true"])
     with pytest.raises(ValueError, match=r"^training: "):
         training_arguments(recipe)
+
+
+def test_reporting_to_what_is_not_there_is_refused_before_training(complete, monkeypatch):
+    with pytest.raises(ValueError, match=r"training: tensorbord is not supported, only .*tensorboard"):
+        complete("training.report_to=tensorbord")
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
+    with pytest.raises(ImportError, match=r"training\.report_to: TensorBoardCallback requires tensorboard to be installed"):
+        complete("training.report_to=tensorboard")
