@@ -34,6 +34,8 @@ CARRIED_FLOORS = {
 }
 HOMES = {
     "babel": "data/cldr.py",
+    "jiwer": "evaluation/edit_distance.py",
+    "sacrebleu": "evaluation/translation.py",
     "seqeval": "evaluation/spans.py",
     "matplotlib": "inspection/plots.py",
     "keras": "benchmark/keras_rival.py",
