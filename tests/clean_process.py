@@ -1,24 +1,41 @@
-"""Runs Python in a process that cannot import `hf_maskattn`, as on a machine where it is not installed."""
+"""Runs Python in a process of its own that takes over no settings of the Hub, with or without `hf_maskattn`."""
 
 import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 
 WITHOUT_PACKAGE = "import sys; sys.modules['hf_maskattn'] = None\n"
 
 
-def run_without_package(code, cwd):
-    """Run `code` in the folder `cwd` and return what it printed; a failure fails the test with its output."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cwd / "modules"), "TQDM_DISABLE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE + textwrap.dedent(code)],
+def run_clean(
+    code: str, cwd: Path, *, package: bool = True, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in the folder `cwd` and return how it ended, whatever that is.
+
+    Args:
+        code: Python code.
+        cwd: Folder to run in.
+        package: Whether `hf_maskattn` can be imported.
+        environment: Variables to add; those of the Hub (`HF_...`) of this process are not handed on.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
+    return subprocess.run(
+        [sys.executable, "-c", ("" if package else WITHOUT_PACKAGE) + textwrap.dedent(code)],
         cwd=cwd,
-        env=environment,
+        env={**inherited, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", **(environment or {})},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+def run_without_package(code: str, cwd: Path) -> str:
+    """Run `code` where `hf_maskattn` is not installed and return what it printed; a failure fails the test with its output."""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cwd / "modules")}
+    result = run_clean(code, cwd, package=False, environment=environment)
     assert result.returncode == 0, result.stderr
     return result.stdout

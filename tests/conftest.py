@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import hf_maskattn
+from tests.hub.server import Hub
 from tests.onnx_cases import export_case
 
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
@@ -44,6 +45,13 @@ def tiny_config():
         return hf_maskattn.MaskAttnConfig(**{**defaults, **changes})
 
     return build
+
+
+@pytest.fixture
+def hub():
+    """A Hub on this machine, empty; see `tests/hub/server.py`, and `run_client` for what talks to it."""
+    with Hub() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ def train(
     with told_in_one_line():
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
+        from hf_maskattn.cli.publication_lines import show_publication
         from hf_maskattn.training.interruption import TrainingInterrupted
+        from hf_maskattn.training.publishing import NotPublished
         from hf_maskattn.training.recipe import read_recipe
         from hf_maskattn.training.train import train as run
 
@@ -40,5 +42,10 @@ def train(
             how = "launch it again with --resume" if is_one_of_several() else command
             say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {how}")
             raise typer.Exit(INTERRUPTED) from stopped
+        except NotPublished as failure:
+            show_metrics(failure.report.metrics, failure.report.model_folder, parsed.model.task)
+            raise
         if report.is_main_process:
             show_metrics(report.metrics, report.model_folder, parsed.model.task)
+        if report.publication is not None:
+            show_publication(report.publication)

@@ -1,0 +1,95 @@
+"""What goes over the wire: requests, answers, and the errors of the Hub with the codes that its clients read."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass
+class Request:
+    """One request, as it is logged; the answer's status is filled in when it goes out."""
+
+    method: str
+    target: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes = b""
+    status: int = 0
+    fault: str = ""
+
+    @cached_property
+    def raw_path(self) -> str:
+        """The path with its quoting, in which a slash within a revision is `%2F`."""
+        return urlsplit(self.target).path
+
+    @cached_property
+    def path(self) -> str:
+        return unquote(self.raw_path)
+
+    @cached_property
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.target).query)
+
+    @property
+    def authorized(self) -> bool:
+        """Whether a token came with it."""
+        return "authorization" in self.headers
+
+    @property
+    def token(self) -> str | None:
+        return self.headers["authorization"].removeprefix("Bearer ") if self.authorized else None
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.status}" + (f" ({self.fault})" if self.fault else "")
+
+
+@dataclass
+class Answer:
+    """What the server says to a request.
+
+    Args:
+        status: HTTP status.
+        headers: Headers, without Content-Length.
+        body: Content.
+        sent: Bytes of the body after which the connection is cut; None to send all, -1 to not even send the status.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    sent: int | None = None
+
+
+def as_json(value: Any, status: int = 200, **headers: str) -> Answer:
+    return Answer(status, {"Content-Type": "application/json", **headers}, json.dumps(value).encode())
+
+
+class HubError(Exception):
+    """A refusal: status, text, and the code that tells clients which error to raise."""
+
+    def __init__(self, status: int, message: str, code: str = "", **headers: str):
+        super().__init__(message)
+        self.status, self.code, self.headers = status, code, headers
+
+    def answer(self) -> Answer:
+        headers = {"X-Error-Message": str(self), **self.headers, **({"X-Error-Code": self.code} if self.code else {})}
+        return as_json({"error": str(self)}, self.status, **headers)
+
+
+def repository_not_found(anonymous: bool) -> HubError:
+    """A repository that is private looks like one that is not there."""
+    if anonymous:
+        return HubError(401, "Invalid username or password.", "RepoNotFound")
+    return HubError(404, "Repository not found", "RepoNotFound")
+
+
+def revision_not_found(revision: str) -> HubError:
+    return HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+
+
+def entry_not_found(path: str, revision: str, commit: str) -> HubError:
+    return HubError(404, f"{path} does not exist on {revision!r}", "EntryNotFound", **{"X-Repo-Commit": commit})

@@ -1,0 +1,64 @@
+"""Which function answers which address."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from tests.hub.messages import Answer, HubError, Request, repository_not_found
+from tests.hub.repositories import Repository
+
+if TYPE_CHECKING:
+    from tests.hub.server import Hub
+
+Route = Callable[..., Answer]
+ROUTES: list[tuple[str, re.Pattern[str], Route]] = []
+
+# Within a path, quoted: {kind} and {prefix} of a repository, {name} of it with one slash, {rest} to the end, others one step.
+_PARTS = {"kind": "models|datasets|spaces", "prefix": "(?:(?:datasets|spaces)/)?", "name": "[^/]+/[^/]+?", "rest": ".+"}
+
+
+def route(method: str, pattern: str) -> Callable[[Route], Route]:
+    """Have a function answer `method` on addresses such as `/api/{kind}/{name}/refs`; it gets the parts, unquoted."""
+    expression = re.sub(
+        r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{_PARTS.get(part[1], '[^/]+')})", pattern.replace(".", r"\.")
+    )
+
+    def register(function: Route) -> Route:
+        ROUTES.append((method, re.compile(expression), function))
+        return function
+
+    return register
+
+
+def find(request: Request) -> tuple[Route, dict[str, str]]:
+    """The function that answers a request, and the parts of its address."""
+    for method, expression, function in ROUTES:
+        match = expression.fullmatch(request.raw_path)
+        if match and method == request.method:
+            return function, {name: unquote(part) for name, part in match.groupdict().items() if part is not None}
+    raise HubError(404, f"no such address: {request.method} {request.raw_path}")
+
+
+def readable(hub: "Hub", request: Request, name: str, kind: str = "", prefix: str = "") -> Repository:
+    """The repository that a request speaks of, if its sender may see it."""
+    repository = hub.repositories.get((kind or prefix.rstrip("/") or "models", name))
+    user = hub.user(request)
+    if repository is None or (repository.private and (user is None or user.name != repository.owner)):
+        raise repository_not_found(anonymous=user is None)
+    return repository
+
+
+def writable(hub: "Hub", request: Request, name: str, kind: str = "", prefix: str = "") -> Repository:
+    """The repository that a request wants to change, if its sender may."""
+    repository = readable(hub, request, name, kind, prefix)
+    check_write_right(hub, request, repository.owner)
+    return repository
+
+
+def check_write_right(hub: "Hub", request: Request, owner: str) -> None:
+    user = hub.user(request)
+    if user is None:
+        raise HubError(401, "Invalid username or password.")
+    if user.name != owner or user.role != "write":
+        raise HubError(403, f"You don't have the rights to write to the namespace {owner!r} with this token.")

@@ -1,0 +1,175 @@
+"""The Hub on a free port of this machine: speaks its HTTP to unmodified clients, logs every request, fails on demand."""
+
+import secrets
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.hub import changes, downloads, information  # noqa: F401  (their routes)
+from tests.hub.faults import Fault, PlannedFault
+from tests.hub.messages import Answer, HubError, Request
+from tests.hub.repositories import Blob, Repository
+from tests.hub.routes import find
+
+
+@dataclass(frozen=True)
+class User:
+    """Whose token it is, and what it permits: "read" or "write"."""
+
+    name: str
+    role: str
+
+
+class Hub:
+    """Repositories of models and datasets behind two addresses: the Hub, and another origin for large files.
+
+    Attributes:
+        url: Address of the Hub, for `HF_ENDPOINT`.
+        large_files_url: Address of the large files.
+        token: Token of the user "user" that may write.
+        log: Every request, in the order of the answers.
+        repositories: By kind ("models", "datasets") and name.
+    """
+
+    def __init__(self) -> None:
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.log: list[Request] = []
+        self._users: dict[str, User] = {}
+        self._faults: list[PlannedFault] = []
+        self._lock = threading.RLock()
+        self._servers = [_Server(self), _Server(self)]
+        self.url, self.large_files_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        self.token = self.new_token()
+
+    def __enter__(self) -> "Hub":
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def new_token(self, user: str = "user", role: str = "write") -> str:
+        """Make a token of a user with the right to "read" or to "write"."""
+        token = f"hf_{secrets.token_hex(17)}"
+        self._users[token] = User(user, role)
+        return token
+
+    def create(
+        self,
+        name: str,
+        files: Mapping[str, Blob | bytes | str] | None = None,
+        *,
+        kind: str = "models",
+        private: bool = False,
+    ) -> Repository:
+        """Make a repository, and a commit if there are files."""
+        with self._lock:
+            repository = self.repositories[kind, name] = Repository(kind, name, private=private)
+            if files:
+                repository.commit(files, title="files")
+        return repository
+
+    def repository(self, name: str, kind: str = "models") -> Repository:
+        return self.repositories[kind, name]
+
+    def fail(self, method: str, pattern: str, fault: Fault, *, times: int = 1) -> None:
+        """Have a fault of `tests/hub/faults.py` strike the next requests of a method whose path fits a pattern.
+
+        Args:
+            method: Such as "GET".
+            pattern: Of the path, unquoted, without the query, such as `"*/commit/main"`; `*` includes slashes.
+            fault: What happens.
+            times: To how many requests.
+        """
+        with self._lock:
+            self._faults.append(PlannedFault(method, pattern, fault, times))
+
+    def heal(self) -> None:
+        """Forget the faults that are planned."""
+        with self._lock:
+            self._faults.clear()
+
+    def requests(self, method: str = "*", pattern: str = "*") -> list[Request]:
+        """The logged requests of a method whose path fits a pattern."""
+        return [it for it in self.log if fnmatchcase(it.method, method) and fnmatchcase(it.path, pattern)]
+
+    def user(self, request: Request) -> User | None:
+        """Whose token a request carries; None without one."""
+        if request.token is None:
+            return None
+        if request.token not in self._users:
+            raise HubError(401, "Invalid credentials in Authorization header")
+        return self._users[request.token]
+
+    def page(self, kind: str, name: str) -> str:
+        """Address of a repository in a browser."""
+        return f"{self.url}/{'' if kind == 'models' else f'{kind}/'}{name}"
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request, with the fault that is planned for it, and log it."""
+        with self._lock:
+            planned = next((fault for fault in self._faults if fault.fits(request)), None)
+            if planned is None:
+                answer = self._answer(request)
+            else:
+                planned.times -= 1
+                request.fault = planned.name
+                answer = planned.fault(request, self._answer)
+            request.status = answer.status
+            self.log.append(request)
+        return answer
+
+    def _answer(self, request: Request) -> Answer:
+        try:
+            function, parts = find(request)
+            return function(self, request, **parts)
+        except HubError as error:
+            return error.answer()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, hub: Hub):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients go away in the middle, which is their right; anything else is a defect of these files."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_request(self, *args: object) -> None:
+        """Print nothing; the log is in `Hub.log`."""
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self._send(self.server.hub.answer(Request(self.command, self.path, headers, body)))
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+
+    def _send(self, answer: Answer) -> None:
+        if answer.sent == -1:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: answer.sent])
+        if answer.sent is not None:
+            self.close_connection = True
