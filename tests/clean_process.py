@@ -26,6 +26,7 @@ def run_clean(
         [sys.executable, "-c", ("" if package else WITHOUT_PACKAGE) + textwrap.dedent(code)],
         cwd=cwd,
         env={**inherited, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", **(environment or {})},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=300,

@@ -29,7 +29,9 @@ def told_in_one_line() -> Iterator[None]:
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
         let_the_first_to_fail_speak()
-        say(f"error: {error}")
+        text = " ".join([str(error), *getattr(error, "__notes__", ())])
+        # What other libraries say may have several lines.
+        say(f"error: {' '.join(line.strip() for line in text.splitlines() if line.strip())}")
         raise typer.Exit(MISTAKE) from error
     except RuntimeError:
         # Among them what the end of another process looks like from here.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.exceptions import DatasetGenerationError, DatasetsError
+from huggingface_hub.utils import httpx
 
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
 from hf_maskattn.data.cldr_languages import build_cldr_languages
@@ -134,14 +136,17 @@ def _load_source(source: str, subset: str | None, streaming: bool) -> DatasetDic
     ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
     try:
         loaded = datasets.load_dataset(source, subset, streaming=streaming)
-    except OSError as error:
+    except (OSError, httpx.HTTPError) as error:
         raise FileNotFoundError(
-            f"the dataset {source!r} could not be loaded from the Hub: {error}. Check the id and the network"
+            f"the dataset {source!r} could not be loaded from the Hub: {str(error).rstrip('.')}. Check the id and the network"
             f"{_nearest(source, BUILT_IN)}, or {ways_out}"
         ) from error
-    except ValueError as error:
+    except (ValueError, DatasetsError) as error:
+        # Of a file that cannot be read, the cause says why.
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         raise ValueError(
-            f"the dataset {source!r} (subset={subset!r}) could not be loaded: {error}. Correct it, or {ways_out}"
+            f"the dataset {source!r} (subset={subset!r}) could not be loaded: {str(reason).rstrip('.')}. Correct it, or "
+            f"{ways_out}"
         ) from error
     return loaded
 

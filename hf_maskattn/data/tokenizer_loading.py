@@ -21,16 +21,16 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
     """
     settings = {} if max_length is None else {"model_max_length": max_length}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
     except OSError as error:
         raise FileNotFoundError(
             f"the tokenizer {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: "
-            f"{error} Check the name and the network, or train one with train_tokenizer"
+            f"{str(error).rstrip('.')}. Check the name and the network, or train one with train_tokenizer"
         ) from error
     except Exception as error:
         raise ValueError(
-            f"{str(name_or_folder)!r} could not be read as a tokenizer: {error} A folder must hold tokenizer.json "
-            "as save_pretrained writes it"
+            f"{str(name_or_folder)!r} could not be read as a tokenizer: {str(error).rstrip('.')}. A folder must hold "
+            "tokenizer.json as save_pretrained writes it"
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(

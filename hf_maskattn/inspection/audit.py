@@ -73,11 +73,13 @@ def audit(
 
     Raises:
         FileNotFoundError: If there is no such model.
+        OSError: If the Hub does not say whether a tokenizer lies beside it.
         ValueError: If the model does not read text, the inputs do not fit it, or memory runs out.
     """
     if isinstance(model, (str, Path)):
-        tokenizer = tokenizer or load_tokenizer_if_any(model, trust_remote_code=trust_remote_code)
-        model = load_model(model, trust_remote_code=trust_remote_code)
+        name_or_folder = model
+        model = load_model(name_or_folder, trust_remote_code=trust_remote_code)
+        tokenizer = tokenizer or load_tokenizer_if_any(name_or_folder, trust_remote_code=trust_remote_code)
     name = type(model).__name__
     signature = signature_of(model)
     if "input_ids" not in signature.names:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.registration import register
 
 
@@ -22,17 +24,12 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
 
     Raises:
         FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
-        ValueError: If it is no model of transformers, or would run code that is not trusted.
+        ValueError: If it is no model of transformers, would run code that is not trusted, or its weights are no safetensors
+            or damaged.
     """
-    register()
-    try:
-        config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
-        ) from error
-    # Of the implementations of attention only eager returns the weights that two checks look at.
-    return _class_for(config).from_pretrained(name_or_folder, trust_remote_code=trust_remote_code, attn_implementation="eager")
+    config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
+    # Of the implementations of attention only eager, which is what is loaded, returns the weights that two checks look at.
+    return load_whole_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
@@ -46,14 +43,19 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         The tokenizer or None.
 
     Raises:
+        OSError: If the Hub does not say whether there is one.
         ValueError: If there is one that cannot be loaded.
     """
     register()
+    file = "tokenizer_config.json"
     try:
         # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
-        cached_file(name_or_folder, "tokenizer_config.json")
-    except OSError:
-        return None
+        cached_file(name_or_folder, file)
+    except OSError as error:
+        # An error with a cause comes from the way to the Hub, and not from a file that is not there.
+        if error.__cause__ is None or try_to_load_from_cache(str(name_or_folder), file) is _CACHED_NO_EXIST:
+            return None
+        raise
     return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
 
 

@@ -117,6 +117,9 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
+        for name in ("vocab_size", "embedding_size"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
         self.recurrence = MaskedRecurrence(
@@ -218,7 +221,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def _checked_ids(self, input_ids, mask) -> torch.Tensor:
         """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
-        limit = self.word_embeddings.num_embeddings
+        limit = self.config.vocab_size
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
             known,

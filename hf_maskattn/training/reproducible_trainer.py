@@ -1,16 +1,16 @@
 """A Trainer whose data order and masks depend on the seed alone, and that leaves our model card in place."""
 
-from copy import copy
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.token_masking import RowMaskingCollator
+from hf_maskattn.training.checkpoint_writing import SealingTrainer
 from hf_maskattn.training.process_shares import with_no_row_twice
 
 
@@ -34,12 +34,10 @@ class EpochSeededSampler(LengthGroupedSampler):
         return super().__iter__()
 
 
-class ReproducibleTrainer(Trainer):
+class ReproducibleTrainer(SealingTrainer):
     """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
 
     Several processes take the same rows in the same steps as one process with a batch as large as theirs together.
-
-    Of masked language modeling that is true of the rows and their order; the masks of a resumed epoch are drawn anew.
 
     Args:
         *args: Those of Trainer.
@@ -81,7 +79,7 @@ class ReproducibleTrainer(Trainer):
         """Build the dataloader of training; of a stream, each process reads its own rows."""
         stream, args = self.train_dataset, self.args
         if not isinstance(stream, RowStream):
-            return super().get_train_dataloader()
+            return self._with_own_seeds(super().get_train_dataloader())
         stream.seed, stream.batch_size = self._data_seed, self._train_batch_size
         stream.process, stream.processes = args.process_index, args.world_size
         loader = DataLoader(
@@ -107,19 +105,21 @@ class ReproducibleTrainer(Trainer):
             non_blocking=self.accelerator.non_blocking,
         )
 
-    def _run_epoch(self, *args, **kwargs) -> None:
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:
             # Trainer would make one more step where it goes on from the last checkpoint of a run with max_steps.
             self.control.should_training_stop = True
             return
+        if isinstance(self.data_collator, RowMaskingCollator):
+            self.data_collator.set_epoch(epoch)
         if isinstance(self.train_dataset, RowStream):
             # The stream begins after the batches of the checkpoint; there are none to be skipped.
             kwargs["steps_trained_in_current_epoch"] = 0
-        super()._run_epoch(*args, **kwargs)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Build the dataloader of an evaluation, which masks the same tokens every time."""
-        return self._with_fixed_masks(super().get_eval_dataloader, eval_dataset)
+        return self._with_own_seeds(self._with_fixed_masks(super().get_eval_dataloader, eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
         """Build the dataloader of a final evaluation, which masks the same tokens every time."""
@@ -127,9 +127,8 @@ class ReproducibleTrainer(Trainer):
 
     def _with_fixed_masks(self, build, dataset) -> DataLoader:
         training_collator = self.data_collator
-        if isinstance(training_collator, DataCollatorForLanguageModeling):
-            self.data_collator = copy(training_collator)
-            self.data_collator.seed, self.data_collator.generator = self.args.seed, None
+        if isinstance(training_collator, RowMaskingCollator):
+            self.data_collator = training_collator.with_fixed_masks()
         try:
             return build(dataset)
         finally:
@@ -150,6 +149,15 @@ class ReproducibleTrainer(Trainer):
         if self.accelerator.gradient_state.end_of_dataloader:
             results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
         return loss, *results
+
+    def _with_own_seeds(self, loader: DataLoader) -> DataLoader:
+        """Keep workers that persist from drawing their seed, when they start, from where dropout draws.
+
+        They start once in a run, but once more in a run that is resumed.
+        """
+        if self.args.dataloader_persistent_workers:
+            getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""

@@ -15,6 +15,7 @@ from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
 from hf_maskattn.training.assembly import Assembly
 from hf_maskattn.training.output_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.training.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
         examples=texts,
         picture=PICTURE_FILE if drawn else None,
     )
-    card.save(folder / CARD_FILE)
+    write_whole(folder / CARD_FILE, str(card))
 
 
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:

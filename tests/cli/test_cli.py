@@ -55,7 +55,7 @@ def test_help_does_not_wait_for_torch():
     assert "--overwrite" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "export", "audit", "benchmark"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "export", "push", "audit", "benchmark"])
 def test_every_verb_has_help(run, verb):
     result = run(verb, "--help")
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ import re
 import datasets
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from huggingface_hub.utils import httpx
 
 from hf_maskattn.data import loading
 from hf_maskattn.data.loading import BUILT_IN, load_shards, load_splits
@@ -158,7 +159,14 @@ def test_a_missing_column_is_named_with_the_nearest(file):
         load_splits(train_file=file("a.jsonl"), required_columns=["text", "labels"])
 
 
-@pytest.mark.parametrize("error", [ConnectionError("no network"), datasets.exceptions.DatasetNotFoundError("unknown id")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("no network"),
+        datasets.exceptions.DatasetNotFoundError("unknown id"),
+        httpx.RemoteProtocolError("connection closed in the middle"),
+    ],
+)
 def test_an_unreachable_hub_and_an_unknown_id_name_the_ways_out(hub, error):
     hub(error)
     message = (
@@ -175,6 +183,16 @@ def test_an_unknown_subset_is_named(hub):
     message = r"the dataset 'owner/name' \(subset='x'\) could not be loaded: .*Available: \['a', 'b'\]"
     with pytest.raises(ValueError, match=message):
         load_splits("owner/name", subset="x")
+
+
+def test_a_file_of_the_hub_that_cannot_be_read_says_why(hub):
+    error = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = ValueError("Invalid value in row 5")
+    hub(error)
+    with pytest.raises(
+        ValueError, match=r"the dataset 'owner/name' .* could not be loaded: Invalid value in row 5\. Correct it"
+    ):
+        load_splits("owner/name")
 
 
 def test_local_files_become_shards(file, tmp_path):

@@ -1,10 +1,23 @@
 """Runs Python with the real client libraries, in a clean process that takes the loopback Hub for the Hub."""
 
+import json
 import subprocess
+import textwrap
 from pathlib import Path
+from typing import Any
 
 from tests.clean_process import run_clean
 from tests.hub.server import Hub
+
+ATTEMPT = """
+import json
+found = {}
+def attempt(name, action):
+    try:
+        found[name] = action()
+    except Exception as error:
+        found[name] = f"{type(error).__name__}: {error}"
+"""
 
 
 def run_client(
@@ -37,3 +50,18 @@ def run_client(
         **environment,
     }
     return run_clean(code, folder, package=package, environment=settings)
+
+
+def findings(hub: Hub, folder: Path, *blocks: str, **settings: Any) -> dict[str, Any]:
+    """Run blocks of code that call `attempt(name, action)`; return by name what the actions gave or raised, as `Type: text`.
+
+    Args:
+        hub: The Hub.
+        folder: Where they run, one after the other in one process.
+        *blocks: Python code, each with an indentation of its own.
+        **settings: As in `run_client`.
+    """
+    code = "".join(map(textwrap.dedent, [ATTEMPT, *blocks, "\nprint()\nprint(json.dumps(found))\n"]))
+    done = run_client(hub, code, folder, **settings)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -35,7 +35,14 @@ def lost(request: Request, answer: Callable[[Request], Answer]) -> Answer:
 
 
 def unheard(request: Request, answer: Callable[[Request], Answer]) -> Answer:
-    """Do nothing, and cut the connection."""
+    """Do nothing, and cut the connection when the request has arrived."""
+    request.receive()
+    return Answer(sent=-1)
+
+
+def hung_up(request: Request, answer: Callable[[Request], Answer]) -> Answer:
+    """Do nothing, and cut the connection when half of the request has arrived."""
+    request.body = request.source.read(request.size // 2)
     return Answer(sent=-1)
 
 
@@ -59,15 +66,17 @@ def crowded_out(request: Request, answer: Callable[[Request], Answer]) -> Answer
 
 @dataclass
 class PlannedFault:
-    """A fault that strikes the next `times` requests of a method whose path (unquoted) fits a pattern."""
+    """A fault for the next `times` requests of a method whose path (unquoted) fits a pattern and whose body holds `body`."""
 
     method: str
     pattern: str
     fault: Fault
     times: int
+    body: bytes = b""
 
     def fits(self, request: Request) -> bool:
-        return self.times > 0 and request.method == self.method and fnmatchcase(request.path, self.pattern)
+        fits = self.times > 0 and request.method == self.method and fnmatchcase(request.path, self.pattern)
+        return fits and (not self.body or self.body in request.body)
 
     @property
     def name(self) -> str:

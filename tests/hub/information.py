@@ -14,7 +14,6 @@ PIPELINES = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForMaskedLM": "fill-mask",
-    "ForConditionalGeneration": "text2text-generation",
 }
 
 
@@ -78,7 +77,7 @@ def tree(hub, request: Request, kind: str, name: str, revision: str, rest: str =
 @route("POST", "/api/{kind}/{name}/paths-info/{revision}")
 def paths_info(hub, request: Request, kind: str, name: str, revision: str) -> Answer:
     entries = _entries(readable(hub, request, name, kind).at(revision))
-    form = request.json() if "json" in request.headers.get("content-type", "") else parse_qs(request.body.decode())
+    form = parse_qs(request.body.decode())
     return as_json([entries[path] for path in form.get("paths", []) if path in entries])
 
 

@@ -3,20 +3,43 @@
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass
 class Request:
-    """One request, as it is logged; the answer's status is filled in when it goes out."""
+    """One request, as it is logged; the answer's status is filled in when it goes out.
+
+    Args:
+        method: Such as "GET".
+        target: Path and query, as sent.
+        headers: By name in lower case.
+        source: Where the body is read from.
+        status: Of the answer.
+        fault: What was made to go wrong.
+    """
 
     method: str
     target: str
-    headers: dict[str, str]  # names in lower case
-    body: bytes = b""
+    headers: dict[str, str]
+    source: BinaryIO
     status: int = 0
     fault: str = ""
+
+    @cached_property
+    def body(self) -> bytes:
+        """What was sent; read when it is first asked for."""
+        return self.source.read(self.size)
+
+    def receive(self) -> None:
+        """Wait until the body has arrived."""
+        _ = self.body
+
+    @property
+    def size(self) -> int:
+        """Bytes that the body has when it has all arrived."""
+        return int(self.headers.get("content-length", 0))
 
     @cached_property
     def raw_path(self) -> str:

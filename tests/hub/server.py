@@ -78,7 +78,7 @@ class Hub:
     def repository(self, name: str, kind: str = "models") -> Repository:
         return self.repositories[kind, name]
 
-    def fail(self, method: str, pattern: str, fault: Fault, *, times: int = 1) -> None:
+    def fail(self, method: str, pattern: str, fault: Fault, *, times: int = 1, body: str = "") -> None:
         """Have a fault of `tests/hub/faults.py` strike the next requests of a method whose path fits a pattern.
 
         Args:
@@ -86,9 +86,10 @@ class Hub:
             pattern: Of the path, unquoted, without the query, such as `"*/commit/main"`; `*` includes slashes.
             fault: What happens.
             times: To how many requests.
+            body: What the body of the request must hold, where the path does not tell enough.
         """
         with self._lock:
-            self._faults.append(PlannedFault(method, pattern, fault, times))
+            self._faults.append(PlannedFault(method, pattern, fault, times, body.encode()))
 
     def heal(self) -> None:
         """Forget the faults that are planned."""
@@ -113,22 +114,31 @@ class Hub:
 
     def answer(self, request: Request) -> Answer:
         """Answer a request, with the fault that is planned for it, and log it."""
+        planned = self._plan(request)
+        if planned is None:
+            answer = self._answer(request)
+        else:
+            request.fault = planned.name
+            answer = planned.fault(request, self._answer)
+        request.status = answer.status
         with self._lock:
-            planned = next((fault for fault in self._faults if fault.fits(request)), None)
-            if planned is None:
-                answer = self._answer(request)
-            else:
-                planned.times -= 1
-                request.fault = planned.name
-                answer = planned.fault(request, self._answer)
-            request.status = answer.status
             self.log.append(request)
         return answer
 
+    def _plan(self, request: Request) -> PlannedFault | None:
+        with self._lock:
+            planned = next((fault for fault in self._faults if fault.fits(request)), None)
+            if planned is not None:
+                planned.times -= 1
+        return planned
+
     def _answer(self, request: Request) -> Answer:
+        """Do the work; one request at a time, once its body has arrived."""
+        request.receive()
         try:
-            function, parts = find(request)
-            return function(self, request, **parts)
+            with self._lock:
+                function, parts = find(request)
+                return function(self, request, **parts)
         except HubError as error:
             return error.answer()
 
@@ -155,9 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing; the log is in `Hub.log`."""
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._send(self.server.hub.answer(Request(self.command, self.path, headers, body)))
+        request = Request(self.command, self.path, headers, self.rfile)
+        answer = self.server.hub.answer(request)
+        request.receive()
+        self._send(answer)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 

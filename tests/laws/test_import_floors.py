@@ -18,6 +18,7 @@ FLOORS = {
     "inspection": 5,
     "export": 5,
     "benchmark": 6,
+    "loading": 4.5,
     "registration": 4,
     "model": 3,
 }
