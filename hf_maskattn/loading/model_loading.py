@@ -41,7 +41,7 @@ def load_config(
     register()
     try:
         path = cached_file(name_or_folder, CONFIG_NAME, revision=revision)
-    except OSError as error:
+    except Exception as error:  # a connection that is cut ends in errors of httpx, which are no OSError
         raise FileNotFoundError(
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
         ) from error
