@@ -1,12 +1,16 @@
 """What a decoder carries from one step to the next: passed as an argument, returned anew, never kept on a module."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
+from transformers.modeling_outputs import Seq2SeqModelOutput
 
 from .masking import RealColumns
+
+STATE = "cache" if "cache" in {field.name for field in fields(Seq2SeqModelOutput)} else "past_key_values"
+"""What this version of transformers calls the state that `generate()` passes on."""
 
 
 class Memory(NamedTuple):

@@ -4,29 +4,24 @@ input_ids + attention_mask -> embeddings -> masked recurrence -> annotations
 decoder_input_ids -> embeddings -> recurrence that attends to the annotations -> deep output -> vocabulary
 """
 
-from dataclasses import fields
-
 import torch
 from torch import nn
 from torch.nn.functional import pad
 from transformers import initialization as init
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_rnnsearch import AUTO_MAP, RNNSearchConfig
 from .decoder import AttentiveDecoder
-from .decoding_state import DecodingState
+from .decoding_state import STATE, DecodingState
 from .deep_output import DeepOutput
 from .losses import IGNORED, classification_loss
 from .masking import RealColumns, real_columns, real_token_mask
 from .modeling_recurrent import RecurrentPreTrainedModel
 from .real_tokens import over_real_tokens
 from .recurrence import MaskedRecurrence
+from .stateful_generation import StatefulGenerationMixin
 from .tensor_checks import check_values
-
-STATE = "cache" if "cache" in {field.name for field in fields(Seq2SeqModelOutput)} else "past_key_values"
-"""What this version of transformers calls the state that `generate()` passes on."""
 
 
 class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
@@ -35,8 +30,8 @@ class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
     config: RNNSearchConfig
     all_auto_classes = AUTO_MAP
     base_model_prefix = "rnnsearch"
-    _no_split_modules = ["MaskedRecurrence", "AttentiveDecoder"]  # noqa: RUF012
     _is_stateful = True
+    _no_split_modules = ["MaskedRecurrence", "AttentiveDecoder"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -268,7 +263,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         return mask
 
 
-class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, GenerationMixin):
+class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenerationMixin):
     """The encoder-decoder with a distribution over the next word: it is trained with labels, and `generate()` works."""
 
     def __init__(self, config: RNNSearchConfig):
@@ -395,56 +390,6 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, GenerationMixi
                 ),
                 f"labels are longer than max_target_length={limit}",
             )
-
-    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, is_first_iteration=False, **kwargs):
-        """Prepare one step of `generate()`; where it begins with a state, what that has read is left out."""
-        state = kwargs.get(STATE)
-        if is_first_iteration and state is not None:
-            next_sequence_length = input_ids.shape[1] - state.get_seq_length()
-            if next_sequence_length < 1:
-                raise ValueError(
-                    f"The state to go on from has read {state.get_seq_length()} tokens, decoder_input_ids has "
-                    f"{input_ids.shape[1]}: pass the whole sequence, of which at least the last token was not read."
-                )
-        mask = kwargs.get("decoder_attention_mask")
-        if is_first_iteration and mask is not None:
-            real = mask[:, -1] != 0
-            check_values(
-                real,
-                lambda: (
-                    f"decoder_attention_mask ends with 0 in row {int((~real).nonzero()[0])}: what is to be continued must end "
-                    "with a real token, so pad on the left."
-                ),
-                "decoder_attention_mask ends with 0",
-            )
-        return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length=next_sequence_length, is_first_iteration=is_first_iteration, **kwargs
-        )
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        return False
-
-    def _prepare_cache_for_generation(self, generation_config, *args, **kwargs):
-        for name in ("cache_implementation", "prefill_chunk_size"):
-            value = getattr(generation_config, name)
-            if value is not None:
-                raise ValueError(
-                    f"{name}={value!r} is for keys and values that grow with the text; the state of a recurrent decoder keeps "
-                    "its size. Leave it out."
-                )
-        return super()._prepare_cache_for_generation(generation_config, *args, **kwargs)
-
-    def init_continuous_batching(self, *args, **kwargs):
-        """Refuse continuous batching.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            "Continuous batching (generate_batch, cache_implementation='paged') pages keys and values, which a recurrent "
-            "decoder does not have: use generate()."
-        )
 
 
 def _labelled_part(ids: torch.Tensor, labels: torch.Tensor, pad_token_id: int | None) -> torch.Tensor | None:
