@@ -18,7 +18,7 @@ from .decoding_state import DecodingState, Memory
 from .masking import RealColumns, real_columns
 from .recurrence import RNN_TYPES
 from .recurrent_kernel import arrange
-from .segments import Segment
+from .segments import Segment, exact_segments
 from .tensor_checks import host_can_read
 
 QUERIES = ("previous", "current")
@@ -107,7 +107,11 @@ class AttentiveDecoder(nn.Module):
         first_layer: nn.Module
         if attention_query == "previous" or input_feeding:
             first_layer = AttentiveLayer(
-                input_size=input_size, hidden_size=hidden_size, memory_size=memory_size, rnn_type=rnn_type
+                input_size=input_size,
+                hidden_size=hidden_size,
+                memory_size=memory_size,
+                rnn_type=rnn_type,
+                feeds_input=input_feeding,
             )
         else:
             first_layer = PlainLayer(input_size=input_size, hidden_size=hidden_size, rnn_type=rnn_type)
@@ -187,7 +191,10 @@ class AttentiveDecoder(nn.Module):
         first: list[torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
         """Run the first layer: states `[N, H]`, contexts `[B, T, M]`, weights `[B, heads, T, Tk]` and the last state."""
-        keys, values, mask, columns = state.memory
+        memory, columns = state.memory, state.memory.columns
+        if cells is not None and cells.order is not None and isinstance(self.layers[0], AttentiveLayer):
+            memory = memory.take_rows(cells.order)
+        keys, values, mask, _ = memory
         steps = _to_steps(x, cells)  # [N, E]
         if isinstance(self.layers[0], AttentiveLayer):
             states, contexts, weights, last = self.layers[0](
@@ -205,7 +212,11 @@ class AttentiveDecoder(nn.Module):
     def _arrange(self, mask: torch.Tensor) -> CellLayout | None:
         """Choose the order in which a target with pads is read: a layer that goes step by step takes whole columns."""
         if isinstance(self.layers[0], AttentiveLayer):
-            return cell_layout(mask, mask.sum(dim=1), 1)
+            lengths, segments = mask.sum(dim=1), None
+            if self.layers[0].is_fused(self.attention) and host_can_read(mask):
+                longest_first = sorted(lengths.tolist(), reverse=True)
+                segments = exact_segments([max(1, longest_first[0]), *longest_first[1:]])
+            return cell_layout(mask, lengths, 1, segments)
         return arrange(self.rnn_type, mask, 1, self.hidden_size)
 
     def _column_by_column(self, x: torch.Tensor, mask: torch.Tensor, state: DecodingState) -> DecoderOutput:
