@@ -223,7 +223,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         words = self._embedded(
             decoder_input_ids, decoder_inputs_embeds, mask, columns, self.get_target_embeddings(), "decoder_"
         ).masked_fill(~mask[..., None], 0)  # [B, L, E]
-        source = self._source(encoded.last_hidden_state, attention_mask) if state is None else None
+        source = None if state is not None else self._source(encoded.last_hidden_state, attention_mask, len(mask))
         decoded = self.decoder(words, mask, state, source, use_cache)
         features = self.output(
             self.output_dropout(decoded.states[-1]), words, self.output_dropout(decoded.contexts), mask
@@ -240,8 +240,10 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             **{STATE: decoded.state},
         )
 
-    def _source(self, memory: torch.Tensor, attention_mask) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _source(self, memory: torch.Tensor, attention_mask, rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """List what the decoder begins with: annotations, their mask, the backward encoder at the first real token."""
+        if len(memory) != rows:
+            raise ValueError(f"The source has {len(memory)} rows, the target has {rows}.")
         mask = real_token_mask(memory.shape[:2], memory.device, attention_mask)
         summary = self.encoder.recurrence.last_state(memory, mask)[:, memory.shape[2] // 2 :]
         return memory, mask, summary
@@ -309,7 +311,7 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
             input_ids: See `RNNSearchModel`, as all that is not listed here.
             attention_mask: See there.
             decoder_input_ids: See there; None makes them of the labels.
-            decoder_attention_mask: See there. None with labels leaves out what `prepare_decoder_input_ids_from_labels` pads.
+            decoder_attention_mask: See there. None with labels reads each row up to its last label, and no pad before its first.
             encoder_outputs: See there.
             cache: See there.
             past_key_values: See there.
@@ -393,11 +395,12 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
 
 
 def _labelled_part(ids: torch.Tensor, labels: torch.Tensor, pad_token_id: int | None) -> torch.Tensor | None:
-    """Tell from labels `[B, T]` which target tokens are real: all but padding before the first and after the last one."""
+    """Tell which target tokens `[B, T]` are to be read for the labels: up to the last label, but pads before the first."""
     if ids.shape != labels.shape:
         return None
-    real = (labels != IGNORED) | (ids != pad_token_id)
-    return (real.cumsum(dim=1) > 0) & (real.flip(1).cumsum(dim=1).flip(1) > 0)
+    labelled = labels != IGNORED
+    begun = (labelled | (ids != pad_token_id)).cumsum(dim=1) > 0
+    return begun & (labelled.flip(1).cumsum(dim=1).flip(1) > 0)
 
 
 __all__ = ["RNNSearchForConditionalGeneration", "RNNSearchModel", "RNNSearchPreTrainedModel"]
