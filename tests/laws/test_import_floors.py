@@ -26,6 +26,8 @@ CARRIED_FLOORS = {
     "modeling": 3,
     "recurrence": 2,
     "attention": 2,
+    "decoder": 2,
+    "deep_output": 2,
     "masking": 0,
     "tensor_checks": 0,
     "precision": 0,
