@@ -5,6 +5,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .code_version import warn_of_newer_code
+
 AUTO_MAP = {
     "AutoConfig": "configuration_rnnsearch.RNNSearchConfig",
     "AutoModel": "modeling_rnnsearch.RNNSearchModel",
@@ -97,6 +99,12 @@ class RNNSearchConfig(PreTrainedConfig):
     def get_text_config(self, decoder=None, encoder=None):
         """Give this configuration for either side: it describes both, and none of its fields changes its meaning for one."""
         return self
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
+        warn_of_newer_code(config_dict.get("code_version"))
+        return super().from_dict(config_dict, **kwargs)
 
     def validate_vocabularies(self):
         """Refuse one embedding matrix for two vocabularies."""

@@ -85,7 +85,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         """
         width = self.config.embedding_size
         if input_ids is not None:
-            ids = _checked_ids(columns.cut(input_ids), mask, self.config.vocab_size, prefix)
+            ids = _checked_ids(columns.cut(input_ids), mask, embeddings.weight.shape[0], prefix)
             return over_real_tokens(lambda ids: self.embedding_dropout(embeddings(ids)), ids, mask, width)
         if inputs_embeds.shape[-1] != width:
             raise ValueError(

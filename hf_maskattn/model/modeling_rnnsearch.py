@@ -311,7 +311,7 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
             input_ids: See `RNNSearchModel`, as all that is not listed here.
             attention_mask: See there.
             decoder_input_ids: See there; None makes them of the labels.
-            decoder_attention_mask: See there. None with labels reads each row up to its last label, no pad before it.
+            decoder_attention_mask: See there. None with labels reads a row up to its last label, and no pad before its first.
             encoder_outputs: See there.
             cache: See there.
             past_key_values: See there.

@@ -102,7 +102,8 @@ def run_from_state(
     """
     if _lacks_kernel(rnn_type, x):
         with torch.autocast("cpu", enabled=False):
-            return run_from_state(rnn_type, x.to(weights[0].dtype), weights, segments, first)
+            x, *first = (tensor.to(weights[0].dtype) for tensor in (x, *first))
+            return run_from_state(rnn_type, x, weights, segments, first)
     parts, last = _run_direction(rnn_type, x, weights, segments, [tensor[None] for tensor in first])
     return torch.cat(parts), tuple(tensor[0] for tensor in last)
 
