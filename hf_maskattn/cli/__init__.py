@@ -7,10 +7,11 @@ from hf_maskattn.cli.benchmark import benchmark
 from hf_maskattn.cli.evaluate import evaluate
 from hf_maskattn.cli.export import export
 from hf_maskattn.cli.predict import predict
+from hf_maskattn.cli.push import push
 from hf_maskattn.cli.train import train
 
 app = typer.Typer(
-    help="Train, score, use and export masked recurrent attention models, audit any model for padding leaks, measure speed.",
+    help="Train, score, use and publish masked recurrent attention models, audit any model for padding leaks, measure speed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,6 +20,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(export)
+app.command()(push)
 app.command()(audit)
 app.command()(benchmark)
 

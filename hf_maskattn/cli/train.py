@@ -24,7 +24,9 @@ def train(
     with told_in_one_line():
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
+        from hf_maskattn.cli.publication_lines import show_publication
         from hf_maskattn.training.interruption import TrainingInterrupted
+        from hf_maskattn.training.publishing import NotPublished
         from hf_maskattn.training.recipe import read_recipe
         from hf_maskattn.training.train import train as run
 
@@ -36,5 +38,10 @@ def train(
             command = shlex.join(["hf-maskattn", "train", str(recipe), *(overrides or ()), "--resume"])
             say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {command}")
             raise typer.Exit(INTERRUPTED) from stopped
+        except NotPublished as failure:
+            show_metrics(failure.report.metrics, failure.report.model_folder, parsed.model.task)
+            raise
         if report.is_main_process:
             show_metrics(report.metrics, report.model_folder, parsed.model.task)
+        if report.publication is not None:
+            show_publication(report.publication)

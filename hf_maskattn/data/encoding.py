@@ -8,21 +8,23 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from hf_maskattn.data.labels import item_feature, label_numbers
+from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
 from hf_maskattn.data.progress import bars_for_many_rows
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.shards import Shards
 
 _INPUTS = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
 
 
 def encode_texts(
-    split: Dataset,
+    split: Dataset | Shards,
     tokenizer: PreTrainedTokenizerBase,
     *,
     text_column: str,
     label_column: str,
     labels: Sequence[str] | None,
     max_length: int,
-) -> Dataset:
+) -> Dataset | RowStream:
     """Turn texts with one label, several labels or a number each into model inputs.
 
     Args:
@@ -64,7 +66,9 @@ def encode_texts(
     return map_rows(split, encode, features=Features({**_INPUTS, "labels": output}))
 
 
-def encode_for_masked_lm(split: Dataset, tokenizer: PreTrainedTokenizerBase, *, text_column: str, max_length: int) -> Dataset:
+def encode_for_masked_lm(
+    split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, *, text_column: str, max_length: int
+) -> Dataset | RowStream:
     """Turn texts into model inputs; a collator masks them anew in each epoch.
 
     Args:
@@ -83,7 +87,7 @@ def encode_for_masked_lm(split: Dataset, tokenizer: PreTrainedTokenizerBase, *, 
     return map_rows(split, encode, features=Features(_INPUTS))
 
 
-def map_rows(split: Dataset, encode: Callable[..., dict[str, Any]], *, features: Features) -> Dataset:
+def map_rows(split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, features: Features) -> Dataset | RowStream:
     """Replace all columns of a split by what a function makes of its batches and their row numbers.
 
     Args:
@@ -92,8 +96,10 @@ def map_rows(split: Dataset, encode: Callable[..., dict[str, Any]], *, features:
         features: Types of the new columns.
 
     Returns:
-        The new columns, in the order of the rows.
+        The new columns, in the order of the rows; of shards a stream, which makes them when they are read.
     """
+    if isinstance(split, Shards):
+        return RowStream(split, encode)
     with bars_for_many_rows(split.num_rows):
         return split.map(
             encode,
@@ -166,7 +172,7 @@ def _encode_texts_batch(
         try:
             encoded["labels"].append(read(value))
         except ValueError as error:
-            raise ValueError(f"row {row} (counted from 0), column {label_column!r}: {error}") from error
+            raise type(error)(f"row {row} (counted from 0), column {label_column!r}: {error}") from error
     return encoded
 
 
@@ -184,7 +190,7 @@ def _read_label(value: Any, *, numbers: dict[Hashable, int], labels: list[str]) 
     if value is None or value == "":
         raise ValueError("there is no label")
     if value not in numbers:
-        raise ValueError(f"the label {value!r} is none of {', '.join(labels[:20])}")
+        raise UnknownLabelError(f"the label {value!r} is none of {', '.join(labels[:20])}")
     return numbers[value]
 
 

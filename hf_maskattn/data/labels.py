@@ -9,33 +9,41 @@ LabelKind = Literal["single", "multi", "tags"]
 """One label per row, any number per row, or one per word."""
 
 
-def label_names(splits: Mapping[str, Dataset], column: str, kind: LabelKind) -> list[str]:
+class UnknownLabelError(ValueError):
+    """A row has a label that is none of the labels of the model."""
+
+
+def label_names(
+    splits: Mapping[str, Dataset], column: str, kind: LabelKind, *, known: Sequence[str] | None = None
+) -> list[str]:
     """Name the labels of a column in the order of their numbers.
 
     Args:
         splits: Splits by name; the names of the labels come from `"train"`.
         column: Column of the labels.
         kind: Whether the column holds one label per row (`"single"`) or a list (`"multi"`, `"tags"`).
+        known: The names, where they are known; they are compared with the splits.
 
     Returns:
-        The names of a `ClassLabel` in its order; otherwise the sorted different values of the training split
+        `known`; or the names of a `ClassLabel` in its order; otherwise the sorted different values of the training split
         (numbers by size, then turned into text).
 
     Raises:
-        ValueError: The column does not fit `kind`, holds values that are no labels, or another split has a label
-            that the training split does not have.
+        ValueError: The column does not fit `kind`, holds values that are no labels, or a split has a label that is not
+            known or that the training split does not have.
     """
     if kind not in get_args(LabelKind):
         raise ValueError(f"kind={kind!r} is none of {', '.join(get_args(LabelKind))}")
     if "train" not in splits:
         raise ValueError(f"the labels of {column!r} are read from the split 'train'; there are {', '.join(splits)}")
-    names = _names_in("train", splits["train"], column, kind)
+    names = _names_in("train", splits["train"], column, kind) if known is None else list(known)
     for split_name, split in splits.items():
         unknown = [name for name in _names_in(split_name, split, column, kind) if name not in names]
         if unknown:
+            where = "the training split does not have" if known is None else "are not among those that were given"
             raise ValueError(
-                f"the split {split_name!r} has labels in {column!r} that the training split does not have: "
-                f"{', '.join(unknown[:5])}; the training split has {', '.join(names[:20])}"
+                f"the split {split_name!r} has labels in {column!r} that {where}: {', '.join(unknown[:5])}; "
+                f"{'the training split has' if known is None else 'given were'} {', '.join(names[:20])}"
             )
     return names
 

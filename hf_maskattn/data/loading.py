@@ -1,17 +1,18 @@
-"""Any source of data -> a `DatasetDict` with the splits "train", "validation" and "test"."""
+"""Any source of data -> a `DatasetDict` with the splits "train", "validation" and "test", or the shards of one split."""
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import datasets
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.utils import httpx
 
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
 from hf_maskattn.data.cldr_languages import build_cldr_languages
-from hf_maskattn.data.local_files import FILE_ENDINGS, load_file
+from hf_maskattn.data.local_files import FILE_ENDINGS, find_files, load_file, stream_files
+from hf_maskattn.data.shards import Shards
 
 BUILT_IN: dict[str, Callable[[], DatasetDict]] = {
     "cldr-languages": build_cldr_languages,
@@ -33,6 +34,7 @@ def load_splits(
     validation_fraction: float | None = None,
     seed: int = 0,
     required_columns: Sequence[str] = (),
+    streaming: bool = False,
 ) -> DatasetDict:
     """Load a built-in corpus, a dataset of the Hugging Face Hub, or local files.
 
@@ -40,7 +42,7 @@ def load_splits(
         source: `"cldr-languages"`, `"cldr-date-fields"`, or what `datasets.load_dataset` takes: the id of a dataset
             on the Hub, or a folder. `None` with local files.
         subset: Subset (configuration) of a dataset on the Hub.
-        train_file: Local `.jsonl`, `.json`, `.csv` or `.parquet` file.
+        train_file: Local `.jsonl`, `.json`, `.csv` or `.parquet` file, or a pattern such as "data/train-*.parquet".
         validation_file: Likewise.
         test_file: Likewise.
         train_split: What `source` calls the split to train on; `None` to go without, to evaluate only.
@@ -50,6 +52,7 @@ def load_splits(
             the source has none. A validation split that the source has is used as it is.
         seed: Seed of that draw.
         required_columns: Columns that every split must have.
+        streaming: Whether to read the splits of `source` into memory, rather than to download all splits that it has.
 
     Returns:
         The splits under the keys `"train"`, `"validation"` and `"test"`; those to go without, and those no file was
@@ -60,17 +63,7 @@ def load_splits(
         ValueError: Neither or both of `source` and files; a broken file; a split or column that is missing or empty.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
-    files_given = {name: file for name, file in files.items() if file is not None}
-    if source is None and not files_given:
-        raise ValueError(
-            f"no data given: set source (a built-in corpus, {' or '.join(BUILT_IN)}, or a dataset id of the Hub) or train_file"
-        )
-    if source is not None and files_given:
-        raise ValueError(
-            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in files_given)}) are both given; "
-            "give one of them"
-        )
-
+    files_given = _files_given(source, files)
     names: dict[str, str | None]
     if source is None:
         if train_file is None and train_split is not None:
@@ -78,7 +71,7 @@ def load_splits(
         loaded = DatasetDict({name: load_file(file, split=name) for name, file in files_given.items()})
         names = {name: name if name in loaded else None for name in files}
     else:
-        loaded = _load_source(source, subset)
+        loaded = _load_source(source, subset, streaming)
         names = {"train": train_split, "validation": validation_split, "test": test_split}
 
     if validation_fraction is not None and names["validation"] not in loaded:
@@ -91,7 +84,49 @@ def load_splits(
     return splits
 
 
-def _load_source(source: str, subset: str | None) -> DatasetDict:
+def load_shards(
+    source: str | None = None,
+    *,
+    subset: str | None = None,
+    train_file: str | Path | None = None,
+    train_split: str = "train",
+    required_columns: Sequence[str] = (),
+) -> Shards:
+    """Open the training split to read it piece by piece; see `load_splits` for the arguments.
+
+    Returns:
+        The split; each local file is a shard.
+
+    Raises:
+        FileNotFoundError: A local file does not exist, or the Hub does not have `source` or cannot be reached.
+        ValueError: A file that cannot be read; a split or column that is missing or empty.
+    """
+    files = _files_given(source, {"train": train_file})
+    if source is None:
+        found = find_files(files["train"])
+        shards = Shards(stream_files(found), found)
+    else:
+        split = _find_split(_load_source(source, subset, streaming=True), train_split, "train_split")
+        shards = Shards(split.to_iterable_dataset() if isinstance(split, Dataset) else split)
+    _check_columns("train", shards, required_columns)
+    return shards
+
+
+def _files_given(source: str | None, files: dict[str, str | Path | None]) -> dict[str, str | Path]:
+    given = {name: file for name, file in files.items() if file is not None}
+    if source is None and not given:
+        raise ValueError(
+            f"no data given: set source (a built-in corpus, {' or '.join(BUILT_IN)}, or a dataset id of the Hub) or train_file"
+        )
+    if source is not None and given:
+        raise ValueError(
+            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in given)}) are both given; "
+            "give one of them"
+        )
+    return given
+
+
+def _load_source(source: str, subset: str | None, streaming: bool) -> DatasetDict | IterableDatasetDict:
     if source in BUILT_IN:
         if subset is not None:
             raise ValueError(f"subset={subset!r}: the built-in corpus {source} has no subsets; leave subset out")
@@ -100,7 +135,7 @@ def _load_source(source: str, subset: str | None) -> DatasetDict:
         raise ValueError(f"source={source!r} looks like a local file; give it as train_file")
     ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
     try:
-        loaded = datasets.load_dataset(source, subset)
+        loaded = datasets.load_dataset(source, subset, streaming=streaming)
     except (OSError, httpx.HTTPError) as error:
         raise FileNotFoundError(
             f"the dataset {source!r} could not be loaded from the Hub: {str(error).rstrip('.')}. Check the id and the network"
@@ -116,13 +151,19 @@ def _load_source(source: str, subset: str | None) -> DatasetDict:
     return loaded
 
 
-def _pick_split(loaded: DatasetDict, name: str, argument: str) -> Dataset:
+def _find_split(loaded: DatasetDict | IterableDatasetDict, name: str, argument: str) -> Dataset | IterableDataset:
     if name not in loaded:
         raise ValueError(
             f"there is no split {name!r}{_nearest(name, loaded)}; the splits are {', '.join(loaded)}. "
             f"Set {argument} to one of them, or to None to go without"
         )
-    split = loaded[name]
+    return loaded[name]
+
+
+def _pick_split(loaded: DatasetDict | IterableDatasetDict, name: str, argument: str) -> Dataset:
+    split = _find_split(loaded, name, argument)
+    if isinstance(split, IterableDataset):
+        return Shards(split).first_rows()
     if split.num_rows == 0:
         sizes = ", ".join(f"{key} ({value.num_rows} rows)" for key, value in loaded.items())
         raise ValueError(f"the split {name!r} is empty; the splits are {sizes}")
@@ -145,7 +186,7 @@ def _carve_validation(splits: DatasetDict, fraction: float, seed: int) -> Datase
     return DatasetDict({**splits, "train": halves["train"], "validation": halves["test"]})
 
 
-def _check_columns(split_name: str, split: Dataset, required_columns: Sequence[str]) -> None:
+def _check_columns(split_name: str, split: Dataset | Shards, required_columns: Sequence[str]) -> None:
     for column in required_columns:
         if column not in split.column_names:
             raise ValueError(

@@ -1,9 +1,11 @@
-"""One local file -> one dataset, read by the loaders of `datasets`; what is wrong with a file is told by its line."""
+"""Local files -> one dataset, read by the loaders of `datasets`; what is wrong with a file is told by its line."""
 
 import csv
+import glob
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -18,44 +20,119 @@ FILE_ENDINGS = tuple(_LOADERS)
 """The endings of the files that can be read."""
 
 
-def load_file(path: str | Path, *, split: str) -> datasets.Dataset:
-    """Read one file with the loader of `datasets` that its ending names.
+def find_files(pattern: str | Path) -> list[Path]:
+    """Find the files that a name stands for.
 
     Args:
-        path: A `.jsonl` or `.json` (an object per line, or one list of objects), `.csv` (with a header) or
-            `.parquet` file, in UTF-8.
+        pattern: Name of a file, or a pattern such as "data/train-*.parquet".
+
+    Returns:
+        The files, at least one, in the order of their names; one loader reads them all.
+
+    Raises:
+        FileNotFoundError: There is no such file, or none that fits the pattern.
+        ValueError: A folder, an unknown ending, files of several kinds, or a file without content.
+    """
+    path = Path(pattern)
+    files = [path]
+    if glob.has_magic(str(path)) and not path.exists():
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        if not files:
+            raise FileNotFoundError(f"{path}: no file fits this pattern (looked from {Path.cwd()})")
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; name its files, such as {file / '*.jsonl'}")
+        if file.suffix.lower() not in _LOADERS:
+            raise ValueError(
+                f"{file}: the ending {file.suffix!r} is none of {', '.join(FILE_ENDINGS)}; convert the file to one of these"
+            )
+        if _loader(file) != _loader(files[0]):
+            raise ValueError(f"{path}: both {files[0].name} and {file.name} fit; give a pattern of files of one kind")
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: there is no such file (looked in {file.absolute().parent})")
+        if file.stat().st_size == 0:
+            raise _no_rows(file)
+    return files
+
+
+def load_file(pattern: str | Path, *, split: str) -> datasets.Dataset:
+    """Read one file, or several as one, with the loader of `datasets` that the ending names.
+
+    Args:
+        pattern: A `.jsonl` or `.json` (an object per line, or one list of objects), `.csv` (with a header) or
+            `.parquet` file, in UTF-8, or a pattern such as "data/train-*.parquet" (see `find_files`).
         split: Name that the split gets, such as `"train"`.
 
     Returns:
-        The rows of the file. CSV cells are kept as they are written: "NA" is a text, not a missing value.
+        The rows, file by file. CSV cells are kept as they are written: "NA" is a text, not a missing value.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Unknown ending, no UTF-8, broken JSON, rows of unequal width, or an empty file; the message
             names the file and, where there is one, the line.
     """
-    path = Path(path)
-    loader = _LOADERS.get(path.suffix.lower())
-    if loader is None:
-        raise ValueError(
-            f"{path}: the ending {path.suffix!r} is none of {', '.join(FILE_ENDINGS)}; convert the file to one of these"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file (looked in {path.absolute().parent})")
-    if path.stat().st_size == 0:
-        raise _no_rows(path)
-    if loader != "parquet":
-        _check_utf8(path)
-    if loader == "csv":
-        _check_csv_rows(path)
+    files = find_files(pattern)
+    for file in files:
+        check_file(file)
     try:
-        # Absolute, so that no part of the name is taken for an address on the Hub.
-        return datasets.load_dataset(loader, data_files={split: str(path.absolute())}, split=split, **_LOADER_SETTINGS[loader])
+        return _load(files, split=split)
     except Exception as error:
-        if loader == "json":
-            _check_json_lines(path)
-        reason = error.__cause__ or error
-        raise ValueError(f"{path}: {loader} could not be read: {type(reason).__name__}: {reason}") from error
+        for file in files:
+            check_file_after_failure(file)
+        raise unreadable(pattern, error) from error
+
+
+def stream_files(files: list[Path]) -> datasets.IterableDataset:
+    """Open files that `find_files` found, to be read row by row; each is a shard. Nothing is checked before it is read.
+
+    Raises:
+        ValueError: The first file cannot be read.
+    """
+    try:
+        return _load(files, split="train", streaming=True)
+    except Exception as error:
+        check_file_after_failure(files[0])
+        raise unreadable(files[0], error) from error
+
+
+def check_file(file: Path) -> None:
+    """Find what the loaders of `datasets` would let through or tell without a line.
+
+    Raises:
+        ValueError: No UTF-8, or a CSV file with rows of unequal width or none.
+    """
+    if _loader(file) != "parquet":
+        _check_utf8(file)
+    if _loader(file) == "csv":
+        _check_csv_rows(file)
+
+
+def check_file_after_failure(file: Path) -> None:
+    """Find the line of a file that could not be read.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    check_file(file)
+    if _loader(file) == "json":
+        _check_json_lines(file)
+
+
+def unreadable(name: str | Path, error: Exception) -> ValueError:
+    """Say that rows could not be read, and why."""
+    reason = error.__cause__ or error
+    return ValueError(f"{name}: could not be read: {type(reason).__name__}: {' '.join(str(reason).split())}")
+
+
+def _loader(file: Path) -> str:
+    return _LOADERS[file.suffix.lower()]
+
+
+def _load(files: list[Path], **settings: Any) -> Any:
+    loader = _loader(files[0])
+    # Absolute, so that no part of a name is taken for an address on the Hub.
+    names = [glob.escape(str(file.absolute())) for file in files]
+    return datasets.load_dataset(loader, data_files={settings["split"]: names}, **settings, **_LOADER_SETTINGS[loader])
 
 
 def _check_utf8(path: Path) -> None:

@@ -9,7 +9,9 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
-from hf_maskattn.data.labels import item_feature, label_numbers
+from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.shards import Shards
 from hf_maskattn.model.losses import IGNORED
 
 _FEATURES = Features(
@@ -22,7 +24,7 @@ _FEATURES = Features(
 
 
 def encode_tags(
-    split: Dataset,
+    split: Dataset | Shards,
     tokenizer: PreTrainedTokenizerBase,
     *,
     text_column: str | None = None,
@@ -30,7 +32,7 @@ def encode_tags(
     label_column: str,
     labels: Sequence[str],
     max_length: int,
-) -> Dataset:
+) -> Dataset | RowStream:
     """Turn words with a tag each into model inputs with a label per token.
 
     The raw text is cut, not the words, so that training sees what a pipeline sees; a token gets the tag of the word
@@ -172,7 +174,7 @@ def _check_row(row: int, words: Any, values: Any, numbers: dict[Hashable, int], 
         raise ValueError(f"row {row} (counted from 0): {len(words)} words, but {len(values)} tags; each word needs one")
     for value in values:
         if value not in numbers:
-            raise ValueError(f"row {row} (counted from 0): the tag {value!r} is none of {', '.join(labels[:20])}")
+            raise UnknownLabelError(f"row {row} (counted from 0): the tag {value!r} is none of {', '.join(labels[:20])}")
 
 
 def _number(tag: str, labels: list[str]) -> int:

@@ -1,10 +1,17 @@
 """The README of a trained model: what it is, what it was trained on, how good it is, how to load it, its limits."""
 
+import html
+import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig
+
+MOST_EXAMPLES = 3
+_LONGEST_EXAMPLE = 200
+_LICENSE = "unknown"
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class TrainingData:
         description: What it is, empty if unknown.
         license: Its license, empty if unknown.
         homepage: Its page, empty if unknown.
-        rows: Number of rows of each split.
+        rows: Number of rows of each split, None if it is a stream.
     """
 
     name: str
@@ -25,32 +32,113 @@ class TrainingData:
     description: str
     license: str
     homepage: str
-    rows: Mapping[str, int]
+    rows: Mapping[str, int | None]
 
 
 def build_model_card(
     name: str,
-    model: PreTrainedModel,
-    task: str,
-    data: TrainingData,
-    metrics: Mapping[str, Mapping[str, float]],
-    metric_names: Sequence[str],
+    config: PreTrainedConfig,
+    num_parameters: int,
+    task: str | None,
+    data: TrainingData | None = None,
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    metric_names: Sequence[str] = (),
     base_model: str | None = None,
+    examples: Sequence[str] = (),
+    picture: str | None = None,
 ) -> ModelCard:
     """Write the model card of a trained model.
 
     Args:
         name: Name of the model.
-        model: The model.
-        task: Its pipeline: "text-classification", "token-classification" or "fill-mask".
-        data: What it was trained on.
+        config: Its configuration.
+        num_parameters: How many parameters it has.
+        task: Its pipeline: "text-classification", "token-classification" or "fill-mask"; None if it has no head.
+        data: What it was trained on, None if that is not known.
         metrics: Values by metric name, by split.
         metric_names: The metrics of the task, in the order to show them.
         base_model: Model that it was fine-tuned from.
+        examples: Texts to try it on; the first few are taken, cut where they are long.
+        picture: File beside the card that shows attention over texts.
 
     Returns:
         The card; `save(path)` writes it.
     """
+    metrics = metrics or {}
+    header = ModelCardData(
+        model_name=name,
+        library_name="transformers",
+        license=_LICENSE,
+        pipeline_tag=task or "feature-extraction",
+        tags=["maskattn", config.rnn_type, "attention"],
+        datasets=data.hub_id if data else None,
+        base_model=base_model,
+        eval_results=_eval_results(task, data, metrics, metric_names) if task and data else None,
+        widget=[{"text": text} for text in _shortened(examples)] or None,
+    )
+    sections = [
+        f"# {name}",
+        _what_it_is(config, num_parameters, task, base_model),
+        "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
+        "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "Nothing was measured."),
+        "## Use\n\n" + _use(name, task),
+        "## Attention\n\n" + _ATTENTION.format(picture=picture) if picture else "",
+        "## Limits\n\n" + _LIMITS,
+        "## License\n\n" + _licenses(data),
+    ]
+    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n")
+
+
+def read_model_card(card: str) -> ModelCard:
+    """Read a card that anybody may have written.
+
+    Raises:
+        ValueError: If its header is not YAML, or not that of a card.
+    """
+    try:
+        return ModelCard(card)
+    except Exception as error:
+        raise ValueError(f"the header of the model card cannot be read: {' '.join(str(error).split())}.") from error
+
+
+def name_in_card(card: str, name: str) -> str:
+    """Change the name by which a card of this package calls its model.
+
+    Args:
+        card: Text of a card; of one that somebody else wrote only what calls a model by the name in its heading is changed.
+        name: The new name.
+
+    Returns:
+        The text with the new name in its heading, its code and its `model-index`.
+
+    Raises:
+        ValueError: If the header of the card cannot be read.
+    """
+    parsed = read_model_card(card)
+    heading = next((line[2:] for line in parsed.text.splitlines() if line.startswith("# ")), None)
+    if heading is None or _CALL.format(name=heading) not in parsed.text:
+        return card
+    if parsed.data.get("model_name") == heading:
+        parsed.data["model_name"] = name
+    text = parsed.text.replace(f"# {heading}\n", f"# {name}\n", 1)
+    parsed.text = text.replace(_CALL.format(name=heading), _CALL.format(name=name))
+    return parsed.content
+
+
+_CALL = 'model="{name}"'
+_ATTENTION = """\
+![Attention over texts]({picture})
+
+Texts of the data, one a row, padded to the longest. The darker a token, the more attention it takes; the pads, hatched, take \
+none. With `output_attentions=True` the model returns these weights."""
+_LIMITS = """\
+- Scores hold for text like that of the data above; other languages, domains and lengths were not measured.
+- Nothing was done to find or remove bias in the data; look at the errors before decisions about people depend on it."""
+
+
+def _eval_results(
+    task: str, data: TrainingData, metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]
+) -> list[EvalResult] | None:
     results = [
         EvalResult(
             task_type=task,
@@ -61,56 +149,45 @@ def build_model_card(
             metric_value=values[metric],
         )
         for split, values in metrics.items()
-        for metric in metric_names
-        if metric in values
+        for metric in names
+        if math.isfinite(values.get(metric, math.nan))
     ]
-    header = ModelCardData(
-        model_name=name,
-        library_name="transformers",
-        pipeline_tag=task,
-        tags=["maskattn", model.config.rnn_type, "attention"],
-        datasets=data.hub_id,
-        base_model=base_model,
-        eval_results=results or None,
-    )
-    sections = [
-        f"# {name}",
-        _what_it_is(model, task, base_model),
-        "## Data\n\n" + _data(data),
-        "## Results\n\n" + _results(metrics, ["loss", *metric_names]),
-        "## Use\n\n" + _use(name, task),
-        "## Limits\n\n" + _LIMITS,
-    ]
-    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    return results or None
 
 
-_LIMITS = """\
-- Scores hold for text like that of the data above; other languages, domains and lengths were not measured.
-- Nothing was done to find or remove bias in the data; look at the errors before decisions about people depend on it.
-- The model code is Apache-2.0. The license of the weights is not set here: choose one that the data allows."""
+def _shortened(examples: Sequence[str]) -> list[str]:
+    """Take the first few texts that say anything, on one line, without control characters."""
+    texts = dict.fromkeys(" ".join(text.split()) for text in examples)
+    visible = ("".join(sign for sign in text if unicodedata.category(sign) not in ("Cc", "Cs")) for text in texts)
+    return [text[:_LONGEST_EXAMPLE] for text in visible if text][:MOST_EXAMPLES]
 
 
-def _what_it_is(model: PreTrainedModel, task: str, base_model: str | None) -> str:
-    config = model.config
+def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None, base_model: str | None) -> str:
     direction = "bidirectional" if config.bidirectional else "unidirectional"
-    labels = "" if task == "fill-mask" else f", {config.num_labels} label{'s' if config.num_labels > 1 else ''}"
+    is_classifier = task in ("text-classification", "token-classification")
+    labels = f", {config.num_labels} label{'s' if config.num_labels > 1 else ''}" if is_classifier else ""
     origin = f" Fine-tuned from {base_model}." if base_model else ""
     return (
-        f"A masked recurrent attention encoder for {task}{labels}: {config.num_hidden_layers} {direction} "
-        f"{config.rnn_type.upper()} layer{'s' if config.num_hidden_layers > 1 else ''} of width {config.hidden_size}, additive "
-        f"attention with {config.num_attention_heads} head{'s' if config.num_attention_heads > 1 else ''}, "
-        f"{model.num_parameters():,} parameters.{origin} A padded token does not exist for it: a text has the same result "
-        "alone and in any batch."
+        f"A masked recurrent attention encoder for {task or 'features of texts'}{labels}: {config.num_hidden_layers} "
+        f"{direction} {config.rnn_type.upper()} layer{'s' if config.num_hidden_layers > 1 else ''} of width "
+        f"{config.hidden_size}, additive attention with {config.num_attention_heads} "
+        f"head{'s' if config.num_attention_heads > 1 else ''}, {num_parameters:,} parameters.{origin} A padded token does not "
+        "exist for it: a text has the same result alone and in any batch."
     )
 
 
 def _data(data: TrainingData) -> str:
-    lines = [f"**{data.name}**" + (f" ({data.homepage})" if data.homepage else "")]
-    if data.description:
-        lines.append(data.description.strip())
-    lines.append(f"License: {data.license or 'not stated by the data'}.")
-    lines.append("Rows: " + ", ".join(f"{split} {rows:,}" for split, rows in data.rows.items()) + ".")
+    lines = [f"**{_escaped(data.name)}**" + (f" ({_escaped(data.homepage)})" if data.homepage else "")]
+    if data.description.strip():
+        # A quotation ends with its last line, whatever the description opens and does not close.
+        lines.append("\n".join(f"> {line}".rstrip() for line in _escaped(data.description).strip().splitlines()))
+    counts = (f"{split} not counted (a stream)" if rows is None else f"{split} {rows:,}" for split, rows in data.rows.items())
+    lines.append("Rows: " + ", ".join(counts) + ".")
     return "\n\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
 def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
@@ -122,7 +199,9 @@ def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
     return "\n".join(lines)
 
 
-def _use(name: str, task: str) -> str:
+def _use(name: str, task: str | None) -> str:
+    call = _CALL.format(name=name)
+    function = f'pipeline("{task or "feature-extraction"}", {call}'
     return f"""\
 With the package (`pip install hf-maskattn`):
 
@@ -130,7 +209,7 @@ With the package (`pip install hf-maskattn`):
 import hf_maskattn
 from transformers import pipeline
 
-model = pipeline("{task}", model="{name}")  # this folder, or its name on the Hub
+model = {function})
 ```
 
 Without it, the code that travels with the weights is used; read it before you trust it:
@@ -138,5 +217,14 @@ Without it, the code that travels with the weights is used; read it before you t
 ```python
 from transformers import pipeline
 
-model = pipeline("{task}", model="{name}", trust_remote_code=True)
+model = {function}, trust_remote_code=True)
 ```"""
+
+
+def _licenses(data: TrainingData | None) -> str:
+    told = _escaped(data.license) if data else ""
+    return f"""\
+- Code: Apache-2.0.
+- Data: {told or "not told by the data"}.
+- Weights: `license: {_LICENSE}` in the header of this file stands for a license that nobody has chosen. Choose one that the \
+data allows, and write it there."""

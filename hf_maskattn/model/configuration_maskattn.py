@@ -5,6 +5,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .code_version import warn_of_newer_code
+
 AUTO_MAP = {
     "AutoConfig": "configuration_maskattn.MaskAttnConfig",
     "AutoModel": "modeling_maskattn.MaskAttnModel",
@@ -62,6 +64,12 @@ class MaskAttnConfig(PreTrainedConfig):
     classifier_dropout: float | int | None = None
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
+        warn_of_newer_code(config_dict.get("code_version"))
+        return super().from_dict(config_dict, **kwargs)
 
 
 __all__ = ["MaskAttnConfig"]

@@ -17,6 +17,8 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from .attention import AdditiveAttention, AttentionPooling
+from .checkpoint_code import carry_code_above_checkpoint
+from .code_version import CODE_VERSION
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .initialization import recurrent_bias, recurrent_weight
 from .losses import classification_loss, elementwise_loss
@@ -60,9 +62,12 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save as every transformers model does, with an `auto_map` that lists all classes, not only that of this model."""
+        """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
         self.config.auto_map = dict(AUTO_MAP)
+        self.config.code_version = CODE_VERSION
         super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process"):  # Trainer tells it at every save
+            carry_code_above_checkpoint(save_directory)
 
     def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
         """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""

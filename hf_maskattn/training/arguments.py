@@ -41,9 +41,13 @@ ONLY_FOR = {
     ("model", "problem_type"): ("text-classification",),
     ("data", "tokens_column"): ("token-classification",),
     ("data", "label_column"): ("text-classification", "token-classification"),
+    ("data", "labels"): ("text-classification", "token-classification"),
     ("data", "mlm_probability"): ("fill-mask",),
 }
 """Keys that have a meaning for some tasks only."""
+
+ONLY_FOR_STREAMS = ("shuffle_buffer", "sample_rows")
+"""Keys of `data` that have a meaning with `data.streaming` only."""
 
 
 @strict
@@ -72,17 +76,24 @@ class DataArguments:
     Args:
         source: Built-in corpus, or name of a dataset on the Hub.
         subset: Configuration of that dataset.
-        train_file: JSONL, CSV or Parquet file, instead of `source`; likewise `validation_file` and `test_file`.
+        train_file: JSONL, CSV or Parquet file, or a pattern such as "data/train-*.parquet", instead of `source`; likewise
+            `validation_file` and `test_file`.
         validation_file: See `train_file`.
         test_file: See `train_file`.
         train_split: Name of the split to train on; null where there is none, likewise `validation_split` and `test_split`.
         validation_split: Name of the split that finds the best checkpoint.
         test_split: Name of the split that is only scored at the end.
         validation_fraction: Share of the train split to set aside if there is no validation split.
+        streaming: Whether the train split is read while training goes on, in flat memory, rather than loaded before. The
+            other splits are read whole, into memory. `training.max_steps` tells when to stop: a stream has no end, after
+            its last row it begins again in another order.
+        shuffle_buffer: Of a stream, rows that are shuffled together; 0 for no shuffling, of the files neither.
+        sample_rows: Of a stream, how many of the first rows train the tokenizer and tell the labels.
         text_column: Column with the text; None means "text". For token classification, if there is no column "text" either,
             the words are joined by spaces.
         tokens_column: Column with the list of words, of token classification.
         label_column: Column with the label; None means "label", or "tags" for token classification.
+        labels: Names of all labels in the order of their numbers; None takes them from the train split.
         tokenizer: Kind of tokenizer to train ("char", "word", "bpe", "wordpiece"), or one to load, by folder or name.
         vocab_size: Largest vocabulary of a tokenizer that is trained.
         lowercase: Whether a tokenizer that is trained ignores case.
@@ -99,9 +110,13 @@ class DataArguments:
     validation_split: str | None = "validation"
     test_split: str | None = "test"
     validation_fraction: float | int | None = None
+    streaming: bool = False
+    shuffle_buffer: int = 10_000
+    sample_rows: int = 100_000
     text_column: str | None = None
     tokens_column: str = "tokens"
     label_column: str | None = None
+    labels: list[str] | None = None
     tokenizer: str | None = None
     vocab_size: int = 8000
     lowercase: bool = False

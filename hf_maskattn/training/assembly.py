@@ -13,10 +13,12 @@ from transformers import (
     set_seed,
 )
 
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
 from hf_maskattn.training.model_building import build_model
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
 from hf_maskattn.training.training_defaults import choose_metric
 
@@ -75,7 +77,7 @@ def build_trainer(
     model: PreTrainedModel,
     data: TaskData,
     evaluation: TaskEvaluation,
-    train: Dataset | None = None,
+    train: Dataset | RowStream | None = None,
     validation: Dataset | None = None,
 ) -> ReproducibleTrainer:
     """Build the Trainer of a task around a model and data."""
@@ -86,6 +88,7 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
+        callbacks=[StreamPosition()] if isinstance(train, RowStream) else None,
         compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=evaluation.preprocess_logits,
     )

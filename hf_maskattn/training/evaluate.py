@@ -10,10 +10,9 @@ from hf_maskattn.training.assembly import build_trainer, evaluation_of
 from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, score
-from hf_maskattn.training.task_data import evaluation_data
+from hf_maskattn.training.task_data import SPLITS, evaluation_data
 from hf_maskattn.training.training_defaults import with_pinned_memory_where_it_helps
 
-SPLITS = ("train", "validation", "test")
 _ONLY_OF_TRAINING = (
     "output_dir",
     "eval_strategy",

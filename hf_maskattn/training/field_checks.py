@@ -69,6 +69,8 @@ def _describe(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(_describe(member) for member in get_args(annotation)))
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"a list of {_describe(get_args(annotation)[0])}"
     origin = get_origin(annotation) or annotation
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping"}
     if origin is type(None):

@@ -10,12 +10,14 @@ from hf_maskattn.training.checkpoints import is_whole_weights_file
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
 CARD_FILE = "README.md"
+PICTURE_FILE = "attention.png"
 STATE_FILE = "trainer_state.json"
 
 _WRITTEN_BY_A_RUN = {
     METRICS_FILE,
     RECIPE_FILE,
     CARD_FILE,
+    PICTURE_FILE,
     STATE_FILE,
     "config.json",
     "model.safetensors",

@@ -9,13 +9,8 @@ from transformers import Pipeline, pipeline
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.evaluation.spans import are_span_tags
 from hf_maskattn.export.onnx_pipeline import onnx_pipeline
+from hf_maskattn.export.tasks import TASKS, task_of
 from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
-
-_TASKS = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-}
 
 
 def predict(
@@ -55,19 +50,18 @@ def predict(
 
 def _pipeline(model_folder: str | Path, onnx_file: Path | None) -> Pipeline:
     config = load_config(model_folder)
-    architectures = config.architectures or []
-    for ending, task in _TASKS.items():
-        if any(name.endswith(ending) for name in architectures):
-            tokenizer = load_tokenizer(model_folder)
-            if onnx_file is not None:
-                return onnx_pipeline(task, onnx_file, config, tokenizer)
-            # Given a name, a pipeline tells what went wrong by the tracebacks of all that it tried.
-            model = AUTO_CLASSES[task].from_pretrained(model_folder, config=config)
-            return pipeline(task, model=model, tokenizer=tokenizer)
-    raise ValueError(
-        f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which predicts nothing: train a "
-        f"model with one of the tasks {', '.join(_TASKS.values())}."
-    )
+    task = task_of(config.architectures)
+    if task is None:
+        raise ValueError(
+            f"{model_folder} was saved as {', '.join(config.architectures or []) or 'no class'}, which predicts nothing: train "
+            f"a model with one of the tasks {', '.join(TASKS.values())}."
+        )
+    tokenizer = load_tokenizer(model_folder)
+    if onnx_file is not None:
+        return onnx_pipeline(task, onnx_file, config, tokenizer)
+    # Given a name, a pipeline tells what went wrong by the tracebacks of all that it tried.
+    model = AUTO_CLASSES[task].from_pretrained(model_folder, config=config)
+    return pipeline(task, model=model, tokenizer=tokenizer)
 
 
 def _settings(pipe: Pipeline) -> dict[str, Any]:

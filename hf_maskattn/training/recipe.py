@@ -14,6 +14,7 @@ from hf_maskattn.training.arguments import (
     settable_fields,
 )
 from hf_maskattn.training.field_checks import check_fields
+from hf_maskattn.training.stream_rules import check_stream
 from hf_maskattn.training.yaml_reading import parse_yaml
 
 GROUPS = ("model", "data", "training")
@@ -127,6 +128,8 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
     for (group, key), tasks in ONLY_FOR.items():
         if key in groups[group] and model["task"] not in tasks:
             raise ValueError(f"{group}.{key} means nothing for model.task={model['task']}, only for {' and '.join(tasks)}.")
+    check_stream(groups)
+    _check_labels(data.get("labels"), model.get("problem_type"))
     tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
     if pretrained is None and tokenizer is None:
         raise ValueError(f"data.tokenizer is missing: {', '.join(KINDS)} to train one, or a folder or name to load one.")
@@ -138,3 +141,13 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
                 f"data.{key} means nothing for the tokenizer {tokenizer or pretrained}, which is loaded, not trained: remove it"
                 f" or train one of {', '.join(KINDS)}."
             )
+
+
+def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:
+    if labels is None:
+        return
+    if problem_type == "regression":
+        raise ValueError("data.labels means nothing for model.problem_type=regression, where a label is a number: remove it.")
+    twice = sorted({name for name in labels if labels.count(name) > 1})
+    if twice or not labels:
+        raise ValueError(f"data.labels={labels}: " + (f"{twice[0]!r} is given twice." if twice else "give at least one name."))

@@ -8,7 +8,7 @@ import yaml
 
 from hf_maskattn.data.tokenizer_training import KINDS
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.training.arguments import ONLY_FOR, settable_fields
+from hf_maskattn.training.arguments import ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
 from hf_maskattn.training.recipe import Recipe, read_recipe
 from hf_maskattn.training.training_defaults import resolved_training
 
@@ -32,6 +32,9 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
     data = asdict(recipe.data)
     if data["tokenizer"] not in KINDS:
         del data["vocab_size"], data["lowercase"]
+    if not recipe.data.streaming:
+        for key in ONLY_FOR_STREAMS:
+            del data[key]
     if recipe.model.task != "fill-mask":
         data["label_column"] = recipe.label_column
     groups = {"model": {**model, **config}, "data": data, "training": resolved_training(recipe)}

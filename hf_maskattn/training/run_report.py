@@ -14,6 +14,7 @@ from transformers import Trainer
 
 from hf_maskattn import __version__
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
+from hf_maskattn.export.hub import Publication
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class RunReport:
         model_folder: Where the model lies.
         metrics: Values by metric name, by split.
         is_main_process: Whether this process is the one that may print and write.
+        publication: What is on the Hub, None if the run was not published.
     """
 
     model_folder: Path
     metrics: dict[str, dict[str, float]]
     is_main_process: bool
+    publication: Publication | None = None
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:

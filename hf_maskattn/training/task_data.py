@@ -1,22 +1,28 @@
 """The data of a recipe: raw splits, the tokenizer, the labels, and model inputs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
-from datasets import Dataset, DatasetDict, DatasetInfo
+from datasets import Dataset, DatasetInfo
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
-from hf_maskattn.data.labels import LabelKind, label_names
-from hf_maskattn.data.loading import load_splits
+from hf_maskattn.data.labels import LabelKind, UnknownLabelError, label_names
+from hf_maskattn.data.loading import load_shards, load_splits
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
 from hf_maskattn.training.recipe import Recipe
 
+SPLITS = ("train", "validation", "test")
 DEFAULT_MAX_LENGTH = 512
 LONGEST_MAX_LENGTH = 2**20
 """Tokenizers without a limit of their own name some number far above this one."""
+_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -24,16 +30,18 @@ class TaskData:
     """What a model of a recipe is trained and scored on.
 
     Args:
-        splits: Model inputs, by split.
+        splits: Model inputs, by split; "train" is a `RowStream` if the recipe says so.
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
+        examples: Some texts of the validation split, or else of the test split.
     """
 
-    splits: DatasetDict
+    splits: dict[str, Dataset | RowStream]
     tokenizer: PreTrainedTokenizerBase
     labels: list[str] | None
     about: DatasetInfo
+    examples: list[str] = field(default_factory=list)
 
 
 def training_data(recipe: Recipe, seed: int) -> TaskData:
@@ -51,10 +59,14 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
     """
     if not recipe.has_split("train"):
         raise ValueError("there is nothing to train on: set data.source (and data.train_split), or data.train_file.")
-    raw = _load(recipe, seed)
+    shards = _open(recipe) if recipe.data.streaming else None
+    raw = _load(recipe, seed) if shards is None else _load_beside(recipe, shards)
     tokenizer = _tokenizer(recipe, raw["train"])
-    labels = label_names(raw, recipe.label_column, _label_kind(recipe)) if _has_labels(recipe) else None
-    return _encode(recipe, raw, tokenizer, labels)
+    labels = None
+    if _has_labels(recipe):
+        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels)
+    splits = raw if shards is None else {**raw, "train": shards}
+    return replace(_encode(recipe, splits, tokenizer, labels), examples=_examples(recipe, raw))
 
 
 def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> TaskData:
@@ -75,19 +87,15 @@ def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrained
     """
     if not recipe.has_split(split):
         raise ValueError(f"the recipe has no {split} split: set data.{split}_file or data.{split}_split.")
+    if split == "train" and recipe.data.streaming:
+        raise ValueError("the train split is a stream (data.streaming), which has no end: score validation or test.")
     raw = _load(recipe, seed, only=split)
-    return _encode(recipe, DatasetDict({split: raw[split]}), tokenizer, labels if _has_labels(recipe) else None)
+    return _encode(recipe, {split: raw[split]}, tokenizer, labels if _has_labels(recipe) else None)
 
 
-def _load(recipe: Recipe, seed: int, only: str | None = None) -> DatasetDict:
+def _load(recipe: Recipe, seed: int, only: str | None = None) -> dict[str, Dataset]:
     data = recipe.data
-    columns = [] if recipe.model.task == "fill-mask" else [recipe.label_column]
-    if recipe.model.task == "token-classification":
-        columns += [data.tokens_column]
-        columns += [] if data.text_column is None else [data.text_column]
-    else:
-        columns += [_text_column(recipe)]
-    places = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in ("train", "validation", "test")}
+    places = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in SPLITS}
     if only is not None:
         # The validation split may have to be cut from the train split.
         needed = {only, "train"} if only == "validation" and data.validation_fraction is not None else {only}
@@ -100,8 +108,36 @@ def _load(recipe: Recipe, seed: int, only: str | None = None) -> DatasetDict:
         **settings,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
         seed=seed,
+        required_columns=_required_columns(recipe),
+        streaming=data.streaming,
+    )
+
+
+def _open(recipe: Recipe) -> Shards:
+    """Open the train split of a stream, with the columns that are needed."""
+    data, columns = recipe.data, _required_columns(recipe)
+    shards = load_shards(
+        data.source,
+        subset=data.subset,
+        train_file=data.train_file,
+        train_split=str(data.train_split),
         required_columns=columns,
     )
+    return shards.select([name for name in dict.fromkeys([*columns, _sentence_column(recipe, shards)]) if name is not None])
+
+
+def _load_beside(recipe: Recipe, shards: Shards) -> dict[str, Dataset]:
+    """Load the first rows of a stream, and the other splits whole."""
+    others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
+    loaded = _load(others, seed=0) if any(others.has_split(name) for name in SPLITS) else {}
+    return {"train": shards.first_rows(recipe.data.sample_rows), **loaded}
+
+
+def _required_columns(recipe: Recipe) -> list[str]:
+    columns = [] if recipe.model.task == "fill-mask" else [recipe.label_column]
+    if recipe.model.task == "token-classification":
+        return [*columns, recipe.data.tokens_column, *([] if recipe.data.text_column is None else [recipe.data.text_column])]
+    return [*columns, _text_column(recipe)]
 
 
 def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
@@ -125,19 +161,29 @@ def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
     return split[column] if column is not None else (" ".join(words) for words in split[recipe.data.tokens_column])
 
 
+def _examples(recipe: Recipe, raw: Mapping[str, Dataset]) -> list[str]:
+    """Take texts that are there to be looked at: never any that the model is trained on."""
+    split = next((raw[name] for name in ("validation", "test") if name in raw), None)
+    if split is None:
+        return []
+    return list(_texts(recipe, split.select(range(min(_EXAMPLES, split.num_rows)))))
+
+
 def _text_column(recipe: Recipe) -> str:
     return recipe.data.text_column or "text"
 
 
-def _sentence_column(recipe: Recipe, split: Dataset) -> str | None:
+def _sentence_column(recipe: Recipe, split: Dataset | Shards) -> str | None:
     """Find the column with the text that tagged words come from, None if there are only the words."""
     return _text_column(recipe) if _text_column(recipe) in split.column_names else None
 
 
-def _encode(recipe: Recipe, raw: DatasetDict, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None) -> TaskData:
+def _encode(
+    recipe: Recipe, raw: Mapping[str, Dataset | Shards], tokenizer: PreTrainedTokenizerBase, labels: list[str] | None
+) -> TaskData:
     data, max_length = recipe.data, recipe.data.max_length or tokenizer.model_max_length
 
-    def encode(split: Dataset) -> Dataset:
+    def encode(split: Dataset | Shards) -> Dataset | RowStream:
         if recipe.model.task == "fill-mask":
             return encode_for_masked_lm(split, tokenizer, text_column=_text_column(recipe), max_length=max_length)
         if recipe.model.task == "token-classification":
@@ -159,8 +205,25 @@ def _encode(recipe: Recipe, raw: DatasetDict, tokenizer: PreTrainedTokenizerBase
             max_length=max_length,
         )
 
-    splits = DatasetDict({name: encode(split) for name, split in raw.items()})
+    splits = {name: encode(split) for name, split in raw.items()}
+    stream = splits.get("train")
+    if isinstance(stream, RowStream):
+        stream.shuffle_buffer = data.shuffle_buffer
+        if data.labels is None:
+            stream.encode = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
     return TaskData(splits, tokenizer, labels, next(iter(raw.values())).info)
+
+
+def _encode_with_labels_of_first_rows(
+    batch: dict[str, list[Any]], places: list[Any], *, encode: Callable[..., dict[str, Any]], rows: int
+) -> dict[str, Any]:
+    try:
+        return encode(batch, places)
+    except UnknownLabelError as error:
+        raise ValueError(
+            f"{error}: these are the labels of the first {rows} rows; name all that there are in data.labels, or raise "
+            "data.sample_rows"
+        ) from error
 
 
 def _has_labels(recipe: Recipe) -> bool:

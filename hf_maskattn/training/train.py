@@ -3,14 +3,15 @@
 import time
 from pathlib import Path
 
-from hf_maskattn.data.loading import BUILT_IN
-from hf_maskattn.export.model_card import TrainingData, build_model_card
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.checkpoints import last_whole_checkpoint
 from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
-from hf_maskattn.training.output_folder import CARD_FILE, METRICS_FILE
+from hf_maskattn.training.output_folder import METRICS_FILE
+from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
 from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.training.run_card import write_card
 from hf_maskattn.training.run_report import RunReport, read_metrics, score, write_report
 from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
 from hf_maskattn.training.training_defaults import training_arguments
@@ -31,11 +32,13 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         ValueError: If the folder is not empty and nothing was said, or if anything in the recipe does not fit; likewise
             TypeError, OSError, ImportError.
         TrainingInterrupted: If Ctrl-C came; the run can be resumed.
+        NotPublished: If the run is finished, but could not be published as the recipe asks.
     """
     if resume and overwrite:
         raise ValueError("--resume continues the run in the folder, --overwrite replaces it: say one of them.")
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
     args = training_arguments(recipe)
+    target = take_over_publishing(args)
     folder = Path(args.output_dir)
     is_main = args.process_index == 0
     with args.main_process_first(local=False, desc="checking the output folder"):
@@ -44,21 +47,26 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         checkpoint = starting_point(folder, recipe, start)
     if checkpoint is FINISHED:
         return RunReport(folder, read_metrics(folder / METRICS_FILE), is_main)
+    if target is not None and is_main:
+        target = with_repository(target)
     assembly = assemble(recipe, args)
     if is_main:
         begin(folder, recipe, start)
-    metrics = {"train": _run(assembly, checkpoint)}
+    metrics = {"train": _run(assembly, checkpoint, target)}
     for split in ("validation", "test"):
         if split in assembly.data.splits:
             metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
     _write_results(assembly, recipe, folder, metrics)
-    return RunReport(folder, metrics, is_main)
+    report = RunReport(folder, metrics, is_main)
+    return report if target is None or not is_main else publish_run(report, target)
 
 
-def _run(assembly: Assembly, checkpoint: Path | None) -> dict[str, float]:
+def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
     trainer, stop = assembly.trainer, StopOnInterrupt()
     trainer.add_callback(stop)
     trainer.add_callback(KeepTrackOfBest())
+    if target is not None and target.at_every_save:
+        trainer.add_callback(PublishEverySave(target))
     started = time.perf_counter()
     with stop.listening():
         try:
@@ -71,7 +79,9 @@ def _run(assembly: Assembly, checkpoint: Path | None) -> dict[str, float]:
         last = last_whole_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
-    metrics = {"steps": float(trainer.state.global_step), "epochs": float(trainer.state.epoch or 0)}
+    metrics = {"steps": float(trainer.state.global_step)}
+    if not isinstance(trainer.train_dataset, RowStream):
+        metrics["epochs"] = float(trainer.state.epoch or 0)
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint is not None else 0
     if trainer.state.global_step > first_step:
         metrics["loss"] = values["train_loss"]
@@ -84,30 +94,8 @@ def _write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: di
     trainer = assembly.trainer
     trainer.save_state()
     if trainer.is_world_process_zero():
-        card = build_model_card(
-            name=folder.resolve().name,
-            model=trainer.model,
-            task=recipe.model.task,
-            data=_training_data(assembly, recipe),
-            metrics={split: values for split, values in metrics.items() if split != "train"},
-            metric_names=assembly.evaluation.metric_names,
-            base_model=recipe.model.pretrained,
-        )
-        card.save(folder / CARD_FILE)
+        write_card(assembly, recipe, folder, metrics)
         best = trainer.state.best_model_checkpoint
         write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
-    # Last, because a run is finished when the metrics and the model are there; and it pushes, if that is asked for.
+    # Last, because a run is finished when the metrics and the model are there.
     trainer.save_model()
-
-
-def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
-    data, about = recipe.data, assembly.data.about
-    built_in = data.source in BUILT_IN
-    return TrainingData(
-        name=data.source or Path(str(data.train_file)).name,
-        hub_id=None if built_in else data.source,
-        description=about.description,
-        license=about.license,
-        homepage=about.homepage,
-        rows={name: split.num_rows for name, split in assembly.data.splits.items()},
-    )

@@ -1,4 +1,7 @@
-"""What a run does where its recipe does not say: evaluate and save every epoch, keep the best and the last checkpoint."""
+"""What a run does where its recipe does not say: evaluate and save every epoch, keep the best and the last checkpoint.
+
+A stream has no epochs: it does so every so many steps, as Trainer does.
+"""
 
 from typing import Any
 
@@ -7,6 +10,9 @@ from transformers import TrainingArguments
 
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.training.recipe import Recipe
+
+_STEPS = 500
+"""As often as Trainer saves. Left to itself, it would evaluate as often as it logs, and refuse where the two do not fit."""
 
 
 def resolved_training(recipe: Recipe) -> dict[str, Any]:
@@ -18,17 +24,18 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
     Returns:
         The fields, those of the recipe included.
     """
-    training = recipe.training
+    training, moment = recipe.training, "steps" if recipe.data.streaming else "epoch"
     filled = {
         "output_dir": f"runs/{recipe.name}",
-        "train_sampling_strategy": "group_by_length",
+        # The rows of a stream are not at hand; it shuffles itself (data.shuffle_buffer).
+        "train_sampling_strategy": "random" if recipe.data.streaming else "group_by_length",
         "report_to": "none",
         "save_total_limit": 2,
-        **_schedule(training, recipe.has_split("validation")),
+        **_schedule(training, recipe.has_split("validation"), moment),
         **training,
     }
     if "logging_strategy" not in training and "logging_steps" not in training:
-        filled["logging_strategy"] = "epoch"
+        filled["logging_strategy"] = moment
     if "load_best_model_at_end" not in training:
         filled["load_best_model_at_end"] = filled["eval_strategy"] != "no" and filled["save_strategy"] != "no"
     return filled
@@ -85,17 +92,17 @@ def choose_metric(args: TrainingArguments, recipe: Recipe, evaluation: TaskEvalu
             args.greater_is_better = metric.removeprefix("eval_") not in LOWER_IS_BETTER
 
 
-def _schedule(training: dict[str, Any], has_validation: bool) -> dict[str, Any]:
+def _schedule(training: dict[str, Any], has_validation: bool, moment: str) -> dict[str, Any]:
     """Evaluate and save at the same moments, which loading the best model at the end needs."""
     evaluate = training.get("eval_strategy")
     save = training.get("save_strategy")
     if evaluate is None:
-        evaluate = save if save in ("steps", "epoch") else "epoch"
+        evaluate = save if save in ("steps", "epoch") else moment
         evaluate = evaluate if has_validation else "no"
     if save is None:
-        save = evaluate if evaluate != "no" else "epoch"
+        save = evaluate if evaluate != "no" else moment
     schedule = {"eval_strategy": evaluate, "save_strategy": save}
-    steps = training.get("eval_steps") or training.get("save_steps")
+    steps = training.get("eval_steps") or training.get("save_steps") or (_STEPS if moment == "steps" else None)
     if evaluate == save == "steps" and steps:
         schedule |= {"eval_steps": steps, "save_steps": steps}
     return schedule

@@ -38,6 +38,16 @@ def test_labels_that_training_does_not_have_are_named(train, validation, kind):
         label_names(_splits(train, validation), "label", kind)
 
 
+def test_labels_that_are_known_are_kept_in_their_order():
+    splits = _splits(["a", "b"], ["b"])
+    assert label_names(splits, "label", "single", known=["c", "b", "a"]) == ["c", "b", "a"]
+    message = r"the split 'train' has labels in 'label' that are not among those that were given: a; given were c, b"
+    with pytest.raises(ValueError, match=message):
+        label_names(splits, "label", "single", known=["c", "b"])
+    with pytest.raises(ValueError, match="does not fit kind='tags'"):
+        label_names(splits, "label", "tags", known=["a", "b"])
+
+
 def test_class_labels_of_another_split_are_compared_by_name():
     splits = _splits([0], feature=ClassLabel(names=["a", "b"]))
     splits["test"] = Dataset.from_dict({"label": [0]}, features=Features({"label": ClassLabel(names=["b"])}))

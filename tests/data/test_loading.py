@@ -3,11 +3,11 @@ import re
 
 import datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.utils import httpx
 
 from hf_maskattn.data import loading
-from hf_maskattn.data.loading import BUILT_IN, load_splits
+from hf_maskattn.data.loading import BUILT_IN, load_shards, load_splits
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def hub(monkeypatch):
     asked = []
 
     def answer(result):
-        def load_dataset(*arguments):
-            asked.append(arguments)
+        def load_dataset(*arguments, streaming):
+            asked.append((*arguments, streaming))
             if isinstance(result, Exception):
                 raise result
             return result
@@ -74,7 +74,7 @@ def test_splits_of_the_hub_are_renamed(hub):
     asked = hub(DatasetDict({"training": _split(3), "dev": _split(2), "unsupervised": _split(1)}))
     splits = load_splits("owner/name", subset="sub", train_split="training", validation_split="dev", test_split=None)
     assert {name: split.num_rows for name, split in splits.items()} == {"train": 3, "validation": 2}
-    assert asked == [("owner/name", "sub")]
+    assert asked == [("owner/name", "sub", False)]
 
 
 def test_a_fraction_becomes_the_validation_split(file):
@@ -193,6 +193,55 @@ def test_a_file_of_the_hub_that_cannot_be_read_says_why(hub):
         ValueError, match=r"the dataset 'owner/name' .* could not be loaded: Invalid value in row 5\. Correct it"
     ):
         load_splits("owner/name")
+
+
+def test_local_files_become_shards(file, tmp_path):
+    for name in ("a-2.jsonl", "a-1.jsonl"):
+        file(name)
+    shards = load_shards(train_file=tmp_path / "a-*.jsonl", required_columns=["text"])
+    assert [shards.name(shard) for shard in range(len(shards))] == [str(tmp_path / f"a-{number}.jsonl") for number in (1, 2)]
+
+
+def test_a_split_of_the_hub_becomes_shards(hub):
+    asked = hub(IterableDatasetDict({"training": _split(6).to_iterable_dataset(num_shards=3)}))
+    assert len(load_shards("owner/name", subset="sub", train_split="training", required_columns=["text"])) == 3
+    assert asked == [("owner/name", "sub", True)]
+    with pytest.raises(ValueError, match=r"no split 'train' \(did you mean 'training'\?\)"):
+        load_shards("owner/name")
+
+
+def test_other_splits_are_read_without_the_stream(hub):
+    def never():
+        raise AssertionError("the training split was read")
+        yield
+
+    stream = IterableDataset.from_generator(never, features=_split(1).features)
+    hub(IterableDatasetDict({"train": stream, "validation": _split(5).to_iterable_dataset()}))
+    splits = load_splits("owner/name", train_split=None, test_split=None, streaming=True)
+    assert list(splits) == ["validation"]
+    assert splits["validation"]["text"][:] == _split(5)["text"][:]
+
+
+def test_a_folder_of_parquet_files_is_streamed_like_a_dataset_of_the_hub(tmp_path):
+    for number in range(2):
+        _split(3).to_parquet(tmp_path / f"train-0000{number}-of-00002.parquet")
+    _split(2).to_parquet(tmp_path / "validation-00000-of-00001.parquet")
+    shards = load_shards(str(tmp_path))
+    assert [shards.count(shard) for shard in range(len(shards))] == [3, 3]
+    splits = load_splits(str(tmp_path), train_split=None, test_split=None, streaming=True)
+    assert splits["validation"].num_rows == 2
+
+
+def test_a_built_in_corpus_can_be_streamed(monkeypatch):
+    monkeypatch.setitem(BUILT_IN, "cldr-date-fields", lambda: DatasetDict({"train": _split(3)}))
+    assert load_shards("cldr-date-fields").first_rows().num_rows == 3
+
+
+def test_shards_have_one_origin_and_all_columns(file):
+    with pytest.raises(ValueError, match=r"source='cldr-languages' and local files \(train_file\) are both given"):
+        load_shards("cldr-languages", train_file=file("a.jsonl"))
+    with pytest.raises(ValueError, match=r"the split 'train' has no column 'labels' \(did you mean 'label'\?\)"):
+        load_shards(train_file=file("a.jsonl"), required_columns=["labels"])
 
 
 def test_the_hub_is_asked_through_datasets():

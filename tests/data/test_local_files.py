@@ -4,7 +4,7 @@ import re
 import datasets
 import pytest
 
-from hf_maskattn.data.local_files import load_file
+from hf_maskattn.data.local_files import find_files, load_file
 
 
 @pytest.fixture
@@ -73,12 +73,42 @@ def test_csv_cells_may_be_long_and_hold_line_breaks(write):
         ("a.csv", "t,l\na,x\n\nb,c,x\n", r"a\.csv, line 4: number of cells is 3, but the header has 2 \(t, l\)"),
         ("a.csv", 't,l\n"a,x\nb,x\n', r"a\.csv, line 3: broken CSV"),
         ("a.csv", "\ufefft,t\na,x\n", r"a\.csv, line 1: two columns have the same name \(t, t\)"),
-        ("a.parquet", "not parquet", r"a\.parquet: parquet could not be read: ArrowInvalid: "),
+        ("a.parquet", "not parquet", r"a\.parquet: could not be read: ArrowInvalid: "),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_place(write, name, content, message):
     with pytest.raises(ValueError, match=message):
         load_file(write(name, content), split="train")
+
+
+def test_a_pattern_stands_for_all_files_that_fit_in_the_order_of_their_names(write, tmp_path):
+    for name in ("b-2.jsonl", "b-1.jsonl", "c.jsonl"):
+        write(name, f'{{"text":"{name}"}}\n')
+    assert load_file(tmp_path / "b-*.jsonl", split="train")["text"][:] == ["b-1.jsonl", "b-2.jsonl"]
+    assert [file.name for file in find_files(tmp_path / "*.jsonl")] == ["b-1.jsonl", "b-2.jsonl", "c.jsonl"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(write, tmp_path):
+    write("a1.jsonl", '{"text":"other"}\n')
+    assert load_file(write("a[1].jsonl", '{"text":"this"}\n'), split="train")["text"][:] == ["this"]
+
+
+def test_one_broken_file_of_many_is_named(write, tmp_path):
+    write("a.jsonl", '{"text":"a"}\n')
+    write("b.jsonl", '{"text":\n')
+    with pytest.raises(ValueError, match=r"b\.jsonl, line 1: broken JSON"):
+        load_file(tmp_path / "*.jsonl", split="train")
+
+
+def test_patterns_that_do_not_work_are_told(write, tmp_path):
+    write("a.csv", "text\na\n")
+    write("a.jsonl", '{"text":"a"}\n')
+    with pytest.raises(FileNotFoundError, match=r"x-\*\.csv: no file fits this pattern \(looked from "):
+        find_files(tmp_path / "x-*.csv")
+    with pytest.raises(ValueError, match=r"both a\.csv and a\.jsonl fit; give a pattern of files of one kind"):
+        find_files(tmp_path / "a.*")
+    with pytest.raises(ValueError, match=r"is a folder; name its files, such as .*\*\.jsonl"):
+        find_files(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -28,6 +28,7 @@ CARRIED_FLOORS = {
     "masking": 0,
     "tensor_checks": 0,
     "precision": 0,
+    "code_version": 0,
     "configuration": 0,
 }
 HOMES = {

@@ -95,6 +95,7 @@ def test_wrong_overrides_are_named(recipe_file, override, message):
         ("model.task=translation", "expected one of 'text-classification', 'token-classification', 'fill-mask'."),
         ("model.hidden_dropout_prob=a", "model.hidden_dropout_prob='a': expected a number or a whole number."),
         ("data.lowercase=yes", "data.lowercase='yes': expected true or false."),
+        ("data.labels=[1, 2]", "data.labels=[1, 2]: expected a list of text or null."),
         ("training.learning_rate=fast", "training.learning_rate='fast': expected a number."),
         ("training.learning_rate=true", "training.learning_rate=True: expected a number."),
         ("training.lr_scheduler_type=cosin", "expected one of 'linear', 'cosine', "),
@@ -132,6 +133,19 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
             "model: {task: text-classification}\ndata: {tokenizer: char, mlm_probability: 0.2}",
             "data.mlm_probability means nothing for model.task=text-classification, only for fill-mask.",
         ),
+        (
+            "model: {task: fill-mask}\ndata: {tokenizer: char, labels: [a]}",
+            "data.labels means nothing for model.task=fill-mask, only for text-classification and token-classification.",
+        ),
+        (
+            "model: {task: text-classification, problem_type: regression}\ndata: {tokenizer: char, labels: [a]}",
+            "data.labels means nothing for model.problem_type=regression, where a label is a number: remove it.",
+        ),
+        (
+            "model: {task: text-classification}\ndata: {tokenizer: char, labels: [a, b, a]}",
+            "data.labels=['a', 'b', 'a']: 'a' is given twice.",
+        ),
+        ("model: {task: text-classification}\ndata: {tokenizer: char, labels: []}", "data.labels=[]: give at least one name."),
     ],
 )
 def test_wrong_files_are_named(tmp_path, text, message):

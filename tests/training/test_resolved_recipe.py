@@ -24,6 +24,16 @@ def test_a_resolved_recipe_of_a_pretrained_model_is_read_again(tmp_path):
     assert resolve_recipe(read_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
 
 
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask"])
+def test_a_resolved_recipe_of_a_stream_is_read_again(tmp_path, task):
+    recipe = read_recipe(toy_recipe.write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    assert resolve_recipe(read_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
+    assert resolve_recipe(recipe)["data"]["shuffle_buffer"] == 10_000
+    other = read_recipe(tmp_path / "recipe.yaml", ["data.shuffle_buffer=3"])
+    assert changed_keys(other, tmp_path / "recipe.yaml") == {"data.shuffle_buffer": (10_000, 3)}
+
+
 def test_changes_are_told_with_old_and_new_value(tmp_path):
     path = toy_recipe.write_recipe(tmp_path)
     write_recipe(read_recipe(path), tmp_path / "recipe.yaml")

@@ -1,9 +1,15 @@
+from itertools import islice
+
+import datasets
 import pytest
 
+from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from tests.training.toy_recipe import SIZES, write_recipe
+
+STREAM = ("data.streaming=true", "training.max_steps=5", "data.shuffle_buffer=0")
 
 
 def load(tmp_path, task="text-classification", *overrides, **groups):
@@ -70,3 +76,101 @@ def test_labels_of_an_existing_model_keep_their_numbers(tmp_path):
     recipe = read_recipe(write_recipe(tmp_path))
     turned = evaluation_data(recipe, 0, "test", data.tokenizer, ["dog", "cat"]).splits["test"]["labels"]
     assert [1 - label for label in turned] == list(data.splits["test"]["labels"])
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
+def test_a_stream_gives_what_the_train_split_gives(tmp_path, task):
+    whole, stream = load(tmp_path, task), load(tmp_path, task, *STREAM)
+    assert isinstance(stream.splits["train"], RowStream)
+    assert list(islice(stream.splits["train"], SIZES["train"])) == list(whole.splits["train"])
+    assert stream.labels == whole.labels
+    assert stream.tokenizer.get_vocab() == whole.tokenizer.get_vocab()
+    assert list(stream.splits["test"]) == list(whole.splits["test"])
+
+
+def test_the_text_of_tagged_words_is_streamed_too(tmp_path):
+    def make(row):
+        return {**row, "text": "!".join(row["tokens"]), "more": 1}
+
+    data = load(tmp_path, "token-classification", *STREAM, make=make)
+    assert "!" in data.tokenizer.get_vocab()
+    assert data.splits["train"].shards.column_names == ["tags", "tokens", "text"]
+
+
+def test_the_tokenizer_of_a_stream_is_trained_on_its_first_rows(tmp_path):
+    data = load(tmp_path, "text-classification", *STREAM, "data.sample_rows=1", "data.labels=[cat, dog]")
+    whole = load(tmp_path, "text-classification")
+    assert set(data.tokenizer.get_vocab()) < set(whole.tokenizer.get_vocab())
+
+
+def test_a_stream_needs_no_other_split(tmp_path):
+    data = load(tmp_path, "text-classification", *STREAM, "data.validation_file=", "data.test_file=")
+    assert set(data.splits) == {"train"}
+
+
+def late_label(number):
+    """Make rows that are all about cats until one is not."""
+    seen = iter(range(100))
+    return lambda row: {**row, "label": "dog" if next(seen) == number else "cat"}
+
+
+def test_a_label_that_comes_later_in_a_stream_is_told_with_its_row_and_the_way_out(tmp_path):
+    overrides = (*STREAM, "data.sample_rows=20", "data.validation_file=", "data.test_file=")
+    data = load(tmp_path, "text-classification", *overrides, make=late_label(30))
+    message = (
+        r"^row 30 of .*train\.jsonl \(counted from 0\), column 'label': the label 'dog' is none of cat: these are the labels "
+        r"of the first 20 rows; name all that there are in data\.labels, or raise data\.sample_rows$"
+    )
+    with pytest.raises(ValueError, match=message):
+        list(islice(data.splits["train"], 40))
+
+
+def test_labels_can_be_named_in_advance(tmp_path):
+    for overrides in ((*STREAM, "data.sample_rows=20"), ()):
+        data = load(tmp_path, "text-classification", *overrides, "data.labels=[dog, cat]", make=late_label(30))
+        assert data.labels == ["dog", "cat"]
+        assert [row["labels"] for row in islice(data.splits["train"], 31)] == [1] * 30 + [0]
+
+
+def test_the_names_of_a_class_label_are_all_labels_of_a_stream(tmp_path):
+    path = write_recipe(tmp_path)
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "a", "never"])})
+    rows = {"text": ["x y", "y"], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    overrides = (*STREAM, f"data.train_file={tmp_path / 'train.parquet'}", "data.validation_file=", "data.test_file=")
+    data = training_data(read_recipe(path, overrides), seed=0)
+    assert data.labels == ["z", "a", "never"]
+    assert [row["labels"] for row in islice(data.splits["train"], 2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"label": None}, r"row 30 of .*train\.jsonl \(counted from 0\), column 'label': there is no label"),
+        ({"text": None}, r"row 30 of .*train\.jsonl \(counted from 0\): the text is None"),
+    ],
+)
+def test_a_bad_row_of_a_stream_is_told_when_it_comes(tmp_path, broken, message):
+    seen = iter(range(100))
+    data = load(
+        tmp_path,
+        "text-classification",
+        *STREAM,
+        "data.sample_rows=20",
+        make=lambda row: {**row, **(broken if next(seen) == 30 else {})},
+    )
+    with pytest.raises((ValueError, TypeError), match=message):
+        list(islice(data.splits["train"], 40))
+
+
+def test_a_missing_column_of_a_stream_is_told(tmp_path):
+    with pytest.raises(ValueError, match="no column 'body'"):
+        load(tmp_path, "text-classification", *STREAM, "data.text_column=body")
+
+
+def test_a_stream_is_not_scored(tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path), STREAM)
+    with pytest.raises(
+        ValueError, match=r"the train split is a stream \(data\.streaming\), which has no end: score validation"
+    ):
+        evaluation_data(recipe, 0, "train", None, ["cat", "dog"])

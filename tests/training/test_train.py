@@ -161,6 +161,54 @@ def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(tmp_path, inter
         assert without_times(resumed.metrics)[split] == without_times(whole.metrics)[split]
 
 
+@pytest.fixture
+def stream(tmp_path):
+    """Builds recipes of a stream of three files, with a second pass after five steps."""
+
+    def build(folder, task="text-classification", *overrides):
+        path = write_recipe(tmp_path, task, data={"streaming": True, "shuffle_buffer": 9}, training={"max_steps": 9})
+        lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        for shard in range(3):
+            (tmp_path / "shards" / f"{shard}.jsonl").write_text("".join(lines[shard::3]))
+        places = (f"data.train_file={tmp_path}/shards/*.jsonl", f"training.output_dir={tmp_path / folder}")
+        return read_recipe(path, [*places, *overrides])
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("task", "step", "overrides"),
+    [
+        ("text-classification", 3, ()),
+        ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
+        ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
+    ],
+)
+def test_a_stream_goes_on_as_if_it_had_not_been_interrupted(tmp_path, interrupt_at, stream, task, step, overrides):
+    whole = train(stream("whole", task, *overrides))
+    interrupt_at(step)
+    with pytest.raises(TrainingInterrupted):
+        train(stream("run", task, *overrides))
+    interrupt_at(0)
+    resumed = train(stream("run", task, *overrides), resume=True)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert without_times(resumed.metrics).get("test") == without_times(whole.metrics).get("test")
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["epoch"] == 1.0
+
+
+def test_a_stream_is_trained_on_for_as_many_steps_as_asked_and_no_more(tmp_path, stream):
+    report = train(stream("run"))
+    assert report.metrics["train"].keys() == {"steps", "loss", "runtime", "samples_per_second"}
+    assert report.metrics["train"]["steps"] == 9
+    assert "train not counted (a stream), validation 12" in (tmp_path / "run" / "README.md").read_text()
+    (tmp_path / "run" / "metrics.json").unlink()
+    again = train(stream("run"), resume=True)
+    assert again.metrics["train"] == {"steps": 9.0}
+    assert without_times(again.metrics)["test"] == without_times(report.metrics)["test"]
+
+
 def test_ctrl_c_keeps_its_checkpoint_even_if_only_one_may_be_kept(tmp_path, interrupt_at):
     interrupt_at(STEPS_PER_EPOCH + 2)
     with pytest.raises(TrainingInterrupted) as stopped:

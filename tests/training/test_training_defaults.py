@@ -62,6 +62,17 @@ def test_without_validation_data_nothing_is_evaluated(tmp_path):
     assert (filled["eval_strategy"], filled["save_strategy"], filled["load_best_model_at_end"]) == ("no", "epoch", False)
 
 
+def test_a_stream_evaluates_and_saves_every_so_many_steps(tmp_path):
+    stream = ("data.streaming=true", "training.max_steps=9")
+    filled = resolve(tmp_path, *stream)
+    keys = ("eval_strategy", "save_strategy", "eval_steps", "save_steps", "logging_strategy", "train_sampling_strategy")
+    assert tuple(filled.get(key) for key in keys) == ("steps", "steps", 500, 500, "steps", "random")
+    assert resolve(tmp_path, *stream, "training.save_steps=3")["eval_steps"] == 3
+    filled = resolve(tmp_path, *stream, "data.validation_file=")
+    assert (filled["eval_strategy"], filled["save_strategy"]) == ("no", "steps")
+    training_arguments(read_recipe(write_recipe(tmp_path), [*stream, "training.logging_steps=7"]))
+
+
 def test_what_a_recipe_says_is_never_changed(complete):
     args = complete("training.save_total_limit=", "training.report_to=none", "training.train_sampling_strategy=random")
     assert (args.save_total_limit, args.train_sampling_strategy) == (None, "random")

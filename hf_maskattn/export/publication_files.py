@@ -1,0 +1,139 @@
+"""What of a model folder is published: the model, its code, its tokenizer, what is known about it, and nothing else."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_import_files
+
+import hf_maskattn.model.modeling_maskattn
+from hf_maskattn.export.model_card import read_model_card
+from hf_maskattn.model.code_version import CODE_VERSION, is_newer_than_this_code
+from hf_maskattn.model.configuration_maskattn import AUTO_MAP, MaskAttnConfig
+
+CARD_FILE = "README.md"
+CONFIG_FILE = "config.json"
+_WEIGHTS_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_TOKENIZER_FILE = "tokenizer.json"
+_WHERE_THERE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "attention.png",
+    "metrics.json",
+    "recipe.yaml",
+    CARD_FILE,
+)
+_OTHER_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|pytorch_model.*|training_args\.bin")
+
+
+def copy_what_is_published(folder: Path, target: Path) -> None:
+    """Copy the files of a model folder that are published, with the code of this package.
+
+    That code, not what lies in the folder, is what the model was loaded with here; it is also known to be harmless to run.
+
+    Args:
+        folder: What `save_pretrained` of model and tokenizer, or a training run, wrote.
+        target: An empty folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no configuration, weights or tokenizer in it.
+        ValueError: If they are broken, not of a model of this package, or of a newer version of it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: name one that a training run or save_pretrained wrote.")
+    config = _read_json(_require(folder, CONFIG_FILE, "save the model there with save_pretrained"))
+    _check_config(folder, config)
+    config |= {"auto_map": dict(AUTO_MAP), "code_version": CODE_VERSION}
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _require(folder, _TOKENIZER_FILE, "save the tokenizer there with save_pretrained")
+    names = [*_weights(folder), _TOKENIZER_FILE, *(name for name in _WHERE_THERE if (folder / name).is_file())]
+    for name in names:
+        shutil.copyfile(folder / name, target / name)
+    for source in code_files():
+        shutil.copyfile(source, target / source.name)
+    if (target / CARD_FILE).is_file():
+        read_model_card((target / CARD_FILE).read_text(encoding="utf-8"))
+
+
+def code_files() -> list[Path]:
+    """List the code that travels with a model: what `save_pretrained` puts beside the weights."""
+    modeling = Path(hf_maskattn.model.modeling_maskattn.__file__)
+    return [modeling, *(Path(path) for path in get_relative_import_files(modeling))]
+
+
+def is_left_over(name: str, published: set[str]) -> bool:
+    """Tell whether a file of a repository belongs to the model that a publication replaces.
+
+    Other weights would be loaded in the place of the new ones; pickles are never published.
+
+    Args:
+        name: Path of the file in the repository.
+        published: The files of the new model.
+    """
+    return name not in published and _OTHER_WEIGHTS.fullmatch(name) is not None
+
+
+def _check_config(folder: Path, config: object) -> None:
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG_FILE} is no configuration of a model.")
+    model_type, expected = config.get("model_type"), MaskAttnConfig.model_type
+    if model_type != expected:
+        raise ValueError(f"{folder} holds a {model_type!r} model, only {expected!r} models are published here.")
+    if is_newer_than_this_code(config.get("code_version")):
+        raise ValueError(
+            f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: pip install --upgrade "
+            "hf-maskattn, so that the model is published with its code."
+        )
+
+
+def _weights(folder: Path) -> list[str]:
+    """List the files of the weights, after a look at each: the header must fit the size."""
+    if (folder / _WEIGHTS_FILE).is_file():
+        names = [_WEIGHTS_FILE]
+    elif (folder / _INDEX_FILE).is_file():
+        try:
+            shards = sorted(set(_read_json(folder / _INDEX_FILE)["weight_map"].values()))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / _INDEX_FILE} names no files of weights.") from error
+        for name in shards:
+            if not (isinstance(name, str) and _SHARD.fullmatch(name)):
+                raise ValueError(
+                    f"{folder / _INDEX_FILE} names {name!r}, expected names like model-00001-of-00002.safetensors."
+                )
+            _require(folder, name, "save the model there again with save_pretrained")
+        names = [_INDEX_FILE, *shards]
+    else:
+        _require(folder, _WEIGHTS_FILE, "save the model there with save_pretrained; pickled weights (.bin) are not published")
+    for name in names:
+        if name != _INDEX_FILE:
+            _check_weights(folder / name)
+    return names
+
+
+def _check_weights(path: Path) -> None:
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole file of weights ({error}): save the model again.") from error
+
+
+def _require(folder: Path, name: str, way_out: str) -> Path:
+    if not (folder / name).is_file():
+        raise FileNotFoundError(f"{folder} has no {name}: {way_out}.")
+    return folder / name
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}).") from error

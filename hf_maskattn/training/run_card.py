@@ -1,0 +1,101 @@
+"""The model card of a run, with a picture of attention where one can be drawn."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.data.loading import BUILT_IN
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
+from hf_maskattn.inspection.attention_maps import attention_maps
+from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
+from hf_maskattn.training.assembly import Assembly
+from hf_maskattn.training.output_folder import CARD_FILE, PICTURE_FILE
+from hf_maskattn.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+_MOST_TOKENS = 30
+
+
+def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+    """Write `README.md` and, if matplotlib is installed, `attention.png` to the folder of a run.
+
+    Args:
+        assembly: The Trainer and its data.
+        recipe: The recipe.
+        folder: The output folder.
+        metrics: Values by metric name, by split.
+    """
+    trainer, data = assembly.trainer, assembly.data
+    texts = [text for text in data.examples if text.strip()]
+    # A forward of a model that is cut in pieces needs all processes.
+    is_whole = not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    drawn = is_whole and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
+    if recipe.model.task == "fill-mask":
+        texts = [_with_a_mask(text, data.tokenizer.mask_token) for text in texts]
+    card = build_model_card(
+        name=folder.resolve().name,
+        config=trainer.model.config,
+        num_parameters=trainer.model.num_parameters(),
+        task=recipe.model.task,
+        data=_training_data(assembly, recipe),
+        metrics={split: values for split, values in metrics.items() if split != "train"},
+        metric_names=assembly.evaluation.metric_names,
+        base_model=recipe.model.pretrained,
+        examples=texts,
+        picture=PICTURE_FILE if drawn else None,
+    )
+    card.save(folder / CARD_FILE)
+
+
+def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
+    """Draw the attention over the first few texts for which the font has all signs.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        texts: The texts, cut where they are long.
+        path: The file to write.
+
+    Returns:
+        Whether there is a picture: not if matplotlib is missing, or nothing can be drawn.
+    """
+    try:
+        shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
+        if not shortened:
+            return False
+        draw_attention_maps({"attention": attention_maps(model, tokenizer, shortened[:MOST_EXAMPLES])}, path)
+    except ImportError as error:
+        logger.info(f"The model card has no picture of attention: {error}")
+        return False
+    except Exception as error:  # a run is not lost for a picture
+        logger.warning(f"The model card has no picture of attention, drawing it failed: {error!r}")
+        return False
+    return True
+
+
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    encoded = tokenizer(text, truncation=True, max_length=_MOST_TOKENS, return_offsets_mapping=True)
+    return text[: max((end for _, end in encoded["offset_mapping"]), default=0)]
+
+
+def _with_a_mask(text: str, mask_token: str) -> str:
+    words = text.split()
+    words[len(words) // 2] = mask_token
+    return " ".join(words)
+
+
+def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
+    data, about = recipe.data, assembly.data.about
+    built_in = data.source in BUILT_IN
+    return TrainingData(
+        name=data.source or Path(str(data.train_file)).name,
+        hub_id=None if built_in else data.source,
+        description=about.description,
+        license=about.license,
+        homepage=about.homepage,
+        rows={name: None if isinstance(split, RowStream) else split.num_rows for name, split in assembly.data.splits.items()},
+    )
