@@ -5,6 +5,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from huggingface_hub import close_session, constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from hypothesis import HealthCheck, settings
 
 import hf_maskattn
@@ -52,6 +54,21 @@ def hub():
     """A Hub on this machine, empty; see `tests/hub/server.py`, and `run_client` for what talks to it."""
     with Hub() as running:
         yield running
+
+
+@pytest.fixture
+def connected(hub, monkeypatch):
+    """Has this process, too, take the loopback Hub for the Hub, as its user."""
+    settings = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True}
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("NO_PROXY", "*")
+    close_session()
+    disable_progress_bars()
+    yield hub
+    enable_progress_bars()
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -91,44 +91,34 @@ def publish(
     _check_names(repo_id, revision, message)
     require_token()
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder, api = Path(scratch), HfApi()
         logger.info(f"checking {model_folder} ...")
         copy_what_is_published(Path(model_folder), folder)
         num_parameters = _load(folder, model_folder)
         repo_id = make_repository(repo_id, private)
         branch = revision or constants.DEFAULT_REVISION
-        api = HfApi()
         head = _head(api, repo_id, branch, create_pr)
         names_there = {file.rfilename for file in head.siblings or ()}
-        config = MaskAttnConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-        task = task_of(config.architectures)
-        card = folder / CARD_FILE
-        if card.is_file():
-            card.write_text(name_in_card(card.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
-        elif CARD_FILE not in names_there:
-            build_model_card(repo_id, config, num_parameters, task).save(card)
+        task = _finish_card(folder, repo_id, num_parameters, CARD_FILE in names_there)
         files = {path.name: path for path in sorted(folder.iterdir())}
-        changed = differing(head, files)
-        removed = sorted(name for name in names_there if is_left_over(name, set(files)))
-        commit = Commit(str(head.sha))
-        if changed or removed:
-            size = sum(files[name].stat().st_size for name in changed)
-            logger.info(f"publishing {len(changed)} files, {size / 1e6:.2f} MB, at {_page(repo_id)} ...")
-            change = Change(
-                repo_id=repo_id,
-                branch=branch,
-                parent=commit.oid,
-                files={name: files[name] for name in changed},
-                removed=removed,
-                message=message or f"Model of hf-maskattn {CODE_VERSION}",
-                create_pr=create_pr,
-            )
+        change = Change(
+            repo_id=repo_id,
+            branch=branch,
+            parent=str(head.sha),
+            files={name: files[name] for name in differing(head, files)},
+            removed=sorted(name for name in names_there if is_left_over(name, set(files))),
+            message=message or f"Model of hf-maskattn {CODE_VERSION}",
+            create_pr=create_pr,
+        )
+        commit = Commit(change.parent)
+        if change.files or change.removed:
+            size = sum(path.stat().st_size for path in change.files.values())
+            logger.info(f"publishing {len(change.files)} files, {size / 1e6:.2f} MB, at {_page(repo_id)} ...")
             commit = commit_once(api, change)
-        if commit.pull_request is not None:
-            url, revision = f"{_page(repo_id)}/discussions/{commit.pull_request}", f"refs/pr/{commit.pull_request}"
-        else:
-            url = _page(repo_id) if branch == constants.DEFAULT_REVISION else f"{_page(repo_id)}/tree/{branch}"
-        return Publication(repo_id, url, commit.oid, revision, list(files), changed, removed, task)
+    url = _page(repo_id) if branch == constants.DEFAULT_REVISION else f"{_page(repo_id)}/tree/{branch}"
+    if commit.pull_request is not None:
+        url, revision = f"{_page(repo_id)}/discussions/{commit.pull_request}", f"refs/pr/{commit.pull_request}"
+    return Publication(repo_id, url, commit.oid, revision, list(files), list(change.files), change.removed, task)
 
 
 def make_repository(repo_id: str, private: bool | None = None) -> str:
@@ -190,6 +180,17 @@ def _head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:
         if not is_there:
             call(repo_id, api.create_branch, repo_id, branch=branch, exist_ok=True)
     return call(repo_id, api.model_info, repo_id, revision=branch, files_metadata=True)
+
+
+def _finish_card(folder: Path, repo_id: str, num_parameters: int, is_on_hub: bool) -> str | None:
+    """Give the card the name of the repository; write one if there is none. Returns the task of the model."""
+    config = MaskAttnConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+    task, path = task_of(config.architectures), folder / CARD_FILE
+    if path.is_file():
+        path.write_text(name_in_card(path.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
+    elif not is_on_hub:
+        build_model_card(repo_id, config, num_parameters, task).save(path)
+    return task
 
 
 def _page(repo_id: str) -> str:

@@ -65,22 +65,23 @@ def build_model_card(
         The card; `save(path)` writes it.
     """
     metrics = metrics or {}
+    results = _eval_results(task, data, metrics, metric_names) if task and data else []
     header = ModelCardData(
-        model_name=name,
+        model_name=name if results else None,
         library_name="transformers",
         license=_LICENSE,
         pipeline_tag=task or "feature-extraction",
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model,
-        eval_results=_eval_results(task, data, metrics, metric_names) if task and data else None,
+        eval_results=results or None,
         widget=[{"text": text} for text in _shortened(examples)] or None,
     )
     sections = [
         f"# {name}",
         _what_it_is(config, num_parameters, task, base_model),
         "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
-        "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "Nothing was measured."),
+        "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "No scores are told here."),
         "## Use\n\n" + _use(name, task),
         "## Attention\n\n" + _ATTENTION.format(picture=picture) if picture else "",
         "## Limits\n\n" + _LIMITS,
@@ -138,12 +139,12 @@ _LIMITS = """\
 
 def _eval_results(
     task: str, data: TrainingData, metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]
-) -> list[EvalResult] | None:
-    results = [
+) -> list[EvalResult]:
+    return [
         EvalResult(
             task_type=task,
-            dataset_type=data.hub_id or data.name,
-            dataset_name=data.name,
+            dataset_type=data.hub_id or _plain(data.name),
+            dataset_name=_plain(data.name),
             dataset_split=split,
             metric_type=metric,
             metric_value=values[metric],
@@ -152,14 +153,17 @@ def _eval_results(
         for metric in names
         if math.isfinite(values.get(metric, math.nan))
     ]
-    return results or None
 
 
 def _shortened(examples: Sequence[str]) -> list[str]:
-    """Take the first few texts that say anything, on one line, without control characters."""
-    texts = dict.fromkeys(" ".join(text.split()) for text in examples)
-    visible = ("".join(sign for sign in text if unicodedata.category(sign) not in ("Cc", "Cs")) for text in texts)
-    return [text[:_LONGEST_EXAMPLE] for text in visible if text][:MOST_EXAMPLES]
+    """Take the first few texts that say anything."""
+    texts = dict.fromkeys(_plain(text)[:_LONGEST_EXAMPLE] for text in examples)
+    return [text for text in texts if text][:MOST_EXAMPLES]
+
+
+def _plain(text: str) -> str:
+    """Put a text on one line, without control characters, which not every YAML comes through."""
+    return " ".join("".join(sign if unicodedata.category(sign) not in ("Cc", "Cs") else " " for sign in text).split())
 
 
 def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None, base_model: str | None) -> str:
@@ -177,7 +181,7 @@ def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None,
 
 
 def _data(data: TrainingData) -> str:
-    lines = [f"**{_escaped(data.name)}**" + (f" ({_escaped(data.homepage)})" if data.homepage else "")]
+    lines = [f"**{_line(data.name)}**" + (f" ({_line(data.homepage)})" if data.homepage else "")]
     if data.description.strip():
         # A quotation ends with its last line, whatever the description opens and does not close.
         lines.append("\n".join(f"> {line}".rstrip() for line in _escaped(data.description).strip().splitlines()))
@@ -188,6 +192,10 @@ def _data(data: TrainingData) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(text, quote=False)
+
+
+def _line(text: str) -> str:
+    return _escaped(_plain(text))
 
 
 def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
@@ -222,7 +230,7 @@ model = {function}, trust_remote_code=True)
 
 
 def _licenses(data: TrainingData | None) -> str:
-    told = _escaped(data.license) if data else ""
+    told = _line(data.license) if data else "not told here"
     return f"""\
 - Code: Apache-2.0.
 - Data: {told or "not told by the data"}.

@@ -46,6 +46,8 @@ class AdditiveAttention(nn.Module):
         if not 0 <= dropout <= 1:
             raise ValueError(f"attention_dropout_prob={dropout} is no chance: it lies between 0 and 1.")
         for name, size in (("attention_size", attention_size), ("hidden_size", memory_size)):
+            if size < 1:
+                raise ValueError(f"{name}={size} must be at least 1.")
             if size % num_heads:
                 raise ValueError(f"{name}={size} cannot be divided by num_attention_heads={num_heads}.")
         if implementation not in IMPLEMENTATIONS:

@@ -25,7 +25,7 @@ def is_newer_than_this_code(version: object) -> bool:
         return False
     match = _RELEASE.match(version) if isinstance(version, str) else None
     if match is None:
-        raise ValueError(f"code_version={version!r} is no version, expected something like {CODE_VERSION!r}.")
+        raise ValueError(f"code_version={version!r:.60} is no version, expected something like {CODE_VERSION!r}.")
     return [int(part) for part in match.groups()] > [int(part) for part in CODE_VERSION.split(".")]
 
 

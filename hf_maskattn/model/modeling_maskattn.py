@@ -34,7 +34,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
     config: MaskAttnConfig
     base_model_prefix = "maskattn"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["MaskedRecurrence", "AttentionPooling"]  # noqa: RUF012
+    _no_split_modules = ["RecurrentLayer", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -65,7 +65,13 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
         """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
         self.config.auto_map = dict(AUTO_MAP)
         self.config.code_version = CODE_VERSION
-        super().save_pretrained(save_directory, *args, **kwargs)
+        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
+        present = type(self)
+        self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = present
         if kwargs.get("is_main_process"):  # Trainer tells it at every save
             carry_code_above_checkpoint(save_directory)
 
@@ -111,6 +117,9 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
+        for name in ("vocab_size", "embedding_size"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
         self.recurrence = MaskedRecurrence(
@@ -212,7 +221,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def _checked_ids(self, input_ids, mask) -> torch.Tensor:
         """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
-        limit = self.word_embeddings.num_embeddings
+        limit = self.config.vocab_size
         known = ~mask | ((input_ids >= 0) & (input_ids < limit))
         check_values(
             known,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.toy_folder import write_model_folder
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -35,6 +37,20 @@ def test_padding_study(course, tmp_path, capfd):
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["01_classify.py", "02_tag.py", "03_load_anywhere.py"])
+# What huggingface_hub 2.4 does while it uploads large files.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_publish(course, connected, tmp_path, capfd, monkeypatch):
+    write_model_folder(tmp_path)
+    monkeypatch.setattr("hf_maskattn.export.hub.load_without_package", lambda folder: 600)  # as the lesson does it anyway
+    monkeypatch.setenv("HF_ENDPOINT", connected.url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    publish = course("06_publish.py")
+    publish(str(tmp_path), "pets", "cats meow")
+    printed = capfd.readouterr().out
+    assert f"{connected.url}/user/pets has a new commit" in printed
+    assert "cats meow [{'label': 'LABEL_" in printed
+
+
+@pytest.mark.parametrize("name", ["01_classify.py", "02_tag.py", "03_load_anywhere.py", "06_publish.py"])
 def test_a_lesson_is_short(name):
     assert len((EXAMPLES / name).read_text().splitlines()) < 60

@@ -9,3 +9,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_pictures():
+    """Runs are many here, and drawing the picture of the card takes longer than a toy run; it has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_maskattn.training.run_card.draw_picture", lambda *args: False)
+        yield

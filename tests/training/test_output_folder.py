@@ -31,5 +31,17 @@ def test_only_what_a_run_writes_is_removed(tmp_path):
     assert left == ["checkpoint-best", "config.json.bak", "data/train.jsonl", "my_model.py", "notes.txt"]
 
 
+@pytest.mark.parametrize("mine", [[], ["runs/Jan31_23-59-59_my_pc/notes.txt", "runs/other/events.out.tfevents.1.my_pc.2.0"]])
+def test_the_logs_of_a_run_are_removed_with_the_folders_that_they_leave_empty(tmp_path, mine):
+    logs = [f"runs/{start}_my_pc/events.out.tfevents.1.my_pc.2.0" for start in ("Jan31_23-59-59", "Feb01_00-00-00")]
+    for name in logs + mine:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    remove_run(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == mine
+    assert (tmp_path / "runs").exists() == bool(mine)
+    assert not (tmp_path / logs[1]).parent.exists()
+
+
 def test_nothing_to_remove_is_fine(tmp_path):
     remove_run(tmp_path / "nowhere")

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.reproducible_trainer import EpochSeededSampler
+from hf_maskattn.training.reproducible_trainer import EpochSeededSampler, ReproducibleTrainer
 from hf_maskattn.training.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
@@ -55,3 +56,10 @@ def test_trainer_does_not_write_a_model_card_over_ours(masking, tmp_path):
     (tmp_path / "README.md").write_text("ours")
     masking.create_model_card()
     assert (tmp_path / "README.md").read_text() == "ours"
+
+
+def test_a_token_that_would_be_pickled_is_refused(masking, tmp_path):
+    arguments = TrainingArguments(tmp_path, hub_token="hf_secret", use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match=r"hub_token is written to every training_args.bin: .* run `hf auth login`") as caught:
+        ReproducibleTrainer(masking.model, arguments)
+    assert "hf_secret" not in str(caught.value)

@@ -183,6 +183,7 @@ def stream(tmp_path):
         ("text-classification", 3, ()),
         ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
         ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
+        ("fill-mask", 7, ("data.validation_file=", "data.test_file=")),
     ],
 )
 def test_a_stream_goes_on_as_if_it_had_not_been_interrupted(tmp_path, interrupt_at, stream, task, step, overrides):

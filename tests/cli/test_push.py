@@ -1,0 +1,109 @@
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from hf_maskattn.export import hub as hub_module
+from tests.hub import faults
+from tests.toy_folder import write_model_folder
+from tests.training.toy_recipe import write_recipe
+
+# What huggingface_hub 2.4 does while it uploads large files.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model_folder(tmp_path_factory.mktemp("push") / "run")
+
+
+@pytest.fixture
+def run(monkeypatch, connected):
+    """Runs the command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    # A handler that writes to the captured stderr of a test must not outlive it.
+    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
+    for module in ("hub_calls", "hub_commit"):
+        monkeypatch.setattr(f"hf_maskattn.export.{module}.WAITS", ())
+
+    def invoke(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+def test_the_end_tells_where_the_model_is_and_how_to_load_it(run, folder, connected):
+    result = run("push", folder, "pets")
+    assert result.exit_code == 0, result.stderr
+    commit, names = connected.repository("user/pets").at().oid, connected.repository("user/pets").files()
+    call = 'transformers.pipeline("text-classification", model="user/pets"'
+    assert result.stdout.splitlines() == [
+        f"Published: {connected.url}/user/pets (commit {commit[:7]}: {len(names)} of {len(names)} files)",
+        f"Load:      import hf_maskattn, transformers; {call})",
+        f"Anywhere:  import transformers; {call}, trust_remote_code=True)",
+    ]
+    result = run("push", folder, "user/pets")
+    assert result.exit_code == 0
+    expected = f"Nothing to publish: {connected.url}/user/pets has these {len(names)} files already (commit {commit[:7]})"
+    assert result.stdout.splitlines()[0] == expected
+
+
+def test_options_reach_the_hub(run, folder, connected):
+    connected.create("user/pets", {"pytorch_model.bin": "old"})
+    result = run("push", folder, "user/pets", "--create-pr", "--message", "better")
+    assert result.exit_code == 0, result.stderr
+    assert connected.repository("user/pets").titles("refs/pr/1")[0] == "better"
+    assert f"{connected.url}/user/pets/discussions/1 (commit " in result.stdout
+    assert ", removed: pytorch_model.bin)" in result.stdout
+    assert 'model="user/pets", revision="refs/pr/1", trust_remote_code=True)' in result.stdout
+    result = run("push", folder, "user/secret", "--private", "--revision", "dev")
+    assert result.exit_code == 0, result.stderr
+    assert connected.repository("user/secret").private
+    assert f"{connected.url}/user/secret/tree/dev (commit " in result.stdout
+
+
+def test_a_token_on_the_command_line_is_refused_with_the_way_to_do_it(run, folder, connected):
+    result = run("push", folder, "user/pets", "--token", "hf_secret")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: a token does not belong on a command line, which the shell remembers: run `hf auth")
+    assert "hf_secret" not in result.stderr + result.stdout
+    assert "--token" not in run("push", "--help").stdout
+    assert connected.log == []
+
+
+def test_mistakes_are_one_line_and_exit_code_2(run, folder, connected, monkeypatch):
+    connected.create("user/open")
+    connected.fail("POST", "*/commit/main", faults.status(500), times=9)
+    for arguments, message in {
+        ("push", folder / "nowhere", "pets"): "there is no folder ",
+        ("push", folder / "checkpoint-5", "pets"): "has no config.json: save the model there with save_pretrained",
+        ("push", folder, "a/b/c"): "'a/b/c' is no name of a repository, expected `name` or `user/name`",
+        ("push", folder, "someone/pets"): "the token may not write to someone/pets",
+        ("push", folder, "open", "--private"): "user/open exists and is public, and would stay so",
+        ("push", folder, "pets"): f"{connected.url} failed with 500 (the server is told to fail): try again later.",
+    }.items():
+        result = run(*arguments)
+        assert result.exit_code == 2, (arguments, result.stderr)
+        last = result.stderr.splitlines()[-1]  # above it, perhaps, the progress of uploads
+        assert last.startswith("error: ")
+        assert message in last
+        assert "Traceback" not in result.stderr
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
+    assert f"error: there is no token for {connected.url}: run `hf auth login`" in run("push", folder, "pets").stderr
+
+
+def test_a_run_that_could_not_be_published_shows_its_scores_and_what_to_do(run, connected, tmp_path):
+    recipe = write_recipe(
+        tmp_path, training={"push_to_hub": True, "hub_model_id": "pets", "hub_strategy": "end", "num_train_epochs": 1}
+    )
+    connected.fail("POST", "*/commit/main", faults.status(500), times=1)
+    result = run("train", recipe)
+    assert result.exit_code == 2
+    assert "accuracy" in result.stdout
+    assert "error: the run is finished and whole in " in result.stderr
+    command = result.stderr.strip().rpartition(" Then: hf-maskattn ")[2].split()
+    assert command == ["push", str(tmp_path / "run"), "user/pets"]
+    result = run(*command)
+    assert f"Published: {connected.url}/user/pets (commit " in result.stdout
