@@ -19,6 +19,8 @@ def told_in_one_line() -> Iterator[None]:
     """Turn the errors that tell a user what to do into `error: ...` and exit code 2, and Ctrl-C into exit code 130."""
     try:
         yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt as error:
         if is_first_process():
             say("Interrupted.")
@@ -33,8 +35,8 @@ def told_in_one_line() -> Iterator[None]:
         # What other libraries say may have several lines.
         say(f"error: {' '.join(line.strip() for line in text.splitlines() if line.strip())}")
         raise typer.Exit(MISTAKE) from error
-    except RuntimeError:
-        # Among them what the end of another process looks like from here.
+    except Exception:
+        # Among them is what the end of another process looks like from here.
         let_the_first_to_fail_speak()
         raise
 

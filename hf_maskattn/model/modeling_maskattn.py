@@ -63,8 +63,7 @@ class MaskAttnPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
-        self.config.auto_map = dict(AUTO_MAP)
-        self.config.code_version = CODE_VERSION
+        self.config.auto_map, self.config.code_version = dict(AUTO_MAP), CODE_VERSION
         # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
         present = type(self)
         self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))

@@ -31,6 +31,7 @@ CASES = {
     "several labels": ("text-classification", {"problem_type": "multi_label_classification"}, several_labels),
     "a number": ("text-classification", {"problem_type": "regression"}, a_number),
     "spans": ("token-classification", {"num_attention_heads": 2}, None),
+    "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
 }
 ACCUMULATED = "spans, 2 batches a step"
 STOPPED_IN_TWO, STOPPED_IN_ONE = "stopped in two processes", "stopped in one process"
@@ -49,6 +50,7 @@ class Launched:
                 folder / name,
                 task,
                 model={"hidden_dropout_prob": 0.0, "embedding_dropout_prob": 0.0, **model},
+                data={"mlm_probability": 0.5} if task == "fill-mask" else {},
                 training={"logging_steps": 1, "per_device_eval_batch_size": 4},
                 make=with_empty_rows(make),
             )

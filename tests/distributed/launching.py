@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "accelerate" / "two_cpu_processes.yaml"
-SECONDS = 300
+SECONDS = 600
 
 
 class Launch:
