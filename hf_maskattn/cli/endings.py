@@ -25,7 +25,8 @@ def told_in_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        say(" ".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+        text = " ".join([f"error: {error}", *getattr(error, "__notes__", ())])
+        say(" ".join(text.split()))  # what libraries say may have several lines
         raise typer.Exit(MISTAKE) from error
 
 

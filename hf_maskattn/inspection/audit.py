@@ -76,8 +76,8 @@ def audit(
         ValueError: If the model does not read text, the inputs do not fit it, or memory runs out.
     """
     if isinstance(model, (str, Path)):
-        tokenizer = tokenizer or load_tokenizer_if_any(model, trust_remote_code=trust_remote_code)
-        model = load_model(model, trust_remote_code=trust_remote_code)
+        folder, model = model, load_model(model, trust_remote_code=trust_remote_code)
+        tokenizer = tokenizer or load_tokenizer_if_any(folder, trust_remote_code=trust_remote_code)
     name = type(model).__name__
     signature = signature_of(model)
     if "input_ids" not in signature.names:

@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedM
 from transformers.utils import cached_file
 
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.loading.weight_shapes import in_one_line
 from hf_maskattn.registration import register
 
 
@@ -50,7 +51,10 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         cached_file(name_or_folder, "tokenizer_config.json")
     except OSError:
         return None
-    return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
 
 
 def _class_for(config: PreTrainedConfig) -> Any:
