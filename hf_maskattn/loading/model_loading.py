@@ -45,6 +45,8 @@ def load_config(
         raise FileNotFoundError(
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
         ) from error
+    if path is None:
+        raise FileNotFoundError(f"{name_or_folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote a model to.")
     try:
         raw = json.loads(Path(path).read_bytes())
         if not isinstance(raw, dict):
