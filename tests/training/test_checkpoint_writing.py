@@ -41,7 +41,7 @@ def test_a_checkpoint_is_sealed_before_an_older_one_is_removed(save, ready, monk
     seen = []
 
     def look(newest, limit, best):
-        seen.append((newest.name, find_damage(newest), sorted(path.name for path in newest.parent.iterdir()), limit))
+        seen.append((newest.name, find_damage(newest), sorted(path.name for path in newest.parent.glob("checkpoint-*")), limit))
         rotate(newest, limit, best)
 
     rotate = checkpoint_writing.rotate
