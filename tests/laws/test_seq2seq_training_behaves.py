@@ -124,10 +124,9 @@ def test_evaluation_of_ragged_batches(tmp_path, tokenizer, tiny_rnnsearch_config
         per_device_eval_batch_size=3,
     )
     trainer.compute_metrics = lambda prediction: seen.append(prediction) or {}
-    loss = trainer.evaluate()["eval_loss"]
-    assert np.isfinite(loss)
-    predictions, labels = seen[0].predictions, seen[0].label_ids
-    assert predictions.shape[:2] == (10, 7) if generate else labels.shape
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
+    predictions = seen[0].predictions
+    assert len(predictions) == len(seen[0].label_ids) == 10
     assert predictions.ndim == (2 if generate else 3)
 
 
