@@ -90,7 +90,7 @@ class Progress:
         self._note(ReproducibleTrainer, "evaluation_loop", "evaluate")
         self._note(ReproducibleTrainer, "_save_checkpoint", "save")
         self._note(checkpoint_writing, "rotate", "rotate")
-        self._note(train, "_write_results", "results")
+        self._note(train, "write_results", "results")
 
     def _note(self, owner, name: str, phase: str) -> None:
         inner = getattr(owner, name)
