@@ -1,7 +1,8 @@
 """What the log says goes to stderr, as plain lines."""
 
 import logging
-import os
+
+from hf_maskattn.cli.processes import is_first_process
 
 
 def show_messages() -> None:
@@ -12,5 +13,5 @@ def show_messages() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("hf_maskattn")
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     transformers_logging.disable_progress_bar()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.endings import INTERRUPTED, say, told_in_one_line
+from hf_maskattn.cli.processes import is_first_process, is_one_of_several
 
 
 def train(
@@ -35,8 +36,11 @@ def train(
         try:
             report = run(parsed, resume=resume, overwrite=overwrite)
         except TrainingInterrupted as stopped:
+            if not is_first_process():
+                return  # a launcher would end the first process, which is about to speak, for any other end
             command = shlex.join(["hf-maskattn", "train", str(recipe), *(overrides or ()), "--resume"])
-            say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {command}")
+            how = "launch it again with --resume" if is_one_of_several() else command
+            say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {how}")
             raise typer.Exit(INTERRUPTED) from stopped
         except NotPublished as failure:
             show_metrics(failure.report.metrics, failure.report.model_folder, parsed.model.task)

@@ -21,7 +21,7 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
     """
     settings = {} if max_length is None else {"model_max_length": max_length}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
     except OSError as error:
         raise FileNotFoundError(
             f"the tokenizer {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: "

@@ -5,9 +5,11 @@ from typing import Any
 
 import transformers
 from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.loading.weight_shapes import in_one_line
 from hf_maskattn.registration import register
 
 
@@ -23,17 +25,12 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
 
     Raises:
         FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
-        ValueError: If it is no model of transformers, or would run code that is not trusted.
+        ValueError: If it is no model of transformers, would run code that is not trusted, or its weights are no safetensors
+            or damaged.
     """
-    register()
-    try:
-        config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
-        ) from error
-    # Of the implementations of attention only eager returns the weights that two checks look at.
-    return _class_for(config).from_pretrained(name_or_folder, trust_remote_code=trust_remote_code, attn_implementation="eager")
+    config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
+    # Of the implementations of attention only eager, which is what is loaded, returns the weights that two checks look at.
+    return load_whole_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
@@ -60,7 +57,10 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         if error.__cause__ is None or try_to_load_from_cache(str(name_or_folder), file) is _CACHED_NO_EXIST:
             return None
         raise
-    return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
 
 
 def _class_for(config: PreTrainedConfig) -> Any:

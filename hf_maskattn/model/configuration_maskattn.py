@@ -46,7 +46,11 @@ class MaskAttnConfig(PreTrainedConfig):
 
     model_type = "maskattn"
     keys_to_ignore_at_inference = ["past_key_values", "hidden_states", "attentions"]  # noqa: RUF012 (an annotation would make it a field)
-    base_model_fsdp_plan = {"recurrence.layers.*": "free_full_weight"}  # noqa: RUF012
+    base_model_fsdp_plan = {  # noqa: RUF012
+        "word_embeddings": "free_full_weight",
+        "recurrence.layers.*": "free_full_weight",
+        "pooling": "free_full_weight",
+    }
 
     vocab_size: int = 30522
     embedding_size: int = 128

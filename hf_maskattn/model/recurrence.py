@@ -26,10 +26,23 @@ class DirectionWeights(nn.RNNBase):
 
     def __init__(self, rnn_type: str, input_size: int, width: int):
         super().__init__(rnn_type.upper(), input_size, width, batch_first=True)
+        self.register_state_dict_post_hook(_give_each_weight_its_own_storage)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """List the weights in the order of torch's kernels; `x`, the input of the layer, is not read."""
         return [self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0]
+
+
+def _give_each_weight_its_own_storage(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    """Let the weights in a state dict look at the same memory, each through a storage that ends where it does.
+
+    cuDNN has the weights of a module in one buffer. What saves a model takes tensors with one storage for one tensor:
+    accelerate 1.15 keeps the first and leaves out the rest.
+    """
+    for name, _ in module.named_parameters(recurse=False):
+        weight = state_dict[prefix + name]
+        if type(weight) is torch.Tensor and weight.untyped_storage().nbytes() > weight.nbytes:
+            state_dict[prefix + name] = torch.from_dlpack(weight)
 
 
 class RecurrentLayer(GradientCheckpointingLayer):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 from transformers import (
-    DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -14,6 +13,7 @@ from transformers import (
 )
 
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
 from hf_maskattn.training.model_building import build_model
 from hf_maskattn.training.recipe import Recipe
@@ -84,7 +84,7 @@ def build_trainer(
     return ReproducibleTrainer(
         model=model,
         args=args,
-        data_collator=_collator(recipe, data),
+        data_collator=_collator(recipe, data, args),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
@@ -94,9 +94,9 @@ def build_trainer(
     )
 
 
-def _collator(recipe: Recipe, data: TaskData):
+def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments):
     if recipe.model.task == "fill-mask":
-        return DataCollatorForLanguageModeling(data.tokenizer, mlm_probability=recipe.data.mlm_probability)
+        return RowMaskingCollator(data.tokenizer, mlm_probability=recipe.data.mlm_probability, seed=args.seed)
     if recipe.model.task == "token-classification":
         return DataCollatorForTokenClassification(data.tokenizer)
     return DataCollatorWithPadding(data.tokenizer)

@@ -1,86 +1,88 @@
-"""Finds the checkpoint from which a run can go on, passing over those that were cut off while being written."""
+"""The checkpoints of a run: from which one it can go on, and which ones are in the way."""
 
-import json
 import logging
 import re
-import zipfile
+import shutil
 from pathlib import Path
+
+from hf_maskattn.training.manifest import find_damage, is_resumable, is_sealed, unseal
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
+def checkpoints_in(folder: Path) -> dict[Path, int]:
+    """List the checkpoints of a run, whole or not, and their steps, the newest first."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    steps = {path: int(match[1]) for path in paths if (match := _NAME.fullmatch(path.name)) and path.is_dir()}
+    return dict(sorted(steps.items(), key=lambda item: item[1], reverse=True))
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint of a run that has everything; warns of each newer one that has not.
+    """Find the newest checkpoint that a run can go on from, every byte as it was written; warns of each newer one.
 
     Args:
         folder: Output folder of the run.
 
     Returns:
         The checkpoint, None if there is none.
+
+    Raises:
+        ValueError: If all that are whole hold a model alone.
     """
-    matches = [(_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else [])]
-    newest_first = sorted(((int(match[1]), path) for match, path in matches if match and path.is_dir()), reverse=True)
     passed_over: list[str] = []
-    for _, path in newest_first:
-        missing = what_is_missing(path)
-        if missing is None:
+    models: list[Path] = []
+    for path in checkpoints_in(folder):
+        damage = find_damage(path)
+        if damage is not None:
+            passed_over.append(f"{path} cannot be used ({damage})")
+        elif not is_resumable(path):
+            models.append(path)
+            passed_over.append(f"{path} cannot be resumed (it was saved with training.save_only_model=true)")
+        else:
             for text in passed_over:
                 logger.warning(f"{text}; going on from {path}.")
             return path
-        passed_over.append(f"{path} is incomplete ({missing})")
+    if models:
+        raise ValueError(
+            f"{models[0]} was saved with training.save_only_model=true, without what a run needs to go on: train from its "
+            f"weights with model.pretrained={models[0]} into another folder, or replace the run with --overwrite."
+        )
     for text in passed_over:
         logger.warning(f"{text}; there is no whole checkpoint to go on from.")
     return None
 
 
-def what_is_missing(checkpoint: Path) -> str | None:
-    """Tell what a checkpoint lacks to go on from it.
+def last_sealed_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end, without reading it."""
+    return next((path for path in checkpoints_in(folder) if is_sealed(path)), None)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, in such an order that what is left of it is never taken for a whole one."""
+    unseal(path)
+    shutil.rmtree(path)
+
+
+def rotate(newest: Path, limit: int | None, best: Path | None) -> None:
+    """Remove old checkpoints beside one that has just been written to its end.
+
+    Those that were cut off, and those of later steps (left over by a run that went on from before them), go first.
 
     Args:
-        checkpoint: Folder of the checkpoint.
-
-    Returns:
-        Name of the first file that is missing or cut off, None if it is whole.
+        newest: The checkpoint that stays.
+        limit: Number of checkpoints to keep; None or 0 keeps all.
+        best: Another checkpoint that stays.
     """
-    weights = sorted(checkpoint.glob("model*.safetensors"))
-    if not weights:
-        return "model.safetensors"
-    for path in weights:
-        if not is_whole_weights_file(path):
-            return path.name
-    for name in ("optimizer.pt", "scheduler.pt"):
-        if not zipfile.is_zipfile(checkpoint / name):
-            return name
-    random_states = sorted(checkpoint.glob("rng_state*.pth"))
-    if not random_states:
-        return "rng_state.pth"
-    for path in random_states:
-        if not zipfile.is_zipfile(path):
-            return path.name
-    return None if _is_json(checkpoint / "trainer_state.json") else "trainer_state.json"
-
-
-def is_whole_weights_file(path: Path) -> bool:
-    """Tell whether a safetensors file has the header and the length that its header says."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        header_length = int.from_bytes(file.read(8), "little")
-        if header_length > path.stat().st_size:
-            return False
+    steps = checkpoints_in(newest.parent)
+    if limit is None or limit <= 0:
+        return
+    kept = {newest, best} & steps.keys()
+    useless = [path for path in steps if path not in kept and (not is_sealed(path) or steps[path] > steps[newest])]
+    useful = [path for path in reversed(steps) if path not in kept and path not in useless]
+    for path in [*useless, *useful][: max(0, len(steps) - max(limit, len(kept)))]:
         try:
-            header = json.loads(file.read(header_length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return False
-    return path.stat().st_size == 8 + header_length + max(ends, default=0)
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+            remove_checkpoint(path)
+        except OSError as error:
+            logger.warning(f"The old checkpoint {path} could not be removed: {error}.")

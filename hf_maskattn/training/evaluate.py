@@ -6,8 +6,10 @@ from tempfile import TemporaryDirectory
 from transformers import TrainingArguments
 
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
-from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
+from hf_maskattn.training.launch import check_launch
+from hf_maskattn.training.model_building import AUTO_CLASSES
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, score
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
@@ -48,11 +50,12 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         settings = {"train_sampling_strategy": "group_by_length", **recipe.training}
         settings = {key: value for key, value in settings.items() if key not in _ONLY_OF_TRAINING}
         args = TrainingArguments(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
+        check_launch(args)
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="preparing the data"):
             data = evaluation_data(recipe, args.seed, split, tokenizer, labels)
-        model = AUTO_CLASSES[recipe.model.task].from_pretrained(model_folder)
+        model = load_whole_model(AUTO_CLASSES[recipe.model.task], model_folder, config)
         evaluation = evaluation_of(recipe, data.labels)
         trainer = build_trainer(recipe, args, model, data, evaluation)
         metrics = {split: score(trainer, split, data.splits[split], evaluation)}

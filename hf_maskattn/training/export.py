@@ -15,8 +15,9 @@ from hf_maskattn.export.onnx_agreement import Agreement, agreement
 from hf_maskattn.export.onnx_check import ShapeCheck, check_onnx
 from hf_maskattn.export.onnx_export import export_onnx
 from hf_maskattn.export.onnx_runtime import OnnxSession, quantize_onnx
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
+from hf_maskattn.training.model_building import AUTO_CLASSES
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _load(model_folder: str | Path) -> PreTrainedModel:
             if config.attention_implementation != "eager":
                 logger.info(f'The file computes as attention_implementation="eager", not "{config.attention_implementation}".')
             config.attention_implementation = "eager"
-            return AUTO_CLASSES[task].from_pretrained(model_folder, config=config, dtype=torch.float32).eval()
+            return load_whole_model(AUTO_CLASSES[task], model_folder, config, dtype=torch.float32).eval()
     raise ValueError(
         f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which cannot be exported: models for "
         f"{' and '.join(_TASKS.values())} can."

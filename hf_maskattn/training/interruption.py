@@ -51,8 +51,9 @@ class StopOnInterrupt(TrainerCallback):
     def _on_signal(self, signum, frame) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Neither print nor logging may be entered twice, and the signal may have come in the middle of one.
-        os.write(_STDERR, b"\nSaving a checkpoint, then stopping; Ctrl-C again stops at once.\n")
+        if os.environ.get("RANK", "0") == "0":
+            # Neither print nor logging may be entered twice, and the signal may have come in the middle of one.
+            os.write(_STDERR, b"\nSaving a checkpoint, then stopping; Ctrl-C again stops at once.\n")
 
     def on_step_end(self, args, state, control, **kwargs):
         """Ask for a checkpoint if a stop was requested, unless the end of the epoch comes next."""
@@ -67,6 +68,9 @@ class StopOnInterrupt(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Stop, now that the checkpoint is written."""
         if self._stopping:
+            if args.world_size > 1:
+                # A launcher ends all processes when the first one ends: none may still be writing.
+                torch.distributed.barrier()
             raise TrainingInterrupted(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _all_stop(self, args: TrainingArguments) -> bool:

@@ -1,10 +1,8 @@
 """The model of a recipe: new, or from a pretrained one."""
 
-from pathlib import Path
 from typing import Any
 
 from transformers import (
-    AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -13,6 +11,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
+from hf_maskattn.loading.weight_shapes import Shapes, weight_shapes
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.registration import register
 from hf_maskattn.training.arguments import ModelArguments
@@ -37,7 +37,8 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
         The model.
 
     Raises:
-        ValueError: If a field has no meaning together with others, or does not fit the pretrained weights.
+        ValueError: If a field has no meaning together with others, or does not fit the pretrained weights, or these are no
+            safetensors or damaged.
         OSError: If there is no such pretrained model.
     """
     auto_class = AUTO_CLASSES[arguments.task]
@@ -46,46 +47,27 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
         register()
         config = MaskAttnConfig(**settings, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
         return auto_class.from_config(config)
-    config = load_config(arguments.pretrained, **settings)
-    if config.model_type != MaskAttnConfig.model_type:
+    own = load_config(arguments.pretrained)
+    if own.model_type != MaskAttnConfig.model_type:
         raise ValueError(
-            f"model.pretrained={arguments.pretrained} is a {config.model_type!r} model, only "
+            f"model.pretrained={arguments.pretrained} is a {own.model_type!r} model, only "
             f"{MaskAttnConfig.model_type!r} models are trained here."
         )
-    # A head of another task or of other labels is made anew; anything else has to fit.
-    model, loaded = auto_class.from_pretrained(
-        arguments.pretrained, config=config, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    misfits = sorted(key[0] for key in loaded["mismatched_keys"] if key[0].startswith(model.base_model_prefix))
+    shapes = weight_shapes(arguments.pretrained)
+    check_fit(_encoder(auto_class, own, shapes, arguments), shapes, arguments.pretrained)
+    config = load_config(arguments.pretrained, **settings)
+    misfits = other_shapes(_encoder(auto_class, config, shapes, arguments), shapes)
     if misfits:
         raise ValueError(
             f"model.pretrained={arguments.pretrained} has other sizes than the recipe in {', '.join(misfits)}: remove "
             f"{', '.join(f'model.{key}' for key in arguments.config)}."
         )
-    return model
+    # A head of another task or of other labels is made anew; anything else has to fit.
+    return load_whole_model(auto_class, arguments.pretrained, config, new_head=True)
 
 
-def load_config(name_or_folder: str | Path, **changes: Any) -> PreTrainedConfig:
-    """Load the configuration of a model.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-        **changes: Fields to change.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
-        ValueError: If it is no model that transformers knows.
-    """
-    register()
-    try:
-        return AutoConfig.from_pretrained(name_or_folder, **changes)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
-        ) from error
+def _encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
+    return describe(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
 
 
 def _head(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The folder of a run: which files are ours, when it may be written to, when the run in it is finished."""
 
-import re
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import hf_maskattn.model
-from hf_maskattn.training.checkpoints import is_whole_weights_file
+from hf_maskattn.training.checkpoints import checkpoints_in, remove_checkpoint
+from hf_maskattn.training.folder_lock import LOCK_FILE
+from hf_maskattn.training.manifest import MANIFEST_FILE, find_damage, is_sealed, seal, unseal
+from hf_maskattn.training.whole_files import scratch_of
 
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
@@ -15,10 +17,10 @@ STATE_FILE = "trainer_state.json"
 
 _WRITTEN_BY_A_RUN = {
     METRICS_FILE,
-    RECIPE_FILE,
     CARD_FILE,
     PICTURE_FILE,
     STATE_FILE,
+    MANIFEST_FILE,
     "config.json",
     "model.safetensors",
     "tokenizer.json",
@@ -26,18 +28,17 @@ _WRITTEN_BY_A_RUN = {
     "special_tokens_map.json",
     "training_args.bin",
 }
-_CHECKPOINT = re.compile(r"checkpoint-\d+")
+_TENSORBOARD_LOGS = "runs/*_??-??-??_*/events.out.tfevents.*"
+"""Where Trainer puts them: `runs/Jan31_23-59-59_HOST/`. A folder `runs` may be there for other reasons."""
 
 
 def require_empty(folder: Path) -> None:
-    """Refuse a folder that holds anything.
+    """Refuse a folder that holds anything but the lock of this run.
 
     Raises:
-        ValueError: If it does, or is a file.
+        ValueError: If it does.
     """
-    if folder.is_file():
-        raise ValueError(f"training.output_dir={str(folder)!r} is a file, give the name of a folder.")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise ValueError(
             f"training.output_dir={str(folder)!r} is not empty: continue the run in it with --resume, replace it with "
             "--overwrite, or name another folder with training.output_dir=FOLDER."
@@ -45,15 +46,56 @@ def require_empty(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run writes (checkpoints, model, tokenizer, reports, model code) and nothing else."""
+    """Remove what a run writes (checkpoints, model, tokenizer, reports, logs, model code) and nothing else.
+
+    The recipe goes last: as long as there is anything to go on from, it tells of which run.
+    """
+    reopen(folder)
+    for path in checkpoints_in(folder):
+        remove_checkpoint(path)
+    for path in list(folder.glob(_TENSORBOARD_LOGS)):
+        path.unlink()
+        for parent in (path.parent, path.parent.parent):
+            if not any(parent.iterdir()):
+                parent.rmdir()
     code = {path.name for path in Path(hf_maskattn.model.__file__).parent.glob("*.py")}
-    for path in list(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and _CHECKPOINT.fullmatch(path.name):
-            shutil.rmtree(path)
-        elif path.is_file() and path.name in _WRITTEN_BY_A_RUN | code:
-            path.unlink()
+    for name in [*sorted(_WRITTEN_BY_A_RUN | code), RECIPE_FILE]:
+        for path in (folder / name, scratch_of(folder / name)):
+            if path.is_file():
+                path.unlink()
+
+
+def reopen(folder: Path) -> None:
+    """Mark a run as not finished, before anything in its folder changes."""
+    unseal(folder)
+    (folder / METRICS_FILE).unlink(missing_ok=True)
+
+
+def finish(folder: Path) -> None:
+    """Mark a run as finished, now that everything is written.
+
+    Raises:
+        OSError: If the mark cannot be written.
+    """
+    seal(folder, _weights(folder), resumable=False)
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a run in a folder came to its end: the metrics and the whole model are there."""
-    return (folder / METRICS_FILE).is_file() and is_whole_weights_file(folder / "model.safetensors")
+    """Tell whether a run in a folder came to its end, and its metrics and weights are there.
+
+    Raises:
+        ValueError: If the weights are not those that the run wrote.
+    """
+    if not ((folder / METRICS_FILE).is_file() and is_sealed(folder) and any(_weights(folder))):
+        return False
+    damage = find_damage(folder)
+    if damage is not None:
+        raise ValueError(
+            f"the run in {folder} is finished, but {damage}: if that was not you, remove {folder / METRICS_FILE}, and --resume "
+            "writes the model again from the last checkpoint."
+        )
+    return True
+
+
+def _weights(folder: Path) -> Iterable[Path]:
+    return folder.glob("model*.safetensors")

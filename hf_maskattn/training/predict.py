@@ -10,7 +10,8 @@ from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.evaluation.spans import are_span_tags
 from hf_maskattn.export.onnx_pipeline import onnx_pipeline
 from hf_maskattn.export.tasks import TASKS, task_of
-from hf_maskattn.training.model_building import AUTO_CLASSES, load_config
+from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.training.model_building import AUTO_CLASSES
 
 
 def predict(
@@ -60,8 +61,7 @@ def _pipeline(model_folder: str | Path, onnx_file: Path | None) -> Pipeline:
     if onnx_file is not None:
         return onnx_pipeline(task, onnx_file, config, tokenizer)
     # Given a name, a pipeline tells what went wrong by the tracebacks of all that it tried.
-    model = AUTO_CLASSES[task].from_pretrained(model_folder, config=config)
-    return pipeline(task, model=model, tokenizer=tokenizer)
+    return pipeline(task, model=load_whole_model(AUTO_CLASSES[task], model_folder, config), tokenizer=tokenizer)
 
 
 def _settings(pipe: Pipeline) -> dict[str, Any]:

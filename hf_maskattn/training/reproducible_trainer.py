@@ -1,15 +1,18 @@
 """A Trainer whose data order and masks depend on the seed alone, and that leaves our model card in place."""
 
-from copy import copy
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.stream_masking import StreamMaskingCollator
+from hf_maskattn.data.token_masking import RowMaskingCollator
+from hf_maskattn.training.checkpoint_writing import SealingTrainer
+from hf_maskattn.training.process_shares import with_no_row_twice
 
 
 class EpochSeededSampler(LengthGroupedSampler):
@@ -32,10 +35,10 @@ class EpochSeededSampler(LengthGroupedSampler):
         return super().__iter__()
 
 
-class ReproducibleTrainer(Trainer):
+class ReproducibleTrainer(SealingTrainer):
     """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
 
-    Of masked language modeling that is true of the rows and their order; the masks of a resumed epoch are drawn anew.
+    Several processes take the same rows in the same steps as one process with a batch as large as theirs together.
 
     Args:
         *args: Those of Trainer.
@@ -58,24 +61,32 @@ class ReproducibleTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler = EpochSeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=self._data_seed)
+            rows_of_step = sampler.batch_size * self.args.world_size
+            sampler = EpochSeededSampler(rows_of_step, lengths=sampler.lengths, seed=self._data_seed)
         return sampler
 
     @property
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
+    def _get_dataloader(self, *args, is_training: bool = False, dataloader_key: str | None = None, **kwargs) -> DataLoader:
+        loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
+        loader = with_no_row_twice(loader, evenly=is_training)
+        if dataloader_key in getattr(self, "_eval_dataloaders", {}):
+            self._eval_dataloaders[dataloader_key] = loader
+        return loader
+
     def get_train_dataloader(self) -> DataLoader:
         """Build the dataloader of training; of a stream, each process reads its own rows."""
         stream, args = self.train_dataset, self.args
         if not isinstance(stream, RowStream):
-            return super().get_train_dataloader()
+            return self._with_own_seeds(super().get_train_dataloader())
         stream.seed, stream.batch_size = self._data_seed, self._train_batch_size
         stream.process, stream.processes = args.process_index, args.world_size
         loader = DataLoader(
             stream,
             batch_size=stream.batch_size,
-            collate_fn=self.data_collator,
+            collate_fn=self._collator_of(stream),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -95,19 +106,26 @@ class ReproducibleTrainer(Trainer):
             non_blocking=self.accelerator.non_blocking,
         )
 
-    def _run_epoch(self, *args, **kwargs) -> None:
+    def _collator_of(self, stream: RowStream) -> Any:
+        if isinstance(self.data_collator, RowMaskingCollator):
+            return StreamMaskingCollator(self.data_collator, stream)
+        return self.data_collator
+
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:
             # Trainer would make one more step where it goes on from the last checkpoint of a run with max_steps.
             self.control.should_training_stop = True
             return
+        if isinstance(self.data_collator, RowMaskingCollator):
+            self.data_collator.set_epoch(epoch)
         if isinstance(self.train_dataset, RowStream):
             # The stream begins after the batches of the checkpoint; there are none to be skipped.
             kwargs["steps_trained_in_current_epoch"] = 0
-        super()._run_epoch(*args, **kwargs)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Build the dataloader of an evaluation, which masks the same tokens every time."""
-        return self._with_fixed_masks(super().get_eval_dataloader, eval_dataset)
+        return self._with_own_seeds(self._with_fixed_masks(super().get_eval_dataloader, eval_dataset))
 
     def get_test_dataloader(self, test_dataset) -> DataLoader:
         """Build the dataloader of a final evaluation, which masks the same tokens every time."""
@@ -115,13 +133,37 @@ class ReproducibleTrainer(Trainer):
 
     def _with_fixed_masks(self, build, dataset) -> DataLoader:
         training_collator = self.data_collator
-        if isinstance(training_collator, DataCollatorForLanguageModeling):
-            self.data_collator = copy(training_collator)
-            self.data_collator.seed, self.data_collator.generator = self.args.seed, None
+        if isinstance(training_collator, RowMaskingCollator):
+            self.data_collator = training_collator.with_fixed_masks()
         try:
             return build(dataset)
         finally:
             self.data_collator = training_collator
+
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """Score a split; of several processes each divides its loss by its own labels, as a single one does."""
+        averaged = self.args.average_tokens_across_devices
+        self.args.average_tokens_across_devices = averaged and self.args.world_size == 1
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.args.average_tokens_across_devices = averaged
+
+    def prediction_step(self, *args, **kwargs):
+        """Score a batch; the last one may have more rows in one process than in another, but is gathered as if it had not."""
+        loss, *results = super().prediction_step(*args, **kwargs)
+        if self.accelerator.gradient_state.end_of_dataloader:
+            results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
+        return loss, *results
+
+    def _with_own_seeds(self, loader: DataLoader) -> DataLoader:
+        """Keep workers that persist from drawing their seed, when they start, from where dropout draws.
+
+        They start once in a run, but once more in a run that is resumed.
+        """
+        if self.args.dataloader_persistent_workers:
+            getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""

@@ -11,6 +11,7 @@ from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.training.arguments import ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
 from hf_maskattn.training.recipe import Recipe, read_recipe
 from hf_maskattn.training.training_defaults import resolved_training
+from hf_maskattn.training.whole_files import write_whole
 
 _MISSING = "nothing"
 
@@ -46,7 +47,7 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe with all defaults filled in, as YAML that `read_recipe` reads."""
-    path.write_text(yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True))
 
 
 def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.row_stream import RowStream
@@ -14,6 +15,7 @@ from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
 from hf_maskattn.training.assembly import Assembly
 from hf_maskattn.training.output_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.training.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
     card = build_model_card(
         name=folder.resolve().name,
         config=trainer.model.config,
-        num_parameters=trainer.model.num_parameters(),
+        num_parameters=get_model_param_count(trainer.model),
         task=recipe.model.task,
         data=_training_data(assembly, recipe),
         metrics={split: values for split, values in metrics.items() if split != "train"},
@@ -48,7 +50,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
         examples=texts,
         picture=PICTURE_FILE if drawn else None,
     )
-    card.save(folder / CARD_FILE)
+    write_whole(folder / CARD_FILE, str(card))
 
 
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:

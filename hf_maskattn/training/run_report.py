@@ -15,6 +15,7 @@ from transformers import Trainer
 from hf_maskattn import __version__
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
 from hf_maskattn.export.hub import Publication
+from hf_maskattn.training.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def versions() -> dict[str, str]:
 def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:
     """Write `metrics.json`."""
     content = {"metrics": metrics, **facts, "versions": versions()}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from hf_maskattn.training.checkpoints import last_whole_checkpoint
-from hf_maskattn.training.output_folder import METRICS_FILE, RECIPE_FILE, is_finished, remove_run, require_empty
+from hf_maskattn.training.output_folder import RECIPE_FILE, is_finished, remove_run, reopen, require_empty
 from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.resolved_recipe import changed_keys, write_recipe
 
@@ -56,6 +56,9 @@ def starting_point(folder: Path, recipe: Recipe, start: Start) -> Path | None:
 
     Returns:
         The checkpoint to go on from, None to begin at the beginning, `FINISHED` if there is nothing left to do.
+
+    Raises:
+        ValueError: If all that a run could go on from is a model alone, or the model of a finished run is damaged.
     """
     if start is not Start.RESUME:
         return None
@@ -79,8 +82,7 @@ def begin(folder: Path, recipe: Recipe, start: Start) -> None:
 
     This is done when everything is ready to train, so that a mistake in a recipe does not cost the run it would replace.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if start is Start.OVERWRITE:
         remove_run(folder)
-    (folder / METRICS_FILE).unlink(missing_ok=True)
+    reopen(folder)
     write_recipe(recipe, folder / RECIPE_FILE)

@@ -211,6 +211,8 @@ def _encode(
         stream.shuffle_buffer = data.shuffle_buffer
         if data.labels is None:
             stream.encode = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
+    # Rows that datasets had in its cache were not cut just now: the tokenizer is saved with its cut all the same.
+    tokenizer("", truncation=True, max_length=max_length)
     return TaskData(splits, tokenizer, labels, next(iter(raw.values())).info)
 
 

@@ -1,18 +1,24 @@
 """Trains a recipe: from an empty folder to a model with its tokenizer, scores, recipe and card."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
+
+from transformers import TrainingArguments
 
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.checkpoints import last_whole_checkpoint
+from hf_maskattn.training.epoch_end import SaveAtEpochEnd
+from hf_maskattn.training.folder_lock import held_alone
 from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
+from hf_maskattn.training.launch import check_launch
 from hf_maskattn.training.output_folder import METRICS_FILE
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
 from hf_maskattn.training.recipe import Recipe
-from hf_maskattn.training.run_card import write_card
-from hf_maskattn.training.run_report import RunReport, read_metrics, score, write_report
+from hf_maskattn.training.run_end import telling_how_to_go_on, write_results
+from hf_maskattn.training.run_report import RunReport, read_metrics, score
 from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
 from hf_maskattn.training.training_defaults import training_arguments
 
@@ -29,8 +35,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         Where the model lies and how good it is.
 
     Raises:
-        ValueError: If the folder is not empty and nothing was said, or if anything in the recipe does not fit; likewise
-            TypeError, OSError, ImportError.
+        ValueError: If the folder is not empty and nothing was said, another run is at work in it, or anything in the recipe
+            does not fit; likewise TypeError, OSError, ImportError.
         TrainingInterrupted: If Ctrl-C came; the run can be resumed.
         NotPublished: If the run is finished, but could not be published as the recipe asks.
     """
@@ -38,8 +44,14 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         raise ValueError("--resume continues the run in the folder, --overwrite replaces it: say one of them.")
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
     args = training_arguments(recipe)
+    check_launch(args)
     target = take_over_publishing(args)
     folder = Path(args.output_dir)
+    with held_alone(folder) if args.process_index == 0 else nullcontext():
+        return _train(recipe, args, folder, start, target)
+
+
+def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, target: HubTarget | None) -> RunReport:
     is_main = args.process_index == 0
     with args.main_process_first(local=False, desc="checking the output folder"):
         if is_main:
@@ -52,19 +64,20 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     assembly = assemble(recipe, args)
     if is_main:
         begin(folder, recipe, start)
-    metrics = {"train": _run(assembly, checkpoint, target)}
-    for split in ("validation", "test"):
-        if split in assembly.data.splits:
-            metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
-    _write_results(assembly, recipe, folder, metrics)
+    with telling_how_to_go_on(assembly.trainer, folder):
+        metrics = {"train": _run(assembly, checkpoint, target)}
+        for split in ("validation", "test"):
+            if split in assembly.data.splits:
+                metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
+        write_results(assembly, recipe, folder, metrics)
     report = RunReport(folder, metrics, is_main)
     return report if target is None or not is_main else publish_run(report, target)
 
 
 def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
     trainer, stop = assembly.trainer, StopOnInterrupt()
-    trainer.add_callback(stop)
-    trainer.add_callback(KeepTrackOfBest())
+    for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
+        trainer.add_callback(callback)
     if target is not None and target.at_every_save:
         trainer.add_callback(PublishEverySave(target))
     started = time.perf_counter()
@@ -88,14 +101,3 @@ def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = values["train_samples_per_second"]
     return metrics
-
-
-def _write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
-    trainer = assembly.trainer
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        write_card(assembly, recipe, folder, metrics)
-        best = trainer.state.best_model_checkpoint
-        write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
-    # Last, because a run is finished when the metrics and the model are there.
-    trainer.save_model()

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.training.recipe import Recipe
 
 _STEPS = 500
 """As often as Trainer saves. Left to itself, it would evaluate as often as it logs, and refuse where the two do not fit."""
+
+# Every parameter takes part in every step: a search for those that do not would cost a pass over the graph.
+_OF_THE_PROCESSES = {"ddp_find_unused_parameters": False}
 
 
 def resolved_training(recipe: Recipe) -> dict[str, Any]:
@@ -52,15 +56,27 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
 
     Raises:
         ValueError: If the settings do not go together.
+        ImportError: If a package that the run is to report to is not installed.
     """
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
-    settings = with_pinned_memory_where_it_helps(settings)
+    settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
     try:
-        return TrainingArguments(**settings)
+        args = TrainingArguments(**settings)
+        reporters = get_reporting_integration_callbacks(args.report_to)
     except (TypeError, ValueError) as error:
         raise ValueError(f"training: {error}") from error
+    _check_that_they_are_installed(reporters)
+    return args
+
+
+def _check_that_they_are_installed(reporters: list[type]) -> None:
+    for reporter in reporters:
+        try:
+            reporter()
+        except RuntimeError as error:
+            raise ImportError(f"training.report_to: {error}") from error
 
 
 def with_pinned_memory_where_it_helps(settings: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,6 @@ def test_a_slow_tokenizer_is_refused(monkeypatch):
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name: Slow())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **settings: Slow())
     with pytest.raises(ValueError, match=r"the tokenizer 'slow' \(Slow\) is not fast, but character offsets are needed"):
         load_tokenizer("slow")

@@ -44,6 +44,18 @@ def test_all_implementations_agree(kind, heads, implementation):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
+def test_gradients_lie_in_memory_as_their_parameters(implementation, heads):
+    # DistributedDataParallel copies one that does not, in every step, and warns.
+    attention = build(implementation, num_heads=heads)
+    strides = {}
+    for name, parameter in attention.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: strides.update({name: gradient.stride()}))
+    attention(torch.randn(3, 1, 4), torch.randn(3, 7, 6), ragged_mask(3, 7, "right"))[0].sum().backward()
+    assert strides == {name: parameter.stride() for name, parameter in attention.named_parameters()}
+
+
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_dropout_leaves_out_tokens_in_training_only(implementation):
     attention = build(implementation, dropout=0.5, num_heads=1)

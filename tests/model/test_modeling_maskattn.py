@@ -156,3 +156,15 @@ def test_weights_may_be_offloaded(tiny_config):
     cpu_offload(model, execution_device=torch.device("cpu"))
     assert all(parameter.is_meta for parameter in model.maskattn.recurrence.parameters())
     assert torch.equal(model(IDS, MASK).logits, expected)
+
+
+def test_devices_are_divided_between_layers_never_within_one(tiny_config, tmp_path):
+    model = build_head("MaskAttnForTokenClassification", tiny_config, num_hidden_layers=3).eval()
+    expected = model(IDS, MASK).logits
+    model.save_pretrained(tmp_path / "model")
+    room = {"cpu": int(0.7 * sum(parameter.nbytes for parameter in model.parameters()))}
+    divided = type(model).from_pretrained(tmp_path / "model", device_map="auto", max_memory=room, offload_folder=tmp_path)
+    places = {name: place for name, place in divided.hf_device_map.items() if ".layers" in name or "pooling" in name}
+    assert places.keys() == {*(f"maskattn.recurrence.layers.{layer}" for layer in range(3)), "maskattn.pooling"}
+    assert set(places.values()) == {"cpu", "disk"}
+    assert torch.equal(divided(IDS, MASK).logits, expected)

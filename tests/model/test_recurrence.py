@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hf_maskattn.model.recurrence import MaskedRecurrence
+from tests.shared_storage import share_storage
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,20 @@ def test_parameters_keep_torch_names_and_shapes():
     assert {k: tuple(v.shape) for k, v in layer.backward_rnn.named_parameters()} == {
         k: tuple(v.shape) for k, v in torch.nn.GRU(3, 4).named_parameters()
     }
+
+
+def test_weights_in_one_buffer_have_storages_of_their_own_in_a_state_dict():
+    layers = MaskedRecurrence(input_size=3, hidden_size=8)
+    share_storage(layers)
+    weights = dict(layers.named_parameters())
+    assert len({weight.untyped_storage().data_ptr() for weight in weights.values()}) == 2
+    saved = layers.state_dict()
+    for name, value in saved.items():
+        assert torch.equal(value, weights[name])
+        assert value.untyped_storage().nbytes() == value.nbytes
+        value.fill_(0.5)  # who writes into a state dict writes into the model
+        assert (weights[name] == 0.5).all()
+    assert all(value is weights[name] for name, value in layers.state_dict(keep_vars=True).items())
 
 
 def test_the_last_state_of_rows_without_columns_is_zero():

@@ -1,4 +1,5 @@
 import pytest
+from transformers.integrations import integration_utils
 
 from hf_maskattn.evaluation import evaluation_for
 from hf_maskattn.training.recipe import read_recipe
@@ -108,3 +109,11 @@ def test_settings_that_do_not_go_together_are_told(tmp_path):
     recipe = read_recipe(write_recipe(tmp_path), ["training.fp16=true", "training.bf16=true"])
     with pytest.raises(ValueError, match=r"^training: "):
         training_arguments(recipe)
+
+
+def test_reporting_to_what_is_not_there_is_refused_before_training(complete, monkeypatch):
+    with pytest.raises(ValueError, match=r"training: tensorbord is not supported, only .*tensorboard"):
+        complete("training.report_to=tensorbord")
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
+    with pytest.raises(ImportError, match=r"training\.report_to: TensorBoardCallback requires tensorboard to be installed"):
+        complete("training.report_to=tensorboard")

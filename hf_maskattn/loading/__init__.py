@@ -1,0 +1,1 @@
+"""Models from anywhere: what they say about themselves is checked before anything is built."""

@@ -1,0 +1,45 @@
+import pytest
+from torch.distributed import TCPStore
+
+from hf_maskattn.cli import processes
+from hf_maskattn.cli.processes import is_first_process, is_one_of_several, let_the_first_to_fail_speak
+
+
+@pytest.fixture
+def waited(monkeypatch):
+    """Seconds for which this process would have waited to be ended."""
+    seconds = []
+    monkeypatch.setattr(processes.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_a_process_alone_is_the_first_and_speaks(waited):
+    assert is_first_process()
+    assert not is_one_of_several()
+    let_the_first_to_fail_speak()
+    assert not waited
+
+
+def test_a_launcher_tells_a_process_which_it_is(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not is_first_process()
+    assert is_one_of_several()
+
+
+def test_of_several_processes_the_one_that_fails_first_speaks(monkeypatch, waited):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for name, value in {
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+    }.items():
+        monkeypatch.setenv(name, value)
+    let_the_first_to_fail_speak()
+    assert not waited
+    let_the_first_to_fail_speak()
+    assert len(waited) == 1
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    let_the_first_to_fail_speak()
+    assert len(waited) == 1

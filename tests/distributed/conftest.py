@@ -1,0 +1,111 @@
+import itertools
+from functools import partial
+
+import pytest
+
+from hf_maskattn.training import train as train_module
+from hf_maskattn.training.interruption import TrainingInterrupted
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.distributed.launching import launch_commands
+from tests.distributed.run_commands import AtStep
+from tests.training import toy_recipe
+
+# The last batch of 2 x 8 rows has one: one process has none. In the last batch of 2 x 4 rows of validation the processes have
+# 4 rows and 1, of test 4 and none.
+SIZES = {"train": 33, "validation": 13, "test": 12}
+STEPS_PER_EPOCH = 3
+STOPPED_AT = STEPS_PER_EPOCH + 1
+
+
+def several_labels(row):
+    return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
+
+
+def a_number(row):
+    return {"text": row["text"], "label": float(row["text"].count(" "))}
+
+
+CASES = {
+    "one label": ("text-classification", {"rnn_type": "gru", "attention_query": "last"}, None),
+    "several labels": ("text-classification", {"problem_type": "multi_label_classification"}, several_labels),
+    "a number": ("text-classification", {"problem_type": "regression"}, a_number),
+    "spans": ("token-classification", {"num_attention_heads": 2}, None),
+    "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
+}
+ACCUMULATED = "spans, 2 batches a step"
+STOPPED_IN_TWO, STOPPED_IN_ONE = "stopped in two processes", "stopped in one process"
+RUNS = {name: (name, 1) for name in CASES} | {ACCUMULATED: ("spans", 2)}
+
+
+class Launched:
+    """What the processes of one launch did, and one process beside them, with batches as large as theirs together."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.recipes = {}
+        for name, (task, model, make) in CASES.items():
+            (folder / name).mkdir()
+            self.recipes[name] = toy_recipe.write_recipe(
+                folder / name,
+                task,
+                model={"hidden_dropout_prob": 0.0, "embedding_dropout_prob": 0.0, **model},
+                data={"mlm_probability": 0.5} if task == "fill-mask" else {},
+                training={"logging_steps": 1, "per_device_eval_batch_size": 4},
+                make=with_empty_rows(make),
+            )
+
+    def run(self, run, processes):
+        """Where a run was written."""
+        return self.folder / f"{run}, {processes}"
+
+    def settings(self, run, processes):
+        accumulation = RUNS.get(run, ("", 1))[1]
+        return [
+            f"training.per_device_train_batch_size={16 // processes}",
+            f"training.gradient_accumulation_steps={accumulation}",
+            f"training.output_dir={self.run(run, processes)}",
+        ]
+
+    def command(self, run, case, *options, **more):
+        return {"arguments": ["train", str(self.recipes[case]), *self.settings(run, 2), *options], **more}
+
+    def recipe(self, run, case):
+        return read_recipe(self.recipes[case], self.settings(run, 1))
+
+
+def with_empty_rows(make):
+    """Every other row has no token, so that rows of a length fill the batch of a process with nothing."""
+    count = itertools.count()
+
+    def build(row):
+        if next(count) % 2:
+            row = {name: value if name == "label" else type(value)() for name, value in row.items()}
+        return make(row) if make else row
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def launched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("launched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy_recipe, "SIZES", SIZES)
+        done = Launched(folder)
+        patch.setattr(train_module, "KeepTrackOfBest", partial(AtStep, "interrupt", STOPPED_AT, 0))
+        with pytest.raises(TrainingInterrupted):
+            train(done.recipe(STOPPED_IN_ONE, "spans"))
+    done.run(STOPPED_IN_ONE, 1).rename(done.run(STOPPED_IN_ONE, 2))
+    launch = launch_commands(
+        folder,
+        [
+            *(done.command(run, case) for run, (case, _) in RUNS.items()),
+            done.command(STOPPED_IN_ONE, "spans", "--resume"),
+            {"shard_models": str(folder / "sharded")},
+            done.command(STOPPED_IN_TWO, "spans", at_step=("interrupt", STOPPED_AT, 1)),
+        ],
+    )
+    done.reports = {run: train(done.recipe(run, case)) for run, (case, _) in RUNS.items()}
+    done.exit_code = launch.wait()
+    done.output = launch.output
+    return done

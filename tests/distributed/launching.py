@@ -1,0 +1,54 @@
+"""Starts two processes that train together on this CPU."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "accelerate" / "two_cpu_processes.yaml"
+SECONDS = 600
+
+
+class Launch:
+    """`accelerate launch` of a module; `output` is what all its processes said."""
+
+    def __init__(self, folder, module, *arguments):
+        self.path = folder / "output.txt"
+        program = Path(sys.executable).with_name("accelerate")
+        with self.path.open("w") as file:
+            self.process = subprocess.Popen(
+                [program, "launch", "--config_file", CONFIG, "-m", module, *map(str, arguments)],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self):
+        return self.path.read_text()
+
+    def wait(self):
+        """Waits for the end of all processes and gives the exit code of the launcher."""
+        try:
+            return self.process.wait(SECONDS)
+        finally:
+            self.process.kill()
+
+    def wait_for(self, text):
+        """Waits until a process has said something."""
+        end = time.monotonic() + SECONDS
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < end, self.output
+            time.sleep(0.1)
+
+
+def launch_commands(folder, commands):
+    """Launches `run_commands`."""
+    path = folder / "commands.json"
+    path.write_text(json.dumps(commands))
+    return Launch(folder, "tests.distributed.run_commands", path)

@@ -1,0 +1,105 @@
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.distributed.conftest import ACCUMULATED, RUNS, STEPS_PER_EPOCH, STOPPED_AT, STOPPED_IN_ONE, STOPPED_IN_TWO
+
+SPLITS = ("validation", "test")
+TIMES = ("runtime", "samples_per_second")
+
+
+def history(folder, name):
+    state = json.loads((folder / "trainer_state.json").read_text())
+    return [entry[name] for entry in state["log_history"] if name in entry]
+
+
+def scores(metrics):
+    return {(split, name): value for split in SPLITS for name, value in metrics[split].items() if name not in TIMES}
+
+
+def written_scores(folder):
+    return scores(json.loads((folder / "metrics.json").read_text())["metrics"])
+
+
+def assert_same_weights(folder, other):
+    found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_all_processes_ended_with_the_one_that_got_ctrl_c(launched):
+    assert launched.exit_code != 0
+    assert launched.output.count("Stopped; everything up to here is in") == 1
+    assert "To go on: launch it again with --resume" in launched.output
+    assert "exitcode  : 130" in launched.output
+    assert "Traceback" not in launched.output.partition("Stopped; ")[0], launched.output
+
+
+def test_no_parameter_is_searched_for_or_copied(launched):
+    assert "find_unused_parameters" not in launched.output
+    assert "Grad strides" not in launched.output
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_train_along_the_loss_curve_of_one(launched, run):
+    one, two = launched.run(run, 1), launched.run(run, 2)
+    steps = 2 * STEPS_PER_EPOCH if run != ACCUMULATED else 4
+    for name in ("loss", "grad_norm"):
+        curve = history(one, name)
+        assert len(curve) == steps
+        assert history(two, name) == pytest.approx(curve, abs=1e-4)
+    assert curve[0] != pytest.approx(curve[-1], abs=1e-3)
+    assert_same_weights(two, one)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_two_processes_score_as_one(launched, run):
+    expected = scores(launched.reports[run].metrics)
+    assert len(expected) >= 2 * len(SPLITS)
+    assert written_scores(launched.run(run, 2)) == pytest.approx(expected, abs=1e-6)
+    for name in {f"eval_{name}" for _, name in expected}:
+        assert history(launched.run(run, 2), name) == pytest.approx(history(launched.run(run, 1), name), abs=1e-6)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_two_processes_wrote_loads_in_one(launched, run):
+    folder = launched.run(run, 2)
+    recipe = read_recipe(folder / "recipe.yaml")
+    found = evaluate(folder, recipe, "test").metrics["test"]
+    expected = {name: value for (split, name), value in written_scores(folder).items() if split == "test"}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_checkpoint_is_written_once_but_for_the_random_states(launched):
+    one, two = (
+        {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        for folder in (launched.run("spans", 1), launched.run("spans", 2))
+    )
+    assert two - one == {
+        f"checkpoint-{step}/rng_state_{rank}.pth" for step in (STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH) for rank in (0, 1)
+    }
+    assert {os.path.basename(path) for path in one - two} == {"rng_state.pth"}
+
+
+def test_ctrl_c_in_one_process_saves_once_and_one_process_goes_on(launched):
+    stopped = launched.run(STOPPED_IN_TWO, 2)
+    assert [path.name for path in stopped.glob("checkpoint-*")] == [f"checkpoint-{STEPS_PER_EPOCH}", f"checkpoint-{STOPPED_AT}"]
+    stopped.rename(launched.run(STOPPED_IN_TWO, 1))
+    report = train(launched.recipe(STOPPED_IN_TWO, "spans"), resume=True)
+    assert scores(report.metrics) == pytest.approx(scores(launched.reports["spans"].metrics), abs=1e-6)
+    assert_same_weights(report.model_folder, launched.run("spans", 1))
+
+
+def test_two_processes_go_on_where_one_stopped(launched):
+    resumed = launched.run(STOPPED_IN_ONE, 2)
+    assert f"Going on from {resumed / f'checkpoint-{STOPPED_AT}'}" in launched.output
+    assert written_scores(resumed) == pytest.approx(scores(launched.reports["spans"].metrics), abs=1e-6)
+    assert_same_weights(resumed, launched.run("spans", 1))
+    assert history(resumed, "loss") == pytest.approx(history(launched.run("spans", 1), "loss"), abs=1e-4)

@@ -1,0 +1,64 @@
+"""Optuna: a search over settings of the model and of its training by `Trainer.hyperparameter_search`."""
+
+import gc
+
+import pytest
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from tests.heads import build_head
+
+optuna = pytest.importorskip("optuna")
+
+GRID = {"rnn_type": ["lstm", "gru"], "learning_rate": [1e-6, 0.05]}
+
+
+@pytest.fixture
+def _old_objects_are_not_garbage():
+    """A trial collects garbage three times, which takes as long as there are objects in the process."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_old_objects_are_not_garbage")
+@pytest.mark.parametrize("trainer_class", [Trainer, ReproducibleTrainer])
+def test_a_search_builds_each_model_and_what_it_finds_can_be_trained_again(
+    trainer_class, tiny_config, tokenizer, rows, tmp_path
+):
+    built = []
+
+    def trainer_for(model_init, **settings):
+        arguments = TrainingArguments(
+            str(tmp_path),
+            max_steps=8,
+            per_device_train_batch_size=8,
+            train_sampling_strategy="group_by_length",
+            eval_strategy="steps",
+            eval_steps=4,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            **settings,
+        )
+        collator = DataCollatorWithPadding(tokenizer)
+        return trainer_class(None, arguments, collator, rows, rows, processing_class=tokenizer, model_init=model_init)
+
+    def model_init(trial):
+        rnn_type = "lstm" if trial is None else trial.suggest_categorical("rnn_type", GRID["rnn_type"])
+        built.append(rnn_type)
+        return build_head("MaskAttnForSequenceClassification", tiny_config, rnn_type=rnn_type)
+
+    best = trainer_for(model_init).hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", GRID["learning_rate"])},
+        n_trials=4,
+        sampler=optuna.samplers.GridSampler(GRID, seed=0),
+    )
+    assert sorted(built[1:]) == ["gru", "gru", "lstm", "lstm"]  # the first is built by Trainer itself
+    assert best.hyperparameters["learning_rate"] == 0.05
+
+    chosen = optuna.trial.FixedTrial(best.hyperparameters)
+    again = trainer_for(lambda: model_init(chosen), learning_rate=0.05)
+    again.train()
+    assert again.state.log_history[-2]["eval_loss"] == best.objective

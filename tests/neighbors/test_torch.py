@@ -1,0 +1,59 @@
+"""torch: what people do with any module."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from tests.heads import build_head
+
+BATCH = {
+    "input_ids": torch.arange(1, 11).view(2, 5),
+    "attention_mask": torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]]),
+    "labels": torch.tensor([0, 2]),
+}
+
+
+@pytest.fixture(params=["lstm", "gru"])
+def model(request, tiny_config):
+    return build_head("MaskAttnForSequenceClassification", tiny_config, rnn_type=request.param, num_hidden_layers=2).eval()
+
+
+@torch.no_grad()
+def logits(model):
+    return model(**BATCH).logits
+
+
+def test_a_copy_is_equal_and_on_its_own(model):
+    before, other = logits(model), deepcopy(model)
+    assert torch.equal(logits(other), before)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(2)
+    assert torch.equal(logits(model), before)
+    assert (logits(other) - before).abs().max() > 0.01
+
+
+def test_gradients_are_clipped_to_a_norm(model):
+    model(**BATCH).loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+    clipped = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()
+    assert norm > 0.01
+    torch.testing.assert_close(clipped, torch.tensor(0.01), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_model_without_memory_takes_the_weights_of_another(model, assign):
+    with torch.device("meta"):
+        empty = type(model)(model.config).eval()
+    if not assign:
+        empty.to_empty(device="cpu")
+    empty.load_state_dict(deepcopy(model.state_dict()), assign=assign)
+    assert torch.equal(logits(empty), logits(model))
+
+
+@pytest.mark.parametrize(("change", "tolerance"), [("half", 4e-3), ("bfloat16", 3e-2), ("double", 1e-6)])
+def test_the_precision_can_be_changed_and_changed_back(model, change, tolerance):
+    before, changed = logits(model), getattr(deepcopy(model), change)()
+    torch.testing.assert_close(logits(changed).float(), before, atol=tolerance, rtol=0)
+    torch.testing.assert_close(logits(changed.float()), before, atol=tolerance, rtol=0)
