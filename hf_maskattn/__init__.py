@@ -13,12 +13,18 @@ __version__ = "0.1.0"
 if not sys.argv or Path(sys.argv[0]).name not in ("hf-maskattn", "hf-maskattn.exe"):
     from hf_maskattn.inspection.audit import AuditReport, audit
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
+    from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
     from hf_maskattn.model.modeling_maskattn import (
         MaskAttnForMaskedLM,
         MaskAttnForSequenceClassification,
         MaskAttnForTokenClassification,
         MaskAttnModel,
         MaskAttnPreTrainedModel,
+    )
+    from hf_maskattn.model.modeling_rnnsearch import (
+        RNNSearchForConditionalGeneration,
+        RNNSearchModel,
+        RNNSearchPreTrainedModel,
     )
     from hf_maskattn.registration import register
 
@@ -30,6 +36,10 @@ if not sys.argv or Path(sys.argv[0]).name not in ("hf-maskattn", "hf-maskattn.ex
         "MaskAttnForTokenClassification",
         "MaskAttnModel",
         "MaskAttnPreTrainedModel",
+        "RNNSearchConfig",
+        "RNNSearchForConditionalGeneration",
+        "RNNSearchModel",
+        "RNNSearchPreTrainedModel",
         "audit",
     ]
 

@@ -2,7 +2,9 @@
 
 import transformers
 
-from hf_maskattn.model import configuration_maskattn, modeling_maskattn
+from hf_maskattn.model import configuration_maskattn, configuration_rnnsearch, modeling_maskattn, modeling_rnnsearch
+
+FAMILIES = ((configuration_maskattn, modeling_maskattn), (configuration_rnnsearch, modeling_rnnsearch))
 
 
 def register() -> None:
@@ -10,13 +12,14 @@ def register() -> None:
 
     Source: `AUTO_MAP` of each configuration file, which is also what a saved `config.json` tells a loader.
     """
-    for auto_name, path in configuration_maskattn.AUTO_MAP.items():
-        auto_class, class_name = getattr(transformers, auto_name), path.rpartition(".")[2]
-        if auto_name == "AutoConfig":
-            config_class = getattr(configuration_maskattn, class_name)
-            auto_class.register(config_class.model_type, config_class)
-            config_class.register_for_auto_class(auto_name)
-        else:
-            model_class = getattr(modeling_maskattn, class_name)
-            auto_class.register(model_class.config_class, model_class)
-            model_class.register_for_auto_class(auto_name)
+    for configurations, models in FAMILIES:
+        for auto_name, path in configurations.AUTO_MAP.items():
+            auto_class, class_name = getattr(transformers, auto_name), path.rpartition(".")[2]
+            if auto_name == "AutoConfig":
+                config_class = getattr(configurations, class_name)
+                auto_class.register(config_class.model_type, config_class)
+                config_class.register_for_auto_class(auto_name)
+            else:
+                model_class = getattr(models, class_name)
+                auto_class.register(model_class.config_class, model_class)
+                model_class.register_for_auto_class(auto_name)

@@ -71,6 +71,25 @@ def connected(hub, monkeypatch):
     close_session()
 
 
+@pytest.fixture
+def tiny_rnnsearch_config():
+    """Builds configurations of encoder-decoders that run in milliseconds, without dropout unless asked for."""
+
+    def build(**changes):
+        defaults = {
+            "vocab_size": 40,
+            "embedding_size": 6,
+            "hidden_size": 8,
+            "decoder_hidden_size": 10,
+            "attention_size": 8,
+            "hidden_dropout_prob": 0.0,
+            "embedding_dropout_prob": 0.0,
+        }
+        return hf_maskattn.RNNSearchConfig(**{**defaults, **changes})
+
+    return build
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """Exports a case of `tests/onnx_cases.py`, once: its model and its file."""

@@ -2,12 +2,13 @@
 
     python -m tests.killed_runs --trials 50 --seed 0
 
-Each attempt is a process of its own that is ended by SIGKILL: at a random time, before a random change to a file, or when a
-random file of a checkpoint has just appeared. After some kills a last attempt is left alone, and what it leaves has to be,
+Each attempt is a process of its own that is ended by SIGKILL: at a random time, before a random change to a file, before one
+of the last changes, or when a random file of a checkpoint has just appeared. After some kills a last attempt is left alone, and what it leaves has to be,
 bit for bit, what the run that nobody killed left: weights, tokenizer, metrics, evaluations, the name of the best checkpoint.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -25,17 +26,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DROPOUT = {"hidden_dropout_prob": 0.3, "embedding_dropout_prob": 0.2, "num_hidden_layers": 2}
-STEPS = {"save_strategy": "steps", "eval_strategy": "steps", "num_train_epochs": 3}
+STEPS = {"save_strategy": "steps", "eval_strategy": "steps"}
+WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 SCENARIOS = {
     "labels": ("text-classification", {**STEPS, "save_steps": 3, "warmup_steps": 4, "lr_scheduler_type": "cosine"}),
     "masks": ("fill-mask", {**STEPS, "save_steps": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}),
     "tags": ("token-classification", {"num_train_epochs": 3, "train_sampling_strategy": "random", "save_total_limit": 1}),
-    "workers": ("fill-mask", {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, "dataloader_num_workers": 1}),
+    "workers": ("fill-mask", {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, **WORKERS}),
     "each step": ("text-classification", {**STEPS, "eval_strategy": "no", "save_steps": 1, "save_total_limit": 1}),
 }
 """Task and training fields of the runs, by name."""
 
-KINDS = ("time", "change", "file")
+KINDS = ("time", "change", "end", "file")
 FOLDER_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 
@@ -215,10 +217,10 @@ class Scenario:
         self.files = [path.relative_to(folder) for path in folder.glob("run/checkpoint-*/*") if path.is_file()]
 
     def try_once(self, folder: Path, rng: random.Random) -> Trial:
-        """Kill a run of this recipe one to four times, then let it end."""
+        """Kill a run of this recipe one to three times, then let it end."""
         trial = Trial(self.name)
         recipe = Path(shutil.copy(self.recipe, folder))
-        for number in range(rng.randint(1, 4)):
+        for number in range(rng.randint(1, 3)):
             done = self._kill(recipe, rng, resume=number > 0, trial=trial)
             if done.returncode == 0:
                 break
@@ -234,8 +236,9 @@ class Scenario:
 
     def _kill(self, recipe: Path, rng: random.Random, *, resume: bool, trial: Trial) -> Attempt:
         kind = rng.choice(KINDS)
-        if kind == "change":
-            done = attempt(recipe, resume=resume, change=rng.randrange(self.alone.changes))
+        if kind in ("change", "end"):
+            first = 0 if kind == "change" else int(self.alone.changes * 0.9)
+            done = attempt(recipe, resume=resume, change=rng.randrange(first, self.alone.changes))
         elif kind == "file":
             path = recipe.parent / rng.choice(self.files)
             done = attempt(recipe, resume=resume, ready=lambda _: path.exists())
@@ -264,6 +267,7 @@ def main() -> int:
         import hf_maskattn.training.train  # noqa: F401 (so that no attempt has to)
 
         torch.set_num_threads(1)
+        gc.freeze()  # or each attempt would look through all that was imported
         return _try_all(Path(scratch), options.trials, random.Random(options.seed))
 
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -101,12 +102,13 @@ def main():
         trainer.train()
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        print(f"{rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows a second")
-        for share, used in memory.resident.items():
-            print(f"resident memory after {share:4.0%} of the rows: {used:.0f} MB")
-        print(f"peak: {peak:.0f} MB")
+        lines = [f"{rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows a second"]
+        lines += [f"resident memory after {share:4.0%} of the rows: {used:.0f} MB" for share, used in memory.resident.items()]
+        lines += [f"peak: {peak:.0f} MB"]
         for ending in ("parquet", "jsonl"):
-            print(f"resumed after {rows // 2:,} rows of {ending}: {seconds_to_resume(folder, rows // 2, ending=ending):.2f} s")
+            seconds = seconds_to_resume(folder, rows // 2, ending=ending)
+            lines += [f"resumed after {rows // 2:,} rows of {ending}: {seconds:.2f} s"]
+        sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

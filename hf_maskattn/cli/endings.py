@@ -31,9 +31,8 @@ def told_in_one_line() -> Iterator[None]:
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
         let_the_first_to_fail_speak()
-        text = " ".join([str(error), *getattr(error, "__notes__", ())])
-        # What other libraries say may have several lines.
-        say(f"error: {' '.join(line.strip() for line in text.splitlines() if line.strip())}")
+        text = " ".join([f"error: {error}", *getattr(error, "__notes__", ())])
+        say(" ".join(text.split()))  # what libraries say may have several lines
         raise typer.Exit(MISTAKE) from error
     except Exception:
         # Among them is what the end of another process looks like from here.

@@ -1,6 +1,7 @@
 """Readers of the Unicode CLDR data that ships with babel; the only file that imports babel."""
 
 import datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 # Every one of these names a day, a month and a year: a written date then belongs to exactly one date.
 _DATE_WIDTHS = ("full", "long", "medium", "short")
 _DATE_SKELETONS = ("yMd", "yMEd", "yMMMd", "yMMMEd", "yMMMMd", "yMMMMEd")
+
+# Zeros of the decimal digits that CLDR calls by these names; babel writes dates in Latin digits whatever the locale.
+_ZERO_OF = {"latn": "0", "arab": "\u0660", "beng": "\u09e6", "deva": "\u0966"}
 
 
 def _load_locale(locale: str) -> "Locale":
@@ -83,17 +87,47 @@ def split_pattern(pattern: str) -> list[tuple[bool, str]]:
     return parts
 
 
+def has_month_first_numbers(pattern: str) -> bool:
+    """Tell whether a date pattern is all numbers with the month before the day and the year last, such as `"M/d/y"`.
+
+    The same text with its day first belongs to another date elsewhere.
+
+    Args:
+        pattern: CLDR date pattern.
+
+    Returns:
+        Whether it is.
+    """
+    fields = [value for is_field, value in split_pattern(pattern) if is_field]
+    only_numbers = all(field[0] in "yd" or (field[0] in "ML" and len(field) <= 2) for field in fields)
+    return only_numbers and "".join(field[0] for field in fields).replace("L", "M") == "Mdy"
+
+
 def write_field(field: str, date: datetime.date, locale: str) -> str:
     """Write one field of a date in a locale's words or numbers.
 
     Args:
         field: Letters of a CLDR pattern field, such as `"MMMM"`.
-        date: The date.
+        date: The date, of the Gregorian calendar in every locale.
         locale: CLDR locale, such as `"de"`.
 
     Returns:
-        The written field, such as `"Januar"`.
+        The written field, such as `"Januar"`, in the digits of the locale.
+
+    Raises:
+        ValueError: The locale has digits that this package does not know.
+
+    Source:
+        Unicode CLDR, Numbers, https://www.unicode.org/reports/tr35/tr35-numbers.html
     """
     from babel.dates import DateTimeFormat
 
-    return DateTimeFormat(date, locale)[field]
+    return DateTimeFormat(date, locale)[field].translate(_digits(locale))
+
+
+@cache
+def _digits(locale: str) -> dict[int, str]:
+    system = _load_locale(locale).default_numbering_system
+    if system not in _ZERO_OF:
+        raise ValueError(f"locale={locale!r} writes numbers in {system!r}; known are {', '.join(_ZERO_OF)}")
+    return {ord("0") + digit: chr(ord(_ZERO_OF[system]) + digit) for digit in range(10)}

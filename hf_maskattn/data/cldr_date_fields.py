@@ -1,13 +1,13 @@
 """Built-in corpus for token classification: written dates of 21 locales, with the meaning of every word and number."""
 
 import datetime
-import hashlib
 import re
 import unicodedata
 
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, List, Value
 
-from hf_maskattn.data.cldr import date_patterns, split_pattern, write_field
+from hf_maskattn.data.cldr import date_patterns, has_month_first_numbers, split_pattern, write_field
+from hf_maskattn.data.date_drawing import DrawnDate, draw_dates
 
 LOCALES = (
     "en", "de", "nl", "sv", "da", "nb", "fi", "fr", "es", "it",
@@ -55,41 +55,27 @@ def build_cldr_date_fields() -> DatasetDict:
     Source:
         Unicode CLDR, https://cldr.unicode.org (license Unicode-3.0)
     """
-    patterns_of = {locale: _unambiguous(date_patterns(locale)) for locale in LOCALES}
-    days = range((_LAST_DATE - _FIRST_DATE).days + 1)
-    dates = [_FIRST_DATE + datetime.timedelta(days=day) for day in days]
-    drawn = sorted((hashlib.sha256(date.isoformat().encode()).digest(), date) for date in dates)
+    patterns_of = {
+        locale: [pattern for pattern in date_patterns(locale) if not has_month_first_numbers(pattern)] for locale in LOCALES
+    }
+    drawn = draw_dates(_FIRST_DATE, _LAST_DATE)
 
     splits = DatasetDict()
     start = 0
     for name, size in _SPLIT_SIZES.items():
-        rows = [_write_row(digest, date, patterns_of) for digest, date in drawn[start : start + size]]
+        rows = [_write_row(date, patterns_of) for date in drawn[start : start + size]]
         splits[name] = Dataset.from_list(rows, info=_INFO, features=_FEATURES)
         start += size
     return splits
 
 
-def _unambiguous(patterns: list[str]) -> list[str]:
-    """Leave out month-first numbers: the same text with its day first belongs to another date elsewhere."""
-    kept = []
-    for pattern in patterns:
-        fields = [value for is_field, value in split_pattern(pattern) if is_field]
-        letters = "".join(field[0] for field in fields).replace("L", "M")
-        only_numbers = all(field[0] in "yd" or (field[0] in "ML" and len(field) <= 2) for field in fields)
-        if not (only_numbers and letters == "Mdy"):
-            kept.append(pattern)
-    return kept
-
-
-def _write_row(digest: bytes, date: datetime.date, patterns_of: dict[str, list[str]]) -> dict[str, object]:
-    # The order of the dates looks at the first bytes of the digest; the draws below look at the last ones.
-    locale = LOCALES[int.from_bytes(digest[-8:]) % len(LOCALES)]
-    patterns = patterns_of[locale]
-    pattern = patterns[int.from_bytes(digest[-16:-8]) % len(patterns)]
+def _write_row(drawn: DrawnDate, patterns_of: dict[str, list[str]]) -> dict[str, object]:
+    locale = drawn.draw(LOCALES, 0)
+    pattern = drawn.draw(patterns_of[locale], 1)
 
     text, tokens, tags = "", [], []
     for is_field, value in split_pattern(pattern):
-        written = unicodedata.normalize("NFC", write_field(value, date, locale) if is_field else value)
+        written = unicodedata.normalize("NFC", write_field(value, drawn.date, locale) if is_field else value)
         words = _TOKEN.findall(written)
         text += written
         tokens += words

@@ -1,11 +1,11 @@
 """Built-in corpus for text classification: a name from the Unicode CLDR, and the language that it is written in."""
 
-import hashlib
 import unicodedata
 
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Value
 
 from hf_maskattn.data.cldr import display_names
+from hf_maskattn.data.hashed_splits import hashed_splits
 
 LANGUAGES = (
     "en", "de", "nl", "sv", "da", "nb", "fr", "es", "pt", "it", "ca", "ro", "pl", "cs", "sk",
@@ -46,19 +46,10 @@ def build_cldr_languages() -> DatasetDict:
             if text != code and any(character.isalpha() for character in text):
                 languages_of.setdefault(text, set()).add(language)
 
-    rows: dict[str, list[tuple[str, str, str]]] = {"train": [], "validation": [], "test": []}
-    for text, languages in languages_of.items():
-        if len(languages) == 1:
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            rows[_split_of(digest)].append((digest, text, languages.pop()))
-    return DatasetDict({name: _to_dataset(sorted(split_rows)) for name, split_rows in rows.items()})
+    language_of = {text: languages.pop() for text, languages in languages_of.items() if len(languages) == 1}
+    return DatasetDict({name: _to_dataset(texts, language_of) for name, texts in hashed_splits(language_of).items()})
 
 
-def _split_of(digest: str) -> str:
-    tenth = int(digest, 16) % 10
-    return {8: "validation", 9: "test"}.get(tenth, "train")
-
-
-def _to_dataset(rows: list[tuple[str, str, str]]) -> Dataset:
-    columns = {"text": [text for _, text, _ in rows], "label": [LANGUAGES.index(language) for _, _, language in rows]}
+def _to_dataset(texts: list[str], language_of: dict[str, str]) -> Dataset:
+    columns = {"text": texts, "label": [LANGUAGES.index(language_of[text]) for text in texts]}
     return Dataset.from_dict(columns, info=_INFO)

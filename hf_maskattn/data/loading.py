@@ -10,13 +10,16 @@ from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.utils import httpx
 
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
+from hf_maskattn.data.cldr_dates import build_cldr_dates
 from hf_maskattn.data.cldr_languages import build_cldr_languages
 from hf_maskattn.data.local_files import FILE_ENDINGS, find_files, load_file, stream_files
+from hf_maskattn.data.pronunciations import DICTIONARY_ENDING, load_pronunciations
 from hf_maskattn.data.shards import Shards
 
 BUILT_IN: dict[str, Callable[[], DatasetDict]] = {
     "cldr-languages": build_cldr_languages,
     "cldr-date-fields": build_cldr_date_fields,
+    "cldr-dates": build_cldr_dates,
 }
 """The corpora that need no download, by the name that `load_splits` knows them by."""
 
@@ -36,11 +39,11 @@ def load_splits(
     required_columns: Sequence[str] = (),
     streaming: bool = False,
 ) -> DatasetDict:
-    """Load a built-in corpus, a dataset of the Hugging Face Hub, or local files.
+    """Load a built-in corpus, a dataset of the Hugging Face Hub, a pronouncing dictionary, or local files.
 
     Args:
-        source: `"cldr-languages"`, `"cldr-date-fields"`, or what `datasets.load_dataset` takes: the id of a dataset
-            on the Hub, or a folder. `None` with local files.
+        source: `"cldr-languages"`, `"cldr-date-fields"`, `"cldr-dates"`, a `.dict` file (see `load_pronunciations`), or
+            what `datasets.load_dataset` takes: the id of a dataset on the Hub, or a folder. `None` with local files.
         subset: Subset (configuration) of a dataset on the Hub.
         train_file: Local `.jsonl`, `.json`, `.csv` or `.parquet` file, or a pattern such as "data/train-*.parquet".
         validation_file: Likewise.
@@ -127,10 +130,11 @@ def _files_given(source: str | None, files: dict[str, str | Path | None]) -> dic
 
 
 def _load_source(source: str, subset: str | None, streaming: bool) -> DatasetDict | IterableDatasetDict:
-    if source in BUILT_IN:
+    is_dictionary = Path(source).suffix.lower() == DICTIONARY_ENDING
+    if source in BUILT_IN or is_dictionary:
         if subset is not None:
-            raise ValueError(f"subset={subset!r}: the built-in corpus {source} has no subsets; leave subset out")
-        return BUILT_IN[source]()
+            raise ValueError(f"subset={subset!r}: {source} has no subsets; leave subset out")
+        return load_pronunciations(source) if is_dictionary else BUILT_IN[source]()
     if Path(source).suffix.lower() in FILE_ENDINGS:
         raise ValueError(f"source={source!r} looks like a local file; give it as train_file")
     ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"

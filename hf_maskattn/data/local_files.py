@@ -102,7 +102,7 @@ def check_file(file: Path) -> None:
         ValueError: No UTF-8, or a CSV file with rows of unequal width or none.
     """
     if _loader(file) != "parquet":
-        _check_utf8(file)
+        check_utf8(file)
     if _loader(file) == "csv":
         _check_csv_rows(file)
 
@@ -135,8 +135,15 @@ def _load(files: list[Path], **settings: Any) -> Any:
     return datasets.load_dataset(loader, data_files={settings["split"]: names}, **settings, **_LOADER_SETTINGS[loader])
 
 
-def _check_utf8(path: Path) -> None:
-    """Refuse other encodings before reading: the JSON loader lets broken bytes through, to fail much later."""
+def check_utf8(path: Path) -> None:
+    """Refuse other encodings before reading: the JSON loader lets broken bytes through, to fail much later.
+
+    Args:
+        path: A file that exists.
+
+    Raises:
+        ValueError: It is not UTF-8; the message names the line.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -55,6 +55,9 @@ class RowStream(IterableDataset):
         processes: How many there are.
         batch_size: Rows in a batch of the `DataLoader`.
         batches: Batches, counted from the beginning of the stream, that this process is done with; it goes on after them.
+
+    Attributes:
+        current_pass: Number of the pass that the latest row belongs to, in the process that reads it.
     """
 
     shards: Shards
@@ -65,6 +68,7 @@ class RowStream(IterableDataset):
     processes: int = 1
     batch_size: int = 1
     batches: int = 0
+    current_pass: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield rows; in a worker of a `DataLoader`, those of its batches.
@@ -92,6 +96,7 @@ class RowStream(IterableDataset):
         share = Share(list(range(len(self.shards)))).deal(self.processes, self.process).deal(workers, turn)
         reader = ShardReader(self.shards, share, window=self.shuffle_buffer, seed=(self.seed, self.process, turn))
         for table in reader.rows_after(gone):
+            self.current_pass = reader.current_pass
             batch = table.to_pydict()
             numbers = zip(batch.pop(ROW), batch.pop(SHARD), strict=True)
             columns = self.encode(batch, [Place(row, self.shards.name(shard)) for row, shard in numbers])

@@ -49,6 +49,9 @@ class ShardReader:
         share: Which of them.
         window: Rows that are permuted together; 0 leaves shards and rows in their order.
         seed: Whole numbers that are not negative.
+
+    Attributes:
+        current_pass: Number of the pass that the latest rows belong to.
     """
 
     def __init__(self, shards: Shards, share: Share, *, window: int, seed: tuple[int, ...]):
@@ -57,6 +60,7 @@ class ShardReader:
         self._window = window or _ROWS_GIVEN_TOGETHER
         self._seed = seed if window else None
         self._counts: dict[int, int] = {}
+        self.current_pass = 0
 
     def rows_after(self, gone: int) -> Iterator[pa.Table]:
         """Read the rows that follow the first ones.
@@ -76,6 +80,7 @@ class ShardReader:
         """
         number, gone = self._pass_of(gone)
         while True:
+            self.current_pass = number
             first = gone // self._window
             is_empty = True
             for window, table in enumerate(_windows(self._tables(number, first * self._window), self._window), start=first):

@@ -16,3 +16,14 @@ def likely_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def numbers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Take regression outputs as they are, in fp32 whatever the training precision."""
     return logits.float()
+
+
+def generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Take the ids that `generate()` wrote as they are: `[B, T]` -> `[B, T]`.
+
+    Raises:
+        ValueError: If they are logits, because nothing was generated.
+    """
+    if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
+        raise ValueError("Texts are scored as they are generated: set training.predict_with_generate: true.")
+    return ids

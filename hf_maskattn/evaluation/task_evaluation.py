@@ -15,7 +15,7 @@ from hf_maskattn.evaluation.single_label import SingleLabelMetric
 from hf_maskattn.evaluation.spans import SpanMetric, are_span_tags, require_seqeval
 from hf_maskattn.model.losses import IGNORED
 
-LOWER_IS_BETTER = frozenset({"loss", "mse"})
+LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,13 @@ class TaskEvaluation:
         metric_names: Names of the metrics; the first tells which checkpoint is best.
         compute_metrics: For `Trainer(compute_metrics=...)`: predictions and labels -> name to value.
         preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits -> predictions.
+        include_for_metrics: For `TrainingArguments(include_for_metrics=...)`: what else `compute_metrics` looks at.
     """
 
     metric_names: tuple[str, ...]
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    include_for_metrics: tuple[str, ...] = ()
 
 
 def evaluation_for(task: str, *, problem_type: str | None = None, label_names: Sequence[str] = ()) -> TaskEvaluation:

@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedM
 from transformers.utils import cached_file
 
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.loading.weight_shapes import in_one_line
 from hf_maskattn.registration import register
 
 
@@ -56,7 +57,10 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         if error.__cause__ is None or try_to_load_from_cache(str(name_or_folder), file) is _CACHED_NO_EXIST:
             return None
         raise
-    return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
 
 
 def _class_for(config: PreTrainedConfig) -> Any:

@@ -20,11 +20,14 @@ _FEW_LABELS = 100_000
 """So many names are made up in no time."""
 
 
-def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False, **changes: Any) -> PreTrainedConfig:
+def load_config(
+    name_or_folder: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, **changes: Any
+) -> PreTrainedConfig:
     """Load the configuration of a model.
 
     Args:
         name_or_folder: Folder of the model, or its name on the Hub.
+        revision: Branch, tag or commit on the Hub; None is the main branch.
         trust_remote_code: Whether to run code that lies beside the weights.
         **changes: Fields to change.
 
@@ -37,17 +40,19 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False, 
     """
     register()
     try:
-        path = cached_file(name_or_folder, CONFIG_NAME)
-    except OSError as error:
+        path = cached_file(name_or_folder, CONFIG_NAME, revision=revision)
+    except Exception as error:  # a connection that is cut ends in errors of httpx, which are no OSError
         raise FileNotFoundError(
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
         ) from error
+    if path is None:
+        raise FileNotFoundError(f"{name_or_folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote a model to.")
     try:
         raw = json.loads(Path(path).read_bytes())
         if not isinstance(raw, dict):
             raise ValueError("there are no fields in it")
         _check_number_of_labels(raw, name_or_folder)
-        config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code, **changes)
+        config = AutoConfig.from_pretrained(name_or_folder, revision=revision, trust_remote_code=trust_remote_code, **changes)
         config._attn_implementation = "eager"  # or it may name code on the Hub, which would be run
         if type(config).__module__.startswith(_OURS):
             _check_names(config)

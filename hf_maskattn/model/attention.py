@@ -59,20 +59,24 @@ class AdditiveAttention(nn.Module):
         self.energy = nn.Parameter(torch.empty(num_heads, attention_size // num_heads))  # v
 
     def forward(
-        self, query: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, zero_at_pads: bool = False
+        self,
+        query: torch.Tensor,
+        memory: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+        zero_at_pads: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend from each query over the real tokens of its row.
 
         Args:
             query: `[B, Tq, query_size]`.
-            memory: `[B, Tk, H]`; what stands at pads is not read.
+            memory: `[B, Tk, H]`, what stands at pads is not read; or what `prepare` made of it.
             mask: `[B, Tk]`, bool, True = real.
             zero_at_pads: Whether the memory is known to be 0 at pads, which saves a pass over it.
 
         Returns:
             Context `[B, Tq, H]` and weights `[B, heads, Tq, Tk]`, exactly 0 at pads; both 0 for a row without a real token.
         """
-        keys, values = self.prepare(memory, mask, zero_at_pads)
+        keys, values = memory if isinstance(memory, tuple) else self.prepare(memory, mask, zero_at_pads)
         return self.attend(query, keys, values, mask)
 
     def prepare(

@@ -21,6 +21,7 @@ class CellLayout(NamedTuple):
         source: `[D, N + 1]`, int64, the token (row * T + column) in each cell, any where there is none, as in the last.
         target: `[B * T, D]`, int64, the cell of each token; at pads the last.
         empty: `[N + 1, 1]`, bool, True where a cell has no token; None if only the last has none.
+        order: `[B]`, int64, the rows in the order in which they stand in a step; None if in that of the batch.
         mask_shape: `(B, T)`.
     """
 
@@ -28,6 +29,7 @@ class CellLayout(NamedTuple):
     source: torch.Tensor
     target: torch.Tensor
     empty: torch.Tensor | None
+    order: torch.Tensor | None
     mask_shape: torch.Size
 
 
@@ -58,8 +60,10 @@ def cell_layout(
         rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)], device=device)
         first = rows.cumsum(0) - rows
     place = torch.arange(batch_size, device=device)  # [B], where each row stands in a step
+    order = None
     if segments[0].rows < batch_size or len(segments) > 1:
-        place = torch.empty_like(place).scatter_(0, lengths.argsort(descending=True, stable=True), place)
+        order = lengths.argsort(descending=True, stable=True)
+        place = torch.empty_like(place).scatter_(0, order, place)
     step = mask.cumsum(dim=1) - 1  # [B, T], when a real token is read
     steps = [step] if directions == 1 else [step, lengths[:, None] - 1 - step]
     pads = ~mask
@@ -70,7 +74,7 @@ def cell_layout(
     empty = None
     if count != num_tokens:
         empty = torch.ones(count + 1, 1, dtype=torch.bool, device=device).index_fill_(0, target[:, 0], False)
-    return CellLayout(segments, source, target, empty, mask.shape)
+    return CellLayout(segments, source, target, empty, order, mask.shape)
 
 
 def to_cells(x: torch.Tensor, cells: CellLayout) -> torch.Tensor:

@@ -12,13 +12,16 @@ import torch
 from .segments import Segment
 
 
-def gru_over_cells(x: torch.Tensor, weights: Sequence[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
-    """Run one direction of a GRU layer from a zero state, on a CPU.
+def gru_over_cells(
+    x: torch.Tensor, weights: Sequence[torch.Tensor], segments: Sequence[Segment], first: torch.Tensor
+) -> torch.Tensor:
+    """Run one direction of a GRU layer on a CPU.
 
     Args:
         x: `[N, input_size]`, the cells of the segments, one step after the other.
         weights: torch's `weight_ih` `[3 H, input_size]`, `weight_hh` `[3 H, H]`, `bias_ih` `[3 H]` and `bias_hh` `[3 H]`.
         segments: Steps and rows of each segment; rows never increase.
+        first: `[R, H]`, the state before the first step of each of its rows.
 
     Returns:
         The states `[N, H]`.
@@ -26,25 +29,25 @@ def gru_over_cells(x: torch.Tensor, weights: Sequence[torch.Tensor], segments: S
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
-    return _GRU.apply(x, *weights, segments)
+    return _GRU.apply(x, first, *weights, segments)
 
 
 class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight_ih, weight_hh, bias_ih, bias_hh, segments):
+    def forward(ctx, x, first, weight_ih, weight_hh, bias_ih, bias_hh, segments):
         weights = [weight_ih, weight_hh, bias_ih, bias_hh]
-        states = _run(x, weights, segments)
-        ctx.save_for_backward(x, states, *weights)
+        states = _run(x, first, weights, segments)
+        ctx.save_for_backward(x, first, states, *weights)
         ctx.segments = segments
         return states
 
     @staticmethod
     def backward(ctx, grad):
-        x, states, *weights = ctx.saved_tensors
+        x, first, states, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable_gradients([x, *weights], ctx, grad)
+            return _differentiable_gradients([x, first, *weights], ctx, grad)
         weight_ih, weight_hh, bias_ih, bias_hh = weights
-        before = _states_before(states, ctx.segments)  # [N, H]
+        before = _states_before(states, first, ctx.segments)  # [N, H]
         of_input, of_hidden, of_before, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
             torch.ones_like(states),
             torch.addmm(bias_ih, x, weight_ih.T),
@@ -56,17 +59,18 @@ class _GRU(torch.autograd.Function):
         grad = grad.clone()  # [N, H], of each state; complete from the last step to the first
         gates = of_hidden.view(len(x), 3, -1)
         rows = [segment.rows for segment in ctx.segments for _ in range(segment.steps)]
-        steps = [*zip(rows, grad.split(rows), gates.split(rows), of_before.split(rows), strict=True)]
-        for step in range(len(steps) - 1, -1, -1):
-            alive, now, gate, carried = steps[step]
+        of_first = torch.zeros_like(first)
+        of_states = [of_first, *grad.split(rows)]  # of the state before each step, and after the last
+        steps = [*zip(rows, of_states, of_states[1:], gates.split(rows), of_before.split(rows), strict=False)]
+        for alive, earlier, now, gate, carried in reversed(steps):
             gate.mul_(now[:, None])
-            if step:
-                previous = steps[step - 1][1][:alive]
-                previous.addcmul_(now, carried).addmm_(gate.flatten(1), weight_hh)
+            if earlier is not of_first or ctx.needs_input_grad[1]:
+                earlier[:alive].addcmul_(now, carried).addmm_(gate.flatten(1), weight_hh)
         of_hidden = gates.flatten(1)
         of_input = (of_input.view_as(gates) * grad[:, None]).flatten(1)
         return (
             of_input @ weight_ih if ctx.needs_input_grad[0] else None,
+            of_first,
             of_input.T @ x,
             of_hidden.T @ before,
             of_input.sum(dim=0),
@@ -78,15 +82,15 @@ class _GRU(torch.autograd.Function):
 def _differentiable_gradients(inputs: list[torch.Tensor], ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     """Leave it to torch, which records every step, where the gradient is to be differentiated again."""
     wanted = ctx.needs_input_grad[: len(inputs)]
-    states = _run(inputs[0], inputs[1:], ctx.segments)
+    states = _run(inputs[0], inputs[1], inputs[2:], ctx.segments)
     needed = [tensor for tensor, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
     found = iter(torch.autograd.grad(states, needed, grad, create_graph=True))
     return (*(next(found) if is_wanted else None for is_wanted in wanted), None)
 
 
-def _run(x: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
+def _run(x: torch.Tensor, first: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
     """Run torch's kernel for equal rows if all are equal, else that for rows that end at any step."""
-    first = x.new_zeros(1, segments[0].rows, weights[1].shape[1])
+    first = first[None, : segments[0].rows]
     if len(segments) == 1:
         batch = x.view(*segments[0], x.shape[1])
         return torch.gru(batch, first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
@@ -94,9 +98,9 @@ def _run(x: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segmen
     return torch.gru(x, rows_of_steps, first, weights, True, 1, 0.0, False, False)[0]
 
 
-def _states_before(states: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-    """Give each cell the state of its row one step earlier, zeros in the first step: `[N, H]`."""
-    parts, start, rows_before = [states.new_zeros(segments[0].rows, states.shape[1])], 0, segments[0].rows
+def _states_before(states: torch.Tensor, first: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`."""
+    parts, start, rows_before = [first[: segments[0].rows]], 0, segments[0].rows
     for steps, rows in segments:
         if start:
             parts.append(states[start - rows_before : start - rows_before + rows])

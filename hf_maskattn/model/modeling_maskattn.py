@@ -13,79 +13,34 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .attention import AdditiveAttention, AttentionPooling
-from .checkpoint_code import carry_code_above_checkpoint
-from .code_version import CODE_VERSION
+from .attention import AttentionPooling
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
-from .initialization import recurrent_bias, recurrent_weight
 from .losses import classification_loss, elementwise_loss
-from .masking import RealColumns, real_columns, real_token_mask
+from .masking import RealColumns, real_columns
+from .modeling_recurrent import RecurrentPreTrainedModel
 from .real_tokens import over_real_tokens
 from .recurrence import MaskedRecurrence
-from .tensor_checks import check_values
 
 
-class MaskAttnPreTrainedModel(PreTrainedModel):
-    """What all masked recurrent attention models share: initialization, saving, the mask."""
+class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
+    """What the encoder and its heads share."""
 
     config: MaskAttnConfig
+    all_auto_classes = AUTO_MAP
     base_model_prefix = "maskattn"
-    supports_gradient_checkpointing = True
     _no_split_modules = ["RecurrentLayer", "AttentionPooling"]  # noqa: RUF012
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, nn.RNNBase):
-            for name, parameter in module.named_parameters(recurse=False):
-                gates = parameter.shape[0] // module.hidden_size
-                value = (
-                    recurrent_weight(name, parameter, gates) if parameter.dim() == 2 else recurrent_bias(name, parameter, gates)
-                )
-                init.copy_(parameter, value)
-        elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight)
-        elif isinstance(module, AdditiveAttention):
-            init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
-        elif isinstance(module, AttentionPooling) and module.query is not None:
+        if isinstance(module, AttentionPooling) and module.query is not None:
             init.normal_(module.query)
         elif isinstance(module, ScoreNorm):
             init.constant_(module.weight, module.weight.shape[0] ** -0.5)
             init.zeros_(module.bias)
         else:
             super()._init_weights(module)
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
-        self.config.auto_map = dict(AUTO_MAP)
-        self.config.code_version = CODE_VERSION
-        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
-        present = type(self)
-        self.__class__ = next(kind for kind in present.__mro__ if not kind.__module__.startswith("torch."))
-        try:
-            super().save_pretrained(save_directory, *args, **kwargs)
-        finally:
-            self.__class__ = present
-        if kwargs.get("is_main_process"):  # Trainer tells it at every save
-            carry_code_above_checkpoint(save_directory)
-
-    def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths) -> torch.Tensor:
-        """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""
-        if (input_ids is None) == (inputs_embeds is None):
-            given = "both were" if input_ids is not None else "neither was"
-            raise ValueError(f"Pass either `input_ids` or `inputs_embeds`: {given} given.")
-        inputs, dimensions = (input_ids, 2) if inputs_embeds is None else (inputs_embeds, 3)
-        if inputs.dim() != dimensions:
-            name = "input_ids" if inputs_embeds is None else "inputs_embeds"
-            expected = "[batch, time]" if dimensions == 2 else "[batch, time, embedding_size]"
-            raise ValueError(f"`{name}` has shape {list(inputs.shape)}, expected {expected}.")
-        return real_token_mask(inputs.shape[:2], inputs.device, attention_mask, lengths)
 
     def _encode(
         self, input_ids, inputs_embeds, attention_mask, lengths, **kwargs
@@ -188,11 +143,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        if input_ids is not None:
-            ids = self._checked_ids(columns.cut(input_ids), mask)
-            embedded = over_real_tokens(self._embed, ids, mask, self.config.embedding_size)  # [B, T, E]
-        else:
-            embedded = self.embedding_dropout(columns.cut(self._check_width(inputs_embeds)))
+        embedded = self._embedded(input_ids, inputs_embeds, mask, columns, self.word_embeddings)  # [B, T, E]
         states = self.recurrence(embedded, mask, num_segments)
         memory = states[-1]  # [B, T, H]
         last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
@@ -207,31 +158,6 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             hidden_states=hidden_states,
             attentions=(columns.widen(weights, 3),) if output_attentions else None,  # [B, heads, 1, T]
         )
-
-    def _check_width(self, inputs_embeds):
-        if inputs_embeds.shape[-1] != self.config.embedding_size:
-            raise ValueError(
-                f"`inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has "
-                f"embedding_size={self.config.embedding_size}."
-            )
-        return inputs_embeds
-
-    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.embedding_dropout(self.word_embeddings(ids))
-
-    def _checked_ids(self, input_ids, mask) -> torch.Tensor:
-        """Put 0 at the pads of ids `[B, T]`, where anything may stand."""
-        limit = self.config.vocab_size
-        known = ~mask | ((input_ids >= 0) & (input_ids < limit))
-        check_values(
-            known,
-            lambda: (
-                f"`input_ids` holds token id {input_ids[~known][0].item()}, the vocabulary has ids 0 to {limit - 1}: use the "
-                "tokenizer that was saved with the model, or resize_token_embeddings."
-            ),
-            f"input_ids holds a token id outside of 0..{limit - 1}",
-        )
-        return input_ids.long().masked_fill(~mask, 0)
 
 
 class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):

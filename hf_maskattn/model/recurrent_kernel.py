@@ -77,24 +77,60 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
     width = weights[0][1].shape[1]
     states: list[torch.Tensor] = []
     for direction, own in zip(inputs.unbind(), weights, strict=True):
-        if _is_gru_on_cpu(rnn_type, x):
-            states.append(gru_over_cells(direction[:-1], own, cells.segments))
-        else:
-            states.extend(_run_segments(rnn_type, direction, own, cells.segments))
+        states.extend(_run_direction(rnn_type, direction[:-1], own, cells.segments)[0])
         states.append(states[-1].new_zeros(1, width))  # for the pads; under autocast not of the dtype of the input
     return from_cells(torch.cat(states).view(len(inputs), -1, width), cells)
 
 
-def _run_segments(rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment]) -> list[torch.Tensor]:
-    """Run the segments one after the other, each from the state that the one before left in its rows: `[cells, H]` each."""
-    states, state = [], None
-    *parts, _ = x.split([*(steps * rows for steps, rows in segments), 1])
-    for (steps, rows), part in zip(segments, parts, strict=True):
+def run_from_state(
+    rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment], first: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Run one recurrent layer in one direction over inputs that already stand in cells, from a state that is given.
+
+    Args:
+        rnn_type: "lstm" or "gru".
+        x: `[N, input_size]`, the cells of the segments, one step after the other.
+        weights: The weights of the layer.
+        segments: Steps and rows of each segment; rows never increase.
+        first: The state of each row before its first step, `[R, H]`; of an LSTM also its cell.
+
+    Returns:
+        The states `[N, H]`, and the state of the rows of the last segment after its last step, as `first`.
+
+    Numerics:
+        As `run_over_cells`.
+    """
+    if _lacks_kernel(rnn_type, x):
+        with torch.autocast("cpu", enabled=False):
+            x, *first = (tensor.to(weights[0].dtype) for tensor in (x, *first))
+            return run_from_state(rnn_type, x, weights, segments, first)
+    parts, last = _run_direction(rnn_type, x, weights, segments, [tensor[None] for tensor in first])
+    return torch.cat(parts), tuple(tensor[0] for tensor in last)
+
+
+def _run_direction(
+    rnn_type: str,
+    x: torch.Tensor,
+    weights: Weights,
+    segments: Sequence[Segment],
+    state: list[torch.Tensor] | None = None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Run the segments one after the other, each from the state that the one before left in its rows.
+
+    Returns:
+        The states of each segment, `[cells, H]`, and the state after the last; states are `[1, rows, H]`.
+    """
+    if _is_gru_on_cpu(rnn_type, x):
+        first = x.new_zeros(segments[0].rows, weights[1].shape[1]) if state is None else state[0][0]
+        states = gru_over_cells(x, weights, segments, first)
+        return [states], [states[None, len(states) - segments[-1].rows :]]
+    parts = []
+    for (steps, rows), part in zip(segments, x.split([steps * rows for steps, rows in segments]), strict=True):
         if state is not None:
             state = [tensor[:, :rows] for tensor in state]
         output, *state = _run(rnn_type, part.view(steps, rows, x.shape[1]), [weights], rows, state)
-        states.append(output.flatten(0, 1))
-    return states
+        parts.append(output.flatten(0, 1))
+    return parts, state or []
 
 
 def _run(

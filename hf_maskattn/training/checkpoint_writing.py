@@ -17,9 +17,9 @@ class SealingTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            unseal(folder)
         try:
+            if self.args.should_save:
+                unseal(folder)
             with _without_rotation(self.args):
                 super()._save_checkpoint(model, trial)
             self._seal(folder)

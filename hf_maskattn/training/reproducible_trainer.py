@@ -9,6 +9,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.stream_masking import StreamMaskingCollator
 from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.training.checkpoint_writing import SealingTrainer
 from hf_maskattn.training.process_shares import with_no_row_twice
@@ -85,7 +86,7 @@ class ReproducibleTrainer(SealingTrainer):
         loader = DataLoader(
             stream,
             batch_size=stream.batch_size,
-            collate_fn=self.data_collator,
+            collate_fn=self._collator_of(stream),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -104,6 +105,11 @@ class ReproducibleTrainer(SealingTrainer):
             dispatch_batches=False,
             non_blocking=self.accelerator.non_blocking,
         )
+
+    def _collator_of(self, stream: RowStream) -> Any:
+        if isinstance(self.data_collator, RowMaskingCollator):
+            return StreamMaskingCollator(self.data_collator, stream)
+        return self.data_collator
 
     def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:

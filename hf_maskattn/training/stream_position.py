@@ -6,6 +6,7 @@ from transformers.trainer_callback import ExportableState
 from hf_maskattn.data.row_stream import RowStream
 
 _WORDS = {
+    "shards": "the number of files (shards) of the train split",
     "processes": "the number of processes",
     "workers": "training.dataloader_num_workers",
     "batch_size": "the rows of a batch (training.per_device_train_batch_size)",
@@ -20,7 +21,7 @@ class StreamPosition(TrainerCallback, ExportableState):
     """
 
     def __init__(self) -> None:
-        self.batches = self.processes = self.workers = self.batch_size = 0
+        self.batches = self.shards = self.processes = self.workers = self.batch_size = 0
 
     def state(self) -> dict:
         """Give what belongs into a checkpoint."""
@@ -33,7 +34,7 @@ class StreamPosition(TrainerCallback, ExportableState):
             ValueError: If the batches would not be the same ones now, since the stream is dealt or cut in another way.
         """
         stream: RowStream = train_dataloader.dataset
-        self.batches = 0
+        self.batches, self.shards = 0, len(stream.shards)
         self.processes, self.batch_size = stream.processes, stream.batch_size
         self.workers = max(train_dataloader.num_workers, 1)
         if state.global_step > 0 and not args.ignore_data_skip:

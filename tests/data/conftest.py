@@ -2,6 +2,7 @@ import datasets
 import pytest
 
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
+from hf_maskattn.data.cldr_dates import build_cldr_dates
 from hf_maskattn.data.cldr_languages import build_cldr_languages
 
 
@@ -22,3 +23,8 @@ def languages():
 @pytest.fixture(scope="session")
 def date_fields():
     return build_cldr_date_fields()
+
+
+@pytest.fixture(scope="session")
+def dates():
+    return build_cldr_dates()

@@ -3,8 +3,9 @@ import datetime
 
 import pytest
 
-from hf_maskattn.data.cldr import date_patterns, display_names, split_pattern, write_field
+from hf_maskattn.data.cldr import date_patterns, display_names, has_month_first_numbers, split_pattern, write_field
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
+from hf_maskattn.data.cldr_dates import build_cldr_dates
 from hf_maskattn.data.cldr_languages import build_cldr_languages
 
 
@@ -41,7 +42,27 @@ def test_a_field_is_written_in_the_language_asked_for():
     ]
 
 
-@pytest.mark.parametrize("build", [build_cldr_languages, build_cldr_date_fields])
+@pytest.mark.parametrize(
+    ("locale", "digits"), [("de", "1930"), ("ar", "1930"), ("ar_EG", "١٩٣٠"), ("mr", "१९३०"), ("bn", "১৯৩০")]
+)
+def test_numbers_are_in_the_digits_of_the_locale(locale, digits):
+    assert write_field("y", datetime.date(1930, 1, 1), locale) == digits
+
+
+def test_unknown_digits_are_told():
+    with pytest.raises(ValueError, match="locale='my' writes numbers in 'mymr'; known are latn, arab, beng, deva"):
+        write_field("y", datetime.date(1930, 1, 1), "my")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("M/d/y", True), ("LL.d.yy", True), ("d/M/y", False), ("y/M/d", False), ("MMM d, y", False), ("E, M/d/y", False)],
+)
+def test_numbers_with_the_month_first_are_found(pattern, expected):
+    assert has_month_first_numbers(pattern) is expected
+
+
+@pytest.mark.parametrize("build", [build_cldr_languages, build_cldr_date_fields, build_cldr_dates])
 def test_without_babel_the_extra_is_named(build, monkeypatch):
     original = builtins.__import__
 

@@ -57,6 +57,7 @@ def test_the_built_in_corpora_by_name():
     assert {name: build.__name__ for name, build in BUILT_IN.items()} == {
         "cldr-languages": "build_cldr_languages",
         "cldr-date-fields": "build_cldr_date_fields",
+        "cldr-dates": "build_cldr_dates",
     }
 
 
@@ -121,7 +122,9 @@ def test_a_fraction_needs_a_training_split(file):
 
 
 def test_source_and_files_exclude_each_other(file):
-    with pytest.raises(ValueError, match=r"no data given: set source .*cldr-languages or cldr-date-fields.* or train_file"):
+    with pytest.raises(
+        ValueError, match=r"no data given: set source .*cldr-languages or cldr-date-fields or cldr-dates.* or train_file"
+    ):
         load_splits()
     with pytest.raises(ValueError, match=r"source='cldr-languages' and local files \(test_file\) are both given"):
         load_splits("cldr-languages", test_file=file("a.jsonl"))
@@ -134,8 +137,18 @@ def test_a_file_as_source_is_recognized():
         load_splits("data/a.csv")
 
 
+def test_a_pronouncing_dictionary_brings_its_splits(tmp_path):
+    path = tmp_path / "some.dict"
+    path.write_text("".join(f"w{number} W\n" for number in range(40)))
+    splits = load_splits(str(path), required_columns=["source", "target", "references"])
+    assert list(splits) == ["train", "validation", "test"]
+    assert sum(split.num_rows for split in splits.values()) == 40
+    with pytest.raises(ValueError, match=r"subset='x': .*some\.dict has no subsets"):
+        load_splits(str(path), subset="x")
+
+
 def test_a_built_in_corpus_has_no_subsets():
-    with pytest.raises(ValueError, match="subset='x': the built-in corpus cldr-languages has no subsets"):
+    with pytest.raises(ValueError, match="subset='x': cldr-languages has no subsets"):
         load_splits("cldr-languages", subset="x")
 
 
@@ -171,8 +184,8 @@ def test_an_unreachable_hub_and_an_unknown_id_name_the_ways_out(hub, error):
     hub(error)
     message = (
         f"the dataset 'cldr_languages' could not be loaded from the Hub: {error}. Check the id and the network "
-        "(did you mean 'cldr-languages'?), or use a built-in corpus (cldr-languages, cldr-date-fields) or local files "
-        "(train_file=...)"
+        "(did you mean 'cldr-languages'?), or use a built-in corpus (cldr-languages, cldr-date-fields, cldr-dates) or "
+        "local files (train_file=...)"
     )
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_splits("cldr_languages")

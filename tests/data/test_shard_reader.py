@@ -72,6 +72,11 @@ def test_rows_move_within_their_window_and_shards_as_a_whole():
     assert sorted(table[ROW].to_pylist()) == list(range(10)) != table[ROW].to_pylist()
 
 
+def test_each_window_is_permuted_in_its_own_way():
+    found = rows(reader(NumberedShards(60, 1), window=10), 20)
+    assert found[:10] != [row - 10 for row in found[10:]]
+
+
 def test_without_a_window_nothing_moves():
     assert rows(reader(NumberedShards(), window=0), 70) == [*range(50), *range(20)]
 

@@ -193,7 +193,8 @@ def test_rows_give_what_align_tags_gives(tokenizers, kind, tagged):
     assert [tag for _, tag in _labeled(encoded, tokenizers[kind])] == align_tags(text, find_words(text, words), tags, offsets)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Not "symbols": a symbol may hold a word and the mark behind it.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "symbols"])
 def test_a_pipeline_reads_the_entities_off_the_labels(kind, date_fields):
     rows = date_fields["test"].select(range(40))
     tokenizer = train_tokenizer(date_fields["test"]["text"], kind=kind, vocab_size=1000, max_length=64)

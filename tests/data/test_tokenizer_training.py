@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from hf_maskattn.data.tokenizer_training import KINDS, SPECIAL_TOKENS, train_tokenizer
+from hf_maskattn.data.tokenizer_training import GENERATION_SPECIAL_TOKENS, KINDS, SPECIAL_TOKENS, train_tokenizer
 
 TEXTS = [
     "Schweizer Franken (1927-2002)",
@@ -47,11 +47,27 @@ def test_special_tokens_and_settings(kind):
     assert len(tokenizer(TEXTS[0] * 3, truncation=True)["input_ids"]) == 16
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_for_generation_ends_every_text(kind):
+    tokenizer = _train(kind, for_generation=True)
+    assert tokenizer.convert_tokens_to_ids(list(GENERATION_SPECIAL_TOKENS)) == [0, 1, 2, 3]
+    roles = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert roles == (0, 1, 2, 3)
+    assert (tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token) == (None,) * 3
+    assert tokenizer("")["input_ids"] == [3]
+    plain = _train(kind)(TEXTS[3])["input_ids"]
+    assert [number + 1 for number in plain] + [3] == tokenizer(TEXTS[3])["input_ids"]
+    assert tokenizer(text_target=TEXTS[3])["input_ids"] == tokenizer(TEXTS[3])["input_ids"]
+    cut = tokenizer(TEXTS[0] * 3, truncation=True)["input_ids"]
+    assert (len(cut), cut.count(3), cut[-1]) == (16, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("kind", "tokens"),
     [
         ("char", ["d", "i", "e", "▁", "K", "r", "o", "n", "e", ","]),
         ("word", ["die", "[UNK]", ","]),
+        ("symbols", ["die", "[UNK]", "[UNK]", "[UNK]", "[UNK]", "[UNK]", "[UNK]"]),
         ("bpe", ["die", "ĠKron", "e", ","]),
         ("wordpiece", ["die", "Kron", "##e", ","]),
     ],
@@ -164,9 +180,10 @@ def test_words_beyond_the_vocabulary_are_the_rare_ones():
             "sentencepiece",
             {},
             ValueError,
-            "kind='sentencepiece' is none of char, word, bpe, wordpiece; for a tokenizer that exists, .* load_tokenizer",
+            "kind='sentencepiece' is none of char, word, symbols, bpe, wordpiece; for a tokenizer that .* load_tokenizer",
         ),
         ("char", {"max_length": 0}, ValueError, "max_length=0 must be at least 1"),
+        ("word", {"vocab_size": 4, "for_generation": True}, ValueError, r"\[PAD\], \[UNK\], \[BOS\], \[EOS\] and .* need 5"),
         ("word", {"vocab_size": 3}, ValueError, r"vocab_size=3 is too small: \[PAD\].* at least one token more need 4"),
         ("bpe", {"vocab_size": 258}, ValueError, "vocab_size=258 is too small for kind='bpe': .* alone need 259"),
         (

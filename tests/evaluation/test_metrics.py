@@ -1,10 +1,14 @@
 import pytest
+import sacrebleu
 
 from hf_maskattn.evaluation.masked_tokens import MaskedTokenMetric
 from hf_maskattn.evaluation.multi_label import MultiLabelMetric
+from hf_maskattn.evaluation.pronunciation import PronunciationMetric
 from hf_maskattn.evaluation.regression import RegressionMetric
 from hf_maskattn.evaluation.single_label import SingleLabelMetric
 from hf_maskattn.evaluation.spans import SpanMetric, are_span_tags
+from hf_maskattn.evaluation.text_match import TextMatchMetric
+from hf_maskattn.evaluation.translation import TranslationMetric
 
 
 def score(metric_class, predictions, references):
@@ -50,6 +54,61 @@ def test_without_any_span_the_scores_are_zero():
 
 def test_masked_tokens():
     assert score(MaskedTokenMetric, [5, 6, 7], [5, 6, 8]) == {"masked_accuracy": pytest.approx(2 / 3)}
+
+
+def test_a_text_matches_any_of_its_references():
+    values = score(TextMatchMetric, ["2026-03-01", "2026-03-02"], [["2026-03-01"], ["2026-03-22", "2026-04-12"]])
+    assert values == {"exact_match": 0.5, "cer": 1 / 20}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "right"),
+    [("e\u0301", "é", True), (" a\n", "a", True), ("A", "a", False), ("a  b", "a b", False), ("", "", True), ("", "a", False)],
+)
+def test_texts_match_in_nfc_with_their_case_and_inner_spaces(prediction, reference, right):
+    values = score(TextMatchMetric, [prediction, "x"], [[reference], ["x"]])
+    assert values["exact_match"] == (1.0 if right else 0.5)
+    assert (values["cer"] == 0) is right
+
+
+def test_a_word_is_right_if_any_listed_pronunciation_is_predicted():
+    listed = ["R EH D", "R IY D"]
+    values = score(PronunciationMetric, ["R IY D", " R  EH D", "R IY", "R OW D"], [listed] * 4)
+    # The last two need one edit each, of the three phonemes of a listed pronunciation.
+    assert values == {"wer": 0.5, "per": 2 / 12}
+
+
+def test_a_phoneme_is_one_unit_however_it_is_spelled():
+    assert score(PronunciationMetric, ["HH"], [["H H"]]) == {"wer": 1.0, "per": 1.0}
+    assert score(PronunciationMetric, ["HH IY", ""], [["SH IY"], ["AH"]]) == {"wer": 1.0, "per": 2 / 3}
+
+
+def test_translations_are_scored_as_sacrebleu_does():
+    predictions = ["The dog barks at the cat.", "It was not unexpected.", "The man bit him first."]
+    references = [
+        ["The dog barks at the cat.", "A dog barked at the cat."],
+        ["It was no surprise to anybody."],
+        ["The man had bitten the dog.", "The man bit him before."],
+    ]
+    columns = [[texts[0] for texts in references], [texts[1] if len(texts) > 1 else None for texts in references]]
+    assert score(TranslationMetric, predictions, references) == {
+        "bleu": pytest.approx(sacrebleu.corpus_bleu(predictions, columns).score),
+        "chrf": pytest.approx(sacrebleu.corpus_chrf(predictions, columns).score),
+    }
+
+
+def test_translations_score_from_0_to_100():
+    sentence = ["the cat sat on the mat"]
+    assert score(TranslationMetric, sentence, [sentence]) == {"bleu": pytest.approx(100), "chrf": pytest.approx(100)}
+    assert score(TranslationMetric, [""], [sentence]) == {"bleu": 0.0, "chrf": 0.0}
+    assert score(TranslationMetric, ["cafe\u0301 au lait noir"], [["café au lait noir"]])["bleu"] == pytest.approx(100)
+    assert score(TranslationMetric, [text.upper() for text in sentence], [sentence])["bleu"] < 50
+
+
+@pytest.mark.parametrize("metric_class", [TextMatchMetric, PronunciationMetric, TranslationMetric])
+def test_texts_without_a_reference_are_an_error(metric_class):
+    with pytest.raises(ValueError, match=r"row 1 \(counted from 0\) has no reference"):
+        score(metric_class, ["a", "b"], [["a"], []])
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ CASES = {
     ),
     "uploads-retried": Case([(*LARGE, faults.status(500), 1), (*LARGE, faults.dropped, 1), (*LARGE, faults.unheard, 1)]),
     "uploads-refused": Case(
-        [(*LARGE, faults.status(403), 2)], first="PermissionError: the token may not write to user/uploads-refused", **FAILED
+        [(*LARGE, faults.status(403), 1)], first="PermissionError: the token may not write to user/uploads-refused", **FAILED
     ),
     "lost": Case([(*COMMIT, faults.lost, 1)]),
     "dropped": Case([(*COMMIT, faults.dropped, 1)]),

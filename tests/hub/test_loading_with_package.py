@@ -39,7 +39,7 @@ NOT_LOADED = "is neither a folder here nor could it be loaded from the Hub: "
 FAULTY = {
     "information-500": ("GET", INFORMATION, faults.status(500), None),
     "information-cut": ("GET", INFORMATION, faults.unheard, None),
-    "config-cut": ("HEAD", CONFIG, faults.unheard, NOT_LOADED + "Can't load the configuration of"),
+    "config-cut": ("HEAD", CONFIG, faults.unheard, NOT_LOADED + "Server disconnected without sending a response"),
     "config-500": ("GET", CONFIG, faults.status(500), NOT_LOADED + "There was a specific connection error"),
     "config-429": ("GET", CONFIG, faults.crowded_out, None),
     "listing-500": ("GET", LISTING, faults.status(500), None),
@@ -62,7 +62,7 @@ LOAD = """
     sys.argv = ["hf-maskattn"]
     import huggingface_hub
     from hf_maskattn.cli import app
-    from hf_maskattn.training.model_building import load_config
+    from hf_maskattn.loading.model_loading import load_config
     from transformers import AutoModelForSequenceClassification
 
     def load(name, **settings):
@@ -195,7 +195,7 @@ def test_a_fault_ends_in_the_right_prediction_or_in_one_line_and_leaves_nothing_
 
 def test_changed_content_of_the_right_size_stays_until_it_is_fetched_anew(found):
     for attempt in ("broken config", "broken config, again"):
-        assert_told(found[attempt], NOT_LOADED + "It looks like the config file at", "is not a valid JSON file")
+        assert_told(found[attempt], "the config.json of user/config-changed cannot be used: ")
     for attempt in ("wrong weights", "wrong weights, again"):
         code, score, _ = found[attempt]
         assert code == 0

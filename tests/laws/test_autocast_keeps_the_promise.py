@@ -26,4 +26,4 @@ def test_bfloat16(case):
     for found, expected in ((outputs, wide_outputs), (gradients, wide_gradients)):
         for key, value in expected.items():
             size = max(1.0, value.abs().max().item()) if value.numel() else 1.0
-            torch.testing.assert_close(found[key].float(), value, atol=0.05 * size, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(found[key].float(), value, atol=0.15 * size, rtol=0, msg=lambda m, k=key: f"{k}: {m}")

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 import hf_maskattn
 from hf_maskattn.model.configuration_maskattn import AUTO_MAP
+from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as RNNSEARCH_AUTO_MAP
 from tests.clean_process import run_without_package
 from tests.heads import HEADS, build_head
 
@@ -49,6 +50,42 @@ def test_every_auto_class_loads_a_saved_head_without_the_package(tmp_path, tiny_
             inside = [o for o in expected(**inputs, output_attentions=True).to_tuple() if torch.is_tensor(o)]
         for found, value in zip(outside[name], inside, strict=True):
             assert torch.equal(found, value), name
+
+
+LOAD_AND_GENERATE = """
+    import torch, transformers
+    inputs = torch.load("inputs.pt", weights_only=True)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained("saved", trust_remote_code=True).eval()
+    base = transformers.AutoModel.from_pretrained("saved", trust_remote_code=True).eval()
+    for loaded in (model, base):
+        assert type(loaded).__module__.startswith("transformers_modules"), type(loaded)
+    words = model.generate(**inputs, num_beams=2, max_new_tokens=5)
+    with torch.no_grad():
+        features = base(**inputs, decoder_input_ids=words).last_hidden_state
+    model.save_pretrained("again")
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained("again", trust_remote_code=True).eval()
+    assert torch.equal(again.generate(**inputs, num_beams=2, max_new_tokens=5), words)
+    torch.save([words, features], "outputs.pt")
+"""
+
+
+def test_an_encoder_decoder_generates_the_same_without_the_package(tmp_path, tiny_rnnsearch_config):
+    model = hf_maskattn.RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["auto_map"] == RNNSEARCH_AUTO_MAP
+    inputs = {"input_ids": torch.randint(40, (2, 5)), "attention_mask": torch.tensor([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0]])}
+    torch.save(inputs, tmp_path / "inputs.pt")
+    run_without_package(LOAD_AND_GENERATE, tmp_path)
+    words, features = torch.load(tmp_path / "outputs.pt", weights_only=True)
+    assert torch.equal(model.generate(**inputs, num_beams=2, max_new_tokens=5), words)
+    assert torch.equal(model.rnnsearch(**inputs, decoder_input_ids=words).last_hidden_state, features)
+
+
+def test_auto_classes_know_an_encoder_decoder_by_name(tmp_path, tiny_rnnsearch_config):
+    hf_maskattn.RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is hf_maskattn.RNNSearchConfig
+    assert type(AutoModel.from_pretrained(tmp_path)) is hf_maskattn.RNNSearchModel
+    assert type(AutoModelForSeq2SeqLM.from_pretrained(tmp_path)) is hf_maskattn.RNNSearchForConditionalGeneration
 
 
 def test_auto_classes_know_the_model_by_name(tmp_path, tiny_config):

@@ -13,8 +13,17 @@ from tests.heads import HEADS, build_head
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 @pytest.mark.parametrize("head", HEADS)
 def test_any_one_parameter_may_be_missing(tmp_path, tiny_config, head, rnn_type):
+    check_every_parameter(tmp_path, build_head(head, tiny_config, rnn_type=rnn_type))
+
+
+@pytest.mark.parametrize("changes", [{"rnn_type": "gru"}, {"rnn_type": "lstm", "share_embeddings": False}], ids=str)
+def test_any_one_parameter_of_an_encoder_decoder_may_be_missing(tmp_path, tiny_rnnsearch_config, changes):
+    config = tiny_rnnsearch_config(tie_word_embeddings=False, **changes)
+    check_every_parameter(tmp_path, hf_maskattn.RNNSearchForConditionalGeneration(config))
+
+
+def check_every_parameter(tmp_path, model):
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    model = build_head(head, tiny_config, rnn_type=rnn_type)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.123)
@@ -22,7 +31,7 @@ def test_any_one_parameter_may_be_missing(tmp_path, tiny_config, head, rnn_type)
     weights = load_file(tmp_path / "model.safetensors")
     for missing in weights:
         save_file({k: v for k, v in weights.items() if k != missing}, tmp_path / "model.safetensors", {"format": "pt"})
-        loaded = dict(getattr(hf_maskattn, head).from_pretrained(tmp_path).named_parameters())
+        loaded = dict(type(model).from_pretrained(tmp_path).named_parameters())
         assert loaded[missing].isfinite().all(), missing
         assert loaded[missing].abs().max() < 10, missing
         assert not (loaded[missing] == 0.123).all(), missing
@@ -41,6 +50,18 @@ def test_first_values(tiny_config):
     assert 0.9 * bound < rnn.weight_ih_l0.abs().max() <= bound
     total_bias = (rnn.bias_ih_l0 + rnn.bias_hh_l0).chunk(4)
     assert [(bias.min().item(), bias.max().item()) for bias in total_bias] == [(0, 0), (1, 1), (0, 0), (0, 0)]
+
+
+def test_first_values_of_an_encoder_decoder(tiny_rnnsearch_config):
+    torch.manual_seed(0)
+    model = hf_maskattn.RNNSearchForConditionalGeneration(tiny_rnnsearch_config(vocab_size=500, embedding_size=64)).eval()
+    assert 0.9 < model.get_input_embeddings().weight.norm(dim=1).mean() < 1.1
+    # Tied, it begins near an even choice of words.
+    ids = torch.arange(20)[None]
+    scores = model(ids, decoder_input_ids=ids).logits.log_softmax(dim=-1)
+    assert scores.exp().max() < 10 / 500
+    for gate in model.rnnsearch.decoder.layers[0].rnn.weight_hh_l0.chunk(3):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(10), atol=1e-5, rtol=0)
 
 
 def test_scores_of_the_masked_language_model_start_at_unit_scale(tiny_config):

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from hf_maskattn import RNNSearchForConditionalGeneration
+from hf_maskattn.model.decoding_state import STATE
 from tests.heads import HEADS, build_head
 
 
@@ -19,6 +21,36 @@ def test_fake_tensors_which_have_no_values(tiny_config, head, implementation, rn
         outputs = model(ids, mask, output_attentions=True, output_hidden_states=True, **labels)
         loss = outputs.last_hidden_state.sum() + outputs.pooler_output.sum() if head == "MaskAttnModel" else outputs.loss
         loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("query", "feeding", "implementation", "rnn_type"),
+    [
+        ("previous", False, "chunked", "gru"),
+        ("previous", False, "chunked", "lstm"),
+        ("previous", False, "eager", "gru"),
+        ("current", False, "chunked", "lstm"),
+        ("current", True, "eager", "gru"),
+    ],
+)
+def test_an_encoder_decoder_on_fake_tensors(tiny_rnnsearch_config, implementation, rnn_type, query, feeding):
+    with FakeTensorMode():
+        config = tiny_rnnsearch_config(
+            attention_implementation=implementation,
+            rnn_type=rnn_type,
+            attention_query=query,
+            input_feeding=feeding,
+            decoder_layers=2 if query == "current" else 1,
+            max_target_length=1,
+        )
+        model = RNNSearchForConditionalGeneration(config)
+        ids, mask, labels = torch.zeros(3, 3, dtype=torch.long), torch.ones(3, 3), torch.zeros(3, 2, dtype=torch.long)
+        outputs = model(ids, mask, labels=labels, output_attentions=True, output_hidden_states=True)
+        outputs.loss.backward()
+        state = model(ids, mask, labels)[STATE]
+        state.reorder_cache(torch.zeros(3, dtype=torch.long))
+        model(decoder_input_ids=labels, decoder_attention_mask=torch.ones(3, 4), **{STATE: state})
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -1,11 +1,18 @@
 import pytest
 
-from hf_maskattn.training.output_folder import remove_run, require_empty
+from hf_maskattn.training.folder_lock import LOCK_FILE
+from hf_maskattn.training.manifest import seal
+from hf_maskattn.training.output_folder import finish, is_finished, remove_run, reopen, require_empty
 
 
 def test_a_new_or_empty_folder_is_accepted(tmp_path):
     require_empty(tmp_path)
     require_empty(tmp_path / "new")
+
+
+def test_the_lock_of_the_run_itself_is_no_content(tmp_path):
+    (tmp_path / LOCK_FILE).write_text("")
+    require_empty(tmp_path)
 
 
 def test_a_folder_with_anything_in_it_is_refused(tmp_path):
@@ -14,15 +21,10 @@ def test_a_folder_with_anything_in_it_is_refused(tmp_path):
         require_empty(tmp_path)
 
 
-def test_a_file_is_refused(tmp_path):
-    (tmp_path / "run").write_text("")
-    with pytest.raises(ValueError, match="is a file"):
-        require_empty(tmp_path / "run")
-
-
 def test_only_what_a_run_writes_is_removed(tmp_path):
     mine = ["notes.txt", "my_model.py", "checkpoint-best", "data/train.jsonl", "checkpoint-3/.keep", "config.json.bak"]
     written = ["config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py", "README.md", "checkpoint-3/x"]
+    written += ["manifest.json", "recipe.yaml", "recipe.yaml.part"]
     for name in mine + written:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -41,6 +43,45 @@ def test_the_logs_of_a_run_are_removed_with_the_folders_that_they_leave_empty(tm
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == mine
     assert (tmp_path / "runs").exists() == bool(mine)
     assert not (tmp_path / logs[1]).parent.exists()
+
+
+def test_the_recipe_is_there_as_long_as_there_is_a_checkpoint_that_might_be_resumed(tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text("")
+    (tmp_path / "checkpoint-3").mkdir()
+    seal(tmp_path / "checkpoint-3")
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_maskattn.training.output_folder.remove_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_run(tmp_path)
+    assert (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_run_is_finished_when_metrics_and_weights_are_there_and_it_was_said(tmp_path):
+    for name in ("metrics.json", "model.safetensors", "config.json"):
+        assert not is_finished(tmp_path)
+        (tmp_path / name).write_text("as written")
+    assert not is_finished(tmp_path)
+    finish(tmp_path)
+    assert is_finished(tmp_path)
+    (tmp_path / "config.json").write_text("edited by hand")
+    assert is_finished(tmp_path)
+    (tmp_path / "model.safetensors").write_text("as writteN")
+    with pytest.raises(ValueError, match=r"finished, but model\.safetensors has other bytes .* remove .*metrics\.json"):
+        is_finished(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    assert not is_finished(tmp_path)
+
+
+def test_a_run_that_begins_again_is_not_finished(tmp_path):
+    for name in ("metrics.json", "model.safetensors"):
+        (tmp_path / name).write_text("")
+    finish(tmp_path)
+    reopen(tmp_path)
+    (tmp_path / "metrics.json").write_text("")
+    assert not is_finished(tmp_path)
 
 
 def test_nothing_to_remove_is_fine(tmp_path):

@@ -116,7 +116,7 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
         ("modle: {}", "group `modle:` does not exist, there are: model, data, training."),
         ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist: did you mean model.hidden_size?"),
         ("data: {tokenizer: char}", "model.task is missing: text-classification, "),
-        ("model: {task: fill-mask}", "data.tokenizer is missing: char, word, bpe, wordpiece to train one, or"),
+        ("model: {task: fill-mask}", "data.tokenizer is missing: char, word, symbols, bpe, wordpiece to train one, or"),
         (
             "model: {task: text-classification, pretrained: x}\ndata: {tokenizer: char}",
             "data.tokenizer may not be set: model.pretrained=x brings its tokenizer.",

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.recipe import read_recipe
@@ -46,9 +46,28 @@ def test_every_evaluation_masks_the_same_tokens(masking):
 
 def test_every_epoch_of_training_masks_other_tokens(masking):
     rows = [masking.train_dataset[row] for row in range(8)]
-    masking.get_eval_dataloader()
-    collate = masking.data_collator
-    assert not torch.equal(collate(rows)["labels"], collate(rows)["labels"])
+    seen = []
+
+    def look(*args, epoch, **kwargs):
+        masking.get_eval_dataloader()
+        seen.append(masking.data_collator(rows)["labels"])
+
+    masking.state.max_steps = 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_run_epoch", look)
+        for epoch in (0, 1, 0):
+            masking._run_epoch(epoch=epoch)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize("which", ["get_train_dataloader", "get_eval_dataloader"])
+def test_workers_that_persist_do_not_draw_from_where_dropout_draws(masking, which):
+    masking.args.dataloader_num_workers, masking.args.dataloader_persistent_workers = 1, True
+    masking.args.dataloader_prefetch_factor = 1
+    before = torch.random.get_rng_state()
+    next(iter(getattr(masking, which)()))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_trainer_does_not_write_a_model_card_over_ours(masking, tmp_path):

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.folder_lock import held_alone
 from hf_maskattn.training.interruption import TrainingInterrupted
 from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
@@ -45,6 +46,10 @@ def without_times(metrics):
         split: {name: value for name, value in values.items() if name not in ("runtime", "samples_per_second")}
         for split, values in metrics.items()
     }
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -183,6 +188,7 @@ def stream(tmp_path):
         ("text-classification", 3, ()),
         ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
         ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
+        ("fill-mask", 7, ("data.validation_file=", "data.test_file=")),
     ],
 )
 def test_a_stream_goes_on_as_if_it_had_not_been_interrupted(tmp_path, interrupt_at, stream, task, step, overrides):
@@ -287,6 +293,23 @@ def test_a_lost_best_checkpoint_is_told_and_forgotten(tmp_path, interrupt_at, ca
     interrupt_at(0)
     (tmp_path / "run" / f"checkpoint-{STEPS_PER_EPOCH}").rename(tmp_path / "elsewhere")
     train(recipe, resume=True)
-    assert "is gone; the best is searched anew" in caplog.text
+    assert "cannot be used (it is gone); the best is searched anew" in caplog.text
     best = json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"]
     assert best == f"checkpoint-{2 * STEPS_PER_EPOCH}"
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_in_which_a_run_is_at_work_is_refused(tmp_path, how):
+    with held_alone(tmp_path / "run"):
+        with pytest.raises(ValueError, match="another run is at work in"):
+            train(read(tmp_path, "data.train_file=nowhere.jsonl"), **how)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["_run.lock"]
+
+
+def test_the_last_checkpoint_of_a_run_with_max_steps_is_its_end(tmp_path):
+    recipe = read(tmp_path, "training.max_steps=7", "training.save_strategy=steps", "training.save_steps=4")
+    train(recipe)
+    whole = weights(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert train(recipe, resume=True).metrics["train"]["steps"] == 7
+    assert weights(tmp_path / "run") == whole

@@ -1,0 +1,122 @@
+"""Rows of a source text and a target text -> inputs of a text-to-text model, and the texts that its answers may equal."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from hf_maskattn.data.encoding import map_rows, tokenize
+from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.data.shards import Shards
+
+References = Mapping[tuple[int, ...], list[str]]
+"""From the token ids of a source text to the texts that are right answers to it."""
+
+_FEATURES = Features(
+    {
+        "input_ids": List(Value("int32")),
+        "attention_mask": List(Value("int8")),
+        "labels": List(Value("int64")),
+    }
+)
+
+
+def encode_pairs(
+    split: Dataset | Shards,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source_column: str,
+    target_column: str,
+    max_source_length: int,
+    max_target_length: int,
+) -> Dataset | RowStream:
+    """Turn pairs of a source and a target into model inputs.
+
+    Args:
+        split: Rows with a source text, and a target text or a list of right ones, of which the first is the target.
+        tokenizer: What cuts both; one that has an end token.
+        source_column: Column of the sources.
+        target_column: Column of the targets.
+        max_source_length: Largest number of tokens of a source, with those that the tokenizer adds; the rest is cut off.
+        max_target_length: Likewise of a target, with its end token.
+
+    Returns:
+        Columns `input_ids`, `attention_mask` and `labels`; labels end with the end token, also where they are cut.
+
+    Raises:
+        TypeError: A source or a target is no string.
+        ValueError: The tokenizer has no end token, or a row has an empty list of targets.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "the tokenizer has no end token, so that a model could not learn where to stop; train one with "
+            "train_tokenizer(..., for_generation=True), or set tokenizer.eos_token to the token that ends a text"
+        )
+    encode = partial(
+        _encode_batch,
+        tokenizer=tokenizer,
+        source_column=source_column,
+        target_column=target_column,
+        max_source_length=max_source_length,
+        max_target_length=max_target_length,
+    )
+    return map_rows(split, encode, features=_FEATURES)
+
+
+def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
+    """Collect the right answers to each source, to score against the texts of the data, not against encoded ones.
+
+    Args:
+        split: The rows.
+        encoded: The same rows as `encode_pairs` encoded them.
+        column: Column of the right answers: a text, or a list of them.
+
+    Returns:
+        The answers by the token ids of the source. Rows with the same source, as it was cut, share their answers.
+
+    Raises:
+        TypeError: An answer is no string.
+        ValueError: A row has an empty list of answers.
+    """
+    references: dict[tuple[int, ...], list[str]] = {}
+    for row, (source, value) in enumerate(zip(encoded["input_ids"], split[column], strict=True)):
+        known = references.setdefault(tuple(source), [])
+        known += [text for text in _texts_of(row, value) if text not in known]
+    return references
+
+
+def _encode_batch(
+    batch: dict[str, list[Any]],
+    rows: list[int],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    source_column: str,
+    target_column: str,
+    max_source_length: int,
+    max_target_length: int,
+) -> dict[str, Any]:
+    encoded = dict(tokenize(tokenizer, batch[source_column], rows, max_length=max_source_length))
+    targets = [_texts_of(row, value)[0] for row, value in zip(rows, batch[target_column], strict=True)]
+    labels = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)["input_ids"]
+    encoded["labels"] = [_ended(ids, tokenizer.eos_token_id, max_target_length) for ids in labels]
+    return encoded
+
+
+def _texts_of(row: int, value: Any) -> list[str]:
+    texts = value if isinstance(value, list) else [value]
+    if not texts:
+        raise ValueError(f"row {row} (counted from 0): the list of targets is empty; remove the row, or give it one")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"row {row} (counted from 0): the target is {text!r} ({type(text).__name__}), not a string; remove "
+                "the row, or turn the column into text"
+            )
+    return texts
+
+
+def _ended(ids: list[int], end: int, max_length: int) -> list[int]:
+    """Add the end token where the tokenizer does not; some begin a text with it, and some add a language behind it."""
+    return ids if end in ids[1:] or ids == [end] else [*ids[: max_length - 1], end]

@@ -1,0 +1,97 @@
+"""Which metric goes with generated texts, in the form `Seq2SeqTrainer` takes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from hf_maskattn.evaluation import logit_reduction
+from hf_maskattn.evaluation.edit_distance import require_jiwer
+from hf_maskattn.evaluation.pronunciation import PronunciationMetric
+from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
+from hf_maskattn.evaluation.text_match import TextMatchMetric
+from hf_maskattn.evaluation.translation import TranslationMetric, require_sacrebleu
+from hf_maskattn.model.losses import IGNORED
+
+TextMetric = Literal["text-match", "pronunciation", "translation"]
+"""Exact match and CER, word and phoneme error rate, or BLEU and chrF."""
+
+_METRICS: dict[TextMetric, tuple[Any, Callable[[], None]]] = {
+    "text-match": (TextMatchMetric, require_jiwer),
+    "pronunciation": (PronunciationMetric, require_jiwer),
+    "translation": (TranslationMetric, require_sacrebleu),
+}
+
+
+def evaluation_for_generation(
+    metric: TextMetric,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    references: Mapping[tuple[int, ...], list[str]] | None = None,
+) -> TaskEvaluation:
+    """Find how generated token ids are evaluated.
+
+    For `Seq2SeqTrainer` with `predict_with_generate=True` and `include_for_metrics` of the result.
+
+    Args:
+        metric: "text-match", "pronunciation" or "translation".
+        tokenizer: What turns ids into texts. Special tokens are dropped, except the unknown token.
+        references: The right texts by the token ids of their source, as `references_of` collects them. `None` takes the
+            labels for the right texts, as they come out of the tokenizer: cut off where they were cut, and with the
+            unknown token, which a prediction may then equal.
+
+    Returns:
+        The metric, which finds the references of a row by its source, in whatever order rows come.
+
+    Raises:
+        ValueError: If there is no such metric.
+        ImportError: If what it needs is not installed.
+    """
+    if metric not in _METRICS:
+        raise ValueError(f"metric={metric!r} does not exist: use {', '.join(get_args(TextMetric))}.")
+    metric_class, require = _METRICS[metric]
+    require()
+    pad = tokenizer.pad_token_id
+    known = None if references is None else {_without(key, {pad}): texts for key, texts in references.items()}
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        if known is None:
+            right = [[text] for text in _decode(tokenizer, prediction.label_ids)]
+        else:
+            right = [_look_up(known, _without(ids, {pad, IGNORED})) for ids in _inputs(prediction)]
+        predictions = _decode(tokenizer, prediction.predictions)
+        return metric_class(keep_in_memory=True).compute(predictions=predictions, references=right)
+
+    return TaskEvaluation(
+        metric_class.names,
+        compute,
+        logit_reduction.generated_ids,
+        include_for_metrics=() if references is None else ("inputs",),
+    )
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, rows: np.ndarray) -> list[str]:
+    # An unknown token that vanished would make a wrong text look right.
+    dropped = {IGNORED, *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    kept = [_without(ids, dropped) for ids in rows]
+    return tokenizer.batch_decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _without(ids: np.ndarray | tuple[int, ...], dropped: set[int]) -> tuple[int, ...]:
+    return tuple(int(number) for number in ids if int(number) not in dropped)
+
+
+def _inputs(prediction: EvalPrediction) -> np.ndarray:
+    if prediction.inputs is None:
+        raise ValueError('The references are found by the sources: set training.include_for_metrics: ["inputs"].')
+    return prediction.inputs
+
+
+def _look_up(references: dict[tuple[int, ...], list[str]], source: tuple[int, ...]) -> list[str]:
+    if source not in references:
+        raise ValueError(
+            f"There are no references for the source with the token ids {source[:10]}: collect them from the rows that are "
+            "evaluated, with references_of."
+        )
+    return references[source]

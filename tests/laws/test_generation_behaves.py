@@ -1,0 +1,261 @@
+"""Law: all that `generate()` offers an encoder-decoder gives what scoring whole targets gives, for any source in any batch."""
+
+import copy
+from unittest.mock import patch
+
+import pytest
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutput
+
+from hf_maskattn import RNNSearchForConditionalGeneration
+from hf_maskattn.model.decoding_state import STATE, DecodingState
+
+FORMS = {
+    "previous": {},
+    "current": {"attention_query": "current", "rnn_type": "lstm", "decoder_layers": 2, "num_attention_heads": 2},
+    "feeding": {"attention_query": "current", "input_feeding": True, "attention_implementation": "ragged"},
+}
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 0, 1]])
+IDS = torch.randint(3, 40, MASK.shape, generator=torch.Generator().manual_seed(3))
+SOURCE = {"input_ids": torch.where(MASK == 1, IDS, 0), "attention_mask": MASK}
+EOS = 2
+
+
+@pytest.fixture(params=FORMS)
+def model(request, tiny_rnnsearch_config):
+    """A model of decided opinions that depend on the source, on the words before and, in some rows, end."""
+    torch.manual_seed(5)
+    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(**FORMS[request.param])).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+        model.lm_head.bias[EOS] = 2.0
+    return model
+
+
+def choose(model, count, **source):
+    """The likeliest words one by one, scoring the whole target anew each time; pads behind the end."""
+    words = torch.full((len(MASK), 1), model.config.decoder_start_token_id)
+    ended = torch.zeros(len(MASK), dtype=torch.bool)
+    for _ in range(count):
+        word = model(**source, decoder_input_ids=words, use_cache=False).logits[:, -1].argmax(dim=-1)
+        word = word.masked_fill(ended, 0)
+        ended |= word == EOS
+        words = torch.cat([words, word[:, None]], dim=1)
+        if ended.all():
+            break
+    return words
+
+
+def test_greedy_takes_the_likeliest_words(model):
+    words = model.generate(**SOURCE, max_new_tokens=12)
+    assert torch.equal(words, choose(model, 12, **SOURCE))
+    assert len(set(map(tuple, words.tolist()))) > 1
+    assert torch.equal(model.generate(**SOURCE, max_new_tokens=12, num_beams=1), words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"num_beams": 3, "length_penalty": -2.0, "early_stopping": True},
+        {"num_beams": 3, "length_penalty": 3.0, "early_stopping": "never"},
+        {"do_sample": True, "num_return_sequences": 3, "temperature": 1.5},
+        {"do_sample": True, "top_k": 5, "top_p": 0.9, "min_p": 0.01},
+        {"do_sample": True, "num_beams": 3, "num_return_sequences": 2},
+        {"repetition_penalty": 5.0},
+        {"no_repeat_ngram_size": 2, "num_beams": 2},
+        {"encoder_repetition_penalty": 3.0},
+        {"encoder_no_repeat_ngram_size": 1},
+        {"bad_words_ids": [[7], [8, 9]], "num_beams": 2},
+        {"sequence_bias": [[[11], 4.0]]},
+        {"suppress_tokens": [5, 6], "begin_suppress_tokens": [EOS]},
+        {"forced_bos_token_id": 20, "forced_eos_token_id": EOS},
+        {"exponential_decay_length_penalty": (2, 1.5)},
+        {"renormalize_logits": True, "remove_invalid_values": True, "num_beams": 2},
+        {"prefix_allowed_tokens_fn": lambda row, words: [EOS, 10, 11, 12 + row % 2]},
+    ],
+    ids=str,
+)
+def test_the_state_changes_no_choice(model, arguments):
+    results = []
+    for use_cache in (True, False):
+        torch.manual_seed(1)
+        results.append(model.generate(**SOURCE, max_new_tokens=8, use_cache=use_cache, **arguments))
+    assert torch.equal(*results)
+    assert len(results[0]) == len(MASK) * arguments.get("num_return_sequences", 1)
+
+
+def test_controls_of_length_and_repetition_hold(model):
+    longer = model.generate(**SOURCE, min_new_tokens=6, max_new_tokens=9)
+    assert not (longer[:, 1:6] == EOS).any()
+    assert longer.shape[1] <= 10
+    words = model.generate(**SOURCE, max_new_tokens=9, no_repeat_ngram_size=1, suppress_tokens=[EOS])
+    assert all(len(set(row)) == len(row) for row in words.tolist())
+
+
+def test_beams_are_scored_by_the_model_and_ranked(model):
+    beams = model.generate(
+        **SOURCE, num_beams=4, num_return_sequences=4, max_new_tokens=6, output_scores=True, return_dict_in_generate=True
+    )
+    words = beams.sequences
+    source = {name: tensor.repeat_interleave(4, dim=0) for name, tensor in SOURCE.items()}
+    scores = model(**source, decoder_input_ids=words[:, :-1], use_cache=False).logits.log_softmax(dim=-1)
+    chosen = scores.gather(2, words[:, 1:, None])[..., 0]
+    real = (words[:, 1:] == EOS).cumsum(dim=1) - (words[:, 1:] == EOS).long() == 0
+    lengths = real.sum(dim=1)
+    torch.testing.assert_close(beams.sequences_scores, (chosen * real).sum(dim=1) / lengths, atol=1e-4, rtol=0)
+    ranked = beams.sequences_scores.view(len(MASK), 4)
+    assert torch.equal(ranked, ranked.sort(dim=1, descending=True).values)
+    transitions = model.compute_transition_scores(words, beams.scores, beams.beam_indices)
+    torch.testing.assert_close(transitions.sum(dim=1) / lengths, beams.sequences_scores, atol=1e-4, rtol=0)
+
+
+def test_a_search_that_does_not_reorder_the_state_finds_something_else(model):
+    arguments = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 8}
+    expected = model.generate(**SOURCE, **arguments)
+    with patch.object(DecodingState, "reorder_cache", lambda state, beam_idx: None):
+        assert not torch.equal(model.generate(**SOURCE, **arguments), expected)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
+def test_a_batch_gives_what_its_rows_give_alone(model, arguments):
+    count = arguments.get("num_return_sequences", 1)
+    together = model.generate(**SOURCE, max_new_tokens=8, **arguments)
+    for row, real in enumerate(MASK.bool()):
+        alone = model.generate(SOURCE["input_ids"][row : row + 1, real], max_new_tokens=8, **arguments)
+        found = together[row * count : (row + 1) * count]
+        assert torch.equal(found[:, : alone.shape[1]], alone)
+        assert set(found[:, alone.shape[1] :].flatten().tolist()) <= {0, EOS}  # what is written behind the end
+
+
+def test_all_outputs_come_out(model):
+    found = model.generate(
+        **SOURCE,
+        max_new_tokens=5,
+        min_new_tokens=5,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+        output_attentions=True,
+        output_hidden_states=True,
+    )
+    heads, layers = model.config.num_attention_heads, model.config.decoder_layers
+    assert len(found.scores) == len(found.logits) == len(found.cross_attentions) == len(found.decoder_hidden_states) == 5
+    for (weights,), states in zip(found.cross_attentions, found.decoder_hidden_states, strict=True):
+        assert weights.shape == (4, heads, 1, 6)
+        assert not weights.masked_select(MASK[:, None, None] == 0).any()
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, heads, 1), atol=1e-6, rtol=0)
+        assert len(states) == layers + 1
+    assert len(found.encoder_hidden_states) == 2
+    whole = model(**SOURCE, decoder_input_ids=found.sequences[:, :-1], output_attentions=True, use_cache=False)
+    weights = torch.cat([step[0] for step in found.cross_attentions], dim=2)
+    torch.testing.assert_close(weights, whole.cross_attentions[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack(found.logits, dim=1), whole.logits, atol=1e-4, rtol=0)
+    assert found[STATE].get_seq_length() == found.sequences.shape[1] - 1
+
+
+def test_beams_have_attentions_too(model):
+    found = model.generate(**SOURCE, num_beams=2, max_new_tokens=3, return_dict_in_generate=True, output_attentions=True)
+    assert all(step[0].shape == (8, model.config.num_attention_heads, 1, 6) for step in found.cross_attentions)
+
+
+def test_the_encoder_may_have_run_before(model):
+    expected = model.generate(**SOURCE, max_new_tokens=6, num_beams=2)
+    encoded = model.get_encoder()(**SOURCE)
+    assert isinstance(encoded, BaseModelOutput)
+    assert torch.equal(model.generate(encoder_outputs=encoded, attention_mask=MASK, max_new_tokens=6, num_beams=2), expected)
+    embedded = model.get_input_embeddings()(SOURCE["input_ids"])
+    assert torch.equal(model.generate(inputs_embeds=embedded, attention_mask=MASK, max_new_tokens=6, num_beams=2), expected)
+
+
+class EndsAt(StoppingCriteria):
+    """Stops rows that hold a word."""
+
+    def __init__(self, word):
+        self.word = word
+
+    def __call__(self, input_ids, scores, **kwargs):
+        return (input_ids[:, 1:] == self.word).any(dim=1)
+
+
+def test_a_criterion_or_another_end_may_stop_it(model):
+    free = model.generate(**SOURCE, max_new_tokens=8, suppress_tokens=[EOS])
+    word = free[0, 3].item()
+    stopped = model.generate(
+        **SOURCE, max_new_tokens=8, suppress_tokens=[EOS], stopping_criteria=StoppingCriteriaList([EndsAt(word)])
+    )
+    assert stopped[0, : free[0].tolist().index(word, 1) + 1].tolist() == free[0, : free[0].tolist().index(word, 1) + 1].tolist()
+    ended = model.generate(**SOURCE, max_new_tokens=8, eos_token_id=[EOS, word], suppress_tokens=[EOS])
+    place = free[0].tolist().index(word, 1)
+    assert not ended[0, place + 1 :].any()
+
+
+class Listener(BaseStreamer):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.heard, self.ended = [], False
+
+    def put(self, value):
+        self.heard.extend(value.flatten().tolist())
+
+    def end(self):
+        self.ended = True
+
+
+@pytest.mark.parametrize("arguments", [{}, {"do_sample": True}])
+def test_a_streamer_hears_every_word(model, arguments):
+    listener = Listener()
+    words = model.generate(IDS[:1], max_new_tokens=6, streamer=listener, **arguments)
+    assert listener.ended
+    assert listener.heard == words[0].tolist()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_goes_on_from_a_returned_state(model, masked, arguments):
+    free = {"min_new_tokens": 9, "max_new_tokens": 9}
+    begun = model.generate(**SOURCE, min_new_tokens=4, max_new_tokens=4, return_dict_in_generate=True)
+    prompt = {"decoder_input_ids": begun.sequences}
+    if masked:
+        prompt["decoder_attention_mask"] = torch.ones_like(begun.sequences)
+    expected = model.generate(**SOURCE, **prompt, **free, **arguments)
+    state = copy.deepcopy(begun[STATE])
+    if arguments:
+        state.batch_repeat_interleave(2)
+    for _ in range(2):  # the state is not used up
+        found = model.generate(**SOURCE, **prompt, **{STATE: state}, **free, **arguments)
+        assert torch.equal(found, expected)
+    assert torch.equal(found[:, :5], begun.sequences)
+
+
+def test_prompts_of_different_lengths_are_padded_on_the_left(model):
+    prompts = [[1, 7, 8, 9], [1, 7], [1], [1, 20, 21]]
+    padded = torch.tensor([[0] * (4 - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (4 - len(p)) + [1] * len(p) for p in prompts])
+    together = model.generate(
+        **SOURCE, decoder_input_ids=padded, decoder_attention_mask=mask, min_new_tokens=5, max_new_tokens=5
+    )
+    for row, prompt in enumerate(prompts):
+        one = {name: tensor[row : row + 1] for name, tensor in SOURCE.items()}
+        alone = model.generate(**one, decoder_input_ids=torch.tensor([prompt]), min_new_tokens=5, max_new_tokens=5)
+        assert together[row, 4:].tolist() == alone[0, len(prompt) :].tolist()
+
+
+def test_generation_leaves_nothing_behind(model):
+    before = model.generate(**SOURCE, max_new_tokens=6)
+    model.generate(IDS[:, :3], max_new_tokens=3, num_beams=3)
+    assert torch.equal(model.generate(**SOURCE, max_new_tokens=6), before)
+    for module in model.modules():
+        assert not [value for value in vars(module).values() if torch.is_tensor(value) or isinstance(value, DecodingState)]
+
+
+def test_a_source_without_a_token_is_defined(model):
+    empty = torch.zeros(1, 4, dtype=torch.long)
+    words = model.generate(empty, attention_mask=empty, max_new_tokens=5)
+    assert torch.equal(model.generate(empty[:, :0], max_new_tokens=5), words)
+    assert torch.equal(model.generate(IDS[:1, :4], attention_mask=empty, max_new_tokens=5), words)

@@ -1,0 +1,162 @@
+"""Law: what lies in a folder from elsewhere is read as data, and what cannot be is refused in one line."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from hf_maskattn.data.tokenizer_loading import load_tokenizer
+from hf_maskattn.training.manifest import seal
+from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import write_recipe
+
+VERBS = ["predict", "evaluate", "audit", "export", "train"]
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "executed")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(read_recipe(write_recipe(folder, training={"num_train_epochs": 1})))
+    return folder
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    """A folder with a model, which a test may make hostile."""
+    return shutil.copytree(trained / "run", tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
+
+
+@pytest.fixture
+def proof(tmp_path):
+    """The file that is there if a payload was executed."""
+    yield tmp_path / "proof"
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.fixture
+def use(trained, tmp_path, monkeypatch):
+    """Runs a verb of the command on a folder."""
+    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    recipe = yaml.safe_load((trained / "toy.yaml").read_text())
+    fine_tuning = {
+        "model": {"task": "text-classification"},
+        "data": {key: value for key, value in recipe["data"].items() if key.endswith("_file")},
+        "training": {**recipe["training"], "output_dir": str(tmp_path / "tuned")},
+    }
+
+    def run(verb, folder):
+        fine_tuning["model"]["pretrained"] = str(folder)
+        (tmp_path / "tuning.yaml").write_text(yaml.safe_dump(fine_tuning))
+        arguments = {
+            "predict": [folder, "--text", "meow"],
+            "evaluate": [folder, trained / "toy.yaml"],
+            "audit": [folder],
+            "export": [folder, "--onnx", tmp_path / "model.onnx"],
+            "train": [tmp_path / "tuning.yaml"],
+        }[verb]
+        return CliRunner().invoke(app, [verb, *map(str, arguments)])
+
+    return run
+
+
+def refused(result, words):
+    assert result.exit_code == 2, (result.exception, result.output)
+    assert words in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return True
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_pickle_in_place_of_weights_is_not_read(model, proof, use, verb):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(proof)))
+    assert refused(use(verb, model), "pytorch_model.bin is not read: it may run any code")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_pickle_under_the_name_of_safetensors_is_not_read(model, proof, use, verb):
+    (model / "model.safetensors").write_bytes(pickle.dumps(Payload(proof)))
+    assert refused(use(verb, model), "model.safetensors is no whole safetensors file")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_code_beside_the_weights_is_not_run(model, proof, use, verb):
+    code = f"from pathlib import Path\nPath({str(proof)!r}).write_text('executed')\n"
+    for path in model.glob("*.py"):
+        path.write_text(code)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "model_type": "not-known-here"}))
+    assert refused(use(verb, model), "the config.json of ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", "[1, 2]", "there are no fields in it"),
+        ("tokenizer.json", "{broken", "tokenizer"),
+        ("tokenizer.json", '{"model": 5}', "tokenizer"),
+        ("tokenizer_config.json", "[]", "tokenizer"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["predict", "audit"])
+def test_broken_files_are_told_in_one_line(model, use, verb, name, content, words):
+    (model / name).write_text(content)
+    assert refused(use(verb, model), words)
+
+
+def test_weights_that_are_cut_off_and_sizes_that_they_do_not_have_are_told_in_one_line(model, use):
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-9])
+    assert refused(use("predict", model), "is no whole safetensors file")
+    weights.write_bytes(whole)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "vocab_size": 10**15}))
+    for verb in VERBS:
+        assert refused(use(verb, model), "the weights of ")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_no_pickle_of_a_checkpoint_is_executed_even_if_its_checksum_is_right(trained, tmp_path, proof, name):
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    (run / "metrics.json").unlink()
+    torch.save({"state": Payload(proof)}, run / "checkpoint-5" / name)
+    seal(run / "checkpoint-5")
+    recipe = read_recipe(trained / "toy.yaml", [f"training.output_dir={run}", "training.num_train_epochs=2"])
+    if name == "training_args.bin":
+        train(recipe, resume=True)
+    else:
+        with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+            train(recipe, resume=True)
+
+
+def test_the_payload_would_be_executed_if_it_were_unpickled(tmp_path):
+    pickle.loads(pickle.dumps(Payload(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused(model, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked"))
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config |= {"auto_map": {"AutoTokenizer": [None, "tokens.Evil"]}, "tokenizer_class": "Evil"}
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load_tokenizer(model)

@@ -1,0 +1,201 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, BertModel
+
+from hf_maskattn import MaskAttnConfig, MaskAttnForMaskedLM, MaskAttnForSequenceClassification, MaskAttnModel
+from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
+from hf_maskattn.loading.weight_shapes import weight_shapes
+
+HEAD = AutoModelForSequenceClassification
+
+
+@pytest.fixture
+def folder(tiny_config, tmp_path):
+    MaskAttnForSequenceClassification(tiny_config(num_labels=2)).save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def rewrite(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def load(folder):
+    return load_whole_model(HEAD, folder, load_config(folder))
+
+
+def test_a_whole_model_is_loaded(folder):
+    model = load(str(folder))
+    assert type(model) is MaskAttnForSequenceClassification
+    saved = load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    assert type(load_whole_model(AutoModel, folder, load_config(folder))) is MaskAttnModel
+
+
+def test_tied_weights_are_not_missed(tiny_config, tmp_path):
+    MaskAttnForMaskedLM(tiny_config()).save_pretrained(tmp_path)
+    assert type(load_whole_model(AutoModelForMaskedLM, tmp_path, load_config(tmp_path))) is MaskAttnForMaskedLM
+
+
+def test_models_of_others_are_loaded(tmp_path):
+    BertModel(
+        BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    ).save_pretrained(tmp_path)
+    assert type(load_whole_model(AutoModel, tmp_path, load_config(tmp_path))) is BertModel
+    rewrite(tmp_path, hidden_size=16)
+    with pytest.raises(ValueError, match=r"the model .* cannot be loaded: RuntimeError: "):
+        load_whole_model(AutoModel, tmp_path, load_config(tmp_path))
+    rewrite(tmp_path, hidden_size=8, num_hidden_layers=10**9)
+    with pytest.raises(ValueError, match=r"asks for num_hidden_layers=1000000000, its weights are [\d,]+ parameters in"):
+        load_whole_model(AutoModel, tmp_path, load_config(tmp_path))
+
+
+def test_what_does_not_exist_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the model '.*nowhere' is neither a folder here nor"):
+        load_config(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json: give a folder"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{nope", "Expecting property name"),
+        ("\x00", "Expecting value"),
+        ("[1]", "there are no fields in it"),
+        ("null", "there are no fields in it"),
+        ("[" * 99999, "RecursionError"),
+        ('{"a":' * 99999, "RecursionError"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(folder, content, words):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"the config\.json of .*saved cannot be used: {words}"):
+        load_config(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": "8"},
+        {"hidden_size": [8]},
+        {"hidden_size": True},
+        {"rnn_type": "transformer"},
+        {"model_type": ["maskattn"]},
+        {"model_type": "no such"},
+        {"architectures": 5},
+        {"architectures": [5]},
+        {"id2label": ["a"]},
+        {"id2label": {"x": "a"}},
+        {"id2label": {"0": "a", "7": "b"}},
+        {"num_labels": "many"},
+        {"num_labels": 10**12},
+        {"dtype": "float99"},
+        {"auto_map": 5},
+        {"quantization_config": 5},
+        {"to_dict": 5, "from_dict": "x"},
+    ],
+    ids=str,
+)
+def test_values_of_a_wrong_kind_are_refused(folder, changes):
+    rewrite(folder, **changes)
+    with pytest.raises(ValueError, match=r"the config\.json of .*saved cannot be used: ") as raised:
+        load_config(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"hidden_size": 10**12},
+            r"describes no model that can be built \(.*\); its weights are [\d,]+ parameters in 15",
+        ),
+        (
+            {"vocab_size": 10**15},
+            r"word_embeddings\.weight is \[40, 6\], \[1000000000000000, 6\] is asked for\. In all, 6,0",
+        ),
+        ({"vocab_size": 10**30}, "describes no model that can be built"),
+        ({"hidden_size": 10**5}, r"weight_ih_l0 is \[16, 6\], \[200000, 6\] is asked for"),
+        ({"num_hidden_layers": 10**9}, "asks for num_hidden_layers=1000000000, its weights are"),
+        ({"num_hidden_layers": 3}, r"layers\.1\.forward_rnn\.weight_ih_l0 is missing, \[16, 8\] is asked for"),
+        ({"hidden_size": -8}, "hidden_size must be greater than zero"),
+        ({"vocab_size": -1}, "vocab_size=-1 must be at least 1"),
+        ({"embedding_size": 0}, "embedding_size=0 must be at least 1"),
+        ({"attention_size": -8}, "attention_size=-8 must be at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0 must be at least 1"),
+        ({"hidden_dropout_prob": 7.0}, "dropout probability has to be between 0 and 1"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, r"classifier\.weight is \[2, 8\], \[3, 8\] is asked for"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built(folder, changes, words, monkeypatch):
+    rewrite(folder, **changes)
+    monkeypatch.setattr(HEAD, "from_pretrained", None)
+    with pytest.raises(ValueError, match=words):
+        load(folder)
+
+
+def test_fields_that_nobody_knows_do_no_harm(folder):
+    rewrite(folder, favorite_color={"of": ["the", "author"]})
+    model = load(folder)
+    assert model.config.favorite_color == {"of": ["the", "author"]}
+
+
+@pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation"])
+def test_no_code_that_a_configuration_names_computes_attention(folder, field):
+    rewrite(folder, **{field: "someone/some-kernel"})
+    assert load(folder).config._attn_implementation == "eager"
+
+
+def test_a_quantized_model_says_what_it_needs(folder):
+    rewrite(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(ValueError, match=r"the model .* cannot be loaded: ImportError: .*bitsandbytes"):
+        load(folder)
+
+
+def test_missing_weights_are_refused_but_for_a_new_head(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"do not fit its config\.json: classifier\.weight is missing, \[2, 8\] is asked for"):
+        load(folder)
+    assert load_whole_model(HEAD, folder, load_config(folder), new_head=True).classifier.out_features == 2
+
+
+def test_more_labels_than_a_few_are_no_mistake_if_the_weights_have_them(folder, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.loading.model_loading._FEW_LABELS", 1)
+    rewrite(folder, num_labels=16)
+    assert load_config(folder).num_labels == 16
+    rewrite(folder, num_labels=41)
+    with pytest.raises(ValueError, match="it asks for num_labels=41, its weights are"):
+        load_config(folder)
+
+
+def test_code_beside_the_weights_is_not_asked_about_and_not_run(folder, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked"))
+    rewrite(folder, model_type="another")
+    with pytest.raises(ValueError, match=r"cannot be used: .*trust_remote_code"):
+        load_config(folder)
+
+
+def test_the_bare_model_fits_weights_with_and_without_a_head(folder, tiny_config, tmp_path):
+    config = load_config(folder)
+    bare = describe(MaskAttnForSequenceClassification, config, {}, folder).base_model
+    assert bare.device.type == "meta"
+    shapes = weight_shapes(folder)
+    check_fit(bare, shapes, folder)
+    check_fit(bare, {name.removeprefix("maskattn."): shape for name, shape in shapes.items()}, folder)
+    assert other_shapes(bare, shapes) == []
+    wider = describe(MaskAttnModel, MaskAttnConfig(**{**config.to_dict(), "embedding_size": 7}), shapes, folder)
+    assert "word_embeddings.weight" in other_shapes(wider, shapes)
+    assert other_shapes(bare, {}) == []
+
+
+def test_a_folder_that_was_moved_is_the_same(folder, tmp_path):
+    shutil.move(folder, tmp_path / "moved")
+    load(tmp_path / "moved")

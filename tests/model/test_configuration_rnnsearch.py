@@ -1,0 +1,63 @@
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from hf_maskattn import RNNSearchConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rnn_type", "rnn"),
+        ("attention_query", "next"),
+        ("attention_implementation", "flash"),
+        ("output_layer", "softmax"),
+        ("hidden_size", "256"),
+        ("input_feeding", "yes"),
+        ("max_target_length", 2.5),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(field, value):
+    with pytest.raises(StrictDataclassError, match=field):
+        RNNSearchConfig(**{field: value})
+    with pytest.raises(StrictDataclassError, match=field):
+        setattr(RNNSearchConfig(), field, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source_vocab_size": 7}, "vocab_size=30000 and source_vocab_size=7: set share_embeddings=False"),
+        ({"output_size": 7}, "output_size=256 as embedding_size, got 7: leave it None, or set tie_word_embeddings=False"),
+    ],
+)
+def test_fields_that_exclude_each_other_are_named(changes, words):
+    with pytest.raises(StrictDataclassError) as error:
+        RNNSearchConfig(**changes)
+    assert words in str(error.value.__cause__)
+
+
+def test_a_configuration_survives_saving(tmp_path):
+    config = RNNSearchConfig(rnn_type="lstm", share_embeddings=False, source_vocab_size=7, decoder_start_token_id=None)
+    config.save_pretrained(tmp_path)
+    assert RNNSearchConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_the_names_of_transformers_find_their_fields():
+    config = RNNSearchConfig(encoder_layers=3)
+    assert config.num_hidden_layers == 3
+    assert config.is_encoder_decoder
+    # What generation asks for the vocabulary of the words that are chosen.
+    assert config.get_text_config().vocab_size == config.get_text_config(decoder=True).vocab_size == config.vocab_size
+
+
+def test_states_and_attentions_are_not_gathered_by_trainer():
+    assert set(RNNSearchConfig().keys_to_ignore_at_inference) == {
+        "cache",
+        "past_key_values",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+    }

@@ -1,0 +1,76 @@
+import copy
+
+import pytest
+import torch
+
+from hf_maskattn.model.attention import AdditiveAttention
+from hf_maskattn.model.decoding_state import DecodingState, Memory
+from hf_maskattn.model.masking import RealColumns
+
+MASK = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
+
+
+def build(implementation="eager", fed=True):
+    torch.manual_seed(0)
+    attention = AdditiveAttention(query_size=2, memory_size=4, attention_size=2, implementation=implementation)
+    torch.nn.init.normal_(attention.energy)
+    keys, values = attention.prepare(torch.randn(4, 3, 4), MASK)
+    layers = ((torch.randn(4, 2), torch.randn(4, 2)), (torch.randn(4, 2), torch.randn(4, 2)))
+    memory = Memory(keys.detach(), values, MASK, RealColumns(0, 3, 3))
+    return DecodingState(layers, torch.randn(4, 4) if fed else None, memory, seen_tokens=5), attention
+
+
+def tensors(state):
+    return [tensor for layer in state.layers for tensor in layer] + ([] if state.context is None else [state.context])
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_reordering_moves_every_state_and_not_the_memory(fed):
+    state, _ = build(fed=fed)
+    before = copy.deepcopy(state)
+    state.reorder_cache(torch.tensor([1, 0, 2, 2]))
+    for found, expected in zip(tensors(state), tensors(before), strict=True):
+        assert torch.equal(found, expected[[1, 0, 2, 2]])
+    assert torch.equal(state.memory.keys, before.memory.keys)
+    assert state.get_seq_length() == 5
+
+
+@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+def test_selecting_rows_takes_their_sources_along(implementation):
+    state, attention = build(implementation)
+    before = copy.deepcopy(state)
+    rows = torch.tensor([2, 0, 3, 1, 1])
+    state.batch_select_indices(rows)
+    assert state.batch_size == 5
+    for found, expected in zip(tensors(state), tensors(before), strict=True):
+        assert torch.equal(found, expected[rows])
+    query = torch.randn(4, 1, 2)
+    context, weights = attention(query, before.memory[:2], before.memory.mask)
+    context_of_rows, weights_of_rows = attention(query[rows], state.memory[:2], state.memory.mask)
+    assert torch.equal(context_of_rows, context[rows])
+    assert torch.equal(weights_of_rows, weights[rows])
+
+
+def test_repeating_rows():
+    state, _ = build()
+    before = copy.deepcopy(state)
+    state.batch_repeat_interleave(2)
+    assert torch.equal(state.layers[0][0], before.layers[0][0].repeat_interleave(2, dim=0))
+    assert torch.equal(state.memory.mask, MASK.repeat_interleave(2, dim=0))
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_one_state_in_some_rows_and_another_elsewhere(fed):
+    state, _ = build(fed=fed)
+    other = copy.deepcopy(state)
+    other.reorder_cache(torch.tensor([3, 2, 1, 0]))
+    mixed = state.where(torch.tensor([True, False, True, False]), other)
+    for found, one, two in zip(tensors(mixed), tensors(state), tensors(other), strict=True):
+        assert torch.equal(found, torch.stack([one[0], two[1], one[2], two[3]]))
+
+
+def test_it_tells_generate_that_it_is_no_cache_of_keys():
+    state, _ = build()
+    assert not state.is_compileable
+    assert not state.is_croppable
+    assert not all(state.is_linear)

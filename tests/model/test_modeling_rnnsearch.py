@@ -1,0 +1,250 @@
+import pytest
+import torch
+from accelerate import cpu_offload
+from safetensors.torch import load_file
+
+from hf_maskattn import RNNSearchForConditionalGeneration
+from hf_maskattn.model.decoding_state import STATE
+from tests.masks import MASK_KINDS, ragged_mask
+from tests.rnnsearch_reference import ReferenceRNNSearch, run_reference
+
+FORMS = [
+    {},
+    {"rnn_type": "lstm", "decoder_layers": 2, "num_attention_heads": 2, "output_layer": "linear"},
+    {"attention_query": "current", "decoder_layers": 2, "encoder_layers": 2},
+    {"attention_query": "current", "rnn_type": "lstm", "share_embeddings": False, "source_vocab_size": 30},
+    {"attention_query": "current", "input_feeding": True, "num_attention_heads": 2, "tie_word_embeddings": False},
+    {"attention_query": "current", "input_feeding": True, "rnn_type": "lstm", "decoder_layers": 2, "output_size": None},
+]
+
+
+@pytest.mark.parametrize("mask_kind", MASK_KINDS)
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_outputs_and_gradients_are_those_of_single_rows_step_by_step(tiny_rnnsearch_config, form, implementation, mask_kind):
+    config = tiny_rnnsearch_config(attention_implementation=implementation, **form)
+    model = RNNSearchForConditionalGeneration(config).train()
+    reference = ReferenceRNNSearch(model)
+    mask, target_mask = ragged_mask(4, 6, mask_kind), ragged_mask(4, 5, mask_kind)
+    source, target = torch.randint(3, 30, mask.shape), torch.randint(3, 30, target_mask.shape)
+
+    outputs = model(source, mask, target, target_mask, output_attentions=True, output_hidden_states=True, use_cache=False)
+    logits = torch.where(target_mask[..., None], outputs.logits, 0)
+    got = (logits, outputs.cross_attentions[0], *outputs.decoder_hidden_states[1:])
+    scores, maps, states = run_reference(reference, source, mask, target, target_mask)
+    expected = (scores, maps, *states)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+    directions = [torch.randn_like(tensor) for tensor in expected]
+    sum((tensor * d).sum() for tensor, d in zip(got, directions, strict=True)).backward()
+    sum((tensor * d).sum() for tensor, d in zip(expected, directions, strict=True)).backward()
+    gradients = reference.gradients()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+LABELS = torch.tensor([[11, 12, 2], [13, 2, -100]])
+FIRST_WORDS = torch.tensor([[1, 11, 12], [1, 13, 2]])
+
+
+def build(tiny_rnnsearch_config, **changes):
+    return RNNSearchForConditionalGeneration(tiny_rnnsearch_config(**changes)).eval()
+
+
+@pytest.mark.parametrize("changes", [{}, {"rnn_type": "lstm", "attention_query": "current"}], ids=str)
+def test_shapes_of_everything(tiny_rnnsearch_config, changes):
+    model = build(tiny_rnnsearch_config, encoder_layers=2, decoder_layers=3, num_attention_heads=2, **changes)
+    outputs = model(IDS, MASK, labels=LABELS, output_attentions=True, output_hidden_states=True)
+    assert outputs.logits.shape == (2, 3, 40)
+    assert [tuple(h.shape) for h in outputs.encoder_hidden_states] == [(2, 4, 6), (2, 4, 8), (2, 4, 8)]
+    assert torch.equal(outputs.encoder_hidden_states[-1], outputs.encoder_last_hidden_state)
+    assert [tuple(h.shape) for h in outputs.decoder_hidden_states] == [(2, 3, 6), *[(2, 3, 10)] * 3]
+    assert [tuple(w.shape) for w in outputs.cross_attentions] == [(2, 2, 3, 4)]
+    assert all(not h[MASK == 0].any() for h in outputs.encoder_hidden_states)
+    assert all(not h[LABELS == -100].any() for h in outputs.decoder_hidden_states)
+    assert outputs.get(STATE) is None
+    base = model.rnnsearch(IDS, MASK, FIRST_WORDS)
+    assert base.last_hidden_state.shape == (2, 3, 6)
+    assert base[STATE].get_seq_length() == 3
+
+
+def test_embeddings_tuples_and_encoder_outputs_say_the_same(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    expected = model(IDS, MASK, FIRST_WORDS).logits
+    embed, words = model.get_input_embeddings(), model.rnnsearch.get_target_embeddings()
+    assert torch.equal(model(inputs_embeds=embed(IDS), attention_mask=MASK, decoder_input_ids=FIRST_WORDS).logits, expected)
+    assert torch.equal(model(IDS, MASK, decoder_inputs_embeds=words(FIRST_WORDS)).logits, expected)
+    encoded = model.get_encoder()(IDS, MASK)
+    for outputs in (encoded, encoded.to_tuple()):
+        found = model(encoder_outputs=outputs, attention_mask=MASK, decoder_input_ids=FIRST_WORDS).logits
+        assert torch.equal(found, expected)
+    as_tuple = model(IDS, MASK, labels=LABELS, return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    assert as_tuple[0].dim() == 0
+    model.config.return_dict = False
+    assert isinstance(model(IDS, MASK, FIRST_WORDS), tuple)
+    assert model.get_decoder() is model.rnnsearch.decoder
+
+
+def test_the_configuration_may_ask_for_outputs_and_against_the_state(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config, output_attentions=True, output_hidden_states=True, use_cache=False)
+    outputs = model(IDS, MASK, FIRST_WORDS)
+    assert len(outputs.cross_attentions) == 1
+    assert len(outputs.decoder_hidden_states) == len(outputs.encoder_hidden_states) == 2
+    assert outputs.get(STATE) is None
+    assert model(IDS, MASK, FIRST_WORDS, use_cache=True).get(STATE) is not None
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_state_is_taken_under_either_name_that_transformers_has_had(tiny_rnnsearch_config, name):
+    model = build(tiny_rnnsearch_config)
+    whole = model(IDS, MASK, FIRST_WORDS).logits
+    state = model(IDS, MASK, FIRST_WORDS[:, :1])[STATE]
+    for mask in (None, torch.ones(2, 2), torch.ones(2, 3)):
+        found = model(decoder_input_ids=FIRST_WORDS[:, 1:], decoder_attention_mask=mask, **{name: state})
+        torch.testing.assert_close(found.logits, whole[:, 1:], atol=1e-6, rtol=0)
+        assert found[STATE].get_seq_length() == 3
+
+
+def test_targets_are_shifted_labels(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    assert torch.equal(model.prepare_decoder_input_ids_from_labels(LABELS), FIRST_WORDS)
+    left = torch.tensor([[11, 12, 2], [-100, 13, 2], [-100, -100, -100]])
+    assert model.prepare_decoder_input_ids_from_labels(left).tolist() == [[1, 11, 12], [0, 1, 13], [1, 0, 0]]
+
+
+def test_the_loss_is_that_of_the_next_words_and_not_shifted_twice(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    logits = model(IDS, MASK, FIRST_WORDS).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), LABELS.flatten())
+    torch.testing.assert_close(model(IDS, MASK, labels=LABELS).loss, expected)
+    torch.testing.assert_close(model(IDS, MASK, FIRST_WORDS, labels=LABELS).loss, expected)
+    torch.testing.assert_close(model(IDS, MASK, labels=LABELS, num_items_in_batch=20).loss, expected * 5 / 20)
+    nothing = torch.full_like(LABELS, -100)
+    assert model(IDS, MASK, labels=nothing).loss == 0
+
+
+def test_labels_padded_on_either_side_and_further_give_the_same_loss(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    expected = model(IDS, MASK, labels=LABELS).loss
+    left = torch.tensor([[11, 12, 2], [-100, 13, 2]])
+    for labels in (
+        left,
+        torch.nn.functional.pad(LABELS, (0, 5), value=-100),
+        torch.nn.functional.pad(left, (3, 2), value=-100),
+    ):
+        torch.testing.assert_close(model(IDS, MASK, labels=labels).loss, expected)
+        given = model.prepare_decoder_input_ids_from_labels(labels)  # as a collator does
+        torch.testing.assert_close(model(IDS, MASK, given, labels=labels).loss, expected)
+
+
+def test_a_word_without_a_label_within_a_target_is_read(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    prompt = torch.tensor([[-100, 12, 2], [-100, 2, -100]])
+    outputs = model(IDS, MASK, FIRST_WORDS, labels=prompt)
+    logits = model(IDS, MASK, FIRST_WORDS).logits
+    torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(logits.flatten(0, 1), prompt.flatten()))
+
+
+def test_words_are_chosen_by_the_embeddings_unless_untied(tiny_rnnsearch_config, tmp_path):
+    tied = build(tiny_rnnsearch_config)
+    assert tied.lm_head.weight is tied.get_input_embeddings().weight
+    apart = build(tiny_rnnsearch_config, share_embeddings=False, source_vocab_size=20)
+    assert apart.lm_head.weight is apart.rnnsearch.target_embeddings.weight
+    assert apart.get_input_embeddings().num_embeddings == 20
+    assert build(tiny_rnnsearch_config, tie_word_embeddings=False, output_size=5).lm_head.weight.shape == (40, 5)
+    for model in (tied, apart):
+        model.save_pretrained(tmp_path)
+        assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+        again = RNNSearchForConditionalGeneration.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(IDS % 20, MASK, FIRST_WORDS).logits, model(IDS % 20, MASK, FIRST_WORDS).logits)
+
+
+def test_resizing_the_vocabulary(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    model.resize_token_embeddings(50)
+    assert model.config.vocab_size == 50
+    assert model(torch.full((1, 2), 49), decoder_input_ids=torch.full((1, 1), 49)).logits.shape[-1] == 50
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    apart = build(tiny_rnnsearch_config, share_embeddings=False)
+    with pytest.raises(ValueError, match="resize_token_embeddings cannot tell two vocabularies apart"):
+        apart.resize_token_embeddings(50)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"decoder_input_ids": FIRST_WORDS}, "Pass either `input_ids` or `inputs_embeds`: neither was given"),
+        ({"input_ids": IDS}, "Pass either `decoder_input_ids` or `decoder_inputs_embeds`: neither was given"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS[0]}, r"`decoder_input_ids` has shape \[3\]"),
+        ({"input_ids": IDS, "decoder_inputs_embeds": torch.randn(2, 3, 5)}, "`decoder_inputs_embeds` has width 5"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS + 38}, "`decoder_input_ids` holds token id 49"),
+        ({"input_ids": IDS + 38, "decoder_input_ids": FIRST_WORDS}, "`input_ids` holds token id 43"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS[:, :0]}, "The target has no column"),
+        ({"input_ids": IDS, "attention_mask": MASK[:, :3], "labels": LABELS}, r"`attention_mask` has shape \[2, 3\]"),
+        (
+            {"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "decoder_attention_mask": torch.ones(2, 5)},
+            r"`attention_mask` has shape \[2, 5\], the inputs are \[2, 3\]",
+        ),
+        ({"input_ids": IDS, "labels": LABELS[0]}, r"`labels` has shape \[3\], expected \[batch, time\]"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS[:, :2]}, r"`labels` has shape \[2, 2\]"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS + 28}, "`labels` holds 40"),
+        ({"input_ids": IDS[:1], "decoder_input_ids": FIRST_WORDS}, "The source has 1 rows, the target has 2"),
+    ],
+)
+def test_bad_inputs_are_named(tiny_rnnsearch_config, inputs, words):
+    with pytest.raises(ValueError, match=words):
+        build(tiny_rnnsearch_config)(**inputs)
+
+
+@pytest.mark.parametrize("name", ["decoder_start_token_id", "pad_token_id"])
+def test_a_missing_id_is_named(tiny_rnnsearch_config, name):
+    model = build(tiny_rnnsearch_config, **{name: None})
+    with pytest.raises(ValueError, match=f"config.{name} is None, targets cannot be read without it"):
+        model(IDS, MASK, labels=LABELS)
+
+
+def test_labels_beyond_the_limit_are_refused(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config, max_target_length=2)
+    with pytest.raises(
+        ValueError, match=r"`labels` has 3 columns, config.max_target_length=2: .*truncation=True, max_length=2"
+    ):
+        model(IDS, MASK, labels=LABELS)
+    within = LABELS[:, :2]
+    expected = model(IDS, MASK, labels=within).loss
+    padded = torch.nn.functional.pad(within, (0, 4), value=-100)
+    torch.testing.assert_close(model(IDS, MASK, labels=padded).loss, expected)
+
+
+def test_two_runs_of_one_model_share_no_state(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    first = model(IDS, MASK, FIRST_WORDS).logits
+    model(torch.randint(3, 40, (3, 9)), decoder_input_ids=torch.randint(3, 40, (3, 2)))
+    assert torch.equal(model(IDS, MASK, FIRST_WORDS).logits, first)
+    for module in model.modules():
+        assert not [name for name, value in vars(module).items() if torch.is_tensor(value)]
+
+
+@pytest.mark.parametrize("changes", [{}, {"attention_query": "current", "decoder_layers": 2}], ids=str)
+def test_weights_may_be_offloaded(tiny_rnnsearch_config, changes):
+    model = build(tiny_rnnsearch_config, **changes)
+    expected = model(IDS, MASK, labels=LABELS).logits
+    words = model.generate(IDS, attention_mask=MASK, max_new_tokens=4)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert all(parameter.is_meta for parameter in model.rnnsearch.decoder.parameters())
+    torch.testing.assert_close(model(IDS, MASK, labels=LABELS).logits, expected, atol=1e-6, rtol=0)
+    assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=4), words)
+
+
+def test_dropout_is_of_training_alone(tiny_rnnsearch_config):
+    model = build(
+        tiny_rnnsearch_config, hidden_dropout_prob=0.5, embedding_dropout_prob=0.5, attention_dropout_prob=0.5, decoder_layers=2
+    )
+    assert torch.equal(*(model(IDS, MASK, FIRST_WORDS).logits for _ in range(2)))
+    model.train()
+    outputs = [model(IDS, MASK, FIRST_WORDS, output_attentions=True) for _ in range(2)]
+    assert not torch.equal(*(output.logits for output in outputs))
+    torch.testing.assert_close(outputs[0].cross_attentions[0].sum(dim=-1), torch.ones(2, 1, 3))
