@@ -3,8 +3,9 @@
     python -m tests.killed_runs --trials 50 --seed 0
 
 Each attempt is a process of its own that is ended by SIGKILL: at a random time, before a random change to a file, before one
-of the last changes, or when a random file of a checkpoint has just appeared. After some kills a last attempt is left alone, and what it leaves has to be,
-bit for bit, what the run that nobody killed left: weights, tokenizer, metrics, evaluations, the name of the best checkpoint.
+of the last changes, or when a random file of a checkpoint has just appeared. After some kills a last attempt is left alone.
+What it leaves has to be, bit for bit, what the run that nobody killed left: weights, tokenizer, metrics, evaluations, the name
+of the best checkpoint.
 """
 
 import argparse

@@ -10,24 +10,31 @@ from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.training.checkpoint_writing import SealingTrainer
 
 
-class EpochSeededSampler(LengthGroupedSampler):
-    """Groups rows of similar length, in an order that depends on seed and epoch, not on what was drawn before.
+class SeededSampler(LengthGroupedSampler):
+    """Groups rows of similar length, in an order that depends on the seed, not on what was drawn before."""
+
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, generator=torch.Generator(), **kwargs)
+        self.seed = seed
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed)
+        return super().__iter__()
+
+
+class EpochSeededSampler(SeededSampler):
+    """Groups rows of similar length, in an order that depends on seed and epoch.
 
     A run that is resumed within an epoch then sees exactly the rows that were left.
     """
 
     def __init__(self, *args, seed: int, **kwargs):
-        super().__init__(*args, generator=torch.Generator(), **kwargs)
-        self.seed = seed
-        self.epoch = 0
+        super().__init__(*args, seed=seed, **kwargs)
+        self._first_seed = seed
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Trainer calls this."""
-        self.epoch = epoch
-
-    def __iter__(self):
-        self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+        self.seed = self._first_seed + epoch
 
 
 class ReproducibleTrainer(SealingTrainer):
@@ -36,11 +43,16 @@ class ReproducibleTrainer(SealingTrainer):
     data_collator: Any
 
     def _get_train_sampler(self, train_dataset=None):
-        sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            sampler = EpochSeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=seed)
-        return sampler
+        return self._seeded(super()._get_train_sampler(train_dataset), EpochSeededSampler)
+
+    def _get_eval_sampler(self, eval_dataset):
+        return self._seeded(super()._get_eval_sampler(eval_dataset), SeededSampler)
+
+    def _seeded(self, sampler, kind: type[SeededSampler]):
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return kind(sampler.batch_size, lengths=sampler.lengths, seed=seed)
 
     def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:
