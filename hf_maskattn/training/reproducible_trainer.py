@@ -15,24 +15,31 @@ from hf_maskattn.training.checkpoint_writing import SealingTrainer
 from hf_maskattn.training.process_shares import with_no_row_twice
 
 
-class EpochSeededSampler(LengthGroupedSampler):
-    """Groups rows of similar length, in an order that depends on seed and epoch, not on what was drawn before.
+class SeededSampler(LengthGroupedSampler):
+    """Groups rows of similar length, in an order that depends on the seed, not on what was drawn before."""
+
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, generator=torch.Generator(), **kwargs)
+        self.seed = seed
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed)
+        return super().__iter__()
+
+
+class EpochSeededSampler(SeededSampler):
+    """Groups rows of similar length, in an order that depends on seed and epoch.
 
     A run that is resumed within an epoch then sees exactly the rows that were left.
     """
 
     def __init__(self, *args, seed: int, **kwargs):
-        super().__init__(*args, generator=torch.Generator(), **kwargs)
-        self.seed = seed
-        self.epoch = 0
+        super().__init__(*args, seed=seed, **kwargs)
+        self._first_seed = seed
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Trainer calls this."""
-        self.epoch = epoch
-
-    def __iter__(self):
-        self.generator.manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+        self.seed = self._first_seed + epoch
 
 
 class ReproducibleTrainer(SealingTrainer):
@@ -63,6 +70,12 @@ class ReproducibleTrainer(SealingTrainer):
         if isinstance(sampler, LengthGroupedSampler):
             rows_of_step = sampler.batch_size * self.args.world_size
             sampler = EpochSeededSampler(rows_of_step, lengths=sampler.lengths, seed=self._data_seed)
+        return sampler
+
+    def _get_eval_sampler(self, eval_dataset):
+        sampler = super()._get_eval_sampler(eval_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler = SeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=self._data_seed)
         return sampler
 
     @property

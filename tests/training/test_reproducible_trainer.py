@@ -31,6 +31,12 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert sorted(third) == lengths
 
 
+def test_the_order_of_an_evaluation_is_always_the_same(masking):
+    masking.args.dataloader_num_workers, masking.args.dataloader_persistent_workers = 1, True
+    first, second = ([batch["input_ids"] for batch in masking.get_eval_dataloader()] for _ in range(2))
+    assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
+
+
 def test_rows_of_similar_length_stand_together():
     lengths = [row % 10 for row in range(100)]
     rows = order(EpochSeededSampler(5, lengths=lengths, seed=0), 0)
