@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
+from hf_maskattn.loading.model_files import has_file
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.loading.weight_shapes import in_one_line
 from hf_maskattn.registration import register
@@ -48,15 +47,9 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
         ValueError: If there is one that cannot be loaded.
     """
     register()
-    file = "tokenizer_config.json"
-    try:
-        # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
-        cached_file(name_or_folder, file)
-    except OSError as error:
-        # An error with a cause comes from the way to the Hub, and not from a file that is not there.
-        if error.__cause__ is None or try_to_load_from_cache(str(name_or_folder), file) is _CACHED_NO_EXIST:
-            return None
-        raise
+    # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
+    if not has_file(name_or_folder, "tokenizer_config.json"):
+        return None
     try:
         return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
     except Exception as error:

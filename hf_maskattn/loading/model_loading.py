@@ -84,6 +84,7 @@ def load_whole_model(
         The model.
 
     Raises:
+        OSError: If the weights cannot be fetched from the Hub.
         ValueError: If the weights are no safetensors, are damaged, or are not those of the configuration.
     """
     shapes = weight_shapes(name_or_folder)

@@ -5,7 +5,9 @@ import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+
+from hf_maskattn.loading.model_files import find_file, has_file
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each tensor, by name."""
@@ -21,20 +23,22 @@ def weight_shapes(name_or_folder: str | Path) -> Shapes:
         Shape of each tensor, by name.
 
     Raises:
+        OSError: If the Hub does not say whether it has them.
         ValueError: If the weights are missing, are no safetensors, or are cut off.
     """
-    path = _file(name_or_folder, SAFE_WEIGHTS_NAME)
+    path = find_file(name_or_folder, SAFE_WEIGHTS_NAME)
     if path is not None:
         return _shapes_in(path)
-    index = _file(name_or_folder, SAFE_WEIGHTS_INDEX_NAME)
+    index = find_file(name_or_folder, SAFE_WEIGHTS_INDEX_NAME)
     if index is None:
-        pickled = f" {WEIGHTS_NAME} is not read: it may run any code." if _file(name_or_folder, WEIGHTS_NAME) else ""
+        has_file(name_or_folder, SAFE_WEIGHTS_NAME)  # raises where it is the Hub that is missing
+        pickled = f" {WEIGHTS_NAME} is not read: it may run any code." if find_file(name_or_folder, WEIGHTS_NAME) else ""
         raise ValueError(
             f"{name_or_folder} has no {SAFE_WEIGHTS_NAME}.{pickled} Have whoever made the model save it with save_pretrained."
         )
     try:
         names = sorted(set(json.loads(Path(index).read_bytes())["weight_map"].values()))
-        paths = [_file(name_or_folder, name) for name in names]
+        paths = [find_file(name_or_folder, name) for name in names]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is no index of weights: {in_one_line(error)}.") from error
     shapes: Shapes = {}
@@ -68,7 +72,3 @@ def _shapes_in(path: str) -> Shapes:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no whole safetensors file: {in_one_line(error)}.") from error
-
-
-def _file(name_or_folder: str | Path, name: str) -> str | None:
-    return cached_file(name_or_folder, name, _raise_exceptions_for_missing_entries=False)

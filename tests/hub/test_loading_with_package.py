@@ -8,17 +8,18 @@ What `hf-maskattn predict user/name` does when the Hub fails once, at which requ
 | HEAD config.json | cut | error, exit code 2 | predicts |
 | GET config.json | 500 | error, exit code 2 | predicts |
 | GET config.json | 429, Retry-After: 1 | predicts after the wait | predicts |
-| GET config.json | content of the right size, changed | error, exit code 2 | error until `force_download=True` |
+| GET config.json | content of the right size, changed | error, exit code 2 | error until it is fetched anew |
 | GET listing | 500 | predicts after a retry | predicts |
 | GET tokenizer.json | dropped in the middle | predicts after a retry | predicts |
 | GET tokenizer.json | truncated | error, exit code 2 | predicts |
+| HEAD model.safetensors | cut | error, exit code 2 | predicts |
 | GET model.safetensors | 500 | error, exit code 2 | predicts |
 | GET model.safetensors | 429, Retry-After: 1 | predicts after the wait | predicts |
 | GET model.safetensors | dropped in the middle | predicts after a retry | predicts |
 | GET model.safetensors | truncated | error, exit code 2 | predicts |
 | GET model.safetensors | content of the right size, changed | **predicts, wrongly**: clients check the size alone | the same |
 
-The last is found by `hf cache verify` and mended by `force_download=True`.
+The last is found by `hf cache verify` and mended by `from_pretrained(..., force_download=True)`.
 """
 
 import math
@@ -49,6 +50,12 @@ FAULTY = {
         TOKENIZER,
         faults.truncated,
         NOT_LOADED + "Consistency check failed: file should be of size",
+    ),
+    "weights-cut": (
+        "HEAD",
+        "*/user/{}/*/model.safetensors",
+        faults.unheard,
+        "the Hub broke off when model.safetensors of user/weights-cut was asked for: Server disconnected",
     ),
     "weights-500": ("GET", WEIGHTS, faults.status(500), "There was a specific connection error when trying to load"),
     "weights-429": ("GET", WEIGHTS, faults.crowded_out, None),

@@ -65,3 +65,8 @@ def test_errors_are_told_in_one_line():
     assert in_one_line(ValueError("one\n  two.")) == "one two"
     assert in_one_line(KeyError("name")) == "KeyError: 'name'"
     assert in_one_line(ValueError()) == "ValueError: "
+
+
+def test_weights_that_cannot_be_asked_for_are_not_called_missing():
+    with pytest.raises(OSError, match="We couldn't connect to"):
+        weight_shapes("owner/name")
