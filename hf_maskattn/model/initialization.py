@@ -33,3 +33,17 @@ def recurrent_bias(name: str, like: torch.Tensor, gates: int) -> torch.Tensor:
     forget_gate = torch.arange(gates, device=like.device) == 1  # torch's order: input, forget, cell, output
     opens = forget_gate if gates == 4 and name.startswith("bias_ih") else torch.zeros_like(forget_gate)
     return opens.to(like.dtype).repeat_interleave(like.shape[0] // gates)
+
+
+def laid_out_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Cut a tensor as a sharded parameter is cut, each process keeping its piece of what the first one drew.
+
+    Args:
+        value: The whole tensor.
+        parameter: The parameter; for one that is not sharded `value` is returned as it is.
+    """
+    if type(parameter) is nn.Parameter:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else value

@@ -8,7 +8,7 @@ from transformers.modeling_utils import PreTrainedModel
 from .attention import AdditiveAttention
 from .checkpoint_code import carry_code_above_checkpoint
 from .code_version import CODE_VERSION
-from .initialization import recurrent_bias, recurrent_weight
+from .initialization import laid_out_like, recurrent_bias, recurrent_weight
 from .masking import RealColumns, real_token_mask
 from .real_tokens import over_real_tokens
 from .tensor_checks import check_values
@@ -32,7 +32,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
                 value = (
                     recurrent_weight(name, parameter, gates) if parameter.dim() == 2 else recurrent_bias(name, parameter, gates)
                 )
-                init.copy_(parameter, value)
+                init.copy_(parameter, laid_out_like(value, parameter))
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:

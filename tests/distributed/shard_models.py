@@ -12,28 +12,28 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     DistributedConfig,
 )
 
-from hf_maskattn import MaskAttnConfig
+from hf_maskattn import MaskAttnConfig, RNNSearchConfig
 
-HEADS = {
-    "sequence": AutoModelForSequenceClassification,
-    "token": AutoModelForTokenClassification,
-    "mlm": AutoModelForMaskedLM,
-}
+ENCODER = {"maskattn.recurrence.layers.0", "maskattn.recurrence.layers.1", "maskattn.pooling"}
+ENCODER_DECODER = {"rnnsearch.encoder.recurrence.layers.0", "rnnsearch.encoder.recurrence.layers.1", "rnnsearch.decoder"}
 CASES = {
-    "sequence-lstm": {"rnn_type": "lstm", "attention_query": "last"},
-    "sequence-gru": {"rnn_type": "gru"},
-    "token-lstm": {"rnn_type": "lstm"},
-    "token-gru-checkpointed": {"rnn_type": "gru"},
-    "mlm-lstm-checkpointed": {"rnn_type": "lstm"},
+    "sequence-lstm": (AutoModelForSequenceClassification, {"rnn_type": "lstm", "attention_query": "last"}, ENCODER),
+    "sequence-gru": (AutoModelForSequenceClassification, {"rnn_type": "gru"}, ENCODER),
+    "token-lstm": (AutoModelForTokenClassification, {"rnn_type": "lstm"}, ENCODER),
+    "token-gru-checkpointed": (AutoModelForTokenClassification, {"rnn_type": "gru"}, ENCODER),
+    "mlm-lstm-checkpointed": (AutoModelForMaskedLM, {"rnn_type": "lstm"}, ENCODER),
+    "translation-gru": (AutoModelForSeq2SeqLM, {"rnn_type": "gru", "decoder_layers": 2}, ENCODER_DECODER),
 }
-UNITS = {"maskattn.recurrence.layers.0", "maskattn.recurrence.layers.1", "maskattn.pooling"}
+"""The class of each model, its configuration, and the modules that are the units of sharding."""
 SHARES = (slice(0, 4), slice(4, 6))
 """Rows of each of two processes."""
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "embedding_dropout_prob": 0.0}
 
 
 def shard_models(folder):
@@ -46,17 +46,14 @@ def shard_models(folder):
 
 def build(name):
     torch.manual_seed(0)
-    config = MaskAttnConfig(
-        vocab_size=20,
-        embedding_size=6,
-        hidden_size=8,
-        attention_size=8,
-        num_hidden_layers=2,
-        hidden_dropout_prob=0.0,
-        embedding_dropout_prob=0.0,
-        **CASES[name],
-    )
-    return HEADS[name.partition("-")[0]].from_config(config)
+    auto_class, changes, _ = CASES[name]
+    sizes = {"vocab_size": 20, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, **changes}
+    if auto_class is AutoModelForSeq2SeqLM:
+        ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        config = RNNSearchConfig(encoder_layers=2, **sizes, **ids, **NO_DROPOUT)
+    else:
+        config = MaskAttnConfig(num_hidden_layers=2, **sizes, **NO_DROPOUT)
+    return auto_class.from_config(config)
 
 
 def train_sharded(name, folder, shard):
@@ -66,7 +63,7 @@ def train_sharded(name, folder, shard):
         sharded.activation_checkpointing_enable()
     sharded = shard(sharded)
     units = {path for path, module in sharded.named_modules() if isinstance(module, FSDPModule)}
-    assert units >= UNITS | {""}, units
+    assert units >= CASES[name][2] | {""}, units
     assert all(isinstance(parameter, DTensor) for parameter in sharded.parameters())
     rank = torch.distributed.get_rank()
     ids, mask, labels = batch(name)
@@ -119,11 +116,16 @@ def by_accelerate(model):
 
 
 def load_sharded(folder):
-    """Loads a model sharded, as transformers does by the plan of its configuration, and saves it again."""
+    """Loads models sharded, as transformers does by the plan of their configuration, and saves them again."""
     torch.distributed.barrier()
     model = AutoModelForTokenClassification.from_pretrained(
         folder / "token-lstm", distributed_config=DistributedConfig(fsdp_size=len(SHARES))
     )
     units = {path for path, module in model.named_modules() if isinstance(module, FSDPModule)}
-    assert units == UNITS | {"", "maskattn.word_embeddings"}, units
+    assert units == ENCODER | {"", "maskattn.word_embeddings"}, units
     model.save_pretrained(folder / "by_transformers")
+    # A third layer is in no checkpoint: it is drawn once, and each process keeps its piece.
+    model = AutoModelForTokenClassification.from_pretrained(
+        folder / "token-lstm", num_hidden_layers=3, distributed_config=DistributedConfig(fsdp_size=len(SHARES))
+    )
+    model.save_pretrained(folder / "with_a_new_layer")

@@ -3,9 +3,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
-from tests.distributed.shard_models import CASES, HEADS
+from tests.distributed.shard_models import CASES
 
-MODELS = {**{name: HEADS[name.partition("-")[0]] for name in CASES}, "by_accelerate": AutoModelForMaskedLM}
+MODELS = {**{name: auto_class for name, (auto_class, *_) in CASES.items()}, "by_accelerate": AutoModelForMaskedLM}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -28,9 +28,17 @@ def test_a_model_sharded_by_its_configuration_is_saved_whole(launched):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_a_layer_that_is_in_no_checkpoint_gets_first_values_when_sharded(launched):
+    folder = launched.folder / "sharded" / "with_a_new_layer"
+    rnn = AutoModelForTokenClassification.from_pretrained(folder).maskattn.recurrence.layers[2].forward_rnn
+    for gate in rnn.weight_hh_l0.chunk(4):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(4), atol=1e-5, rtol=0)
+    assert (rnn.bias_ih_l0 + rnn.bias_hh_l0).tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
+
+
 @pytest.mark.parametrize("name", ["token-lstm", "by_accelerate", "by_transformers"])
 def test_a_sharded_model_carries_its_own_code(launched, name):
     folder = launched.folder / "sharded" / name
-    assert (folder / "modeling_maskattn.py").is_file()
+    assert (folder / "modeling_recurrent.py").is_file()
     assert not list(folder.glob("_fsdp*.py"))
     assert "FSDP" not in (folder / "config.json").read_text()
