@@ -1,10 +1,18 @@
 """What makes `Auto*.from_pretrained` find these models, and saved folders carry their code."""
 
+from types import ModuleType
+
 import transformers
 
 from hf_maskattn.model import configuration_maskattn, configuration_rnnsearch, modeling_maskattn, modeling_rnnsearch
 
 FAMILIES = ((configuration_maskattn, modeling_maskattn), (configuration_rnnsearch, modeling_rnnsearch))
+
+
+def families_by_model_type() -> dict[str, tuple[ModuleType, ModuleType]]:
+    """Name the file of the configuration and that of the models for each `model_type` of a `config.json`."""
+    classes = [getattr(family[0], family[0].AUTO_MAP["AutoConfig"].rpartition(".")[2]) for family in FAMILIES]
+    return {config_class.model_type: family for config_class, family in zip(classes, FAMILIES, strict=True)}
 
 
 def register() -> None:

@@ -20,7 +20,8 @@ def write_model_folder(folder: Path, head: str = "MaskAttnForSequenceClassificat
     """Write a model with tokenizer, card, scores and recipe, and things that are nobody's business."""
     tokenizer = train_tokenizer(["cats meow and purr", "dogs bark and growl"], kind="word", vocab_size=40, max_length=32)
     sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "embedding_size": 6, "hidden_size": 8}
-    model = getattr(hf_maskattn, head)(hf_maskattn.MaskAttnConfig(**sizes, attention_size=8))
+    model_class = getattr(hf_maskattn, head)
+    model = model_class(model_class.config_class(**sizes, attention_size=8))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     data = TrainingData("pets", None, "Sounds.", "CC0-1.0", "", {"train": 3})

@@ -14,11 +14,9 @@ def show_publication(publication: Publication) -> None:
         lines = [f"{done}{removed})"]
     else:
         lines = [f"Nothing to publish: {publication.url} has these {len(publication.files)} files already (commit {commit})"]
-    model = f'model="{publication.repo_id}"' + (f', revision="{publication.revision}"' if publication.revision else "")
-    call = f'transformers.pipeline("{publication.task or "feature-extraction"}", {model}'
     lines += [
-        f"Load:      import hf_maskattn, transformers; {call})",
-        f"Anywhere:  import transformers; {call}, trust_remote_code=True)",
+        f"Load:      import hf_maskattn, transformers; transformers.{publication.loading_call()}",
+        f"Anywhere:  import transformers; transformers.{publication.loading_call(trust_remote_code=True)}",
     ]
     console = Console()
     for line in lines:

@@ -28,11 +28,15 @@ broken = sorted(name for name, weight in model.named_parameters() if not weight.
 if broken:
     problems.append(f"weights are not finite ({', '.join(broken)})")
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-if len(tokenizer) > config.vocab_size:
-    problems.append(f"the tokenizer has {len(tokenizer)} tokens, the model has embeddings of {config.vocab_size}")
+embedded = model.get_input_embeddings().weight.shape[0]
+if len(tokenizer) > embedded:
+    problems.append(f"the tokenizer has {len(tokenizer)} tokens, the model has embeddings of {embedded}")
 else:
+    inputs = tokenizer("a text", return_tensors="pt")
+    if config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]])
     with torch.no_grad():
-        model.eval()(**tokenizer("a text", return_tensors="pt"))
+        model.eval()(**inputs)
 print(json.dumps({"problems": problems, "num_parameters": model.num_parameters()}))
 """
 

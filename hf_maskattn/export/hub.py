@@ -1,6 +1,5 @@
 """Publishes a model folder on the Hub, in one commit, that loads with this package and without it."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -12,15 +11,16 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import validate_repo_id
+from transformers import AutoConfig, PreTrainedConfig
 
 from hf_maskattn.export.clean_load import load_without_package
 from hf_maskattn.export.hub_calls import call, require_token
 from hf_maskattn.export.hub_commit import Change, Commit, commit_once, differing
 from hf_maskattn.export.model_card import build_model_card, name_in_card
-from hf_maskattn.export.publication_files import CARD_FILE, CONFIG_FILE, copy_what_is_published, is_left_over
-from hf_maskattn.export.tasks import task_of
+from hf_maskattn.export.publication_files import CARD_FILE, copy_what_is_published, is_left_over
+from hf_maskattn.export.tasks import loading_call, task_of
 from hf_maskattn.model.code_version import CODE_VERSION
-from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
+from hf_maskattn.registration import register
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Publication:
         files: Names of the files of the model.
         changed: Those that were not there before, or were different; none if there was nothing to commit.
         removed: Names of the files of an earlier model that the commit took away.
-        task: Pipeline of the model; None if it has no head.
+        config: The configuration of the model.
     """
 
     repo_id: str
@@ -49,7 +49,17 @@ class Publication:
     files: Sequence[str]
     changed: Sequence[str]
     removed: Sequence[str]
-    task: str | None
+    config: PreTrainedConfig
+
+    @property
+    def task(self) -> str | None:
+        """The pipeline of the model; None if it has none."""
+        return task_of(self.config.architectures)
+
+    def loading_call(self, **settings: object) -> str:
+        """Write the call of transformers that loads the model; see `hf_maskattn.export.tasks.loading_call`."""
+        revision = {} if self.revision is None else {"revision": self.revision}
+        return loading_call(self.config, self.task, self.repo_id, **revision, **settings)
 
     @property
     def is_new(self) -> bool:
@@ -99,7 +109,9 @@ def publish(
         branch = revision or constants.DEFAULT_REVISION
         head = _head(api, repo_id, branch, create_pr)
         names_there = {file.rfilename for file in head.siblings or ()}
-        task = _finish_card(folder, repo_id, num_parameters, CARD_FILE in names_there)
+        register()
+        config = AutoConfig.from_pretrained(folder)
+        _finish_card(folder / CARD_FILE, repo_id, config, num_parameters, CARD_FILE in names_there)
         files = {path.name: path for path in sorted(folder.iterdir())}
         change = Change(
             repo_id=repo_id,
@@ -118,7 +130,7 @@ def publish(
     url = _page(repo_id) if branch == constants.DEFAULT_REVISION else f"{_page(repo_id)}/tree/{branch}"
     if commit.pull_request is not None:
         url, revision = f"{_page(repo_id)}/discussions/{commit.pull_request}", f"refs/pr/{commit.pull_request}"
-    return Publication(repo_id, url, commit.oid, revision, list(files), list(change.files), change.removed, task)
+    return Publication(repo_id, url, commit.oid, revision, list(files), list(change.files), change.removed, config)
 
 
 def make_repository(repo_id: str, private: bool | None = None) -> str:
@@ -182,15 +194,12 @@ def _head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:
     return call(repo_id, api.model_info, repo_id, revision=branch, files_metadata=True)
 
 
-def _finish_card(folder: Path, repo_id: str, num_parameters: int, is_on_hub: bool) -> str | None:
-    """Give the card the name of the repository; write one if there is none. Returns the task of the model."""
-    config = MaskAttnConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-    task, path = task_of(config.architectures), folder / CARD_FILE
+def _finish_card(path: Path, repo_id: str, config: PreTrainedConfig, num_parameters: int, is_on_hub: bool) -> None:
+    """Give the card the name of the repository; write one if there is none."""
     if path.is_file():
         path.write_text(name_in_card(path.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
     elif not is_on_hub:
-        build_model_card(repo_id, config, num_parameters, task).save(path)
-    return task
+        build_model_card(repo_id, config, num_parameters, task_of(config.architectures)).save(path)
 
 
 def _page(repo_id: str) -> str:

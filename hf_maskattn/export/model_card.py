@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_maskattn.export.tasks import TASKS, loading_call
+
 MOST_EXAMPLES = 3
 _LONGEST_EXAMPLE = 200
 _LICENSE = "unknown"
@@ -70,7 +72,7 @@ def build_model_card(
         model_name=name if results else None,
         library_name="transformers",
         license=_LICENSE,
-        pipeline_tag=task or "feature-extraction",
+        pipeline_tag=task if task in TASKS.values() else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model,
@@ -82,7 +84,7 @@ def build_model_card(
         _what_it_is(config, num_parameters, task, base_model),
         "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
         "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "No scores are told here."),
-        "## Use\n\n" + _use(name, task),
+        "## Use\n\n" + _use(name, config, task),
         "## Attention\n\n" + _ATTENTION.format(picture=picture) if picture else "",
         "## Limits\n\n" + _LIMITS,
         "## License\n\n" + _licenses(data),
@@ -117,16 +119,17 @@ def name_in_card(card: str, name: str) -> str:
     """
     parsed = read_model_card(card)
     heading = next((line[2:] for line in parsed.text.splitlines() if line.startswith("# ")), None)
-    if heading is None or _CALL.format(name=heading) not in parsed.text:
+    if heading is None or not any(call.format(name=heading) in parsed.text for call in _CALLS):
         return card
     if parsed.data.get("model_name") == heading:
         parsed.data["model_name"] = name
-    text = parsed.text.replace(f"# {heading}\n", f"# {name}\n", 1)
-    parsed.text = text.replace(_CALL.format(name=heading), _CALL.format(name=name))
+    parsed.text = parsed.text.replace(f"# {heading}\n", f"# {name}\n", 1)
+    for call in _CALLS:
+        parsed.text = parsed.text.replace(call.format(name=heading), call.format(name=name))
     return parsed.content
 
 
-_CALL = 'model="{name}"'
+_CALLS = ('model="{name}"', 'from_pretrained("{name}"')
 _ATTENTION = """\
 ![Attention over texts]({picture})
 
@@ -167,17 +170,24 @@ def _plain(text: str) -> str:
 
 
 def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None, base_model: str | None) -> str:
-    direction = "bidirectional" if config.bidirectional else "unidirectional"
-    is_classifier = task in ("text-classification", "token-classification")
-    labels = f", {config.num_labels} label{'s' if config.num_labels > 1 else ''}" if is_classifier else ""
+    if config.is_encoder_decoder:
+        layers = f"{config.encoder_layers} + {config.decoder_layers} {config.rnn_type.upper()} layers"
+        kind, use = "recurrent encoder-decoder", task or "texts from texts"
+    else:
+        direction = "bidirectional" if config.bidirectional else "unidirectional"
+        layers = f"{_counted(config.num_hidden_layers, f'{direction} {config.rnn_type.upper()} layer')}"
+        kind, use = "masked recurrent attention encoder", task or "features of texts"
+    labels = ", " + _counted(config.num_labels, "label") if task in ("text-classification", "token-classification") else ""
     origin = f" Fine-tuned from {base_model}." if base_model else ""
     return (
-        f"A masked recurrent attention encoder for {task or 'features of texts'}{labels}: {config.num_hidden_layers} "
-        f"{direction} {config.rnn_type.upper()} layer{'s' if config.num_hidden_layers > 1 else ''} of width "
-        f"{config.hidden_size}, additive attention with {config.num_attention_heads} "
-        f"head{'s' if config.num_attention_heads > 1 else ''}, {num_parameters:,} parameters.{origin} A padded token does not "
-        "exist for it: a text has the same result alone and in any batch."
+        f"A {kind} for {use}{labels}: {layers} of width {config.hidden_size}, additive attention with "
+        f"{_counted(config.num_attention_heads, 'head')}, {num_parameters:,} parameters.{origin} A padded token does not exist "
+        "for it: a text has the same result alone and in any batch."
     )
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'s' if number > 1 else ''}"
 
 
 def _data(data: TrainingData) -> str:
@@ -207,25 +217,26 @@ def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
     return "\n".join(lines)
 
 
-def _use(name: str, task: str | None) -> str:
-    call = _CALL.format(name=name)
-    function = f'pipeline("{task or "feature-extraction"}", {call}'
+def _use(name: str, config: PreTrainedConfig, task: str | None) -> str:
+    call = loading_call(config, task, name)
+    names = ", ".join([call.partition("(")[0].partition(".")[0], *([] if call.startswith("pipeline") else ["AutoTokenizer"])])
+    tokenizer = "" if call.startswith("pipeline") else f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
     return f"""\
 With the package (`pip install hf-maskattn`):
 
 ```python
 import hf_maskattn
-from transformers import pipeline
+from transformers import {names}
 
-model = {function})
+{tokenizer}model = {call}
 ```
 
 Without it, the code that travels with the weights is used; read it before you trust it:
 
 ```python
-from transformers import pipeline
+from transformers import {names}
 
-model = {function}, trust_remote_code=True)
+{tokenizer.replace(")", ", trust_remote_code=True)")}model = {loading_call(config, task, name, trust_remote_code=True)}
 ```"""
 
 

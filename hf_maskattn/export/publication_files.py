@@ -4,14 +4,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
-import hf_maskattn.model.modeling_maskattn
 from hf_maskattn.export.model_card import read_model_card
 from hf_maskattn.model.code_version import CODE_VERSION, is_newer_than_this_code
-from hf_maskattn.model.configuration_maskattn import AUTO_MAP, MaskAttnConfig
+from hf_maskattn.registration import families_by_model_type
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
@@ -20,6 +20,7 @@ _INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _TOKENIZER_FILE = "tokenizer.json"
 _WHERE_THERE = (
+    "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -51,21 +52,26 @@ def copy_what_is_published(folder: Path, target: Path) -> None:
         raise FileNotFoundError(f"there is no folder {folder}: name one that a training run or save_pretrained wrote.")
     config = _read_json(_require(folder, CONFIG_FILE, "save the model there with save_pretrained"))
     _check_config(folder, config)
-    config |= {"auto_map": dict(AUTO_MAP), "code_version": CODE_VERSION}
+    configurations, models = families_by_model_type()[config["model_type"]]
+    config |= {"auto_map": dict(configurations.AUTO_MAP), "code_version": CODE_VERSION}
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     _require(folder, _TOKENIZER_FILE, "save the tokenizer there with save_pretrained")
     names = [*_weights(folder), _TOKENIZER_FILE, *(name for name in _WHERE_THERE if (folder / name).is_file())]
     for name in names:
         shutil.copyfile(folder / name, target / name)
-    for source in code_files():
+    for source in code_files(models):
         shutil.copyfile(source, target / source.name)
     if (target / CARD_FILE).is_file():
         read_model_card((target / CARD_FILE).read_text(encoding="utf-8"))
 
 
-def code_files() -> list[Path]:
-    """List the code that travels with a model: what `save_pretrained` puts beside the weights."""
-    modeling = Path(hf_maskattn.model.modeling_maskattn.__file__)
+def code_files(models: ModuleType) -> list[Path]:
+    """List the code that travels with a model: what `save_pretrained` puts beside the weights.
+
+    Args:
+        models: The file of its class.
+    """
+    modeling = Path(str(models.__file__))
     return [modeling, *(Path(path) for path in get_relative_import_files(modeling))]
 
 
@@ -84,9 +90,9 @@ def is_left_over(name: str, published: set[str]) -> bool:
 def _check_config(folder: Path, config: object) -> None:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / CONFIG_FILE} is no configuration of a model.")
-    model_type, expected = config.get("model_type"), MaskAttnConfig.model_type
-    if model_type != expected:
-        raise ValueError(f"{folder} holds a {model_type!r} model, only {expected!r} models are published here.")
+    model_type, ours = config.get("model_type"), families_by_model_type()
+    if model_type not in ours:
+        raise ValueError(f"{folder} holds a {model_type!r} model, only {' and '.join(ours)} models are published here.")
     if is_newer_than_this_code(config.get("code_version")):
         raise ValueError(
             f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: pip install --upgrade "

@@ -3,20 +3,20 @@ import json
 import pytest
 import torch
 
-from hf_maskattn import MaskAttnForMaskedLM, MaskAttnForSequenceClassification
+from hf_maskattn import MaskAttnForSequenceClassification, RNNSearchForConditionalGeneration
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from hf_maskattn.export.clean_load import load_without_package
 from tests.toy_folder import write_model_folder
 
 
-def test_a_whole_folder_loads_with_tied_weights_and_all(tmp_path, monkeypatch):
+def test_a_whole_encoder_decoder_loads_with_its_tied_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    folder = write_model_folder(tmp_path, "MaskAttnForMaskedLM")
+    folder = write_model_folder(tmp_path, "RNNSearchForConditionalGeneration")
     with (folder / "tanh.py").open("a") as code:  # it is run, so it can tell what it sees
         code.write(
             f"import os, pathlib\npathlib.Path({str(tmp_path / 'seen')!r}).write_text(str(os.environ.get('HF_TOKEN')))\n"
         )
-    assert load_without_package(folder) == MaskAttnForMaskedLM.from_pretrained(folder).num_parameters()
+    assert load_without_package(folder) == RNNSearchForConditionalGeneration.from_pretrained(folder).num_parameters()
     assert (tmp_path / "seen").read_text() == "None"
 
 

@@ -8,12 +8,13 @@ from transformers import BertConfig
 from hf_maskattn.export import hub as hub_module
 from hf_maskattn.export.hub import make_repository, publish
 from hf_maskattn.export.publication_files import code_files
+from hf_maskattn.model import modeling_maskattn
 from tests.toy_folder import PUBLISHED, write_model_folder
 
 # What huggingface_hub 2.4 does while it uploads large files.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
-CODE = {path.name for path in code_files()}
+CODE = {path.name for path in code_files(modeling_maskattn)}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,18 @@ def test_a_folder_without_a_card_gets_one_but_not_over_one_on_the_hub(folder, co
     assert repository.files()["README.md"] == b"written by hand"
 
 
+def test_an_encoder_decoder_is_loaded_by_its_class(tmp_path, connected):
+    folder = write_model_folder(tmp_path / "run", "RNNSearchForConditionalGeneration")
+    (folder / "README.md").unlink()
+    found = publish(folder, "dates", revision="dev")
+    assert found.task is None
+    assert found.loading_call() == 'AutoModelForSeq2SeqLM.from_pretrained("user/dates", revision="dev")'
+    card = connected.repository("user/dates").files("dev")["README.md"].decode()
+    assert "A recurrent encoder-decoder for texts from texts: 1 + 1 GRU layers of width 8" in card
+    assert "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer" in card
+    assert 'model = AutoModelForSeq2SeqLM.from_pretrained("user/dates", trust_remote_code=True)' in card
+
+
 def test_what_has_not_changed_is_not_committed(folder, connected):
     first = publish(folder, "user/pets")
     again = publish(folder, "user/pets")
@@ -95,7 +108,7 @@ def test_the_code_is_that_of_the_package_and_the_configuration_names_it(folder, 
     (folder / "config.json").write_text(json.dumps(config))
     publish(folder, "user/pets")
     files = connected.repository("user/pets").files()
-    for source in code_files():
+    for source in code_files(modeling_maskattn):
         assert files[source.name] == source.read_bytes()
     assert files["config.json"].decode() == expected
 
@@ -211,6 +224,6 @@ def test_a_model_that_does_not_load_is_not_sent(folder, connected, monkeypatch):
 
 def test_a_folder_that_is_not_ours_is_not_sent(tmp_path, connected):
     BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a 'bert' model, only 'maskattn' models are published here"):
+    with pytest.raises(ValueError, match="holds a 'bert' model, only maskattn and maskattn_rnnsearch models are"):
         publish(tmp_path, "user/pets")
     assert connected.log == []

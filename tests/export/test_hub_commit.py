@@ -100,11 +100,13 @@ CASES = {
             ("POST", "/api/validate-yaml", faults.status(502), 1),
             ("POST", "/api/validate-yaml", faults.dropped, 1),
             *(("GET", "*/models/user/{name}/revision/main", fault, 1) for fault in (faults.unheard, faults.truncated)),
-            *(("POST", "*/user/{name}/preupload/main", fault, 1) for fault in (faults.crowded_out, faults.unheard)),
+            ("POST", "*/user/{name}/preupload/main", faults.crowded_out, 1),
             ("POST", "*/user/{name}.git/info/lfs/objects/batch", faults.status(503), 1),
         ]
     ),
-    "uploads-retried": Case([(*LARGE, faults.status(500), 1), (*LARGE, faults.dropped, 1), (*LARGE, faults.unheard, 1)]),
+    "uploads-failing": Case([(*LARGE, faults.status(500), 1)]),
+    "uploads-cut": Case([(*LARGE, faults.unheard, 1)]),
+    "uploads-dropped": Case([(*LARGE, faults.dropped, 1)]),
     "uploads-refused": Case(
         [(*LARGE, faults.status(403), 1)], first="PermissionError: the token may not write to user/uploads-refused", **FAILED
     ),

@@ -98,10 +98,11 @@ def test_the_first_few_texts_are_there_to_be_tried(card):
 
 def test_a_model_without_data_task_or_scores_has_a_card(card):
     without = card(task=None, metrics=None, data=None)
-    assert 'pipeline("feature-extraction", model="toy")' in without.text
+    assert 'tokenizer = AutoTokenizer.from_pretrained("toy")\nmodel = AutoModel.from_pretrained("toy")\n' in without.text
+    assert 'AutoTokenizer.from_pretrained("toy", trust_remote_code=True)\nmodel = AutoModel.from_pretr' in without.text
     assert "What it was trained on is not told here." in without.text
     assert "- Data: not told here." in without.text
-    assert set(without.data.to_dict()) == {"library_name", "license", "pipeline_tag", "tags"}
+    assert set(without.data.to_dict()) == {"library_name", "license", "tags"}
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.sampled_from(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_maskattn.export.publication_files import code_files, copy_what_is_published, is_left_over
+from hf_maskattn.model import modeling_maskattn
 from hf_maskattn.model.code_version import CODE_VERSION
 from tests.toy_folder import PUBLISHED, write_model_folder
 
@@ -32,12 +33,21 @@ def change_config(folder, **changes):
 
 def test_what_is_published_is_copied_and_nothing_else(folder, target):
     copy_what_is_published(folder, target)
-    assert {path.name for path in target.iterdir()} == PUBLISHED | {path.name for path in code_files()}
+    assert {path.name for path in target.iterdir()} == PUBLISHED | {path.name for path in code_files(modeling_maskattn)}
     assert (target / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
 def test_the_code_is_what_save_pretrained_writes(folder):
-    assert {path.name for path in code_files()} == {path.name for path in folder.glob("*.py")}
+    assert {path.name for path in code_files(modeling_maskattn)} == {path.name for path in folder.glob("*.py")}
+
+
+def test_an_encoder_decoder_has_code_and_settings_of_its_own(tmp_path, target):
+    folder = write_model_folder(tmp_path / "run", "RNNSearchForConditionalGeneration")
+    copy_what_is_published(folder, target)
+    code = {path.name for path in folder.glob("*.py")}
+    assert {path.name for path in target.iterdir()} == PUBLISHED | code | {"generation_config.json"}
+    assert "modeling_rnnsearch.py" in code
+    assert (target / "config.json").read_bytes() == (folder / "config.json").read_bytes()
 
 
 def test_weights_in_several_files(folder, target):
@@ -49,7 +59,7 @@ def test_weights_in_several_files(folder, target):
     copy_what_is_published(folder, target)
     shards = {path.name for path in folder.glob("model-*.safetensors")}
     assert len(shards) > 1
-    assert {path.name for path in target.glob("model*") if path.suffix != ".py"} == shards | {"model.safetensors.index.json"}
+    assert {path.name for path in target.glob("model*.safetensors*")} == shards | {"model.safetensors.index.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import pytest
 
-from hf_maskattn.export.tasks import task_of
+from hf_maskattn import MaskAttnConfig
+from hf_maskattn.export.tasks import loading_call, task_of
+from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
 
 
 @pytest.mark.parametrize(
@@ -16,3 +18,16 @@ from hf_maskattn.export.tasks import task_of
 )
 def test_the_class_tells_the_task(architectures, task):
     assert task_of(architectures) == task
+
+
+def test_a_model_is_loaded_as_a_pipeline_or_by_its_auto_class():
+    classifier = MaskAttnConfig()
+    assert loading_call(classifier, "fill-mask", "a/b") == 'pipeline("fill-mask", model="a/b")'
+    assert (
+        loading_call(classifier, "fill-mask", "a/b", revision="dev", trust_remote_code=True)
+        == 'pipeline("fill-mask", model="a/b", revision="dev", trust_remote_code=True)'
+    )
+    assert loading_call(classifier, None, "a/b") == 'AutoModel.from_pretrained("a/b")'
+    assert loading_call(RNNSearchConfig(), "translation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
+    headless = RNNSearchConfig(architectures=["RNNSearchModel"])
+    assert loading_call(headless, None, "a/b") == 'AutoModel.from_pretrained("a/b")'
