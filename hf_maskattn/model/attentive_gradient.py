@@ -1,8 +1,8 @@
 """A recurrence that attends to a memory at every step, and its gradient: the loop holds what must be sequential, no more.
 
-Forward, a step is two matrix products, one pass of the attention and the gates. Backward, the derivative of all cells with
-respect to their gates (torch's own) is elementwise, and taken once for all steps; what is left for the loop is linear in the
-gradient of the state. The gradients of all weights are one product each over all steps, at the end.
+Forward, a step is three matrix products, one pass of the attention and the gates. Backward, the derivatives of the gates are
+elementwise, and taken once for all steps; what is left for the loop is linear in the gradient of the state. The gradients of
+all weights are one product each over all steps, at the end.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .eager_attention import heads_apart
+from .gate_steps import BACKWARD, STEPS
 from .segments import Segment
 from .softmax import drop_tokens, masked_softmax
-
-KEPT_BYTES = 2**25
 
 
 def attentive_recurrence_over_cells(
@@ -48,59 +47,55 @@ def attentive_recurrence_over_cells(
         step, as `first`.
 
     Numerics:
-        tanh(W q + U h) of all steps is kept for the gradient if it has at most `KEPT_BYTES`; otherwise it exists for one step
-        at a time, and is computed again. It can be differentiated once. Under autocast it runs in the dtype of its weights.
+        tanh(W q + U h) exists for one step at a time and is computed again for the gradient. It can be differentiated once.
+        Under autocast it runs in the dtype of its weights.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.2.2; the GRU and the LSTM in torch's form.
     """
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
     rows = [segment.rows for segment in segments for _ in range(segment.steps)]
-    width, dtype = x.shape[1], weight_hh.dtype
+    dtype = weights[1].dtype
+    keys, values, mask = memory
+    tensors = [tensor.to(dtype) for tensor in (x, keys, values, *weights, *attention, *first)]
     with torch.autocast(x.device.type, enabled=False):
-        projected = torch.nn.functional.linear(x.to(dtype), weight_ih[:, :width], bias_ih)  # [N, gates * H]
-        tensors = (*memory[:2], weight_ih[:, width:], weight_hh, bias_hh, *attention, *first)
-        states, contexts, maps, *cells = _AttentiveRecurrence.apply(
-            rows, memory[2], dropout, projected, *(tensor.to(dtype) for tensor in tensors)
-        )
+        states, contexts, maps, *cells = _AttentiveRecurrence.apply(rows, mask, dropout, *tensors)
     return states, contexts, maps, tuple(tensor[len(x) - rows[-1] :] for tensor in (states, *cells))
 
 
 class _AttentiveRecurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, rows, mask, dropout, projected, keys, values, context_weight, weight_hh, bias_hh, query_weight, energy, *first
+        ctx, rows, mask, dropout, x, keys, values, weight_ih, weight_hh, bias_ih, bias_hh, query_weight, energy, *first
     ):
-        (count, _), (_, time, size), (heads, _) = projected.shape, keys.shape, energy.shape
-        width = weight_hh.shape[1]
-        input_gates, state_gates = torch.empty_like(projected), torch.empty_like(projected)
-        queries = projected.new_empty(count, size)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
-        states = projected.new_empty(len(first), count, width)
-        contexts = projected.new_empty(count, values.shape[2])
-        maps = projected.new_empty(count, heads, time)
+        (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
+        width, memory_size = weight_hh.shape[1], values.shape[2]
+        gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
+        of_context, of_state = weight_ih[:, read:].T, weight_hh.T
+        queries = x.new_empty(count, size)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
+        states, kept = x.new_empty(len(first), count, width), x.new_empty(count, width)
+        contexts, maps = x.new_empty(count, memory_size), x.new_empty(count, heads, time)
         values_of_heads = values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [R, heads, Tk, M / heads]
         vectors = heads_apart(energy).mul_(2)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
-        is_kept = count * time * size * keys.element_size() <= KEPT_BYTES
-        hidden = keys.new_empty(count if is_kept else len(keys), time, size)  # (1 + tanh) / 2
+        hidden, from_state = torch.empty_like(keys), x.new_empty(len(keys), len(weight_hh))
         state, stop = [tensor[: rows[0]] for tensor in first], 0
         for alive in rows:
             start, stop = stop, stop + alive
             state = [tensor[:alive] for tensor in state]
             query = torch.mm(state[0], query_weight.T, out=queries[start:stop]).mul_(2)
-            near = _half_tanh(query, keys[:alive], hidden[start:stop] if is_kept else hidden[:alive])
-            scores = (near.flatten(0, 1) @ vectors).view(alive, time, heads).transpose(1, 2)
+            scores = _half_tanh(query, keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
+            scores = scores.view(alive, time, heads).transpose(1, 2)
             real = mask[:alive, None]
             if dropout:
                 real = drop_tokens(real.expand_as(scores), dropout)
             weights = maps[start:stop].copy_(masked_softmax(scores, real))
             context = contexts[start:stop]
             torch.matmul(weights[:, :, None], values_of_heads[:alive], out=context.view(alive, heads, 1, -1))
-            input_gate = torch.addmm(projected[start:stop], context, context_weight.T, out=input_gates[start:stop])
-            state_gate = torch.addmm(bias_hh, state[0], weight_hh.T, out=state_gates[start:stop])
-            state = FORWARD[len(first)](input_gate, state_gate, state, states[:, start:stop])
+            gate = gates[start:stop].addmm_(context, of_context)
+            brought = torch.addmm(bias_hh, state[0], of_state, out=from_state[:alive])
+            state = STEPS[len(first)](gate, brought, state, kept[start:stop], states[:, start:stop])
         ctx.rows = rows
-        saved = (keys, values, context_weight, weight_hh, query_weight, energy, hidden if is_kept else None, *first)
-        ctx.save_for_backward(input_gates, state_gates, queries, states, contexts, maps, *saved)
+        inputs = (x, keys, values, weight_ih, weight_hh, query_weight, energy, *first)
+        ctx.save_for_backward(gates, kept, queries, states, contexts, maps, *inputs)
         return states[0], contexts, maps, *states[1:]
 
     @staticmethod
@@ -110,20 +105,19 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 'attention_implementation="chunked" can be differentiated once: take "eager" where a gradient is '
                 "differentiated (create_graph=True)."
             )
-        input_gates, state_gates, queries, states, contexts, maps, *saved = ctx.saved_tensors
-        keys, values, context_weight, weight_hh, query_weight, energy, kept, *first = saved
+        gates, kept, queries, states, contexts, maps, *inputs = ctx.saved_tensors
+        x, keys, values, weight_ih, weight_hh, query_weight, energy, *first = inputs
+        rows, heads, size, read = ctx.rows, len(energy), keys.shape[2], x.shape[1]
         with torch.autocast(keys.device.type, enabled=False):
-            rows, heads, size = ctx.rows, len(energy), keys.shape[2]
             values_of_heads = values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [R, heads, Tk, M / heads]
-            vectors = heads_apart(energy).mul_(2)  # [A, heads]
+            vectors, weight_of_context = heads_apart(energy).mul_(2), weight_ih[:, read:]
             before = [_states_before(own, state, rows) for own, state in zip(states, first, strict=True)]
-            of_input, of_hidden, back = BACKWARD[len(first)](input_gates, state_gates, before, states)
+            of_input, of_hidden, back = BACKWARD[len(first)](gates, kept, before)
             of_state = [grad.clone() for grad in (of_states, *of_cells)]  # complete from the last step to the first
             of_first = [torch.zeros_like(state) for state in first]
             of_contexts, of_queries = of_contexts.clone(), torch.empty_like(queries)
             of_keys, of_vectors = torch.zeros_like(keys), torch.zeros_like(vectors)
-            of_near = torch.empty_like(keys)
-            buffer = torch.empty_like(keys) if kept is None else keys
+            hidden, of_hidden_units = torch.empty_like(keys), torch.empty_like(keys)
             ends = [*accumulate(rows)]
             for step in range(len(rows) - 1, -1, -1):
                 alive, now = rows[step], slice(ends[step] - rows[step], ends[step])
@@ -133,12 +127,11 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 else:
                     earlier = [grad[:alive] for grad in of_first]
                 back(now, [grad[now] for grad in of_state], earlier)
-                of_context = of_contexts[now].addmm_(of_input[now], context_weight)
+                of_context = of_contexts[now].addmm_(of_input[now], weight_of_context)
                 of_map = of_maps[now] + (values_of_heads[:alive] @ of_context.view(alive, heads, -1, 1))[..., 0]
                 of_scores = torch._softmax_backward_data(of_map, maps[now], -1, maps.dtype).transpose(1, 2).flatten(0, 1)
-                near = kept[now] if kept is not None else _half_tanh(queries[now], keys[:alive], buffer[:alive])
+                near, grad = _half_tanh(queries[now], keys[:alive], hidden[:alive]), of_hidden_units[:alive]
                 of_vectors.addmm_(near.flatten(0, 1).T, of_scores)
-                grad = of_near[:alive]
                 torch.mm(of_scores, vectors.T, out=grad.view(-1, size))
                 torch.ops.aten.sigmoid_backward.grad_input(grad, near, grad_input=grad)
                 of_keys[:alive] += grad
@@ -146,11 +139,13 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 earlier[0].addmm_(of_hidden[now], weight_hh).addmm_(of_query, query_weight, alpha=2)
             own = torch.arange(heads, device=keys.device)
             return (
-                *(None, None, None, of_input),
+                *(None, None, None),
+                of_input @ weight_ih[:, :read],
                 of_keys.mul_(2),
                 _of_values(maps, of_contexts, values, rows),
-                of_input.T @ contexts,
+                of_input.T @ torch.cat([x, contexts], dim=1),
                 of_hidden.T @ before[0],
+                of_input.sum(dim=0),
                 of_hidden.sum(dim=0),
                 of_queries.mul_(2).T @ before[0],
                 of_vectors.mul_(2).unflatten(0, (heads, -1))[own, :, own],
@@ -182,51 +177,3 @@ def _states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int
     """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`."""
     steps = states.split(rows)
     return torch.cat([first[: rows[0]], *(step[:alive] for step, alive in zip(steps, rows[1:], strict=False))])
-
-
-def _gru_step(input_gate, state_gate, state, out):
-    (before,), width = state, out.shape[2]
-    reset, update = torch.add(input_gate[:, : 2 * width], state_gate[:, : 2 * width]).sigmoid_().chunk(2, dim=1)
-    new = torch.addcmul(input_gate[:, 2 * width :], reset, state_gate[:, 2 * width :]).tanh_()
-    return [torch.lerp(new, before, update, out=out[0])]
-
-
-def _lstm_step(input_gate, state_gate, state, out):
-    _, cell = state
-    entry, forget, new, exit_ = torch.add(input_gate, state_gate).chunk(4, dim=1)
-    cell = torch.mul(cell, forget.sigmoid(), out=out[1]).addcmul_(entry.sigmoid(), new.tanh())
-    return [torch.mul(exit_.sigmoid(), cell.tanh(), out=out[0]), cell]
-
-
-def _gru_backward(input_gates, state_gates, before, states):
-    of_input, of_hidden, carried, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
-        torch.ones_like(before[0]), input_gates, state_gates, before[0], None, None
-    )
-    gates = [tensor.unflatten(1, (3, -1)) for tensor in (of_input, of_hidden)]
-
-    def back(now, of_state, of_earlier):
-        for tensor in gates:
-            tensor[now].mul_(of_state[0][:, None])
-        of_earlier[0].addcmul_(of_state[0], carried[now])
-
-    return of_input, of_hidden, back
-
-
-def _lstm_backward(input_gates, state_gates, before, states):
-    cells, ones = (before[1], states[1]), torch.ones_like(before[1])
-    derivative = torch.ops.aten._thnn_differentiable_lstm_cell_backward
-    of_gates, _, carried, _, _ = derivative(ones, None, input_gates, state_gates, None, None, *cells)
-    by_cell, _, carried_by_cell, _, _ = derivative(None, ones, input_gates, state_gates, None, None, *cells)
-    gates, gates_by_cell = (tensor.unflatten(1, (4, -1)) for tensor in (of_gates, by_cell))
-
-    def back(now, of_state, of_earlier):
-        of_output, of_cell = of_state
-        gates[now].mul_(of_output[:, None]).addcmul_(gates_by_cell[now], of_cell[:, None])
-        of_earlier[1].addcmul_(of_output, carried[now]).addcmul_(of_cell, carried_by_cell[now])
-
-    return of_gates, of_gates, back
-
-
-# By the number of tensors in a state.
-FORWARD = {1: _gru_step, 2: _lstm_step}
-BACKWARD = {1: _gru_backward, 2: _lstm_backward}
