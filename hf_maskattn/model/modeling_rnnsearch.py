@@ -11,16 +11,36 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.utils.generic import can_return_tuple
 
+# After a download that broke, transformers looks again only for the files that this one names: it names all (F401).
+from .attention import AdditiveAttention  # noqa: F401
+from .attentive_gradient import attentive_recurrence_over_cells  # noqa: F401
+from .attentive_recurrence import attentive_recurrence  # noqa: F401
+from .cells import CellLayout  # noqa: F401
+from .checkpoint_code import carry_code_above_checkpoint  # noqa: F401
+from .chunked_attention import chunked_attention  # noqa: F401
+from .code_version import is_newer_than_this_code  # noqa: F401
 from .configuration_rnnsearch import AUTO_MAP, RNNSearchConfig
 from .decoder import AttentiveDecoder
+from .decoder_layers import PlainLayer  # noqa: F401
 from .decoding_state import STATE, DecodingState
 from .deep_output import DeepOutput
+from .eager_attention import eager_attention  # noqa: F401
+from .gate_steps import gru_step  # noqa: F401
+from .gru_gradient import gru_over_cells  # noqa: F401
+from .initialization import recurrent_weight  # noqa: F401
 from .losses import IGNORED, classification_loss
 from .masking import RealColumns, real_columns, real_token_mask
 from .modeling_recurrent import RecurrentPreTrainedModel
+from .precision import at_least_float32  # noqa: F401
+from .ragged_attention import ragged_attention  # noqa: F401
 from .real_tokens import over_real_tokens
 from .recurrence import MaskedRecurrence
+from .recurrence_operator import recurrence_operator  # noqa: F401
+from .recurrent_kernel import arrange  # noqa: F401
+from .segments import Segment  # noqa: F401
+from .softmax import masked_softmax  # noqa: F401
 from .stateful_generation import StatefulGenerationMixin
+from .tanh import tanh  # noqa: F401
 from .tensor_checks import check_values
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import hf_maskattn
+from hf_maskattn.model.configuration_maskattn import AUTO_MAP as ENCODER
+from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as DECODER
 
 ROOT = Path(hf_maskattn.__file__).parent
 CARRIED = sorted((ROOT / "model").glob("*.py"))
@@ -57,6 +59,11 @@ def imports(path):
             yield from (f"{module}.{alias.name}" for alias in node.names) if module == "hf_maskattn" else [module]
 
 
+def siblings(name):
+    """The carried files that one imports."""
+    return {module.removeprefix(".") for module in imports(ROOT / "model" / f"{name}.py") if module.startswith(".")}
+
+
 def carried_floor(name):
     return next((floor for prefix, floor in CARRIED_FLOORS.items() if name.startswith(prefix)), 1)
 
@@ -77,6 +84,12 @@ def test_carried_files(path):
             assert line.startswith("from ."), (
                 f"{line.strip()!r} is found by its text: keep it at the top, outside of docstrings"
             )
+
+
+@pytest.mark.parametrize("entry", sorted({reference.split(".")[0] for reference in [*ENCODER.values(), *DECODER.values()]}))
+def test_the_files_that_classes_are_loaded_from_name_all_they_need(entry):
+    named = siblings(entry)
+    assert {needed for name in named for needed in siblings(name)} <= named, "after a cut download the others would be missing"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
