@@ -5,7 +5,7 @@ python examples/02_tag.py
 
 from transformers import pipeline
 
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.train import train
 
 

@@ -83,7 +83,8 @@ class Progress:
 
     def follow(self) -> None:
         """Note the phases of the run in this process."""
-        from hf_maskattn.training import checkpoint_writing, train
+        from hf_maskattn.checkpoints import checkpoint_writing
+        from hf_maskattn.training import train
         from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
 
         self._note(ReproducibleTrainer, "training_step", "train")
@@ -170,7 +171,7 @@ def _train_and_exit(recipe: Path, resume: bool, progress: Progress, change: int 
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
-        from hf_maskattn.training.recipe import read_recipe
+        from hf_maskattn.recipes.recipe import read_recipe
         from hf_maskattn.training.train import train
 
         progress.follow()

@@ -21,9 +21,9 @@ from transformers import TrainerCallback
 from hf_maskattn.data.local_files import find_files, stream_files
 from hf_maskattn.data.shard_reader import ShardReader, Share
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.recipes.recipe import DataArguments, ModelArguments, Recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.recipe import DataArguments, ModelArguments, Recipe
-from hf_maskattn.training.training_defaults import training_arguments
 
 SHARES = (0.1, 0.5, 1.0)
 ROWS_OF_A_SHARD = 100_000

@@ -20,8 +20,8 @@ def evaluate(
     with told_in_one_line():
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
+        from hf_maskattn.recipes.recipe import read_recipe
         from hf_maskattn.training.evaluate import evaluate as run
-        from hf_maskattn.training.recipe import read_recipe
 
         show_messages()
         parsed = read_recipe(recipe, overrides or ())

@@ -23,12 +23,12 @@ def train(
     Ctrl-C saves a checkpoint and stops; --resume goes on from there.
     """
     with told_in_one_line():
+        from hf_maskattn.checkpoints.interruption import TrainingInterrupted
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
         from hf_maskattn.cli.publication_lines import show_publication
-        from hf_maskattn.training.interruption import TrainingInterrupted
+        from hf_maskattn.recipes.recipe import read_recipe
         from hf_maskattn.training.publishing import NotPublished
-        from hf_maskattn.training.recipe import read_recipe
         from hf_maskattn.training.train import train as run
 
         show_messages()

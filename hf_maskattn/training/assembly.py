@@ -15,12 +15,12 @@ from transformers import (
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
+from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.recipes.training_defaults import choose_metric
 from hf_maskattn.training.model_building import build_model
-from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
 from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
-from hf_maskattn.training.training_defaults import choose_metric
 
 
 @dataclass(frozen=True)

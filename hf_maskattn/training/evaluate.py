@@ -7,13 +7,13 @@ from transformers import TrainingArguments
 
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
+from hf_maskattn.processes.launch import check_launch
+from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.recipes.training_defaults import with_pinned_memory_where_it_helps
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
-from hf_maskattn.training.launch import check_launch
 from hf_maskattn.training.model_building import AUTO_CLASSES
-from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_report import RunReport, score
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
-from hf_maskattn.training.training_defaults import with_pinned_memory_where_it_helps
 
 _ONLY_OF_TRAINING = (
     "output_dir",

@@ -14,8 +14,8 @@ from transformers import (
 from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
 from hf_maskattn.loading.weight_shapes import Shapes, weight_shapes
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
+from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.registration import register
-from hf_maskattn.training.arguments import ModelArguments
 
 AUTO_CLASSES = {
     "text-classification": AutoModelForSequenceClassification,

@@ -8,11 +8,11 @@ from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
+from hf_maskattn.checkpoints.checkpoint_writing import SealingTrainer
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.stream_masking import StreamMaskingCollator
 from hf_maskattn.data.token_masking import RowMaskingCollator
-from hf_maskattn.training.checkpoint_writing import SealingTrainer
-from hf_maskattn.training.process_shares import with_no_row_twice
+from hf_maskattn.processes.process_shares import with_no_row_twice
 
 
 class SeededSampler(LengthGroupedSampler):

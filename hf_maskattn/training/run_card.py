@@ -7,15 +7,15 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_model_param_count
 
+from hf_maskattn.checkpoints.output_folder import CARD_FILE, PICTURE_FILE
+from hf_maskattn.checkpoints.whole_files import write_whole
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
+from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.assembly import Assembly
-from hf_maskattn.training.output_folder import CARD_FILE, PICTURE_FILE
-from hf_maskattn.training.recipe import Recipe
-from hf_maskattn.training.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from transformers import Trainer
 
+from hf_maskattn.checkpoints.checkpoint_writing import not_written
+from hf_maskattn.checkpoints.checkpoints import last_sealed_checkpoint
+from hf_maskattn.checkpoints.interruption import TrainingInterrupted
+from hf_maskattn.checkpoints.output_folder import METRICS_FILE, STATE_FILE, finish
+from hf_maskattn.checkpoints.whole_files import is_write_failure, write_whole
+from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.assembly import Assembly
-from hf_maskattn.training.checkpoint_writing import not_written
-from hf_maskattn.training.checkpoints import last_sealed_checkpoint
-from hf_maskattn.training.interruption import TrainingInterrupted
-from hf_maskattn.training.output_folder import METRICS_FILE, STATE_FILE, finish
-from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_card import write_card
 from hf_maskattn.training.run_report import write_report
-from hf_maskattn.training.whole_files import is_write_failure, write_whole
 
 
 @contextmanager

@@ -4,10 +4,10 @@ import logging
 from enum import Enum
 from pathlib import Path
 
-from hf_maskattn.training.checkpoints import last_whole_checkpoint
-from hf_maskattn.training.output_folder import RECIPE_FILE, is_finished, remove_run, reopen, require_empty
-from hf_maskattn.training.recipe import Recipe
-from hf_maskattn.training.resolved_recipe import changed_keys, write_recipe
+from hf_maskattn.checkpoints.checkpoints import last_whole_checkpoint
+from hf_maskattn.checkpoints.output_folder import RECIPE_FILE, is_finished, remove_run, reopen, require_empty
+from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.recipes.resolved_recipe import changed_keys, write_recipe
 
 logger = logging.getLogger(__name__)
 

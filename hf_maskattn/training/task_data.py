@@ -16,7 +16,7 @@ from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
-from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.recipes.recipe import Recipe
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_MAX_LENGTH = 512

@@ -6,21 +6,21 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from hf_maskattn.checkpoints.best_checkpoint import KeepTrackOfBest
+from hf_maskattn.checkpoints.checkpoints import last_whole_checkpoint
+from hf_maskattn.checkpoints.epoch_end import SaveAtEpochEnd
+from hf_maskattn.checkpoints.folder_lock import held_alone
+from hf_maskattn.checkpoints.interruption import StopOnInterrupt, TrainingInterrupted
+from hf_maskattn.checkpoints.output_folder import METRICS_FILE
 from hf_maskattn.data.row_stream import RowStream
+from hf_maskattn.processes.launch import check_launch
+from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import Assembly, assemble
-from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
-from hf_maskattn.training.checkpoints import last_whole_checkpoint
-from hf_maskattn.training.epoch_end import SaveAtEpochEnd
-from hf_maskattn.training.folder_lock import held_alone
-from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
-from hf_maskattn.training.launch import check_launch
-from hf_maskattn.training.output_folder import METRICS_FILE
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
-from hf_maskattn.training.recipe import Recipe
 from hf_maskattn.training.run_end import telling_how_to_go_on, write_results
 from hf_maskattn.training.run_report import RunReport, read_metrics, score
 from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
-from hf_maskattn.training.training_defaults import training_arguments
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> RunReport:

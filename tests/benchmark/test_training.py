@@ -8,7 +8,7 @@ from hf_maskattn.benchmark.classifiers import WITHOUT_DROPOUT
 from hf_maskattn.benchmark.shares import PARTS, REST, STEP
 from hf_maskattn.benchmark.training import labeled_batch, our_way, training_plans
 from hf_maskattn.benchmark.ways import check
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 
 CPU = torch.device("cpu")
 

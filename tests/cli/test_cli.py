@@ -122,7 +122,7 @@ def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("hf_maskattn.training.recipe.read_recipe", broken)
+    monkeypatch.setattr("hf_maskattn.recipes.recipe.read_recipe", broken)
     assert isinstance(run("train", tmp_path / "recipe.yaml").exception, ZeroDivisionError)
 
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

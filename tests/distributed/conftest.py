@@ -3,9 +3,9 @@ from functools import partial
 
 import pytest
 
+from hf_maskattn.checkpoints.interruption import TrainingInterrupted
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training import train as train_module
-from hf_maskattn.training.interruption import TrainingInterrupted
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.distributed.launching import launch_commands
 from tests.distributed.run_commands import AtStep

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.evaluate import evaluate
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.distributed.conftest import ACCUMULATED, RUNS, STEPS_PER_EPOCH, STOPPED_AT, STOPPED_IN_ONE, STOPPED_IN_TWO
 

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from hf_maskattn.training.manifest import find_damage, seal
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.checkpoints.manifest import find_damage, seal
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe

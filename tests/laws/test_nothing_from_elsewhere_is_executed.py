@@ -10,10 +10,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from hf_maskattn.checkpoints.manifest import seal
 from hf_maskattn.cli import app
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
-from hf_maskattn.training.manifest import seal
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

@@ -22,7 +22,7 @@ socket.socket.connect = refuse
 
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.train import train
 
 train(read_recipe("toy.yaml"))

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback
 
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
 IDS = torch.arange(1, 11).view(2, 5)

@@ -1,7 +1,7 @@
 import pytest
 
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.evaluate import evaluate
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from hf_maskattn.training.arguments import ModelArguments
+from hf_maskattn.recipes.arguments import ModelArguments
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.model_building import build_model
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

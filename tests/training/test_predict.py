@@ -3,8 +3,8 @@ import json
 import pytest
 
 from hf_maskattn import MaskAttnModel
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.predict import predict
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

@@ -6,9 +6,9 @@ from transformers import TrainingArguments
 
 from hf_maskattn.export import hub as hub_module
 from hf_maskattn.model.code_version import CODE_VERSION
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.publishing import NotPublished, take_over_publishing
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.hub import faults
 from tests.training.toy_recipe import write_recipe

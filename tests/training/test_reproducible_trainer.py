@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.reproducible_trainer import EpochSeededSampler, ReproducibleTrainer
-from hf_maskattn.training.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
 

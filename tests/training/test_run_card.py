@@ -8,10 +8,10 @@ from hf_maskattn import MaskAttnForSequenceClassification
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from hf_maskattn.export.publication_files import CARD_FILE
 from hf_maskattn.inspection import plots
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import run_card
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
 draw_picture = run_card.draw_picture  # before the other tests have it do nothing

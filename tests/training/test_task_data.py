@@ -5,7 +5,7 @@ import pytest
 
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from tests.training.toy_recipe import SIZES, write_recipe
 

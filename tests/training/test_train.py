@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from hf_maskattn.checkpoints.best_checkpoint import KeepTrackOfBest
+from hf_maskattn.checkpoints.folder_lock import held_alone
+from hf_maskattn.checkpoints.interruption import TrainingInterrupted
+from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training import train as train_module
-from hf_maskattn.training.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.training.evaluate import evaluate
-from hf_maskattn.training.folder_lock import held_alone
-from hf_maskattn.training.interruption import TrainingInterrupted
-from hf_maskattn.training.recipe import read_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 

@@ -1,8 +1,8 @@
 import pytest
 
-from hf_maskattn.training.folder_lock import LOCK_FILE
-from hf_maskattn.training.manifest import seal
-from hf_maskattn.training.output_folder import finish, is_finished, remove_run, reopen, require_empty
+from hf_maskattn.checkpoints.folder_lock import LOCK_FILE
+from hf_maskattn.checkpoints.manifest import seal
+from hf_maskattn.checkpoints.output_folder import finish, is_finished, remove_run, reopen, require_empty
 
 
 def test_a_new_or_empty_folder_is_accepted(tmp_path):
@@ -53,7 +53,7 @@ def test_the_recipe_is_there_as_long_as_there_is_a_checkpoint_that_might_be_resu
     def killed(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_maskattn.training.output_folder.remove_checkpoint", killed)
+    monkeypatch.setattr("hf_maskattn.checkpoints.output_folder.remove_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         remove_run(tmp_path)
     assert (tmp_path / "recipe.yaml").exists()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_maskattn.training.arguments import ONLY_FOR_STREAMS
+from hf_maskattn.recipes.arguments import ONLY_FOR_STREAMS
 
 
 def check_stream(groups: dict[str, dict[str, Any]]) -> None:

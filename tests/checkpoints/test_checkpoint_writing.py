@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import Trainer
 
-from hf_maskattn.training import checkpoint_writing
+from hf_maskattn.checkpoints import checkpoint_writing
+from hf_maskattn.checkpoints.manifest import find_damage, is_resumable, is_sealed
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.manifest import find_damage, is_resumable, is_sealed
-from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
 

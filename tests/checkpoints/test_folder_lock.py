@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from hf_maskattn.training.folder_lock import LOCK_FILE, held_alone
+from hf_maskattn.checkpoints.folder_lock import LOCK_FILE, held_alone
 
 REFUSED = r"another run is at work in .*run: wait until it has ended or stop it, or name another folder with training\."
 

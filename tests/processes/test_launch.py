@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_maskattn.training.launch import check_launch
+from hf_maskattn.processes.launch import check_launch
 
 
 @pytest.fixture

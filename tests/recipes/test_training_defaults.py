@@ -2,8 +2,8 @@ import pytest
 from transformers.integrations import integration_utils
 
 from hf_maskattn.evaluation import evaluation_for
-from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.training_defaults import choose_metric, resolved_training, training_arguments
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import choose_metric, resolved_training, training_arguments
 from tests.training.toy_recipe import write_recipe
 
 

@@ -3,14 +3,14 @@ import shutil
 
 import pytest
 
-from hf_maskattn.training.checkpoints import (
+from hf_maskattn.checkpoints.checkpoints import (
     checkpoints_in,
     last_sealed_checkpoint,
     last_whole_checkpoint,
     remove_checkpoint,
     rotate,
 )
-from hf_maskattn.training.manifest import seal, unseal
+from hf_maskattn.checkpoints.manifest import seal, unseal
 
 
 @pytest.fixture

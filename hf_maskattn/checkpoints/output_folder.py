@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import hf_maskattn.model
-from hf_maskattn.training.checkpoints import checkpoints_in, remove_checkpoint
-from hf_maskattn.training.folder_lock import LOCK_FILE
-from hf_maskattn.training.manifest import MANIFEST_FILE, find_damage, is_sealed, seal, unseal
-from hf_maskattn.training.whole_files import scratch_of
+from hf_maskattn.checkpoints.checkpoints import checkpoints_in, remove_checkpoint
+from hf_maskattn.checkpoints.folder_lock import LOCK_FILE
+from hf_maskattn.checkpoints.manifest import MANIFEST_FILE, find_damage, is_sealed, seal, unseal
+from hf_maskattn.checkpoints.whole_files import scratch_of
 
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"

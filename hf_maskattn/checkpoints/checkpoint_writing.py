@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
 
-from hf_maskattn.training.checkpoints import rotate
-from hf_maskattn.training.manifest import find_damage, is_sealed, seal, unseal
-from hf_maskattn.training.whole_files import is_write_failure, reason
+from hf_maskattn.checkpoints.checkpoints import rotate
+from hf_maskattn.checkpoints.manifest import find_damage, is_sealed, seal, unseal
+from hf_maskattn.checkpoints.whole_files import is_write_failure, reason
 
 
 class SealingTrainer(Trainer):

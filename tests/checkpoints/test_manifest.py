@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from hf_maskattn.training.manifest import MANIFEST_FILE, find_damage, is_resumable, is_sealed, seal, unseal
+from hf_maskattn.checkpoints.manifest import MANIFEST_FILE, find_damage, is_resumable, is_sealed, seal, unseal
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_broken_manifest_is_damage(folder, content):
 
 
 def test_a_file_that_cannot_be_read_is_damage(folder, monkeypatch):
-    monkeypatch.setattr("hf_maskattn.training.manifest._sha256", lambda path: os.open(folder / "a.bin" / "x", os.O_RDONLY))
+    monkeypatch.setattr("hf_maskattn.checkpoints.manifest._sha256", lambda path: os.open(folder / "a.bin" / "x", os.O_RDONLY))
     assert find_damage(folder) == "a.bin cannot be read: Not a directory"
 
 

@@ -4,8 +4,8 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_maskattn import MaskAttnConfig
-from hf_maskattn.training.arguments import settable_fields
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.arguments import settable_fields
+from hf_maskattn.recipes.recipe import read_recipe
 from tests.training.toy_recipe import write_recipe
 
 

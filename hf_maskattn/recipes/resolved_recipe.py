@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
+from hf_maskattn.checkpoints.whole_files import write_whole
 from hf_maskattn.data.tokenizer_training import KINDS
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.training.arguments import ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
-from hf_maskattn.training.recipe import Recipe, read_recipe
-from hf_maskattn.training.training_defaults import resolved_training
-from hf_maskattn.training.whole_files import write_whole
+from hf_maskattn.recipes.arguments import ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
+from hf_maskattn.recipes.recipe import Recipe, read_recipe
+from hf_maskattn.recipes.training_defaults import resolved_training
 
 _MISSING = "nothing"
 

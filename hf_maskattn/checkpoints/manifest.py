@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hf_maskattn.training.whole_files import write_whole
+from hf_maskattn.checkpoints.whole_files import write_whole
 
 MANIFEST_FILE = "manifest.json"
 _FILES_AT_ONCE = 8

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from hf_maskattn.training.manifest import find_damage
+from hf_maskattn.checkpoints.manifest import find_damage
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from hf_maskattn.training.recipe import read_recipe
-from hf_maskattn.training.resolved_recipe import changed_keys, resolve_recipe, write_recipe
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.resolved_recipe import changed_keys, resolve_recipe, write_recipe
 from tests.training import toy_recipe
 
 

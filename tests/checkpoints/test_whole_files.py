@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_maskattn.training.whole_files import is_write_failure, reason, scratch_of, write_whole
+from hf_maskattn.checkpoints.whole_files import is_write_failure, reason, scratch_of, write_whole
 
 FULL = "/dev/full"  # a file for which there is never room, on Linux
 

@@ -3,7 +3,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from hf_maskattn.training.process_shares import CollateWithoutRows, ProcessShare, with_no_row_twice
+from hf_maskattn.processes.process_shares import CollateWithoutRows, ProcessShare, with_no_row_twice
 
 
 def shares(rows, batch_size, processes, evenly, drop_last=False):

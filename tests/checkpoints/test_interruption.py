@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl
 
-from hf_maskattn.training.interruption import StopOnInterrupt, TrainingInterrupted
+from hf_maskattn.checkpoints.interruption import StopOnInterrupt, TrainingInterrupted
 
 
 def arguments(folder="run"):

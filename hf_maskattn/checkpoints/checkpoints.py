@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from hf_maskattn.training.manifest import find_damage, is_resumable, is_sealed, unseal
+from hf_maskattn.checkpoints.manifest import find_damage, is_resumable, is_sealed, unseal
 
 logger = logging.getLogger(__name__)
 

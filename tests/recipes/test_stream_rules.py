@@ -1,6 +1,6 @@
 import pytest
 
-from hf_maskattn.training.recipe import read_recipe
+from hf_maskattn.recipes.recipe import read_recipe
 from tests.training.toy_recipe import write_recipe
 
 STREAM = ["data.streaming=true", "training.max_steps=5"]

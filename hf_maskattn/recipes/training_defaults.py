@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
-from hf_maskattn.training.recipe import Recipe
+from hf_maskattn.recipes.recipe import Recipe
 
 _STEPS = 500
 """As often as Trainer saves. Left to itself, it would evaluate as often as it logs, and refuse where the two do not fit."""

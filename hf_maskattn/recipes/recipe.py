@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from hf_maskattn.data.tokenizer_training import KINDS
-from hf_maskattn.training.arguments import (
+from hf_maskattn.recipes.arguments import (
     NOT_IN_A_RECIPE,
     ONLY_FOR,
     DataArguments,
     ModelArguments,
     settable_fields,
 )
-from hf_maskattn.training.field_checks import check_fields
-from hf_maskattn.training.stream_rules import check_stream
-from hf_maskattn.training.yaml_reading import parse_yaml
+from hf_maskattn.recipes.field_checks import check_fields
+from hf_maskattn.recipes.stream_rules import check_stream
+from hf_maskattn.recipes.yaml_reading import parse_yaml
 
 GROUPS = ("model", "data", "training")
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl
 
-from hf_maskattn.training.epoch_end import SaveAtEpochEnd
+from hf_maskattn.checkpoints.epoch_end import SaveAtEpochEnd
 
 
 @pytest.mark.parametrize(("epoch", "stops", "waits"), [(0.5, False, False), (2.0, False, True), (0.5, True, True)])
