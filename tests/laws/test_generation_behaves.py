@@ -78,7 +78,10 @@ def test_greedy_takes_the_likeliest_words(model):
         {"renormalize_logits": True, "remove_invalid_values": True, "num_beams": 2},
         {"prefix_allowed_tokens_fn": lambda row, words: [EOS, 10, 11, 12 + row % 2]},
     ],
-    ids=str,
+    ids=lambda arguments: (
+        ", ".join(f"{name} {type(value).__name__ if callable(value) else value}" for name, value in arguments.items())
+        or "greedy"
+    ),
 )
 def test_the_state_changes_no_choice(model, arguments):
     results = []
