@@ -1,15 +1,27 @@
 """The groups of a recipe: `model` and `data` as dataclasses, and the fields that each group may set."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig, TrainingArguments
+from transformers import PreTrainedConfig, Seq2SeqTrainingArguments, TrainingArguments
 
+from hf_maskattn.evaluation.generation_evaluation import TextMetric
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
+from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
 
-Task = Literal["text-classification", "token-classification", "fill-mask"]
+Task = Literal["text-classification", "token-classification", "fill-mask", "text2text-generation"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+CONFIGS: dict[Task, type[PreTrainedConfig]] = {
+    "text-classification": MaskAttnConfig,
+    "token-classification": MaskAttnConfig,
+    "fill-mask": MaskAttnConfig,
+    "text2text-generation": RNNSearchConfig,
+}
+"""The configuration of the model of each task."""
 
 _LABELS_COME_FROM = "it comes from the labels of the data"
 _TOKENIZER_DECIDES = "it comes from the tokenizer (data.tokenizer, data.vocab_size)"
@@ -19,7 +31,13 @@ _LOGIN_INSTEAD = "a token does not belong in a file: run `hf auth login`, or set
 NOT_IN_A_RECIPE = {
     "model": {
         "vocab_size": _TOKENIZER_DECIDES,
+        "source_vocab_size": "source and target have one tokenizer, hence one vocabulary",
         "pad_token_id": _TOKENIZER_DECIDES,
+        "bos_token_id": _TOKENIZER_DECIDES,
+        "eos_token_id": _TOKENIZER_DECIDES,
+        "decoder_start_token_id": _TOKENIZER_DECIDES,
+        "max_target_length": "say it as data.max_target_length",
+        "use_cache": "it is for those who call the model: generate(use_cache=...)",
         "num_labels": _LABELS_COME_FROM,
         "id2label": _LABELS_COME_FROM,
         "label2id": _LABELS_COME_FROM,
@@ -39,10 +57,16 @@ NOT_IN_A_RECIPE = {
 
 ONLY_FOR = {
     ("model", "problem_type"): ("text-classification",),
+    ("data", "text_column"): ("text-classification", "token-classification", "fill-mask"),
     ("data", "tokens_column"): ("token-classification",),
     ("data", "label_column"): ("text-classification", "token-classification"),
     ("data", "labels"): ("text-classification", "token-classification"),
     ("data", "mlm_probability"): ("fill-mask",),
+    ("data", "source_column"): ("text2text-generation",),
+    ("data", "target_column"): ("text2text-generation",),
+    ("data", "references_column"): ("text2text-generation",),
+    ("data", "max_target_length"): ("text2text-generation",),
+    ("data", "metric"): ("text2text-generation",),
 }
 """Keys that have a meaning for some tasks only."""
 
@@ -59,7 +83,8 @@ class ModelArguments:
         task: What the model does.
         problem_type: Of text classification: one label (the default), several labels, or a number for each text.
         pretrained: Model to fine-tune, a folder or a name on the Hub; it brings its tokenizer. None trains from scratch.
-        config: Fields of `MaskAttnConfig` that are not left at their defaults (or as `pretrained` has them).
+        config: Fields of the configuration of the model, `MaskAttnConfig` or `RNNSearchConfig` by task, that are not left at
+            their defaults (or as `pretrained` has them).
     """
 
     task: Task
@@ -94,10 +119,17 @@ class DataArguments:
         tokens_column: Column with the list of words, of token classification.
         label_column: Column with the label; None means "label", or "tags" for token classification.
         labels: Names of all labels in the order of their numbers; None takes them from the train split.
-        tokenizer: Kind of tokenizer to train ("char", "word", "bpe", "wordpiece"), or one to load, by folder or name.
+        source_column: Column with the text to start from, of text-to-text generation.
+        target_column: Column with the text to write, or a list of right ones, of which the first is written.
+        references_column: Column with all right texts, which scores are for; None means `target_column`.
+        tokenizer: Kind of tokenizer to train ("char", "word", "symbols", "bpe", "wordpiece"), or one to load, by folder or
+            name.
         vocab_size: Largest vocabulary of a tokenizer that is trained.
         lowercase: Whether a tokenizer that is trained ignores case.
         max_length: Tokens beyond this are cut off; None means 512, or what a loaded tokenizer says.
+        max_target_length: Likewise for the target of text-to-text generation, and as many are generated at most; None means
+            as `max_length`.
+        metric: What generated texts are scored by: "text-match", "pronunciation" or "translation".
         mlm_probability: Share of the tokens that are masked, of masked language modeling.
     """
 
@@ -117,30 +149,50 @@ class DataArguments:
     tokens_column: str = "tokens"
     label_column: str | None = None
     labels: list[str] | None = None
+    source_column: str = "source"
+    target_column: str = "target"
+    references_column: str | None = None
     tokenizer: str | None = None
     vocab_size: int = 8000
     lowercase: bool = False
     max_length: int | None = None
+    max_target_length: int | None = None
+    metric: TextMetric = "text-match"
     mlm_probability: float | int = 0.15
 
 
-def settable_fields(group: str) -> dict[str, Any]:
+def arguments_class(task: Task) -> type[TrainingArguments]:
+    """Name the arguments of the Trainer of a task."""
+    return Seq2SeqTrainingArguments if task == "text2text-generation" else TrainingArguments
+
+
+def settable_fields(group: str, tasks: Iterable[Task] = TASKS) -> dict[str, Any]:
     """List what a group of a recipe may set.
 
     Args:
         group: "model", "data" or "training".
+        tasks: Tasks, of which a field has a meaning for at least one; what `ONLY_FOR` says comes on top.
 
     Returns:
-        Type of each field, by name.
+        Type of each field, by name; where tasks differ, their union.
     """
-    if group == "model":
-        inherited = _field_types(PreTrainedConfig)
-        own = {name: kind for name, kind in _field_types(MaskAttnConfig).items() if name not in inherited}
-        fields = _field_types(ModelArguments) | own
-        del fields["config"]
+    if group == "data":
+        kinds = [_field_types(DataArguments)]
+    elif group == "training":
+        kinds = [_field_types(arguments_class(task)) for task in tasks]
     else:
-        fields = _field_types(DataArguments if group == "data" else TrainingArguments)
-    return {name: kind for name, kind in fields.items() if name not in NOT_IN_A_RECIPE[group]}
+        kinds = [_field_types(ModelArguments), *(_own_fields(CONFIGS[task]) for task in tasks)]
+    fields: dict[str, Any] = {}
+    for kind in kinds:
+        for name, annotation in kind.items():
+            if name != "config" and name not in NOT_IN_A_RECIPE[group]:
+                fields[name] = Union[fields[name], annotation] if name in fields else annotation  # noqa: UP007 (built from values)
+    return fields
+
+
+def _own_fields(config_class: type) -> dict[str, Any]:
+    inherited = _field_types(PreTrainedConfig)
+    return {name: kind for name, kind in _field_types(config_class).items() if name not in inherited}
 
 
 def _field_types(dataclass_type: type) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from hf_maskattn.data.tokenizer_training import KINDS
 from hf_maskattn.recipes.arguments import (
     NOT_IN_A_RECIPE,
     ONLY_FOR,
+    TASKS,
     DataArguments,
     ModelArguments,
     settable_fields,
 )
-from hf_maskattn.recipes.field_checks import check_fields
+from hf_maskattn.recipes.field_checks import check_fields, check_value
 from hf_maskattn.recipes.stream_rules import check_stream
 from hf_maskattn.recipes.yaml_reading import parse_yaml
 
@@ -115,7 +116,7 @@ def _check_group(group: str, values: dict[str, Any], origin: str) -> None:
 
 def _build(name: str, groups: dict[str, dict[str, Any]]) -> Recipe:
     if groups["model"].get("task") is None:
-        raise ValueError("model.task is missing: text-classification, token-classification or fill-mask.")
+        raise ValueError(f"model.task is missing: {', '.join(TASKS)}.")
     _check_together(groups)
     own = {item.name for item in fields(ModelArguments)}
     model = {key: value for key, value in groups["model"].items() if key in own}
@@ -125,9 +126,7 @@ def _build(name: str, groups: dict[str, dict[str, Any]]) -> Recipe:
 
 def _check_together(groups: dict[str, dict[str, Any]]) -> None:
     model, data = groups["model"], groups["data"]
-    for (group, key), tasks in ONLY_FOR.items():
-        if key in groups[group] and model["task"] not in tasks:
-            raise ValueError(f"{group}.{key} means nothing for model.task={model['task']}, only for {' and '.join(tasks)}.")
+    _check_task(groups)
     check_stream(groups)
     _check_labels(data.get("labels"), model.get("problem_type"))
     tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
@@ -141,6 +140,24 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
                 f"data.{key} means nothing for the tokenizer {tokenizer or pretrained}, which is loaded, not trained: remove it"
                 f" or train one of {', '.join(KINDS)}."
             )
+
+
+def _check_task(groups: dict[str, dict[str, Any]]) -> None:
+    """Refuse what has a meaning for other tasks alone."""
+    task = groups["model"]["task"]
+    for group, values in groups.items():
+        own = settable_fields(group, [task])
+        for key, value in values.items():
+            tasks = ONLY_FOR.get((group, key), [other for other in TASKS if key in settable_fields(group, [other])])
+            if task not in tasks:
+                raise ValueError(f"{group}.{key} means nothing for model.task={task}, only for {' and '.join(tasks)}.")
+            check_value(group, key, value, own[key])
+    training = groups["training"]
+    if training.get("predict_with_generate") is False and not training.get("prediction_loss_only"):
+        raise ValueError(
+            "training.predict_with_generate=False leaves nothing to score but the loss: remove it, or set "
+            "training.prediction_loss_only: true as well."
+        )
 
 
 def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:

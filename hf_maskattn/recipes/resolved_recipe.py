@@ -8,8 +8,7 @@ import yaml
 
 from hf_maskattn.checkpoints.whole_files import write_whole
 from hf_maskattn.data.tokenizer_training import KINDS
-from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.recipes.arguments import ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
+from hf_maskattn.recipes.arguments import CONFIGS, ONLY_FOR, ONLY_FOR_STREAMS, settable_fields
 from hf_maskattn.recipes.recipe import Recipe, read_recipe
 from hf_maskattn.recipes.training_defaults import resolved_training
 
@@ -28,16 +27,15 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
     model = asdict(recipe.model)
     config = model.pop("config")
     if recipe.model.pretrained is None:
-        defaults = MaskAttnConfig()
-        config = {name: config.get(name, getattr(defaults, name)) for name in settable_fields("model") if name not in model}
+        defaults, names = CONFIGS[recipe.model.task](), settable_fields("model", [recipe.model.task])
+        config = {name: config.get(name, getattr(defaults, name)) for name in names if name not in model}
     data = asdict(recipe.data)
     if data["tokenizer"] not in KINDS:
         del data["vocab_size"], data["lowercase"]
     if not recipe.data.streaming:
         for key in ONLY_FOR_STREAMS:
             del data[key]
-    if recipe.model.task != "fill-mask":
-        data["label_column"] = recipe.label_column
+    data["label_column"] = recipe.label_column
     groups = {"model": {**model, **config}, "data": data, "training": resolved_training(recipe)}
     for (group, key), tasks in ONLY_FOR.items():
         if recipe.model.task not in tasks:

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
+from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
 
 _STEPS = 500
@@ -35,6 +36,7 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
         "train_sampling_strategy": "random" if recipe.data.streaming else "group_by_length",
         "report_to": "none",
         "save_total_limit": 2,
+        **scoring_defaults(recipe),
         **_schedule(training, recipe.has_split("validation"), moment),
         **training,
     }
@@ -43,6 +45,13 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
     if "load_best_model_at_end" not in training:
         filled["load_best_model_at_end"] = filled["eval_strategy"] != "no" and filled["save_strategy"] != "no"
     return filled
+
+
+def scoring_defaults(recipe: Recipe) -> dict[str, Any]:
+    """Fill in how a task is scored where its recipe does not say: texts as they are generated."""
+    if recipe.model.task != "text2text-generation":
+        return {}
+    return {"predict_with_generate": not recipe.training.get("prediction_loss_only", False)}
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:
@@ -63,7 +72,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         settings.setdefault("metric_for_best_model", "loss")
     settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
     try:
-        args = TrainingArguments(**settings)
+        args = arguments_class(recipe.model.task)(**settings)
         reporters = get_reporting_integration_callbacks(args.report_to)
     except (TypeError, ValueError) as error:
         raise ValueError(f"training: {error}") from error

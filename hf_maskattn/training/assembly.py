@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 from transformers import (
+    DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -14,11 +15,12 @@ from transformers import (
 
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.token_masking import RowMaskingCollator
+from hf_maskattn.evaluation.generation_evaluation import evaluation_for_generation
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import choose_metric
-from hf_maskattn.training.model_building import build_model
-from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.training.model_building import build_model, set_generation
+from hf_maskattn.training.reproducible_trainer import ReproducibleSeq2SeqTrainer, ReproducibleTrainer
 from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
 
@@ -58,7 +60,8 @@ def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
     else:
         set_seed(args.seed)
     model = build_model(recipe.model, data.tokenizer, data.labels)
-    evaluation = evaluation_of(recipe, data.labels)
+    set_generation(model, recipe, data.max_target_length)
+    evaluation = evaluation_of(recipe, data)
     choose_metric(args, recipe, evaluation)
     trainer = build_trainer(
         recipe, args, model, data, evaluation, train=data.splits["train"], validation=data.splits.get("validation")
@@ -66,9 +69,11 @@ def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
     return Assembly(trainer, data, evaluation)
 
 
-def evaluation_of(recipe: Recipe, labels: list[str] | None) -> TaskEvaluation:
-    """Find how the model of a recipe is evaluated."""
-    return evaluation_for(recipe.model.task, problem_type=recipe.model.problem_type, label_names=labels or ())
+def evaluation_of(recipe: Recipe, data: TaskData) -> TaskEvaluation:
+    """Find how the model of a recipe is evaluated on data."""
+    if recipe.model.task == "text2text-generation":
+        return evaluation_for_generation(recipe.data.metric, data.tokenizer, references=data.references)
+    return evaluation_for(recipe.model.task, problem_type=recipe.model.problem_type, label_names=data.labels or ())
 
 
 def build_trainer(
@@ -81,10 +86,12 @@ def build_trainer(
     validation: Dataset | None = None,
 ) -> ReproducibleTrainer:
     """Build the Trainer of a task around a model and data."""
-    return ReproducibleTrainer(
+    args.include_for_metrics = [*args.include_for_metrics, *evaluation.include_for_metrics]
+    trainer_class = ReproducibleSeq2SeqTrainer if recipe.model.task == "text2text-generation" else ReproducibleTrainer
+    return trainer_class(
         model=model,
         args=args,
-        data_collator=_collator(recipe, data, args),
+        data_collator=_collator(recipe, data, args, model),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
@@ -94,7 +101,9 @@ def build_trainer(
     )
 
 
-def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments):
+def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments, model: PreTrainedModel):
+    if recipe.model.task == "text2text-generation":
+        return DataCollatorForSeq2Seq(data.tokenizer, model=model)
     if recipe.model.task == "fill-mask":
         return RowMaskingCollator(data.tokenizer, mlm_probability=recipe.data.mlm_probability, seed=args.seed)
     if recipe.model.task == "token-classification":

@@ -3,13 +3,12 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import TrainingArguments
-
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.processes.launch import check_launch
+from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import with_pinned_memory_where_it_helps
+from hf_maskattn.recipes.training_defaults import scoring_defaults, with_pinned_memory_where_it_helps
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
 from hf_maskattn.training.model_building import AUTO_CLASSES
 from hf_maskattn.training.run_report import RunReport, score
@@ -47,16 +46,17 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
     config = load_config(model_folder)
     _check_task(config, recipe, str(model_folder))
     with TemporaryDirectory() as scratch:
-        settings = {"train_sampling_strategy": "group_by_length", **recipe.training}
+        settings = {"train_sampling_strategy": "group_by_length", **scoring_defaults(recipe), **recipe.training}
         settings = {key: value for key, value in settings.items() if key not in _ONLY_OF_TRAINING}
-        args = TrainingArguments(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
+        build = arguments_class(recipe.model.task)
+        args = build(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
         check_launch(args)
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="preparing the data"):
             data = evaluation_data(recipe, args.seed, split, tokenizer, labels)
         model = load_whole_model(AUTO_CLASSES[recipe.model.task], model_folder, config)
-        evaluation = evaluation_of(recipe, data.labels)
+        evaluation = evaluation_of(recipe, data)
         trainer = build_trainer(recipe, args, model, data, evaluation)
         metrics = {split: score(trainer, split, data.splits[split], evaluation)}
         return RunReport(Path(model_folder), metrics, args.process_index == 0)

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedConfig,
@@ -13,14 +14,15 @@ from transformers import (
 
 from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
 from hf_maskattn.loading.weight_shapes import Shapes, weight_shapes
-from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.recipes.arguments import ModelArguments
+from hf_maskattn.recipes.arguments import CONFIGS, ModelArguments
+from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.registration import register
 
 AUTO_CLASSES = {
     "text-classification": AutoModelForSequenceClassification,
     "token-classification": AutoModelForTokenClassification,
     "fill-mask": AutoModelForMaskedLM,
+    "text2text-generation": AutoModelForSeq2SeqLM,
 }
 """The Auto class of each task."""
 
@@ -42,16 +44,16 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
         OSError: If there is no such pretrained model.
     """
     auto_class = AUTO_CLASSES[arguments.task]
+    config_class = CONFIGS[arguments.task]
     settings = {**arguments.config, **_head(arguments, labels)}
     if arguments.pretrained is None:
         register()
-        config = MaskAttnConfig(**settings, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-        return auto_class.from_config(config)
+        return auto_class.from_config(config_class(**settings, **_vocabulary(arguments, tokenizer)))
     own = load_config(arguments.pretrained)
-    if own.model_type != MaskAttnConfig.model_type:
+    if own.model_type != config_class.model_type:
         raise ValueError(
-            f"model.pretrained={arguments.pretrained} is a {own.model_type!r} model, only "
-            f"{MaskAttnConfig.model_type!r} models are trained here."
+            f"model.pretrained={arguments.pretrained} is a {own.model_type!r} model, for model.task={arguments.task} only "
+            f"{config_class.model_type!r} models are trained here."
         )
     shapes = weight_shapes(arguments.pretrained)
     check_fit(_encoder(auto_class, own, shapes, arguments), shapes, arguments.pretrained)
@@ -66,12 +68,36 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
     return load_whole_model(auto_class, arguments.pretrained, config, new_head=True)
 
 
+def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int | None) -> None:
+    """Have a model that writes texts write them as it is scored, also where nobody says how: `generate(**inputs)`.
+
+    Args:
+        model: The model; one that writes no texts is left alone.
+        recipe: The recipe.
+        max_target_length: Longest target, in tokens; None for a model that writes no texts.
+    """
+    if max_target_length is None:
+        return
+    # The token that the decoder starts from counts.
+    model.generation_config.max_length = recipe.training.get("generation_max_length") or max_target_length + 1
+    model.generation_config.num_beams = recipe.training.get("generation_num_beams") or 1
+
+
+def _vocabulary(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if arguments.task != "text2text-generation":
+        return vocabulary
+    start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return {**vocabulary, **ends, "decoder_start_token_id": start}
+
+
 def _encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
     return describe(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
 
 
 def _head(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:
-    if arguments.task == "fill-mask":
+    if arguments.task in ("fill-mask", "text2text-generation"):
         return {}
     if labels is None:
         return {"num_labels": 1, "problem_type": arguments.problem_type}

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
+from transformers import Seq2SeqTrainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -180,3 +181,7 @@ class ReproducibleTrainer(SealingTrainer):
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""
+
+
+class ReproducibleSeq2SeqTrainer(ReproducibleTrainer, Seq2SeqTrainer):
+    """The same for models that write texts, which it scores as they are generated."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from datasets import Dataset, DatasetInfo
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.labels import LabelKind, UnknownLabelError, label_names
 from hf_maskattn.data.loading import load_shards, load_splits
+from hf_maskattn.data.pair_encoding import References, encode_pairs, references_of
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
@@ -34,6 +36,8 @@ class TaskData:
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
+        references: Of text-to-text generation, the right answers to each source that is scored; else None.
+        max_target_length: Of text-to-text generation, the longest target, in tokens; else None.
         examples: Some texts of the validation split, or else of the test split.
     """
 
@@ -41,6 +45,8 @@ class TaskData:
     tokenizer: PreTrainedTokenizerBase
     labels: list[str] | None
     about: DatasetInfo
+    references: References | None = None
+    max_target_length: int | None = None
     examples: list[str] = field(default_factory=list)
 
 
@@ -134,6 +140,8 @@ def _load_beside(recipe: Recipe, shards: Shards) -> dict[str, Dataset]:
 
 
 def _required_columns(recipe: Recipe) -> list[str]:
+    if recipe.model.task == "text2text-generation":
+        return [recipe.data.source_column, recipe.data.target_column, *filter(None, [recipe.data.references_column])]
     columns = [] if recipe.model.task == "fill-mask" else [recipe.label_column]
     if recipe.model.task == "token-classification":
         return [*columns, recipe.data.tokens_column, *([] if recipe.data.text_column is None else [recipe.data.text_column])]
@@ -144,11 +152,12 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
     data = recipe.data
     if data.tokenizer in KINDS:
         return train_tokenizer(
-            _texts(recipe, train),
+            _all_texts(recipe, train),
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             lowercase=data.lowercase,
             max_length=data.max_length or DEFAULT_MAX_LENGTH,
+            for_generation=recipe.model.task == "text2text-generation",
         )
     tokenizer = load_tokenizer(str(recipe.model.pretrained or data.tokenizer), max_length=data.max_length)
     if tokenizer.model_max_length > LONGEST_MAX_LENGTH:
@@ -156,7 +165,15 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _all_texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
+    """Take what the tokenizer has to know: what is read, and what is written."""
+    targets = split[recipe.data.target_column] if recipe.model.task == "text2text-generation" else []
+    return chain(_texts(recipe, split), (text for texts in targets for text in ([texts] if isinstance(texts, str) else texts)))
+
+
 def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
+    if recipe.model.task == "text2text-generation":
+        return split[recipe.data.source_column]
     column = _sentence_column(recipe, split) if recipe.model.task == "token-classification" else _text_column(recipe)
     return split[column] if column is not None else (" ".join(words) for words in split[recipe.data.tokens_column])
 
@@ -196,6 +213,15 @@ def _encode(
                 labels=labels or [],
                 max_length=max_length,
             )
+        if recipe.model.task == "text2text-generation":
+            return encode_pairs(
+                split,
+                tokenizer,
+                source_column=data.source_column,
+                target_column=data.target_column,
+                max_source_length=max_length,
+                max_target_length=data.max_target_length or max_length,
+            )
         return encode_texts(
             split,
             tokenizer,
@@ -213,7 +239,21 @@ def _encode(
             stream.encode = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
     # Rows that datasets had in its cache were not cut just now: the tokenizer is saved with its cut all the same.
     tokenizer("", truncation=True, max_length=max_length)
-    return TaskData(splits, tokenizer, labels, next(iter(raw.values())).info)
+    about = next(iter(raw.values())).info
+    if recipe.model.task != "text2text-generation":
+        return TaskData(splits, tokenizer, labels, about)
+    references, longest = _references(recipe, raw, splits), data.max_target_length or max_length
+    return TaskData(splits, tokenizer, None, about, references, longest)
+
+
+def _references(recipe: Recipe, raw: Mapping[str, Dataset | Shards], encoded: Mapping[str, Any]) -> References:
+    column = recipe.data.references_column or recipe.data.target_column
+    references: dict[tuple[int, ...], list[str]] = {}
+    for name in raw:
+        if name != "train" or len(raw) == 1:  # beside others, the train split is not scored
+            for source, texts in references_of(raw[name], encoded[name], column).items():
+                references[source] = [*references.get(source, []), *texts]
+    return references
 
 
 def _encode_with_labels_of_first_rows(
@@ -229,7 +269,7 @@ def _encode_with_labels_of_first_rows(
 
 
 def _has_labels(recipe: Recipe) -> bool:
-    return recipe.model.task != "fill-mask" and recipe.model.problem_type != "regression"
+    return recipe.model.task in ("text-classification", "token-classification") and recipe.model.problem_type != "regression"
 
 
 def _label_kind(recipe: Recipe) -> LabelKind:

@@ -92,7 +92,10 @@ def test_wrong_overrides_are_named(recipe_file, override, message):
         ("model.hidden_size=2.5", "model.hidden_size=2.5: expected a whole number."),
         ("model.hidden_size=true", "model.hidden_size=True: expected a whole number."),
         ("model.rnn_type=rnn", "model.rnn_type='rnn': expected one of 'lstm', 'gru'."),
-        ("model.task=translation", "expected one of 'text-classification', 'token-classification', 'fill-mask'."),
+        (
+            "model.task=translation",
+            "expected one of 'text-classification', 'token-classification', 'fill-mask', 'text2text-generation'.",
+        ),
         ("model.hidden_dropout_prob=a", "model.hidden_dropout_prob='a': expected a number or a whole number."),
         ("data.lowercase=yes", "data.lowercase='yes': expected true or false."),
         ("data.labels=[1, 2]", "data.labels=[1, 2]: expected a list of text or null."),
