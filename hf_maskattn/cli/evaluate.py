@@ -27,4 +27,4 @@ def evaluate(
         parsed = read_recipe(recipe, overrides or ())
         report = run(model, parsed, split)
         if report.is_main_process:
-            show_metrics(report.metrics, report.model_folder, parsed.model.task)
+            show_metrics(report, parsed.model.task)

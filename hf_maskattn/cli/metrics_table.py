@@ -1,16 +1,18 @@
 """Shows the end of a run: scores by split, where the model lies, how to load it."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
+
+from hf_maskattn.export.tasks import loading_call
+from hf_maskattn.loading.model_loading import load_config
+from hf_maskattn.training.run_report import RunReport
 
 _ONLY_IN_FILE = ("steps", "epochs", "samples_per_second")
 
 
-def show_metrics(metrics: Mapping[str, Mapping[str, float]], model_folder: Path, task: str) -> None:
-    """Print a table of metrics, and the line that loads the model."""
+def show_metrics(report: RunReport, task: str) -> None:
+    """Print a table of metrics, where the model lies, and the line that loads it."""
+    metrics, folder = report.metrics, str(report.model_folder)
     names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _ONLY_IN_FILE))
     names.sort(key=lambda name: name == "runtime")
     table = Table("split", *names)
@@ -21,7 +23,7 @@ def show_metrics(metrics: Mapping[str, Mapping[str, float]], model_folder: Path,
     console = Console()
     console.print(table)
     for line in (
-        f"Model: {model_folder}",
-        f'Load:  import hf_maskattn, transformers; transformers.pipeline("{task}", model="{model_folder}")',
+        f"Model: {folder}",
+        f"Load:  import hf_maskattn, transformers; transformers.{loading_call(load_config(folder), task, folder)}",
     ):
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)

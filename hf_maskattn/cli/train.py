@@ -43,9 +43,9 @@ def train(
             say(f"Stopped; everything up to here is in {stopped.checkpoint}. To go on: {how}")
             raise typer.Exit(INTERRUPTED) from stopped
         except NotPublished as failure:
-            show_metrics(failure.report.metrics, failure.report.model_folder, parsed.model.task)
+            show_metrics(failure.report, parsed.model.task)
             raise
         if report.is_main_process:
-            show_metrics(report.metrics, report.model_folder, parsed.model.task)
+            show_metrics(report, parsed.model.task)
         if report.publication is not None:
             show_publication(report.publication)

@@ -179,6 +179,12 @@ class ReproducibleTrainer(SealingTrainer):
             getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """Leave out weights that are tied to others: a checkpoint holds them once."""
+        tied = set(getattr(self.model, "all_tied_weights_keys", ()))
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def create_model_card(self, *args, **kwargs) -> None:
         """Leave the model card alone: the one of this package is written before a push."""
 

@@ -1,11 +1,12 @@
 import pytest
 
+from hf_maskattn.recipes.arguments import TASKS
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.recipes.resolved_recipe import changed_keys, resolve_recipe, write_recipe
 from tests.training import toy_recipe
 
 
-@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_resolved_recipe_is_read_again_as_the_same(tmp_path, task):
     recipe = read_recipe(toy_recipe.write_recipe(tmp_path, task))
     write_recipe(recipe, tmp_path / "recipe.yaml")
@@ -24,7 +25,7 @@ def test_a_resolved_recipe_of_a_pretrained_model_is_read_again(tmp_path):
     assert resolve_recipe(read_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
 
 
-@pytest.mark.parametrize("task", ["text-classification", "fill-mask"])
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])
 def test_a_resolved_recipe_of_a_stream_is_read_again(tmp_path, task):
     recipe = read_recipe(toy_recipe.write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
     write_recipe(recipe, tmp_path / "recipe.yaml")

@@ -5,6 +5,7 @@ import pytest
 
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.recipes.arguments import TASKS
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from tests.training.toy_recipe import SIZES, write_recipe
@@ -78,7 +79,7 @@ def test_labels_of_an_existing_model_keep_their_numbers(tmp_path):
     assert [1 - label for label in turned] == list(data.splits["test"]["labels"])
 
 
-@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_stream_gives_what_the_train_split_gives(tmp_path, task):
     whole, stream = load(tmp_path, task), load(tmp_path, task, *STREAM)
     assert isinstance(stream.splits["train"], RowStream)

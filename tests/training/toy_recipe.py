@@ -11,6 +11,9 @@ WORDS = {"cat": ["meow", "purr", "paw", "tail"], "dog": ["woof", "bark", "paw", 
 
 
 def _row(task: str, rng: random.Random) -> dict:
+    if task == "text2text-generation":
+        words = rng.choices("abcd", k=rng.randint(2, 5))
+        return {"source": " ".join(words), "target": " ".join(reversed(words))}
     label = rng.choice(sorted(WORDS))
     words = [rng.choice(WORDS[label][:2]), *rng.choices(WORDS[label], k=rng.randint(1, 6))]
     if task == "token-classification":
@@ -40,7 +43,13 @@ def write_recipe(folder: Path, task: str = "text-classification", *, model=None,
             "attention_size": 8,
             **(model or {}),
         },
-        "data": {**write_rows(folder, task, make), "tokenizer": "word", "vocab_size": 40, **(data or {})},
+        "data": {
+            **write_rows(folder, task, make),
+            "tokenizer": "word",
+            "vocab_size": 40,
+            **({"max_target_length": 8} if task == "text2text-generation" else {}),
+            **(data or {}),
+        },
         "training": {
             "output_dir": str(folder / "run"),
             "num_train_epochs": 2,
