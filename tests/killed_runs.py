@@ -34,6 +34,7 @@ SCENARIOS = {
     "masks": ("fill-mask", {**STEPS, "save_steps": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}),
     "tags": ("token-classification", {"num_train_epochs": 3, "train_sampling_strategy": "random", "save_total_limit": 1}),
     "workers": ("fill-mask", {"max_steps": 8, "save_strategy": "steps", "save_steps": 3, **WORKERS}),
+    "pairs": ("text2text-generation", {**STEPS, "save_steps": 3, "generation_num_beams": 2}),
     "each step": ("text-classification", {**STEPS, "eval_strategy": "no", "save_steps": 1, "save_total_limit": 1}),
 }
 """Task and training fields of the runs, by name."""

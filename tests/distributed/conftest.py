@@ -33,6 +33,7 @@ CASES = {
     "a number": ("text-classification", {"problem_type": "regression"}, a_number),
     "spans": ("token-classification", {"num_attention_heads": 2}, None),
     "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
+    "pairs": ("text2text-generation", {"decoder_layers": 2}, None),
 }
 ACCUMULATED = "spans, 2 batches a step"
 STOPPED_IN_TWO, STOPPED_IN_ONE = "stopped in two processes", "stopped in one process"

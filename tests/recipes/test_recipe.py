@@ -119,6 +119,22 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
         ("modle: {}", "group `modle:` does not exist, there are: model, data, training."),
         ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist: did you mean model.hidden_size?"),
         ("data: {tokenizer: char}", "model.task is missing: text-classification, "),
+        (
+            "model: {task: text2text-generation}\ndata: {tokenizer: char, text_column: x}",
+            "data.text_column means nothing for model.task=text2text-generation, only for text-classification and",
+        ),
+        (
+            "model: {task: text2text-generation, num_hidden_layers: 2}\ndata: {tokenizer: char}",
+            "model.num_hidden_layers means nothing for model.task=text2text-generation, only for text-classification and",
+        ),
+        (
+            "model: {task: fill-mask}\ndata: {tokenizer: char}\ntraining: {generation_num_beams: 2}",
+            "training.generation_num_beams means nothing for model.task=fill-mask, only for text2text-generation.",
+        ),
+        (
+            "model: {task: text2text-generation}\ndata: {tokenizer: char}\ntraining: {predict_with_generate: false}",
+            "training.predict_with_generate=False leaves nothing to score but the loss: remove it, or set",
+        ),
         ("model: {task: fill-mask}", "data.tokenizer is missing: char, word, symbols, bpe, wordpiece to train one, or"),
         (
             "model: {task: text-classification, pretrained: x}\ndata: {tokenizer: char}",
@@ -173,3 +189,9 @@ def test_files_that_are_not_text_are_refused(tmp_path):
 def test_labels_of_tokens_are_called_tags(tmp_path):
     recipe = read_recipe(write_recipe(tmp_path, "token-classification"))
     assert recipe.label_column == "tags"
+
+
+def test_a_choice_is_checked_for_the_task(recipe_file):
+    recipe_file.write_text("model: {task: text2text-generation, attention_query: learned}\ndata: {tokenizer: char}")
+    with pytest.raises(TypeError, match=r"model\.attention_query='learned': expected one of 'previous', 'current'\."):
+        read_recipe(recipe_file)

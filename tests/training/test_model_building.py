@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import read_recipe
@@ -62,5 +62,27 @@ def test_models_of_other_kinds_are_refused(pretrained, tmp_path):
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
-    with pytest.raises(ValueError, match="is a 'bert' model, only 'maskattn' models are trained here"):
+    with pytest.raises(ValueError, match=r"is a 'bert' model, for model\.task=text-classification only 'maskattn' models"):
         build_model(ModelArguments(task="text-classification", pretrained=str(tmp_path)), tokenizer, ["a"])
+
+
+def test_a_model_that_writes_texts_is_built_for_its_tokenizer_and_writes_as_it_is_scored(tmp_path):
+    recipe = read_recipe(
+        write_recipe(tmp_path, "text2text-generation", training={"generation_num_beams": 3, "num_train_epochs": 1})
+    )
+    folder = train(recipe).model_folder
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert special == [0, 2, 3]
+    assert [model.config.pad_token_id, model.config.decoder_start_token_id, model.config.eos_token_id] == special
+    assert model.config.vocab_size == len(tokenizer)
+    longest = 1 + recipe.data.max_target_length
+    assert (model.generation_config.num_beams, model.generation_config.max_length) == (3, longest)
+    assert model.generate(**tokenizer("a b", return_tensors="pt"), min_length=longest).shape == (1, longest)
+
+
+def test_a_model_of_another_family_is_refused(pretrained):
+    with pytest.raises(
+        ValueError, match=r"is a 'maskattn' model, for model\.task=text2text-generation only 'maskattn_rnnsearch'"
+    ):
+        build(pretrained, None, task="text2text-generation")

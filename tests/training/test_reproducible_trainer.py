@@ -1,3 +1,6 @@
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
@@ -88,3 +91,17 @@ def test_a_token_that_would_be_pickled_is_refused(masking, tmp_path):
     with pytest.raises(ValueError, match=r"hub_token is written to every training_args.bin: .* run `hf auth login`") as caught:
         ReproducibleTrainer(masking.model, arguments)
     assert "hf_secret" not in str(caught.value)
+
+
+def test_weights_that_are_tied_are_not_called_missing(tmp_path, caplog):
+    recipe = read_recipe(write_recipe(tmp_path, "text2text-generation"))
+    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    transformers_logger = logging.getLogger("transformers")
+    transformers_logger.addHandler(caplog.handler)
+    try:
+        trainer._issue_warnings_after_load(SimpleNamespace(missing_keys=["lm_head.weight"], unexpected_keys=[]))
+        assert caplog.messages == []
+        trainer._issue_warnings_after_load(SimpleNamespace(missing_keys=["lm_head.weight", "other"], unexpected_keys=[]))
+        assert "['other']" in caplog.messages[0]
+    finally:
+        transformers_logger.removeHandler(caplog.handler)
