@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 from transformers import TrainingArguments
@@ -7,6 +8,8 @@ from hf_maskattn import MaskAttnConfig
 from hf_maskattn.recipes.arguments import settable_fields
 from hf_maskattn.recipes.recipe import read_recipe
 from tests.training.toy_recipe import write_recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture
@@ -195,3 +198,9 @@ def test_a_choice_is_checked_for_the_task(recipe_file):
     recipe_file.write_text("model: {task: text2text-generation, attention_query: learned}\ndata: {tokenizer: char}")
     with pytest.raises(TypeError, match=r"model\.attention_query='learned': expected one of 'previous', 'current'\."):
         read_recipe(recipe_file)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_the_project_are_read_and_say_how(path):
+    assert path.read_text().startswith(f"# hf-maskattn train configs/{path.name}")
+    assert read_recipe(path).training["seed"] == 0
