@@ -26,6 +26,7 @@ from .decoding_state import STATE, DecodingState
 from .deep_output import DeepOutput
 from .eager_attention import eager_attention  # noqa: F401
 from .gate_steps import gru_step  # noqa: F401
+from .generation_limits import refuse_settings  # noqa: F401
 from .gru_gradient import gru_over_cells  # noqa: F401
 from .initialization import recurrent_weight  # noqa: F401
 from .losses import IGNORED, classification_loss
@@ -39,6 +40,7 @@ from .recurrence_operator import recurrence_operator  # noqa: F401
 from .recurrent_kernel import arrange  # noqa: F401
 from .segments import Segment  # noqa: F401
 from .softmax import masked_softmax  # noqa: F401
+from .source_processors import read_real_tokens  # noqa: F401
 from .stateful_generation import StatefulGenerationMixin
 from .tanh import tanh  # noqa: F401
 from .tensor_checks import check_values

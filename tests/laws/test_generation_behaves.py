@@ -9,30 +9,13 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.model.decoding_state import STATE, DecodingState
-
-FORMS = {
-    "previous": {},
-    "current": {"attention_query": "current", "rnn_type": "lstm", "decoder_layers": 2, "num_attention_heads": 2},
-    "feeding": {"attention_query": "current", "input_feeding": True, "attention_implementation": "ragged"},
-}
-MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 1, 0, 0, 1]])
-IDS = torch.randint(3, 40, MASK.shape, generator=torch.Generator().manual_seed(3))
-SOURCE = {"input_ids": torch.where(MASK == 1, IDS, 0), "attention_mask": MASK}
-EOS = 2
+from tests.laws.generation_cases import EOS, FORMS, IDS, MASK, SOURCE, decided_model
 
 
 @pytest.fixture(params=FORMS)
 def model(request, tiny_rnnsearch_config):
-    """A model of decided opinions that depend on the source, on the words before and, in some rows, end."""
-    torch.manual_seed(5)
-    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(**FORMS[request.param])).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)
-        model.lm_head.bias[EOS] = 2.0
-    return model
+    return decided_model(tiny_rnnsearch_config(**FORMS[request.param]))
 
 
 def choose(model, count, **source):
@@ -54,42 +37,6 @@ def test_greedy_takes_the_likeliest_words(model):
     assert torch.equal(words, choose(model, 12, **SOURCE))
     assert len(set(map(tuple, words.tolist()))) > 1
     assert torch.equal(model.generate(**SOURCE, max_new_tokens=12, num_beams=1), words)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"num_beams": 4, "num_return_sequences": 3},
-        {"num_beams": 3, "length_penalty": -2.0, "early_stopping": True},
-        {"num_beams": 3, "length_penalty": 3.0, "early_stopping": "never"},
-        {"do_sample": True, "num_return_sequences": 3, "temperature": 1.5},
-        {"do_sample": True, "top_k": 5, "top_p": 0.9, "min_p": 0.01},
-        {"do_sample": True, "num_beams": 3, "num_return_sequences": 2},
-        {"repetition_penalty": 5.0},
-        {"no_repeat_ngram_size": 2, "num_beams": 2},
-        {"encoder_repetition_penalty": 3.0},
-        {"encoder_no_repeat_ngram_size": 1},
-        {"bad_words_ids": [[7], [8, 9]], "num_beams": 2},
-        {"sequence_bias": [[[11], 4.0]]},
-        {"suppress_tokens": [5, 6], "begin_suppress_tokens": [EOS]},
-        {"forced_bos_token_id": 20, "forced_eos_token_id": EOS},
-        {"exponential_decay_length_penalty": (2, 1.5)},
-        {"renormalize_logits": True, "remove_invalid_values": True, "num_beams": 2},
-        {"prefix_allowed_tokens_fn": lambda row, words: [EOS, 10, 11, 12 + row % 2]},
-    ],
-    ids=lambda arguments: (
-        ", ".join(f"{name} {type(value).__name__ if callable(value) else value}" for name, value in arguments.items())
-        or "greedy"
-    ),
-)
-def test_the_state_changes_no_choice(model, arguments):
-    results = []
-    for use_cache in (True, False):
-        torch.manual_seed(1)
-        results.append(model.generate(**SOURCE, max_new_tokens=8, use_cache=use_cache, **arguments))
-    assert torch.equal(*results)
-    assert len(results[0]) == len(MASK) * arguments.get("num_return_sequences", 1)
 
 
 def test_controls_of_length_and_repetition_hold(model):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from transformers import GenerationConfig
 
 from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.model.decoding_state import STATE
@@ -13,44 +12,9 @@ def model(tiny_rnnsearch_config):
     return RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
 
 
-@pytest.mark.parametrize("name", ["static", "dynamic", "offloaded", "offloaded_static", "quantized"])
-def test_caches_of_keys_and_values_are_refused(model, name):
-    with pytest.raises(ValueError, match=f"cache_implementation='{name}' is for keys and values"):
-        model.generate(IDS, cache_implementation=name, max_new_tokens=2)
-    with pytest.raises(ValueError, match=f"cache_implementation='{name}'"):
-        model.generate(IDS, GenerationConfig(cache_implementation=name, max_new_tokens=2))
-
-
-def test_a_prefill_in_chunks_is_refused(model):
-    with pytest.raises(ValueError, match="prefill_chunk_size=2 is for keys and values"):
-        model.generate(IDS, prefill_chunk_size=2, max_new_tokens=2)
-
-
 def test_continuous_batching_is_refused(model):
     with pytest.raises(ValueError, match="Continuous batching"):
         model.generate_batch([[5, 6]], max_new_tokens=2)
-    with pytest.raises(ValueError, match="cache_implementation='paged'"):
-        model.generate(IDS, cache_implementation="paged", max_new_tokens=2)
-
-
-def test_assisted_decoding_is_refused(model, tiny_rnnsearch_config):
-    assistant = RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
-    for arguments in ({"assistant_model": assistant}, {"prompt_lookup_num_tokens": 2}):
-        with pytest.raises(ValueError, match="assisted generation is not supported with stateful models, such as RNNSearch"):
-            model.generate(IDS, max_new_tokens=4, **arguments)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
-        {"dola_layers": "low"},
-    ],
-)
-def test_strategies_that_transformers_has_moved_out_are_refused(model, arguments):
-    with pytest.raises(ValueError, match="requires `trust_remote_code=True`"):
-        model.generate(IDS, max_new_tokens=4, **arguments)
 
 
 def test_an_unknown_argument_is_refused(model):
@@ -80,3 +44,30 @@ def test_a_start_token_is_needed(tiny_rnnsearch_config):
     model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(decoder_start_token_id=None, bos_token_id=None)).eval()
     with pytest.raises(ValueError, match="`decoder_start_token_id` or `bos_token_id` has to be defined"):
         model.generate(IDS, max_new_tokens=2)
+
+
+def test_ended_rows_go_on_with_the_end_token_where_there_is_no_pad_token(tiny_rnnsearch_config):
+    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(pad_token_id=None)).eval()
+    words = model.generate(
+        IDS, max_new_tokens=3, prefix_allowed_tokens_fn=lambda row, words: [[2, 7][row]], return_dict_in_generate=True
+    )
+    assert words.sequences.tolist() == [[1, 2, 2, 2], [1, 7, 7, 7]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"inputs": IDS + 40}, "`input_ids` holds token id 45, the vocabulary has ids 0 to 39"),
+        ({"inputs": IDS, "decoder_start_token_id": 99}, "`decoder_input_ids` holds token id 99"),
+        ({"inputs": IDS, "decoder_input_ids": torch.tensor([[1, -3], [1, 4]])}, "`decoder_input_ids` holds token id -3"),
+        ({"inputs": IDS, "attention_mask": torch.ones(2, 5)}, r"`attention_mask` has shape \[2, 5\]"),
+        (
+            {"inputs": IDS, "decoder_input_ids": torch.ones(2, 2).long(), "decoder_attention_mask": torch.ones(2, 4)},
+            r"`attention_mask` has shape \[2, 4\], the inputs are \[2, 2\]",
+        ),
+        ({"inputs": IDS, "decoder_inputs_embeds": torch.zeros(2, 1, 6)}, "decoder_inputs_embeds`: both were given"),
+    ],
+)
+def test_bad_inputs_are_named(model, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        model.generate(**arguments, max_new_tokens=2)
