@@ -22,6 +22,11 @@ def predict(
     onnx: Annotated[
         Path | None, typer.Option(help="File that `export` wrote from the model, to be run by onnxruntime.")
     ] = None,
+    alignment: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Picture to draw of which part of each text what was written for it is from."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ) -> None:
     """Predict for texts given by --text, --file or on stdin, a result for each line."""
     with told_in_one_line():
@@ -36,7 +41,7 @@ def predict(
             raise ValueError("there is no text: give --text TEXT, --file FILE, or pipe lines in.")
         show_messages()
         texts = text or (lines_of_file(file) if file else lines_of_stream(sys.stdin.buffer))
-        predictions = run(model, texts, batch_size=batch_size, onnx_file=onnx)
+        predictions = run(model, texts, batch_size=batch_size, onnx_file=onnx, alignment_file=alignment, overwrite=overwrite)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
             show_predictions(predictions)
         else:

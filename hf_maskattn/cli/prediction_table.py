@@ -17,7 +17,9 @@ def show_predictions(predictions: Iterable[dict[str, Any]]) -> None:
 
 
 def _describe(item: dict[str, Any]) -> str:
-    """Show a label, a tagged span or a filled-in token, whichever a pipeline gave, with its score."""
+    """Show a text, or a label, a tagged span or a filled-in token with its score, whichever was predicted."""
+    if "generated_text" in item:
+        return item["generated_text"]
     label = item.get("label") or item.get("entity_group") or item.get("entity")
     parts = [part for part in (item.get("token_str") or item.get("word"), label) if part]
     return f"{' '.join(parts)} {item['score']:.3f}"

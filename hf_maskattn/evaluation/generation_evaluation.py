@@ -10,6 +10,7 @@ from hf_maskattn.evaluation import logit_reduction
 from hf_maskattn.evaluation.edit_distance import require_jiwer
 from hf_maskattn.evaluation.pronunciation import PronunciationMetric
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
+from hf_maskattn.evaluation.text_decoding import decode_texts
 from hf_maskattn.evaluation.text_match import TextMatchMetric
 from hf_maskattn.evaluation.translation import TranslationMetric, require_sacrebleu
 from hf_maskattn.model.losses import IGNORED
@@ -57,10 +58,10 @@ def evaluation_for_generation(
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         if known is None:
-            right = [[text] for text in _decode(tokenizer, prediction.label_ids)]
+            right = [[text] for text in decode_texts(tokenizer, prediction.label_ids, dropped={IGNORED})]
         else:
             right = [_look_up(known, _without(ids, {pad, IGNORED})) for ids in _inputs(prediction)]
-        predictions = _decode(tokenizer, prediction.predictions)
+        predictions = decode_texts(tokenizer, prediction.predictions, dropped={IGNORED})
         return metric_class(keep_in_memory=True).compute(predictions=predictions, references=right)
 
     return TaskEvaluation(
@@ -69,13 +70,6 @@ def evaluation_for_generation(
         logit_reduction.generated_ids,
         include_for_metrics=() if references is None else ("inputs",),
     )
-
-
-def _decode(tokenizer: PreTrainedTokenizerBase, rows: np.ndarray) -> list[str]:
-    # An unknown token that vanished would make a wrong text look right.
-    dropped = {IGNORED, *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    kept = [_without(ids, dropped) for ids in rows]
-    return tokenizer.batch_decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def _without(ids: np.ndarray | tuple[int, ...], dropped: set[int]) -> tuple[int, ...]:

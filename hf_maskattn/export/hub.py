@@ -53,7 +53,7 @@ class Publication:
 
     @property
     def task(self) -> str | None:
-        """The pipeline of the model; None if it has none."""
+        """The task of the model; None if it has no head."""
         return task_of(self.config.architectures)
 
     def loading_call(self, **settings: object) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
-from hf_maskattn.export.tasks import TASKS, loading_call
+from hf_maskattn.export.tasks import PIPELINES, loading_call
 
 MOST_EXAMPLES = 3
 _LONGEST_EXAMPLE = 200
@@ -72,7 +72,7 @@ def build_model_card(
         model_name=name if results else None,
         library_name="transformers",
         license=_LICENSE,
-        pipeline_tag=task if task in TASKS.values() else None,
+        pipeline_tag=task if task in PIPELINES.values() else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model,
@@ -172,7 +172,7 @@ def _plain(text: str) -> str:
 def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None, base_model: str | None) -> str:
     if config.is_encoder_decoder:
         layers = f"{config.encoder_layers} + {config.decoder_layers} {config.rnn_type.upper()} layers"
-        kind, use = "recurrent encoder-decoder", task or "texts from texts"
+        kind, use = "recurrent encoder-decoder", "texts from texts"
     else:
         direction = "bidirectional" if config.bidirectional else "unidirectional"
         layers = f"{_counted(config.num_hidden_layers, f'{direction} {config.rnn_type.upper()} layer')}"

@@ -4,22 +4,25 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedConfig
 
-TASKS = {
+PIPELINES = {
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForMaskedLM": "fill-mask",
 }
 """Pipeline of each ending of a class name."""
 
+TASKS = {**PIPELINES, "ForConditionalGeneration": "text2text-generation"}
+"""Task of each ending of a class name; transformers 5 has no pipeline for the last."""
+
 
 def task_of(architectures: Sequence[str] | None) -> str | None:
-    """Find the pipeline of a model.
+    """Find the task of a model.
 
     Args:
         architectures: The `architectures` of its configuration.
 
     Returns:
-        The task; None for a model that has no pipeline.
+        The task; None for a model without a head.
     """
     return next((task for ending, task in TASKS.items() if any(name.endswith(ending) for name in architectures or ())), None)
 
@@ -38,7 +41,7 @@ def loading_call(config: PreTrainedConfig, task: str | None, name: str, **settin
     """
     values = {key: f'"{value}"' if isinstance(value, str) else repr(value) for key, value in settings.items()}
     more = "".join(f", {key}={value}" for key, value in values.items())
-    if task in TASKS.values():
+    if task in PIPELINES.values():
         return f'pipeline("{task}", model="{name}"{more})'
     has_head = not any(architecture.endswith("Model") for architecture in config.architectures or ())
     auto_class = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder and has_head else "AutoModel"

@@ -18,6 +18,7 @@ from hf_maskattn.export.onnx_runtime import OnnxSession, quantize_onnx
 from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.training.model_building import AUTO_CLASSES
+from hf_maskattn.training.output_file import require_place
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def export(
         ValueError: If the model has another task, the file exists, or it does not give what the model gives.
         OSError: If there is no such model, or the file cannot be written.
     """
-    _require_place(path, overwrite)
+    require_place(path, overwrite)
     texts = None if int8_texts is None else [text for text in int8_texts if text.strip()]
     if texts == []:
         raise ValueError("there is no text to compare predictions of 8-bit integers on.")
@@ -90,15 +91,6 @@ def export(
         full_size, size = full.stat().st_size, int8.stat().st_size
         os.replace(int8, path)
         return OnnxReport(path, size, checks, full_size, found)
-
-
-def _require_place(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to: make it, or name another.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, give the name of a file.")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: replace it with --overwrite, or name another file.")
 
 
 def _load(model_folder: str | Path) -> PreTrainedModel:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
+from tests.toy_writer import toy_writer
 from tests.training.toy_recipe import write_recipe
 
 PROGRAM = Path(sys.executable).with_name("hf-maskattn")
@@ -95,6 +96,22 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     (tmp_path / "texts").write_text("woof\n", encoding="utf-8")
     result = run("predict", trained[0], "--file", tmp_path / "texts")
     assert json.loads(result.stdout)["text"] == "woof"
+
+
+def test_predict_writes_texts_and_draws_their_alignment(run, tmp_path):
+    for part in toy_writer():
+        part.save_pretrained(tmp_path / "writer")
+    arguments = ("predict", tmp_path / "writer", "--text", "meow", "--alignment", tmp_path / "map.png")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    (written,) = [prediction["generated_text"] for prediction in line["predictions"]]
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    again = run(*arguments)
+    assert again.exit_code == 2
+    assert "map.png exists: replace it with --overwrite" in again.stderr
+    table = run(*arguments, "--overwrite", "--format", "table")
+    assert f"│ meow │ {written} " in table.stdout
 
 
 def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):

@@ -70,7 +70,7 @@ def test_an_encoder_decoder_is_loaded_by_its_class(tmp_path, connected):
     folder = write_model_folder(tmp_path / "run", "RNNSearchForConditionalGeneration")
     (folder / "README.md").unlink()
     found = publish(folder, "dates", revision="dev")
-    assert found.task is None
+    assert found.task == "text2text-generation"
     assert found.loading_call() == 'AutoModelForSeq2SeqLM.from_pretrained("user/dates", revision="dev")'
     card = connected.repository("user/dates").files("dev")["README.md"].decode()
     assert "A recurrent encoder-decoder for texts from texts: 1 + 1 GRU layers of width 8" in card

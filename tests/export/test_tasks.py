@@ -11,6 +11,8 @@ from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
         (["MaskAttnForSequenceClassification"], "text-classification"),
         (["BertForTokenClassification"], "token-classification"),
         (["MaskAttnForMaskedLM"], "fill-mask"),
+        (["RNNSearchForConditionalGeneration"], "text2text-generation"),
+        (["RNNSearchModel"], None),
         (["MaskAttnModel"], None),
         ([], None),
         (None, None),
@@ -28,6 +30,6 @@ def test_a_model_is_loaded_as_a_pipeline_or_by_its_auto_class():
         == 'pipeline("fill-mask", model="a/b", revision="dev", trust_remote_code=True)'
     )
     assert loading_call(classifier, None, "a/b") == 'AutoModel.from_pretrained("a/b")'
-    assert loading_call(RNNSearchConfig(), "translation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
+    assert loading_call(RNNSearchConfig(), "text2text-generation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
     headless = RNNSearchConfig(architectures=["RNNSearchModel"])
     assert loading_call(headless, None, "a/b") == 'AutoModel.from_pretrained("a/b")'

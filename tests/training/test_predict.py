@@ -6,6 +6,7 @@ from hf_maskattn import MaskAttnModel
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.predict import predict
 from hf_maskattn.training.train import train
+from tests.toy_writer import TEXTS, toy_writer
 from tests.training.toy_recipe import write_recipe
 
 
@@ -86,6 +87,62 @@ def test_numbers_are_not_squeezed_into_probabilities(trained):
 def test_long_texts_are_cut_as_in_training(trained):
     (result,) = predict(trained("text-classification"), ["meow " * 2000])
     assert result["predictions"][0]["label"] == "cat"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A saved encoder-decoder."""
+    folder = tmp_path_factory.mktemp("writer")
+    for part in toy_writer():
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_texts_are_written_for_texts_in_order(writer):
+    model, tokenizer = toy_writer()
+    texts = [TEXTS[0], " ", *TEXTS[1:]]
+    results = list(predict(writer, texts, batch_size=2))
+    assert [result["text"] for result in results] == texts
+    assert results.pop(1)["predictions"] == []
+    for result in results:
+        (ids,) = model.generate(**tokenizer([result["text"]], return_tensors="pt")).tolist()
+        assert result["predictions"] == [{"generated_text": tokenizer.decode(ids, skip_special_tokens=True)}]
+    json.dumps(results)
+
+
+def test_alignments_are_drawn_when_all_is_predicted(writer, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "hf_maskattn.training.predict.draw_alignments",
+        lambda maps, path: (drawn.extend(maps), path.write_bytes(b"picture")),
+    )
+    texts = [TEXTS[0], "", *TEXTS[1:]]
+    results = list(predict(writer, texts, batch_size=2, alignment_file=tmp_path / "maps.png"))
+    assert results == list(predict(writer, texts))
+    assert ["".join(found.source[:-1]).replace("▁", " ") for found in drawn] == TEXTS
+    assert [path.name for path in tmp_path.iterdir()] == ["maps.png"]
+    with pytest.raises(ValueError, match="exists: replace it with --overwrite"):
+        next(predict(writer, texts, alignment_file=tmp_path / "maps.png"))
+    list(predict(writer, texts, alignment_file=tmp_path / "maps.png", overwrite=True))
+    assert len(drawn) == 2 * len(TEXTS)
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(writer, tmp_path):
+    picture = tmp_path / "maps.png"
+    picture.write_text("old")
+    with pytest.raises(ValueError, match="There is no alignment to draw: no text has a visible character"):
+        list(predict(writer, [" "], alignment_file=picture, overwrite=True))
+    assert picture.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [picture]
+    with pytest.raises(ValueError, match=r"maps.docx has no ending of a picture"):
+        next(predict(writer, ["a"], alignment_file=tmp_path / "maps.docx"))
+
+
+def test_what_a_model_cannot_do_is_named(writer, trained, tmp_path):
+    with pytest.raises(ValueError, match="text2text-generation does not run from an ONNX file"):
+        list(predict(writer, ["a"], onnx_file=tmp_path / "model.onnx"))
+    with pytest.raises(ValueError, match="is a model for fill-mask, which has no attention from an output to its source"):
+        list(predict(trained("fill-mask"), ["a [MASK]"], alignment_file=tmp_path / "maps.png"))
 
 
 def test_a_model_without_a_head_is_refused(tmp_path, tiny_config):

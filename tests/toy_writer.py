@@ -1,0 +1,26 @@
+"""An encoder-decoder that writes something for every text, and its tokenizer: a few hundred random weights."""
+
+from hf_maskattn import RNNSearchConfig
+from hf_maskattn.data.tokenizer_training import train_tokenizer
+from tests.laws.generation_cases import decided_model
+
+TEXTS = ["meow purr", "woof", "bark tail"]
+
+
+def toy_writer(**changes):
+    """A model of decided opinions, and a tokenizer of characters."""
+    tokenizer = train_tokenizer([*TEXTS, "abcdef"], kind="char", vocab_size=40, max_length=12, for_generation=True)
+    config = RNNSearchConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=6,
+        hidden_size=8,
+        attention_size=8,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        **changes,
+    )
+    model = decided_model(config)
+    model.generation_config.max_length = 9
+    model.generation_config.suppress_tokens = [0, 1, 2]  # special tokens except the end
+    return model, tokenizer
