@@ -85,7 +85,9 @@ def build_model_card(
         "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
         "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "No scores are told here."),
         "## Use\n\n" + _use(name, config, task),
-        "## Attention\n\n" + _ATTENTION.format(picture=picture) if picture else "",
+        "## Attention\n\n" + (_ALIGNMENT if config.is_encoder_decoder else _ATTENTION).format(picture=picture)
+        if picture
+        else "",
         "## Limits\n\n" + _LIMITS,
         "## License\n\n" + _licenses(data),
     ]
@@ -135,6 +137,12 @@ _ATTENTION = """\
 
 Texts of the data, one a row, padded to the longest. The darker a token, the more attention it takes; the pads, hatched, take \
 none. With `output_attentions=True` the model returns these weights."""
+_ALIGNMENT = """\
+![What was read for each token that was written]({picture})
+
+Texts of the data, from left to right, and what the model writes for them, from top to bottom. The brighter a square, the more \
+attention that token took of the source. `generate(..., output_attentions=True, return_dict_in_generate=True)` \
+returns these weights as `cross_attentions`."""
 _LIMITS = """\
 - Scores hold for text like that of the data above; other languages, domains and lengths were not measured.
 - Nothing was done to find or remove bias in the data; look at the errors before decisions about people depend on it."""
@@ -217,10 +225,16 @@ def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -
     return "\n".join(lines)
 
 
+_GENERATE = """
+batch = tokenizer(["..."], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))"""
+
+
 def _use(name: str, config: PreTrainedConfig, task: str | None) -> str:
     call = loading_call(config, task, name)
     names = ", ".join([call.partition("(")[0].partition(".")[0], *([] if call.startswith("pipeline") else ["AutoTokenizer"])])
     tokenizer = "" if call.startswith("pipeline") else f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+    written = _GENERATE if task == "text2text-generation" else ""
     return f"""\
 With the package (`pip install hf-maskattn`):
 
@@ -228,7 +242,7 @@ With the package (`pip install hf-maskattn`):
 import hf_maskattn
 from transformers import {names}
 
-{tokenizer}model = {call}
+{tokenizer}model = {call}{written}
 ```
 
 Without it, the code that travels with the weights is used; read it before you trust it:
@@ -236,7 +250,7 @@ Without it, the code that travels with the weights is used; read it before you t
 ```python
 from transformers import {names}
 
-{tokenizer.replace(")", ", trust_remote_code=True)")}model = {loading_call(config, task, name, trust_remote_code=True)}
+{tokenizer.replace(")", ", trust_remote_code=True)")}model = {loading_call(config, task, name, trust_remote_code=True)}{written}
 ```"""
 
 

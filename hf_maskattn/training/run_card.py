@@ -13,9 +13,10 @@ from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
-from hf_maskattn.inspection.plots import can_be_drawn, draw_attention_maps
+from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.assembly import Assembly
+from hf_maskattn.training.text_generation import write_texts
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
 
 
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
-    """Draw the attention over the first few texts for which the font has all signs.
+    """Draw the attention over the first few texts for which the font has all signs, of texts that are written too.
 
     Args:
         model: The model.
@@ -67,9 +68,14 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     """
     try:
         shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
-        if not shortened:
+        shown = shortened[:MOST_EXAMPLES]
+        if not shown:
             return False
-        draw_attention_maps({"attention": attention_maps(model, tokenizer, shortened[:MOST_EXAMPLES])}, path)
+        if model.config.is_encoder_decoder:
+            written = write_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
+            draw_alignments([text.alignment for text in written if text.alignment is not None], path)
+        else:
+            draw_attention_maps({"attention": attention_maps(model, tokenizer, shown)}, path)
     except ImportError as error:
         logger.info(f"The model card has no picture of attention: {error}")
         return False

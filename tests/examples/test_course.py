@@ -37,6 +37,12 @@ def test_padding_study(course, tmp_path, capfd):
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
 
+def test_translate_dates(course, tmp_path, capfd):
+    course("05_translate_dates.py")(str(tmp_path), "training.max_steps=2", "data.test_split=validation", "model.hidden_size=16")
+    assert "8 октября 2031" in capfd.readouterr().out
+    assert (tmp_path / "alignments.png").read_bytes().startswith(b"\x89PNG")
+
+
 # What huggingface_hub 2.4 does while it uploads large files.
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_publish(course, connected, tmp_path, capfd, monkeypatch):
@@ -51,6 +57,8 @@ def test_publish(course, connected, tmp_path, capfd, monkeypatch):
     assert "cats meow [{'label': 'LABEL_" in printed
 
 
-@pytest.mark.parametrize("name", ["01_classify.py", "02_tag.py", "03_load_anywhere.py", "06_publish.py"])
+@pytest.mark.parametrize(
+    "name", ["01_classify.py", "02_tag.py", "03_load_anywhere.py", "05_translate_dates.py", "06_publish.py"]
+)
 def test_a_lesson_is_short(name):
     assert len((EXAMPLES / name).read_text().splitlines()) < 60

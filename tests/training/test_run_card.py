@@ -69,6 +69,14 @@ def test_the_picture_stands_in_the_card_if_it_was_drawn(write, monkeypatch):
     assert "![Attention over texts](attention.png)" in write()[1].text
 
 
+def test_a_card_of_a_model_that_writes_texts_has_a_picture_of_alignments(write, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_card, "draw_picture", draw_picture)
+    _, card = write("text2text-generation")
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert "![What was read for each token that was written](attention.png)" in card.text
+    assert card.text.count("model.generate(**batch)") == 2
+
+
 def test_a_picture_of_attention(model, tokenizer, tmp_path):
     assert draw_picture(model, tokenizer, ["woof \U0001f415", "tail $x$ $", "paw " * 80], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
