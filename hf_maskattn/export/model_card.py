@@ -79,15 +79,14 @@ def build_model_card(
         eval_results=results or None,
         widget=[{"text": text} for text in _shortened(examples)] or None,
     )
+    shown = _ALIGNMENT if config.is_encoder_decoder else _ATTENTION
     sections = [
         f"# {name}",
         _what_it_is(config, num_parameters, task, base_model),
         "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
         "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "No scores are told here."),
         "## Use\n\n" + _use(name, config, task),
-        "## Attention\n\n" + (_ALIGNMENT if config.is_encoder_decoder else _ATTENTION).format(picture=picture)
-        if picture
-        else "",
+        "## Attention\n\n" + shown.format(picture=picture) if picture else "",
         "## Limits\n\n" + _LIMITS,
         "## License\n\n" + _licenses(data),
     ]
