@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .eager_attention import heads_apart
-from .gate_steps import BACKWARD, STEPS
+from .gate_steps import BACKWARD, SHIFT, STEPS, states_before
 from .segments import Segment
 from .softmax import drop_tokens, masked_softmax
 
@@ -68,34 +68,34 @@ class _AttentiveRecurrence(torch.autograd.Function):
         ctx, rows, mask, dropout, x, keys, values, weight_ih, weight_hh, bias_ih, bias_hh, query_weight, energy, *first
     ):
         (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
-        width, memory_size = weight_hh.shape[1], values.shape[2]
         gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
-        of_context, of_state = weight_ih[:, read:].T, weight_hh.T
-        queries = x.new_empty(count, size)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
-        states, kept = x.new_empty(len(first), count, width), x.new_empty(count, width)
-        contexts, maps = x.new_empty(count, memory_size), x.new_empty(count, heads, time)
-        values_of_heads = values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [R, heads, Tk, M / heads]
-        vectors = heads_apart(energy).mul_(2)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
-        hidden, from_state = torch.empty_like(keys), x.new_empty(len(keys), len(weight_hh))
+        width, shift = weight_hh.shape[1], SHIFT[len(first)] * weight_hh.shape[1]
+        # What reads the state is one matrix. Queries are doubled, as keys and vectors are: tanh(z) = 2 sigmoid(2 z) - 1, where
+        # -sum(v), the same for all scores of a head, changes no weight.
+        of_state = torch.cat([2 * query_weight, weight_hh.roll(shift, dims=0)])
+        bias = torch.cat([bias_hh.new_zeros(size), bias_hh.roll(shift)])
+        keys, vectors = 2 * keys, 2 * heads_apart(energy)
+        brought, states = x.new_empty(count, len(bias)), x.new_empty(len(first), count, width)
+        contexts, maps = x.new_empty(count, values.shape[2]), x.new_empty(count, heads, time)
+        values_of_heads, hidden = _of_heads(values, heads), torch.empty_like(keys)
         state, stop = [tensor[: rows[0]] for tensor in first], 0
         for alive in rows:
             start, stop = stop, stop + alive
+            now = slice(start, stop)
             state = [tensor[:alive] for tensor in state]
-            query = torch.mm(state[0], query_weight.T, out=queries[start:stop]).mul_(2)
-            scores = _half_tanh(query, keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
+            torch.addmm(bias, state[0], of_state.T, out=brought[now])
+            scores = _half_tanh(brought[now, :size], keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
             scores = scores.view(alive, time, heads).transpose(1, 2)
             real = mask[:alive, None]
             if dropout:
                 real = drop_tokens(real.expand_as(scores), dropout)
-            weights = maps[start:stop].copy_(masked_softmax(scores, real))
-            context = contexts[start:stop]
-            torch.matmul(weights[:, :, None], values_of_heads[:alive], out=context.view(alive, heads, 1, -1))
-            gate = gates[start:stop].addmm_(context, of_context)
-            brought = torch.addmm(bias_hh, state[0], of_state, out=from_state[:alive])
-            state = STEPS[len(first)](gate, brought, state, kept[start:stop], states[:, start:stop])
+            weights = maps[now].copy_(masked_softmax(scores, real))
+            torch.bmm(weights.view(-1, 1, time), values_of_heads[: alive * heads], out=contexts[now].view(alive * heads, 1, -1))
+            gate = gates[now].addmm_(contexts[now], weight_ih[:, read:].T)
+            state = STEPS[len(first)](gate, brought[now, size:], state, states[:, now])
         ctx.rows = rows
-        inputs = (x, keys, values, weight_ih, weight_hh, query_weight, energy, *first)
-        ctx.save_for_backward(gates, kept, queries, states, contexts, maps, *inputs)
+        ctx.save_for_backward(gates, brought, states, contexts, maps, x, keys, values, weight_ih, of_state, vectors, *first)
+        ctx.set_materialize_grads(False)
         return states[0], contexts, maps, *states[1:]
 
     @staticmethod
@@ -105,57 +105,72 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 'attention_implementation="chunked" can be differentiated once: take "eager" where a gradient is '
                 "differentiated (create_graph=True)."
             )
-        gates, kept, queries, states, contexts, maps, *inputs = ctx.saved_tensors
-        x, keys, values, weight_ih, weight_hh, query_weight, energy, *first = inputs
-        rows, heads, size, read = ctx.rows, len(energy), keys.shape[2], x.shape[1]
+        gates, brought, states, contexts, maps, x, keys, values, weight_ih, of_state, vectors, *first = ctx.saved_tensors
+        rows, heads, size, read, width = ctx.rows, maps.shape[1], keys.shape[2], x.shape[1], states.shape[2]
         with torch.autocast(keys.device.type, enabled=False):
-            values_of_heads = values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [R, heads, Tk, M / heads]
-            vectors, weight_of_context = heads_apart(energy).mul_(2), weight_ih[:, read:]
-            before = [_states_before(own, state, rows) for own, state in zip(states, first, strict=True)]
-            of_input, of_hidden, back = BACKWARD[len(first)](gates, kept, before)
-            of_state = [grad.clone() for grad in (of_states, *of_cells)]  # complete from the last step to the first
-            of_first = [torch.zeros_like(state) for state in first]
-            of_contexts, of_queries = of_contexts.clone(), torch.empty_like(queries)
+            before = [states_before(own, state, rows) for own, state in zip(states, first, strict=True)]
+            of_all = gates.new_empty(len(gates), size + 4 * width)
+            of_brought, of_input = of_all[:, : brought.shape[1]], of_all[:, -gates.shape[1] :]
+            back = BACKWARD[len(first)](gates, brought[:, size : size + width], before, of_all[:, size:])
+            # Of states and contexts complete from the last step to the first.
+            of_states = [_given(grad, own) for grad, own in zip((of_states, *of_cells), states, strict=True)]
+            of_contexts, of_first = _given(of_contexts, contexts), [torch.zeros_like(state) for state in first]
             of_keys, of_vectors = torch.zeros_like(keys), torch.zeros_like(vectors)
-            hidden, of_hidden_units = torch.empty_like(keys), torch.empty_like(keys)
+            values_of_heads, hidden, of_hidden = _of_heads(values, heads).mT, torch.empty_like(keys), torch.empty_like(keys)
             ends = [*accumulate(rows)]
             for step in range(len(rows) - 1, -1, -1):
                 alive, now = rows[step], slice(ends[step] - rows[step], ends[step])
                 if step:
                     start = ends[step - 1] - rows[step - 1]
-                    earlier = [grad[start : start + alive] for grad in of_state]
+                    earlier = [grad[start : start + alive] for grad in of_states]
                 else:
                     earlier = [grad[:alive] for grad in of_first]
-                back(now, [grad[now] for grad in of_state], earlier)
-                of_context = of_contexts[now].addmm_(of_input[now], weight_of_context)
-                of_map = of_maps[now] + (values_of_heads[:alive] @ of_context.view(alive, heads, -1, 1))[..., 0]
+                back(now, [grad[now] for grad in of_states], earlier)
+                of_context = of_contexts[now].addmm_(of_input[now], weight_ih[:, read:])
+                of_map = torch.bmm(of_context.view(alive * heads, 1, -1), values_of_heads[: alive * heads]).view(
+                    maps[now].shape
+                )
+                if of_maps is not None:
+                    of_map += of_maps[now]
                 of_scores = torch._softmax_backward_data(of_map, maps[now], -1, maps.dtype).transpose(1, 2).flatten(0, 1)
-                near, grad = _half_tanh(queries[now], keys[:alive], hidden[:alive]), of_hidden_units[:alive]
+                near, grad = _half_tanh(brought[now, :size], keys[:alive], hidden[:alive]), of_hidden[:alive]
                 of_vectors.addmm_(near.flatten(0, 1).T, of_scores)
                 torch.mm(of_scores, vectors.T, out=grad.view(-1, size))
                 torch.ops.aten.sigmoid_backward.grad_input(grad, near, grad_input=grad)
                 of_keys[:alive] += grad
-                of_query = torch.sum(grad, dim=1, out=of_queries[now])
-                earlier[0].addmm_(of_hidden[now], weight_hh).addmm_(of_query, query_weight, alpha=2)
-            own = torch.arange(heads, device=keys.device)
+                torch.sum(grad, dim=1, out=of_all[now, :size])
+                earlier[0].addmm_(of_brought[now], of_state)
+            shift, own = -SHIFT[len(first)] * width, torch.arange(heads, device=keys.device)
+            of_query_weight, of_weight_hh = (of_brought.T @ before[0]).tensor_split([size])
+            of_bias = of_all.sum(dim=0)
             return (
                 *(None, None, None),
                 of_input @ weight_ih[:, :read],
                 of_keys.mul_(2),
                 _of_values(maps, of_contexts, values, rows),
                 of_input.T @ torch.cat([x, contexts], dim=1),
-                of_hidden.T @ before[0],
-                of_input.sum(dim=0),
-                of_hidden.sum(dim=0),
-                of_queries.mul_(2).T @ before[0],
+                of_weight_hh.roll(shift, dims=0),
+                of_bias[-gates.shape[1] :],
+                of_bias[size : brought.shape[1]].roll(shift),
+                of_query_weight.mul_(2),
                 of_vectors.mul_(2).unflatten(0, (heads, -1))[own, :, own],
                 *of_first,
             )
 
 
+def _given(grad: torch.Tensor | None, of: torch.Tensor) -> torch.Tensor:
+    """Copy the gradient that came for a tensor, to be added to."""
+    return torch.zeros_like(of) if grad is None else grad.clone(memory_format=torch.contiguous_format)
+
+
+def _of_heads(values: torch.Tensor, heads: int) -> torch.Tensor:
+    """Bring values `[R, Tk, M]` into the order of heads: `[R * heads, Tk, M / heads]`."""
+    return values.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def _half_tanh(query: torch.Tensor, keys: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Compute sigmoid(2 W q + 2 U h), `[rows, Tk, A]`; `query` is 2 W q."""
-    return torch.add(query[:, None], keys, alpha=2, out=out).sigmoid_()
+    """Compute sigmoid(2 W q + 2 U h), `[rows, Tk, A]`, of 2 W q and 2 U h."""
+    return torch.add(query[:, None], keys, out=out).sigmoid_()
 
 
 def _of_values(maps: torch.Tensor, of_contexts: torch.Tensor, values: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
@@ -171,9 +186,3 @@ def _by_row(x: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
     if rows[0] == rows[-1]:
         return x.unflatten(0, (len(rows), -1)).permute(1, 2, 0, 3)
     return pad_packed_sequence(PackedSequence(x, torch.tensor(rows)), batch_first=True)[0].transpose(1, 2)
-
-
-def _states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`."""
-    steps = states.split(rows)
-    return torch.cat([first[: rows[0]], *(step[:alive] for step, alive in zip(steps, rows[1:], strict=False))])

@@ -1,6 +1,8 @@
 """The gates of the LSTM and the GRU in torch's form, on products that were computed before, and their derivatives.
 
-What a step keeps are its activations; the derivatives of all steps are elementwise in them, and are taken at once.
+What a step keeps are its activations; the derivatives of all steps are elementwise in them, and are taken at once. The state
+brings a GRU its part of the new content first, then those of the other gates, so that what the gradient needs of both sides
+lies in one piece: of a step `[n r | r | z | n]`, the first three of them for the state, the last three for the input.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +14,18 @@ from .tanh import tanh_
 # From the gradient of the state after a step to those of its gates, and on to the state before it.
 Back = Callable[[slice, Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
+sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+
 
 def gru_step(
-    gates: torch.Tensor, of_state: torch.Tensor, state: Sequence[torch.Tensor], kept: torch.Tensor, out: Sequence[torch.Tensor]
+    gates: torch.Tensor, of_state: torch.Tensor, state: Sequence[torch.Tensor], out: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Take a step of a GRU.
 
     Args:
-        gates: `[rows, 3 H]`, what the input brings to the gates; the activations r, z and n take its place.
-        of_state: `[rows, 3 H]`, what the state brings, with its bias.
+        gates: `[rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place.
+        of_state: `[rows, 3 H]`, what the state brings to n, r and z, with its bias; its first part is for the gradient.
         state: The state before, `[rows, H]`.
-        kept: Where the third part of `of_state` is kept for the gradient, `[rows, H]`.
         out: Where the state after goes, `[rows, H]`.
 
     Returns:
@@ -31,75 +34,70 @@ def gru_step(
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
-    width = kept.shape[1]
-    reset, update = gates[:, : 2 * width].add_(of_state[:, : 2 * width]).sigmoid_().chunk(2, dim=1)
-    new = tanh_(gates[:, 2 * width :].addcmul_(reset, kept.copy_(of_state[:, 2 * width :])))
+    width = state[0].shape[1]
+    reset, update = gates[:, : 2 * width].add_(of_state[:, width:]).sigmoid_().chunk(2, dim=1)
+    new = tanh_(gates[:, 2 * width :].addcmul_(reset, of_state[:, :width]))
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
 def lstm_step(
-    gates: torch.Tensor, of_state: torch.Tensor, state: Sequence[torch.Tensor], kept: torch.Tensor, out: Sequence[torch.Tensor]
+    gates: torch.Tensor, of_state: torch.Tensor, state: Sequence[torch.Tensor], out: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Take a step of an LSTM; as `gru_step`, with four gates i, f, g and o, and a state of h and c.
+    """Take a step of an LSTM; as `gru_step`, with four gates i, f, g and o on either side, and a state of h and c.
+
+    The first part of `of_state` becomes tanh(c), for the gradient.
 
     Source:
         Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, in torch's form.
     """
-    width = kept.shape[1]
+    width = state[0].shape[1]
     gates.add_(of_state)
     entry, forget = gates[:, : 2 * width].sigmoid_().chunk(2, dim=1)
     new, exit_ = tanh_(gates[:, 2 * width : 3 * width]), gates[:, 3 * width :].sigmoid_()
     cell = torch.mul(state[1], forget, out=out[1]).addcmul_(entry, new)
-    return [torch.mul(exit_, tanh_(kept.copy_(cell)), out=out[0]), cell]
+    return [torch.mul(exit_, tanh_(of_state[:, :width].copy_(cell)), out=out[0]), cell]
 
 
-def gru_backward(
-    gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, Back]:
+def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor) -> Back:
     """Take the derivatives of all steps of a GRU.
 
     Args:
         gates: `[N, 3 H]`, the activations of all steps.
-        kept: `[N, H]`, what the steps kept.
+        kept: `[N, H]`, the first part of what the state brought.
         before: The states before the steps, `[N, H]`.
+        out: Where the gradients of the gates go, `[N, 4 H]`: the first three parts are those of what the state brought, the
+            last three those of what the input brought, right for a step once `Back` has gone through it.
 
     Returns:
-        Gradients of what the input and of what the state brought to the gates, `[N, 3 H]` each, right for a step once `Back`
-        has gone through it, and `Back` itself, to be called from the last step to the first with the place of the step, the
-        gradients of the state after it and, to be added to, of that before it.
+        To be called from the last step to the first with the place of the step, the gradients of the state after it and, to
+        be added to, of that before it.
     """
     reset, update, new = gates.chunk(3, dim=1)
-    of_new = (1 - update) * (1 - new * new)
-    of_update = (before[0] - new) * update * (1 - update)
-    of_reset = of_new * kept * reset * (1 - reset)
-    of_input = torch.cat([of_reset, of_update, of_new], dim=1)
-    of_state = torch.cat([of_reset, of_update, of_new * reset], dim=1)
-    by_gate = [tensor.unflatten(1, (3, -1)) for tensor in (of_input, of_state)]
+    of_brought, of_reset, of_update, of_new = out.chunk(4, dim=1)
+    torch.sub(before[0], new, out=of_update)
+    of_update.copy_(sigmoid_backward(of_update, update))
+    of_new.copy_(tanh_backward(1 - update, new))
+    of_reset.copy_(sigmoid_backward(of_new * kept, reset))
+    torch.mul(of_new, reset, out=of_brought)
+    by_gate = out.unflatten(1, (4, -1))
 
     def back(now, of_after, of_before):
-        for tensor in by_gate:
-            tensor[now].mul_(of_after[0][:, None])
+        by_gate[now].mul_(of_after[0][:, None])
         of_before[0].addcmul_(of_after[0], update[now])
 
-    return of_input, of_state, back
+    return back
 
 
-def lstm_backward(
-    gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, Back]:
-    """Take the derivatives of all steps of an LSTM; as `gru_backward`, and both gradients are the same."""
+def lstm_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor) -> Back:
+    """Take the derivatives of all steps of an LSTM; as `gru_backward`, but both sides share all of `out`, `[N, 4 H]`."""
     entry, forget, new, exit_ = gates.chunk(4, dim=1)
-    of_gates = torch.cat(
-        [
-            new * entry * (1 - entry),
-            before[1] * forget * (1 - forget),
-            entry * (1 - new * new),
-            kept * exit_ * (1 - exit_),
-        ],
-        dim=1,
-    )
-    through_cell = exit_ * (1 - kept * kept)
-    by_gate = of_gates.unflatten(1, (4, -1))
+    of_entry, of_forget, of_new, of_exit = out.chunk(4, dim=1)
+    of_entry.copy_(sigmoid_backward(new, entry))
+    of_forget.copy_(sigmoid_backward(before[1], forget))
+    of_new.copy_(tanh_backward(entry, new))
+    of_exit.copy_(sigmoid_backward(kept, exit_))
+    through_cell = tanh_backward(exit_, kept)
+    by_gate = out.unflatten(1, (4, -1))
 
     def back(now, of_after, of_before):
         of_cell = torch.addcmul(of_after[1], of_after[0], through_cell[now])
@@ -107,9 +105,22 @@ def lstm_backward(
         by_gate[now, 3].mul_(of_after[0])
         of_before[1].addcmul_(of_cell, forget[now])
 
-    return of_gates, of_gates, back
+    return back
 
 
-# By the number of tensors in a state.
+def states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`.
+
+    Args:
+        states: `[N, H]`, those after each step.
+        first: `[R, H]`, those before the first step.
+        rows: Rows of each step; they never increase.
+    """
+    steps = states.split(rows)
+    return torch.cat([first[: rows[0]], *(step[:alive] for step, alive in zip(steps, rows[1:], strict=False))])
+
+
+# By the number of tensors in a state: the step, its derivatives, and how far the gates of the state are rolled.
 STEPS = {1: gru_step, 2: lstm_step}
 BACKWARD = {1: gru_backward, 2: lstm_backward}
+SHIFT = {1: 1, 2: 0}

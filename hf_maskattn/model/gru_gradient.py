@@ -1,14 +1,15 @@
 """The gradient of a GRU over cells, with one matrix product a step; torch's own on a CPU records every step instead.
 
-The forward kernel is torch's. Given all states, the gates of all cells are one matrix product, and the derivative of the cell
-(torch's own) with respect to its gates is elementwise: taken once, for all cells and an incoming gradient of one, it leaves a
-recursion over the steps that is linear in the gradient of the state.
+Forward, a step is one matrix product and the gates, whose activations are kept. Backward, the derivatives of the gates are
+elementwise, and taken once for all cells; what is left for the loop is linear in the gradient of the state. Where no gradient
+is wanted, the kernel is torch's.
 """
 
 from collections.abc import Sequence
 
 import torch
 
+from .gate_steps import SHIFT, gru_backward, gru_step, states_before
 from .segments import Segment
 
 
@@ -29,52 +30,56 @@ def gru_over_cells(
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
+    if not torch.is_grad_enabled():
+        return _run(x, first, weights, segments)
     return _GRU.apply(x, first, *weights, segments)
 
 
 class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, first, weight_ih, weight_hh, bias_ih, bias_hh, segments):
-        weights = [weight_ih, weight_hh, bias_ih, bias_hh]
-        states = _run(x, first, weights, segments)
-        ctx.save_for_backward(x, first, states, *weights)
-        ctx.segments = segments
+        rows = [segment.rows for segment in segments for _ in range(segment.steps)]
+        shift = SHIFT[1] * weight_hh.shape[1]
+        of_state, bias = weight_hh.roll(shift, dims=0).T, bias_hh.roll(shift)
+        gates = torch.addmm(bias_ih, x, weight_ih.T)  # [N, 3 H], to become activations
+        brought, states = torch.empty_like(gates), x.new_empty(len(x), weight_hh.shape[1])
+        state, stop = first, 0
+        for alive in rows:
+            now = slice(stop, stop := stop + alive)
+            of_now = torch.addmm(bias, state[:alive], of_state, out=brought[now])
+            (state,) = gru_step(gates[now], of_now, [state[:alive]], [states[now]])
+        ctx.save_for_backward(x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states)
+        ctx.rows, ctx.segments = rows, segments
         return states
 
     @staticmethod
     def backward(ctx, grad):
-        x, first, states, *weights = ctx.saved_tensors
+        x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable_gradients([x, first, *weights], ctx, grad)
-        weight_ih, weight_hh, bias_ih, bias_hh = weights
-        before = _states_before(states, first, ctx.segments)  # [N, H]
-        of_input, of_hidden, of_before, _, _ = torch.ops.aten._thnn_differentiable_gru_cell_backward(
-            torch.ones_like(states),
-            torch.addmm(bias_ih, x, weight_ih.T),
-            torch.addmm(bias_hh, before, weight_hh.T),
-            before,
-            None,
-            None,
-        )  # [N, 3 H], [N, 3 H], [N, H]
-        grad = grad.clone()  # [N, H], of each state; complete from the last step to the first
-        gates = of_hidden.view(len(x), 3, -1)
-        rows = [segment.rows for segment in ctx.segments for _ in range(segment.steps)]
-        of_first = torch.zeros_like(first)
-        of_states = [of_first, *grad.split(rows)]  # of the state before each step, and after the last
-        steps = [*zip(rows, of_states, of_states[1:], gates.split(rows), of_before.split(rows), strict=False)]
-        for alive, earlier, now, gate, carried in reversed(steps):
-            gate.mul_(now[:, None])
-            if earlier is not of_first or ctx.needs_input_grad[1]:
-                earlier[:alive].addcmul_(now, carried).addmm_(gate.flatten(1), weight_hh)
-        of_hidden = gates.flatten(1)
-        of_input = (of_input.view_as(gates) * grad[:, None]).flatten(1)
+            return _differentiable_gradients([x, first, weight_ih, weight_hh, bias_ih, bias_hh], ctx, grad)
+        width, rows = weight_hh.shape[1], ctx.rows
+        before = states_before(states, first, rows)  # [N, H]
+        of_both = gates.new_empty(len(gates), 4 * width)
+        of_brought, of_input = of_both[:, : 3 * width], of_both[:, width:]
+        back = gru_backward(gates, brought[:, :width], [before], of_both)
+        grad, of_first = grad.clone(), torch.zeros_like(first)  # of each state; complete from the last step to the first
+        of_state = weight_hh.roll(SHIFT[1] * width, dims=0)
+        stop = len(grad)
+        for step in range(len(rows) - 1, -1, -1):
+            alive, now = rows[step], slice(stop - rows[step], stop)
+            stop = now.start
+            earlier = grad[stop - rows[step - 1] :][:alive] if step else of_first[:alive]
+            back(now, [grad[now]], [earlier])
+            if step or ctx.needs_input_grad[1]:
+                earlier.addmm_(of_brought[now], of_state)
+        of_bias = of_both.sum(dim=0)
         return (
             of_input @ weight_ih if ctx.needs_input_grad[0] else None,
             of_first,
             of_input.T @ x,
-            of_hidden.T @ before,
-            of_input.sum(dim=0),
-            of_hidden.sum(dim=0),
+            (of_brought.T @ before).roll(-SHIFT[1] * width, dims=0),
+            of_bias[width:],
+            of_bias[: 3 * width].roll(-SHIFT[1] * width),
             None,
         )
 
@@ -96,14 +101,3 @@ def _run(x: torch.Tensor, first: torch.Tensor, weights: list[torch.Tensor], segm
         return torch.gru(batch, first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
     rows_of_steps = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
     return torch.gru(x, rows_of_steps, first, weights, True, 1, 0.0, False, False)[0]
-
-
-def _states_before(states: torch.Tensor, first: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-    """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`."""
-    parts, start, rows_before = [first[: segments[0].rows]], 0, segments[0].rows
-    for steps, rows in segments:
-        if start:
-            parts.append(states[start - rows_before : start - rows_before + rows])
-        parts.append(states[start : start + (steps - 1) * rows])
-        start, rows_before = start + steps * rows, rows
-    return torch.cat(parts)

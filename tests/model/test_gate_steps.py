@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_maskattn.model.gate_steps import BACKWARD, STEPS
+from hf_maskattn.model.gate_steps import BACKWARD, SHIFT, STEPS
 
 CELLS = {1: torch.nn.GRUCell, 2: torch.nn.LSTMCell}
 
@@ -24,23 +24,31 @@ def test_two_steps_and_their_gradients_are_those_of_torchs_cell(count, dtype):
 
     with torch.no_grad():
         gates = torch.addmm(cell.bias_ih, x.flatten(0, 1), cell.weight_ih.T)
-        kept, out = torch.empty(10, 3, dtype=dtype), torch.empty(count, 10, 3, dtype=dtype)
+        of_state, bias = (weight.roll(3 * SHIFT[count], dims=0) for weight in (cell.weight_hh, cell.bias_hh))
+        brought, out = torch.empty(10, len(bias), dtype=dtype), torch.empty(count, 10, 3, dtype=dtype)
         state = first
         for start in (0, 5):
             now = slice(start, start + 5)
-            brought = torch.addmm(cell.bias_hh, state[0], cell.weight_hh.T)
-            state = STEPS[count](gates[now], brought, state, kept[now], out[:, now])
+            torch.addmm(bias, state[0], of_state.T, out=brought[now])
+            state = STEPS[count](gates[now], brought[now], state, out[:, now])
             for found, other in zip(state, states[start // 5], strict=True):
                 torch.testing.assert_close(found, other)
         before = [torch.cat([one, own[:5]]) for one, own in zip(first, out, strict=True)]
-        of_input, of_state, back = BACKWARD[count](gates, kept, before)
+        both = torch.empty(10, 12, dtype=dtype)
+        back = BACKWARD[count](gates, brought[:, :3], before, both)
+        of_brought, of_input = both[:, : len(bias)], both[:, -len(bias) :]
         of_after = [direction.clone() for direction in directions[1]]
         for start in (5, 0):
             now = slice(start, start + 5)
             of_before = [d.clone() for d in directions[0]] if start else [torch.zeros_like(t) for t in first]
             back(now, of_after, of_before)
-            of_before[0] += of_state[now] @ cell.weight_hh
+            of_before[0] += of_brought[now] @ of_state
             of_after = of_before
-        found = [(of_input @ cell.weight_ih).view(2, 5, 4), of_input.sum(dim=0), of_state.sum(dim=0), *of_after]
+        found = [
+            (of_input @ cell.weight_ih).view(2, 5, 4),
+            of_input.sum(dim=0),
+            of_brought.sum(dim=0).roll(-3 * SHIFT[count]),
+            *of_after,
+        ]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
