@@ -10,7 +10,7 @@ from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
 
 
 class Source(NamedTuple):
-    """What is attended to: annotations `[B, Tk, H]`, their mask `[B, Tk]` and, if they were projected before, their keys."""
+    """What is attended to: annotations `[B, Tk, M]`, their mask `[B, Tk]` and, if they were projected before, their keys."""
 
     annotations: torch.Tensor
     mask: torch.Tensor
@@ -20,14 +20,14 @@ class Source(NamedTuple):
 class StepByStepAttention(nn.Module):
     """Additive attention from one query."""
 
-    def __init__(self, width: int, attention_size: int):
+    def __init__(self, query_size: int, memory_size: int, attention_size: int):
         super().__init__()
         self.energy = nn.Linear(attention_size, 1, bias=False)
-        self.query_projection = nn.Linear(width, attention_size, bias=False)
-        self.key_projection = nn.Linear(width, attention_size, bias=False)
+        self.query_projection = nn.Linear(query_size, attention_size, bias=False)
+        self.key_projection = nn.Linear(memory_size, attention_size, bias=False)
 
     def forward(self, query: torch.Tensor, source: Source) -> torch.Tensor:
-        """Read a context `[B, H]`."""
+        """Read a context `[B, M]`."""
         keys = self.key_projection(source.annotations) if source.keys is None else source.keys  # [B, Tk, A]
         scores = self.energy(torch.tanh(self.query_projection(query)[:, None] + keys))[..., 0]  # [B, Tk]
         weights = scores.masked_fill(~source.mask, -torch.inf).softmax(dim=-1)
@@ -48,14 +48,14 @@ class StepByStepRNNSearch(nn.Module):
     def __init__(self, config: RNNSearchConfig, keys_once: bool):
         super().__init__()
         self.config, self.keys_once = config, keys_once
-        width, read = config.hidden_size, config.embedding_size
-        self.embedding = nn.Embedding(config.vocab_size, read)
-        self.encoder = nn.GRU(read, width // 2, batch_first=True, bidirectional=True)
-        self.first_state = nn.Linear(width // 2, width)
-        self.attention = StepByStepAttention(width, config.attention_size)
-        self.cell = nn.GRUCell(read + width, width)
-        self.output = nn.Linear(width + read + width, 2 * read)
-        self.vocabulary = nn.Linear(read, config.vocab_size)
+        word, memory, state = config.embedding_size, config.hidden_size, config.decoder_hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, word)
+        self.encoder = nn.GRU(word, memory // 2, batch_first=True, bidirectional=True)
+        self.first_state = nn.Linear(memory // 2, state)
+        self.attention = StepByStepAttention(state, memory, config.attention_size)
+        self.cell = nn.GRUCell(word + memory, state)
+        self.output = nn.Linear(state + word + memory, 2 * word)
+        self.vocabulary = nn.Linear(word, config.vocab_size)
         self.vocabulary.weight = self.embedding.weight
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ class StepByStepRNNSearch(nn.Module):
         lengths = attention_mask.sum(dim=1).cpu()
         packed = pack_padded_sequence(self.embedding(input_ids), lengths, batch_first=True, enforce_sorted=False)
         packed, last = self.encoder(packed)
-        annotations = pad_packed_sequence(packed, batch_first=True)[0]  # [B, Tk, H]
+        annotations = pad_packed_sequence(packed, batch_first=True)[0]  # [B, Tk, M]
         keys = self.attention.key_projection(annotations) if self.keys_once else None
         return Source(annotations, attention_mask.bool(), keys), torch.tanh(self.first_state(last[1]))
 

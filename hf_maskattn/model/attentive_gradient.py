@@ -58,65 +58,87 @@ def attentive_recurrence_over_cells(
     keys, values, mask = memory
     tensors = [tensor.to(dtype) for tensor in (x, keys, values, *weights, *attention, *first)]
     with torch.autocast(x.device.type, enabled=False):
-        states, contexts, maps, *cells = _AttentiveRecurrence.apply(rows, mask, dropout, *tensors)
-    return states, contexts, maps, tuple(tensor[len(x) - rows[-1] :] for tensor in (states, *cells))
+        if torch.is_grad_enabled():
+            *states, contexts, maps = _AttentiveRecurrence.apply(rows, mask, dropout, *tensors)
+        else:
+            states, contexts, maps, *_ = _run(rows, mask, dropout, *tensors)
+    return states[0], contexts, maps, tuple(tensor[len(x) - rows[-1] :] for tensor in states)
+
+
+def _run(
+    rows: Sequence[int],
+    mask: torch.Tensor,
+    dropout: float,
+    x: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+    query_weight: torch.Tensor,
+    energy: torch.Tensor,
+    *first: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Take all steps: states, contexts, weights, and what else the gradient needs of them, which are activations."""
+    (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
+    gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
+    of_context, of_state, of_query = weight_ih[:, read:].T, weight_hh.T, query_weight.T
+    queries, brought = x.new_empty(count, size), torch.empty_like(gates)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
+    states, maps = x.new_empty(len(first), count, len(of_state)), x.new_empty(count, heads, time)
+    contexts = x.new_empty(count, values.shape[2])
+    vectors = 2 * heads_apart(energy)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
+    values_of_heads, hidden = _of_heads(values, heads), torch.empty_like(keys)
+    state, stop = first, 0
+    for alive in rows:
+        now = slice(stop, stop := stop + alive)
+        state = [tensor[:alive] for tensor in state]
+        query = torch.mm(state[0], of_query, out=queries[now]).mul_(2)
+        scores = _half_tanh(query, keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
+        scores = scores.view(alive, time, heads).transpose(1, 2)
+        real = mask[:alive, None]
+        if dropout:
+            real = drop_tokens(real.expand_as(scores), dropout)
+        weights, context = maps[now].copy_(masked_softmax(scores, real)), contexts[now]
+        torch.bmm(weights.view(-1, 1, time), values_of_heads[: alive * heads], out=context.view(alive * heads, 1, -1))
+        torch.addmm(bias_hh, state[0], of_state, out=brought[now])
+        state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, states[:, now])
+    return [states, contexts, maps, gates, brought, queries]
 
 
 class _AttentiveRecurrence(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, rows, mask, dropout, x, keys, values, weight_ih, weight_hh, bias_ih, bias_hh, query_weight, energy, *first
-    ):
-        (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
-        gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
-        width, shift = weight_hh.shape[1], SHIFT[len(first)] * weight_hh.shape[1]
-        # What reads the state is one matrix. Queries are doubled, as keys and vectors are: tanh(z) = 2 sigmoid(2 z) - 1, where
-        # -sum(v), the same for all scores of a head, changes no weight.
-        of_state = torch.cat([2 * query_weight, weight_hh.roll(shift, dims=0)])
-        bias = torch.cat([bias_hh.new_zeros(size), bias_hh.roll(shift)])
-        keys, vectors = 2 * keys, 2 * heads_apart(energy)
-        brought, states = x.new_empty(count, len(bias)), x.new_empty(len(first), count, width)
-        contexts, maps = x.new_empty(count, values.shape[2]), x.new_empty(count, heads, time)
-        values_of_heads, hidden = _of_heads(values, heads), torch.empty_like(keys)
-        state, stop = [tensor[: rows[0]] for tensor in first], 0
-        for alive in rows:
-            start, stop = stop, stop + alive
-            now = slice(start, stop)
-            state = [tensor[:alive] for tensor in state]
-            torch.addmm(bias, state[0], of_state.T, out=brought[now])
-            scores = _half_tanh(brought[now, :size], keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
-            scores = scores.view(alive, time, heads).transpose(1, 2)
-            real = mask[:alive, None]
-            if dropout:
-                real = drop_tokens(real.expand_as(scores), dropout)
-            weights = maps[now].copy_(masked_softmax(scores, real))
-            torch.bmm(weights.view(-1, 1, time), values_of_heads[: alive * heads], out=contexts[now].view(alive * heads, 1, -1))
-            gate = gates[now].addmm_(contexts[now], weight_ih[:, read:].T)
-            state = STEPS[len(first)](gate, brought[now, size:], state, states[:, now])
+    def forward(ctx, rows, mask, dropout, *inputs):
+        found = _run(rows, mask, dropout, *inputs)
         ctx.rows = rows
-        ctx.save_for_backward(gates, brought, states, contexts, maps, x, keys, values, weight_ih, of_state, vectors, *first)
+        ctx.save_for_backward(*found, *inputs)
         ctx.set_materialize_grads(False)
-        return states[0], contexts, maps, *states[1:]
+        return (*found[0], *found[1:3])
 
     @staticmethod
-    def backward(ctx, of_states, of_contexts, of_maps, *of_cells):
+    def backward(ctx, *grads):
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 'attention_implementation="chunked" can be differentiated once: take "eager" where a gradient is '
                 "differentiated (create_graph=True)."
             )
-        gates, brought, states, contexts, maps, x, keys, values, weight_ih, of_state, vectors, *first = ctx.saved_tensors
+        states, contexts, maps, gates, brought, queries, *inputs = ctx.saved_tensors
+        x, keys, values, weight_ih, weight_hh, _, _, query_weight, energy, *first = inputs
         rows, heads, size, read, width = ctx.rows, maps.shape[1], keys.shape[2], x.shape[1], states.shape[2]
+        *of_states, of_contexts, of_maps = grads
         with torch.autocast(keys.device.type, enabled=False):
             before = [states_before(own, state, rows) for own, state in zip(states, first, strict=True)]
-            of_all = gates.new_empty(len(gates), size + 4 * width)
-            of_brought, of_input = of_all[:, : brought.shape[1]], of_all[:, -gates.shape[1] :]
-            back = BACKWARD[len(first)](gates, brought[:, size : size + width], before, of_all[:, size:])
+            shift, of_context = SHIFT[len(first)] * width, weight_ih[:, read:]
+            of_state = torch.cat([2 * query_weight, weight_hh.roll(shift, dims=0)])
+            of_all = gates.new_empty(len(gates), size + 4 * width)  # of 2 W q, and of the gates as both sides have them
+            of_brought, of_input = of_all[:, : len(of_state)], of_all[:, -len(weight_hh) :]
+            back = BACKWARD[len(first)](gates, brought[:, -width:], before, of_all[:, size:])
             # Of states and contexts complete from the last step to the first.
-            of_states = [_given(grad, own) for grad, own in zip((of_states, *of_cells), states, strict=True)]
+            of_states = [_given(grad, own) for grad, own in zip(of_states, states, strict=True)]
             of_contexts, of_first = _given(of_contexts, contexts), [torch.zeros_like(state) for state in first]
+            vectors, values_of_heads = 2 * heads_apart(energy), _of_heads(values, heads).mT
             of_keys, of_vectors = torch.zeros_like(keys), torch.zeros_like(vectors)
-            values_of_heads, hidden, of_hidden = _of_heads(values, heads).mT, torch.empty_like(keys), torch.empty_like(keys)
+            hidden, of_hidden = torch.empty_like(keys), torch.empty_like(keys)
             ends = [*accumulate(rows)]
             for step in range(len(rows) - 1, -1, -1):
                 alive, now = rows[step], slice(ends[step] - rows[step], ends[step])
@@ -126,21 +148,19 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 else:
                     earlier = [grad[:alive] for grad in of_first]
                 back(now, [grad[now] for grad in of_states], earlier)
-                of_context = of_contexts[now].addmm_(of_input[now], weight_ih[:, read:])
-                of_map = torch.bmm(of_context.view(alive * heads, 1, -1), values_of_heads[: alive * heads]).view(
-                    maps[now].shape
-                )
+                read_back = of_contexts[now].addmm_(of_input[now], of_context)
+                of_map = torch.bmm(read_back.view(alive * heads, 1, -1), values_of_heads[: alive * heads]).view(maps[now].shape)
                 if of_maps is not None:
                     of_map += of_maps[now]
                 of_scores = torch._softmax_backward_data(of_map, maps[now], -1, maps.dtype).transpose(1, 2).flatten(0, 1)
-                near, grad = _half_tanh(brought[now, :size], keys[:alive], hidden[:alive]), of_hidden[:alive]
+                near, grad = _half_tanh(queries[now], keys[:alive], hidden[:alive]), of_hidden[:alive]
                 of_vectors.addmm_(near.flatten(0, 1).T, of_scores)
                 torch.mm(of_scores, vectors.T, out=grad.view(-1, size))
                 torch.ops.aten.sigmoid_backward.grad_input(grad, near, grad_input=grad)
                 of_keys[:alive] += grad
                 torch.sum(grad, dim=1, out=of_all[now, :size])
                 earlier[0].addmm_(of_brought[now], of_state)
-            shift, own = -SHIFT[len(first)] * width, torch.arange(heads, device=keys.device)
+            own = torch.arange(heads, device=keys.device)
             of_query_weight, of_weight_hh = (of_brought.T @ before[0]).tensor_split([size])
             of_bias = of_all.sum(dim=0)
             return (
@@ -149,9 +169,9 @@ class _AttentiveRecurrence(torch.autograd.Function):
                 of_keys.mul_(2),
                 _of_values(maps, of_contexts, values, rows),
                 of_input.T @ torch.cat([x, contexts], dim=1),
-                of_weight_hh.roll(shift, dims=0),
-                of_bias[-gates.shape[1] :],
-                of_bias[size : brought.shape[1]].roll(shift),
+                of_weight_hh.roll(-shift, dims=0),
+                of_bias[-len(weight_hh) :],
+                of_bias[size : len(of_state)].roll(-shift),
                 of_query_weight.mul_(2),
                 of_vectors.mul_(2).unflatten(0, (heads, -1))[own, :, own],
                 *of_first,
@@ -169,8 +189,8 @@ def _of_heads(values: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _half_tanh(query: torch.Tensor, keys: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Compute sigmoid(2 W q + 2 U h), `[rows, Tk, A]`, of 2 W q and 2 U h."""
-    return torch.add(query[:, None], keys, out=out).sigmoid_()
+    """Compute sigmoid(2 W q + 2 U h), `[rows, Tk, A]`; `query` is 2 W q."""
+    return torch.add(query[:, None], keys, alpha=2, out=out).sigmoid_()
 
 
 def _of_values(maps: torch.Tensor, of_contexts: torch.Tensor, values: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:

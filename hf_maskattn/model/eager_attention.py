@@ -40,6 +40,8 @@ def eager_attention(
 
 def heads_apart(energy: torch.Tensor) -> torch.Tensor:
     """Lay the vectors v `[heads, A / heads]` out as a matrix `[A, heads]` that gives each head its own slice of A."""
+    if len(energy) == 1:
+        return energy.T
     heads = torch.eye(len(energy), dtype=energy.dtype, device=energy.device)
     return (energy[..., None] * heads[:, None]).flatten(0, 1)
 

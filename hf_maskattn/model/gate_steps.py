@@ -1,8 +1,8 @@
 """The gates of the LSTM and the GRU in torch's form, on products that were computed before, and their derivatives.
 
-What a step keeps are its activations; the derivatives of all steps are elementwise in them, and are taken at once. The state
-brings a GRU its part of the new content first, then those of the other gates, so that what the gradient needs of both sides
-lies in one piece: of a step `[n r | r | z | n]`, the first three of them for the state, the last three for the input.
+What a step keeps are its activations; the derivatives of all steps are elementwise in them, and are taken at once. Those of a
+GRU lie side by side as `[r n | r | z | n]`: the first three belong to what the state brings to the gates n, r and z, the last
+three to what the input brings, so that each is one matrix, and a step of the gradient is one product.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def gru_step(
 
     Args:
         gates: `[rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place.
-        of_state: `[rows, 3 H]`, what the state brings to n, r and z, with its bias; its first part is for the gradient.
+        of_state: `[rows, 3 H]`, what the state brings, with its bias; its last part is for the gradient.
         state: The state before, `[rows, H]`.
         out: Where the state after goes, `[rows, H]`.
 
@@ -35,8 +35,8 @@ def gru_step(
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
     width = state[0].shape[1]
-    reset, update = gates[:, : 2 * width].add_(of_state[:, width:]).sigmoid_().chunk(2, dim=1)
-    new = tanh_(gates[:, 2 * width :].addcmul_(reset, of_state[:, :width]))
+    reset, update = gates[:, : 2 * width].add_(of_state[:, : 2 * width]).sigmoid_().chunk(2, dim=1)
+    new = tanh_(gates[:, 2 * width :].addcmul_(reset, of_state[:, 2 * width :]))
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
@@ -45,7 +45,7 @@ def lstm_step(
 ) -> list[torch.Tensor]:
     """Take a step of an LSTM; as `gru_step`, with four gates i, f, g and o on either side, and a state of h and c.
 
-    The first part of `of_state` becomes tanh(c), for the gradient.
+    The last part of `of_state` becomes tanh(c), for the gradient.
 
     Source:
         Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, in torch's form.
@@ -55,7 +55,7 @@ def lstm_step(
     entry, forget = gates[:, : 2 * width].sigmoid_().chunk(2, dim=1)
     new, exit_ = tanh_(gates[:, 2 * width : 3 * width]), gates[:, 3 * width :].sigmoid_()
     cell = torch.mul(state[1], forget, out=out[1]).addcmul_(entry, new)
-    return [torch.mul(exit_, tanh_(of_state[:, :width].copy_(cell)), out=out[0]), cell]
+    return [torch.mul(exit_, tanh_(of_state[:, 3 * width :].copy_(cell)), out=out[0]), cell]
 
 
 def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor) -> Back:
@@ -63,10 +63,10 @@ def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch
 
     Args:
         gates: `[N, 3 H]`, the activations of all steps.
-        kept: `[N, H]`, the first part of what the state brought.
+        kept: `[N, H]`, the last part of what the state brought.
         before: The states before the steps, `[N, H]`.
-        out: Where the gradients of the gates go, `[N, 4 H]`: the first three parts are those of what the state brought, the
-            last three those of what the input brought, right for a step once `Back` has gone through it.
+        out: Where the gradients of the gates go, `[N, 4 H]`: the first three parts are those of what the state brought to n, r
+            and z, the last three those of what the input brought, right for a step once `Back` has gone through it.
 
     Returns:
         To be called from the last step to the first with the place of the step, the gradients of the state after it and, to
@@ -120,7 +120,7 @@ def states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int]
     return torch.cat([first[: rows[0]], *(step[:alive] for step, alive in zip(steps, rows[1:], strict=False))])
 
 
-# By the number of tensors in a state: the step, its derivatives, and how far the gates of the state are rolled.
+# By the number of tensors in a state: the step, its derivatives, and by how many gates those of the state are rolled there.
 STEPS = {1: gru_step, 2: lstm_step}
 BACKWARD = {1: gru_backward, 2: lstm_backward}
 SHIFT = {1: 1, 2: 0}

@@ -39,14 +39,12 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, first, weight_ih, weight_hh, bias_ih, bias_hh, segments):
         rows = [segment.rows for segment in segments for _ in range(segment.steps)]
-        shift = SHIFT[1] * weight_hh.shape[1]
-        of_state, bias = weight_hh.roll(shift, dims=0).T, bias_hh.roll(shift)
         gates = torch.addmm(bias_ih, x, weight_ih.T)  # [N, 3 H], to become activations
         brought, states = torch.empty_like(gates), x.new_empty(len(x), weight_hh.shape[1])
         state, stop = first, 0
         for alive in rows:
             now = slice(stop, stop := stop + alive)
-            of_now = torch.addmm(bias, state[:alive], of_state, out=brought[now])
+            of_now = torch.addmm(bias_hh, state[:alive], weight_hh.T, out=brought[now])
             (state,) = gru_step(gates[now], of_now, [state[:alive]], [states[now]])
         ctx.save_for_backward(x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states)
         ctx.rows, ctx.segments = rows, segments
@@ -61,7 +59,7 @@ class _GRU(torch.autograd.Function):
         before = states_before(states, first, rows)  # [N, H]
         of_both = gates.new_empty(len(gates), 4 * width)
         of_brought, of_input = of_both[:, : 3 * width], of_both[:, width:]
-        back = gru_backward(gates, brought[:, :width], [before], of_both)
+        back = gru_backward(gates, brought[:, 2 * width :], [before], of_both)
         grad, of_first = grad.clone(), torch.zeros_like(first)  # of each state; complete from the last step to the first
         of_state = weight_hh.roll(SHIFT[1] * width, dims=0)
         stop = len(grad)

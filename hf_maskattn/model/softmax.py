@@ -23,9 +23,9 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Source:
         Method 1 of masking before the softmax; Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1, for the weights.
     """
-    wide = at_least_float32(scores)
-    filled = wide.masked_fill(~mask, torch.finfo(wide.dtype).min)
-    return filled.softmax(dim=-1).masked_fill(~mask, 0).to(scores.dtype)
+    wide, pads = at_least_float32(scores), ~mask
+    filled = wide.masked_fill(pads, torch.finfo(wide.dtype).min)
+    return filled.softmax(dim=-1).masked_fill(pads, 0).to(scores.dtype)
 
 
 def segment_softmax(scores: torch.Tensor, segments: torch.Tensor, num_segments: int) -> torch.Tensor:

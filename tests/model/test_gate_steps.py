@@ -24,25 +24,24 @@ def test_two_steps_and_their_gradients_are_those_of_torchs_cell(count, dtype):
 
     with torch.no_grad():
         gates = torch.addmm(cell.bias_ih, x.flatten(0, 1), cell.weight_ih.T)
-        of_state, bias = (weight.roll(3 * SHIFT[count], dims=0) for weight in (cell.weight_hh, cell.bias_hh))
-        brought, out = torch.empty(10, len(bias), dtype=dtype), torch.empty(count, 10, 3, dtype=dtype)
+        brought, out = torch.empty_like(gates), torch.empty(count, 10, 3, dtype=dtype)
         state = first
         for start in (0, 5):
             now = slice(start, start + 5)
-            torch.addmm(bias, state[0], of_state.T, out=brought[now])
+            torch.addmm(cell.bias_hh, state[0], cell.weight_hh.T, out=brought[now])
             state = STEPS[count](gates[now], brought[now], state, out[:, now])
             for found, other in zip(state, states[start // 5], strict=True):
                 torch.testing.assert_close(found, other)
         before = [torch.cat([one, own[:5]]) for one, own in zip(first, out, strict=True)]
         both = torch.empty(10, 12, dtype=dtype)
-        back = BACKWARD[count](gates, brought[:, :3], before, both)
-        of_brought, of_input = both[:, : len(bias)], both[:, -len(bias) :]
+        back = BACKWARD[count](gates, brought[:, -3:], before, both)
+        of_brought, of_input = both[:, : gates.shape[1]], both[:, -gates.shape[1] :]
         of_after = [direction.clone() for direction in directions[1]]
         for start in (5, 0):
             now = slice(start, start + 5)
             of_before = [d.clone() for d in directions[0]] if start else [torch.zeros_like(t) for t in first]
             back(now, of_after, of_before)
-            of_before[0] += of_brought[now] @ of_state
+            of_before[0] += of_brought[now] @ cell.weight_hh.roll(3 * SHIFT[count], dims=0)
             of_after = of_before
         found = [
             (of_input @ cell.weight_ih).view(2, 5, 4),
