@@ -100,7 +100,11 @@ def _run(
         if dropout:
             real = drop_tokens(real.expand_as(scores), dropout)
         weights, context = maps[now].copy_(masked_softmax(scores, real)), contexts[now]
-        torch.bmm(weights.view(-1, 1, time), values_of_heads[: alive * heads], out=context.view(alive * heads, 1, -1))
+        torch.bmm(
+            weights.view(-1, 1, time),
+            values_of_heads[: alive * heads],
+            out=context.view(alive * heads, 1, values_of_heads.shape[-1]),
+        )
         torch.addmm(bias_hh, state[0], of_state, out=brought[now])
         state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, states[:, now])
     return [states, contexts, maps, gates, brought, queries]
@@ -149,7 +153,9 @@ class _AttentiveRecurrence(torch.autograd.Function):
                     earlier = [grad[:alive] for grad in of_first]
                 back(now, [grad[now] for grad in of_states], earlier)
                 read_back = of_contexts[now].addmm_(of_input[now], of_context)
-                of_map = torch.bmm(read_back.view(alive * heads, 1, -1), values_of_heads[: alive * heads]).view(maps[now].shape)
+                of_map = torch.bmm(
+                    read_back.view(alive * heads, 1, values_of_heads.shape[-2]), values_of_heads[: alive * heads]
+                ).view(maps[now].shape)
                 if of_maps is not None:
                     of_map += of_maps[now]
                 of_scores = torch._softmax_backward_data(of_map, maps[now], -1, maps.dtype).transpose(1, 2).flatten(0, 1)
@@ -196,7 +202,7 @@ def _half_tanh(query: torch.Tensor, keys: torch.Tensor, out: torch.Tensor) -> to
 def _of_values(maps: torch.Tensor, of_contexts: torch.Tensor, values: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
     """Sum over all steps what each value gets: weight times gradient of the context, `[R, Tk, M]`."""
     heads = maps.shape[1]
-    maps, of_contexts = (_by_row(tensor.view(len(tensor), heads, -1), rows) for tensor in (maps, of_contexts))
+    maps, of_contexts = _by_row(maps, rows), _by_row(of_contexts.unflatten(1, (heads, -1)), rows)
     found = (maps.mT @ of_contexts).transpose(1, 2).flatten(2)  # of the rows that have a step
     return found if len(found) == len(values) else torch.cat([found, found.new_zeros(values[len(found) :].shape)])
 
@@ -204,5 +210,5 @@ def _of_values(maps: torch.Tensor, of_contexts: torch.Tensor, values: torch.Tens
 def _by_row(x: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
     """Bring cells `[N, heads, W]` of equal or ending rows into the order of rows: `[rows[0], heads, T, W]`, zeros at ends."""
     if rows[0] == rows[-1]:
-        return x.unflatten(0, (len(rows), -1)).permute(1, 2, 0, 3)
+        return x.unflatten(0, (len(rows), rows[0])).permute(1, 2, 0, 3)
     return pad_packed_sequence(PackedSequence(x, torch.tensor(rows)), batch_first=True)[0].transpose(1, 2)

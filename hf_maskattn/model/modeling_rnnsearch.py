@@ -391,8 +391,8 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
         Raises:
             ValueError: If one of the two ids is missing, or `labels` is no batch.
         """
-        if labels.dim() != 2:
-            raise ValueError(f"`labels` has shape {list(labels.shape)}, expected [batch, time].")
+        if labels.dim() != 2 or labels.shape[1] == 0:
+            raise ValueError(f"`labels` has shape {list(labels.shape)}, expected [batch, time] with at least the end token.")
         ids = {name: getattr(self.config, name) for name in ("decoder_start_token_id", "pad_token_id")}
         for name, value in ids.items():
             if value is None:

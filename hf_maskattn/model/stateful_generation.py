@@ -32,7 +32,7 @@ class StatefulGenerationMixin(GenerationMixin):
         if not is_first_iteration and state is not None:
             # Nothing is to be cut or arranged for one more word; transformers looks at signatures at every step to find out.
             kept = {name: value for name, value in kwargs.items() if name != "labels"}
-            return {"decoder_input_ids": input_ids[:, -next_sequence_length:].to(self.device), **kept}
+            return {"decoder_input_ids": input_ids[:, -next_sequence_length:], **kept}
         if state is not None:
             next_sequence_length = input_ids.shape[1] - state.get_seq_length()
             if next_sequence_length < 1:

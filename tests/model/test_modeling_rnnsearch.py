@@ -248,3 +248,23 @@ def test_dropout_is_of_training_alone(tiny_rnnsearch_config):
     outputs = [model(IDS, MASK, FIRST_WORDS, output_attentions=True) for _ in range(2)]
     assert not torch.equal(*(output.logits for output in outputs))
     torch.testing.assert_close(outputs[0].cross_attentions[0].sum(dim=-1), torch.ones(2, 1, 3))
+
+
+@pytest.mark.parametrize("attention_query", ["previous", "current"])
+@pytest.mark.parametrize("attention_implementation", ["eager", "ragged", "chunked"])
+@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
+def test_a_batch_without_rows_has_a_finite_loss_and_gradients(
+    tiny_rnnsearch_config, attention_query, attention_implementation, rnn_type
+):
+    choices = {"attention_query": attention_query, "attention_implementation": attention_implementation, "rnn_type": rnn_type}
+    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(decoder_layers=2, **choices))
+    loss = model(torch.zeros(0, 3, dtype=torch.long), labels=torch.zeros(0, 2, dtype=torch.long)).loss
+    loss.backward()
+    assert loss == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_labels_without_columns_are_refused(tiny_rnnsearch_config):
+    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config())
+    with pytest.raises(ValueError, match=r"shape \[2, 0\], expected \[batch, time\] with at least the end token"):
+        model(torch.ones(2, 3, dtype=torch.long), labels=torch.ones(2, 0, dtype=torch.long))
