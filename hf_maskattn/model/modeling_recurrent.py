@@ -56,7 +56,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         finally:
             self.__class__ = present
         if kwargs.get("is_main_process"):  # Trainer tells it at every save
-            carry_code_above_checkpoint(save_directory)
+            carry_code_above_checkpoint(save_directory, self.all_auto_classes)
 
     def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths=None, prefix="") -> torch.Tensor:
         """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways; `prefix` begins their names."""
