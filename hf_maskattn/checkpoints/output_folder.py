@@ -45,6 +45,23 @@ def require_empty(folder: Path) -> None:
         )
 
 
+def require_run(folder: Path) -> None:
+    """Refuse a folder with anything in it in which no run ever began: what lies there may have the names of our files.
+
+    Raises:
+        ValueError: If it is such a folder.
+    """
+    if (folder / RECIPE_FILE).is_file() or checkpoints_in(folder):
+        return
+    before_the_recipe = {LOCK_FILE, scratch_of(folder / RECIPE_FILE).name}
+    if folder.is_dir() and any(path.name not in before_the_recipe for path in folder.iterdir()):
+        raise ValueError(
+            f"training.output_dir={str(folder)!r} is not empty, and no run began in it (it has no {RECIPE_FILE} and no "
+            "checkpoint), so that there is nothing to resume or to overwrite: name another folder with "
+            "training.output_dir=FOLDER."
+        )
+
+
 def remove_run(folder: Path) -> None:
     """Remove what a run writes (checkpoints, model, tokenizer, reports, logs, model code) and nothing else.
 

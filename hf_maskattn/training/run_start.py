@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from hf_maskattn.checkpoints.checkpoints import last_whole_checkpoint
-from hf_maskattn.checkpoints.output_folder import RECIPE_FILE, is_finished, remove_run, reopen, require_empty
+from hf_maskattn.checkpoints.output_folder import RECIPE_FILE, is_finished, remove_run, reopen, require_empty, require_run
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.resolved_recipe import changed_keys, write_recipe
 
@@ -33,11 +33,14 @@ def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
         start: What to do with what lies there.
 
     Raises:
-        ValueError: If it holds anything and nothing was said, or if a run is to be resumed with another model or data.
+        ValueError: If it holds anything and nothing was said, if it holds something but no run that could be resumed or
+            replaced, or if a run is to be resumed with another model or data.
     """
     if start is Start.REFUSE:
         require_empty(folder)
-    elif start is Start.RESUME and (folder / RECIPE_FILE).is_file():
+        return
+    require_run(folder)
+    if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
         for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
             if not key.startswith("training."):
                 raise ValueError(

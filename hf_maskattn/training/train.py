@@ -35,8 +35,8 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         Where the model lies and how good it is.
 
     Raises:
-        ValueError: If the folder is not empty and nothing was said, another run is at work in it, or anything in the recipe
-            does not fit; likewise TypeError, OSError, ImportError.
+        ValueError: If the folder is not empty and nothing was said, or holds something else than a run, another run is at
+            work in it, or anything in the recipe does not fit; likewise TypeError, OSError, ImportError.
         TrainingInterrupted: If Ctrl-C came; the run can be resumed.
         NotPublished: If the run is finished, but could not be published as the recipe asks.
     """

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 
 from hf_maskattn.checkpoints.folder_lock import LOCK_FILE
 from hf_maskattn.checkpoints.manifest import seal
-from hf_maskattn.checkpoints.output_folder import finish, is_finished, remove_run, reopen, require_empty
+from hf_maskattn.checkpoints.output_folder import finish, is_finished, remove_run, reopen, require_empty, require_run
 
 
 def test_a_new_or_empty_folder_is_accepted(tmp_path):
@@ -19,6 +21,24 @@ def test_a_folder_with_anything_in_it_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty: continue the run in it with --resume, replace it with --overwrite"):
         require_empty(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], [LOCK_FILE], ["recipe.yaml.part"], ["recipe.yaml", "a"], ["checkpoint-3/x", "a"]])
+def test_a_folder_in_which_a_run_began_may_be_replaced_or_gone_on_with(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    require_run(tmp_path)
+    require_run(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "losses.py", "metrics.json", "checkpoint-best/x", "checkpoint-3"])
+def test_a_folder_of_somebody_else_may_not(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    words = f"training.output_dir={str(tmp_path)!r} is not empty, and no run began in it"
+    with pytest.raises(ValueError, match=f"{re.escape(words)} .* name another folder with training.output_dir=FOLDER"):
+        require_run(tmp_path)
 
 
 def test_only_what_a_run_writes_is_removed(tmp_path):

@@ -118,6 +118,17 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_loaded(tmp_pat
         train(read(tmp_path, "data.train_file=nowhere.jsonl"))
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_folder_that_never_held_a_run_is_neither_replaced_nor_gone_on_with(tmp_path, how):
+    mine = ("README.md", "config.json", "losses.py", "metrics.json", "manifest.json")
+    (tmp_path / "run").mkdir()
+    for name in mine:
+        (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(ValueError, match="is not empty, and no run began in it"):
+        train(read(tmp_path, "data.train_file=nowhere.jsonl"), **{how: True})
+    assert {path.name: path.read_text() for path in (tmp_path / "run").iterdir()} == dict.fromkeys(mine, "mine")
+
+
 def test_overwrite_replaces_the_run_and_keeps_the_rest(tmp_path):
     train(read(tmp_path))
     (tmp_path / "run" / "notes.txt").write_text("mine")
