@@ -11,6 +11,8 @@ from hf_maskattn.checkpoints.whole_files import write_whole
 
 MANIFEST_FILE = "manifest.json"
 _FILES_AT_ONCE = 8
+# Windows writes out only what is open for writing.
+_TO_SYNC = "r+b" if os.name == "nt" else "rb"
 
 
 def seal(folder: Path, files: Iterable[Path] | None = None, *, resumable: bool = True) -> None:
@@ -58,11 +60,8 @@ def find_damage(folder: Path) -> str | None:
     """
     if not is_sealed(folder):
         return f"it was cut off while being written: there is no {MANIFEST_FILE}"
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
-        files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
-        manifest["resumable"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    files = _listed_in(folder / MANIFEST_FILE)
+    if files is None:
         return f"{MANIFEST_FILE} is damaged"
     for name, (size, sha256) in files.items():
         path = folder / name
@@ -76,7 +75,21 @@ def find_damage(folder: Path) -> str | None:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
+        except ValueError:  # no file can have that name
+            return f"{MANIFEST_FILE} is damaged"
     return None
+
+
+def _listed_in(manifest_file: Path) -> dict[str, tuple[int, str]] | None:
+    """Read size and checksum of each file, by name; None if the manifest is damaged."""
+    try:
+        manifest = json.loads(manifest_file.read_bytes())
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        is_whole = type(manifest["resumable"]) is bool
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    is_whole = is_whole and all((type(size), type(sha256)) == (int, str) for size, sha256 in files.values())
+    return files if is_whole else None
 
 
 def _all_files(folder: Path) -> list[Path]:
@@ -86,7 +99,7 @@ def _all_files(folder: Path) -> list[Path]:
 
 def _describe(path: Path) -> dict[str, int | str]:
     # On the disk before the manifest is, or a power cut could leave a manifest of what is not there.
-    with path.open("r+b") as file:
+    with path.open(_TO_SYNC) as file:
         os.fsync(file.fileno())
     return {"size": path.stat().st_size, "sha256": _sha256(path)}
 

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 
@@ -60,7 +61,20 @@ def test_files_that_are_cut_off_longer_or_missing_are_named(folder):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"files": 5, "resumable": true}', '{"files": {"a": 1}, "resumable": 1}', "[" * 9999]
+    "content",
+    [
+        *("", "{", "[]", "{}", "[" * 9999),
+        *('{"files": 5, "resumable": true}', '{"files": {"a": 1}, "resumable": true}'),
+        *('{"files": {}, "resumable": 1}', '{"files": {}, "resumable": null}'),
+        *(
+            f'{{"files": {{"a.bin": {{"size": {size}, "sha256": {sha256}}}}}, "resumable": true}}'
+            for size, sha256 in (*((size, '"00"') for size in ('"1"', "null", "1.5", "true")), ("10", "7"), ("10", "null"))
+        ),
+        *(
+            f'{{"files": {{"{name}": {{"size": 10, "sha256": "00"}}}}, "resumable": true}}'
+            for name in ("a\\u0000.bin", "a\\ud800.bin")
+        ),
+    ],
 )
 def test_a_broken_manifest_is_damage(folder, content):
     (folder / MANIFEST_FILE).write_text(content)
@@ -88,4 +102,22 @@ def test_what_is_left_of_a_manifest_that_was_cut_off_is_not_listed(folder):
 def test_only_some_files_may_be_listed(folder):
     seal(folder, [folder / "a.bin"])
     (folder / "shards" / "rank0").unlink()
+    assert find_damage(folder) is None
+
+
+def test_a_file_that_may_only_be_read_is_listed(folder, monkeypatch):
+    # Whoever is root may open anything for writing, so a mode alone would show nothing.
+    opened = []
+    sync = os.fsync
+    in_folder = {path.stat().st_ino for path in folder.rglob("*")}
+
+    def noting(descriptor):
+        if os.fstat(descriptor).st_ino in in_folder - {folder.stat().st_ino}:
+            opened.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        sync(descriptor)
+
+    monkeypatch.setattr("hf_maskattn.checkpoints.manifest.os.fsync", noting)
+    (folder / "a.bin").chmod(0o444)
+    seal(folder)
+    assert opened == [os.O_RDONLY] * 3
     assert find_damage(folder) is None
