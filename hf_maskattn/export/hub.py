@@ -111,7 +111,10 @@ def publish(
         names_there = {file.rfilename for file in head.siblings or ()}
         register()
         config = AutoConfig.from_pretrained(folder)
-        _finish_card(folder / CARD_FILE, repo_id, config, num_parameters, CARD_FILE in names_there)
+        if CARD_FILE in names_there and not (folder / CARD_FILE).is_file():
+            logger.info(f"{model_folder} has no {CARD_FILE}: that of {repo_id} stays, and may tell of other weights.")
+        else:
+            _finish_card(folder / CARD_FILE, repo_id, config, num_parameters)
         files = {path.name: path for path in sorted(folder.iterdir())}
         change = Change(
             repo_id=repo_id,
@@ -194,11 +197,11 @@ def _head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:
     return call(repo_id, api.model_info, repo_id, revision=branch, files_metadata=True)
 
 
-def _finish_card(path: Path, repo_id: str, config: PreTrainedConfig, num_parameters: int, is_on_hub: bool) -> None:
+def _finish_card(path: Path, repo_id: str, config: PreTrainedConfig, num_parameters: int) -> None:
     """Give the card the name of the repository; write one if there is none."""
     if path.is_file():
         path.write_text(name_in_card(path.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
-    elif not is_on_hub:
+    else:
         build_model_card(repo_id, config, num_parameters, task_of(config.architectures)).save(path)
 
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import pytest
@@ -56,14 +57,17 @@ def test_the_card_calls_the_model_by_its_name_on_the_hub(folder, connected):
     assert '"run"' in (folder / "README.md").read_text()
 
 
-def test_a_folder_without_a_card_gets_one_but_not_over_one_on_the_hub(folder, connected):
+def test_a_folder_without_a_card_gets_one_but_not_over_one_on_the_hub(folder, connected, caplog):
+    caplog.set_level(logging.INFO)
     (folder / "README.md").unlink()
     publish(folder, "pets")
+    assert "README.md" not in caplog.text
     repository = connected.repository("user/pets")
     assert b"600 parameters" in repository.files()["README.md"]
     repository.commit({"README.md": "written by hand"})
     assert "README.md" not in publish(folder, "pets").files
     assert repository.files()["README.md"] == b"written by hand"
+    assert f"{folder} has no README.md: that of user/pets stays, and may tell of other weights." in caplog.text
 
 
 def test_an_encoder_decoder_is_loaded_by_its_class(tmp_path, connected):
