@@ -46,6 +46,7 @@ NOT_IN_A_RECIPE = {
     "training": {
         "hub_token": _LOGIN_INSTEAD,
         "push_to_hub_token": _LOGIN_INSTEAD,
+        "hub_always_push": "every save is published anyway, while training waits (training.hub_strategy: every_save)",
         "resume_from_checkpoint": "say it on the command line: --resume",
         "do_train": _VERB_DECIDES,
         "do_eval": _VERB_DECIDES,

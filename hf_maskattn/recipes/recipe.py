@@ -86,7 +86,7 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
         if group not in GROUPS:
             raise ValueError(f"{path}: group `{group}:` does not exist, there are: {', '.join(GROUPS)}.")
         if values is not None and not isinstance(values, dict):
-            raise TypeError(f"{path}: `{group}:` holds {values!r}, expected `key: value` lines.")
+            raise TypeError(f"{path}: `{group}:` holds no `key: value` lines.")
     groups = {group: dict(content.get(group) or {}) for group in GROUPS}
     for group, values in groups.items():
         _check_group(group, values, str(path))
@@ -94,8 +94,9 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parse_override(override: str) -> tuple[str, str, Any]:
-    origin = f"override {override!r}"
     name, equals, text = override.partition("=")
+    # The value may be a token, in the wrong place.
+    origin = f"override {name!r}" if equals else "an override without `=`"
     group, dot, key = name.partition(".")
     if not (equals and dot and key) or group not in GROUPS:
         raise ValueError(f"{origin} is not of the form group.key=value with the group {', '.join(GROUPS)}.")

@@ -120,7 +120,7 @@ def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
     for arguments, message in {
         ("train", recipe): "is not empty: continue the run in it with --resume",
         ("train", recipe, "--resume", "--overwrite"): "say one of them",
-        ("train", recipe, "training.lr=1"): "error: override 'training.lr=1': training.lr does not exist",
+        ("train", recipe, "training.lr=1"): "error: override 'training.lr': training.lr does not exist",
         ("train", tmp_path / "nowhere.yaml"): "No such file or directory",
         ("evaluate", folder, recipe, "--split", "dev"): "split='dev' does not exist",
         ("predict", folder, "--file", tmp_path / "latin"): "latin, line 1: not UTF-8 (byte 0xe9)",
