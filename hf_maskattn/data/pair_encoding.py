@@ -11,8 +11,11 @@ from hf_maskattn.data.encoding import map_rows, tokenize
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 
-References = Mapping[tuple[int, ...], list[str]]
-"""From the token ids of a source text to the texts that are right answers to it."""
+RowIds = tuple[tuple[int, ...], tuple[int, ...]]
+"""The token ids of a source, and the labels of its row."""
+
+References = Mapping[RowIds, list[str]]
+"""From the ids of a row to the texts that are right answers."""
 
 _FEATURES = Features(
     {
@@ -66,7 +69,7 @@ def encode_pairs(
 
 
 def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
-    """Collect the right answers to each source, to score against the texts of the data, not against encoded ones.
+    """Collect the right answers of each row, to score against the texts of the data, not against encoded ones.
 
     Args:
         split: The rows.
@@ -74,15 +77,17 @@ def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
         column: Column of the right answers: a text, or a list of them.
 
     Returns:
-        The answers by the token ids of the source. Rows with the same source, as it was cut, share their answers.
+        The answers by the token ids of source and labels. Rows that are equal in both share their answers; the source alone
+        does not tell rows apart: it may have been cut, or hold unknown tokens.
 
     Raises:
         TypeError: An answer is no string.
         ValueError: A row has an empty list of answers.
     """
-    references: dict[tuple[int, ...], list[str]] = {}
-    for row, (source, value) in enumerate(zip(encoded["input_ids"], split[column], strict=True)):
-        known = references.setdefault(tuple(source), [])
+    references: dict[RowIds, list[str]] = {}
+    rows = zip(encoded["input_ids"], encoded["labels"], split[column], strict=True)
+    for row, (source, labels, value) in enumerate(rows):
+        known = references.setdefault((tuple(source), tuple(labels)), [])
         known += [text for text in _texts_of(row, value) if text not in known]
     return references
 

@@ -18,6 +18,9 @@ from hf_maskattn.model.losses import IGNORED
 TextMetric = Literal["text-match", "pronunciation", "translation"]
 """Exact match and CER, word and phoneme error rate, or BLEU and chrF."""
 
+_RowIds = tuple[tuple[int, ...], tuple[int, ...]]
+"""The token ids of a source, and the labels of its row."""
+
 _METRICS: dict[TextMetric, tuple[Any, Callable[[], None]]] = {
     "text-match": (TextMatchMetric, require_jiwer),
     "pronunciation": (PronunciationMetric, require_jiwer),
@@ -29,7 +32,7 @@ def evaluation_for_generation(
     metric: TextMetric,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    references: Mapping[tuple[int, ...], list[str]] | None = None,
+    references: Mapping[_RowIds, list[str]] | None = None,
 ) -> TaskEvaluation:
     """Find how generated token ids are evaluated.
 
@@ -38,12 +41,12 @@ def evaluation_for_generation(
     Args:
         metric: "text-match", "pronunciation" or "translation".
         tokenizer: What turns ids into texts. Special tokens are dropped, except the unknown token.
-        references: The right texts by the token ids of their source, as `references_of` collects them. `None` takes the
-            labels for the right texts, as they come out of the tokenizer: cut off where they were cut, and with the
-            unknown token, which a prediction may then equal.
+        references: The right texts by the token ids of source and labels of their row, as `references_of` collects them.
+            `None` takes the labels for the right texts, as they come out of the tokenizer: cut off where they were cut, and
+            with the unknown token, which a prediction may then equal.
 
     Returns:
-        The metric, which finds the references of a row by its source, in whatever order rows come.
+        The metric, which finds the references of a row by its source and its labels, in whatever order rows come.
 
     Raises:
         ValueError: If there is no such metric.
@@ -53,14 +56,18 @@ def evaluation_for_generation(
         raise ValueError(f"metric={metric!r} does not exist: use {', '.join(get_args(TextMetric))}.")
     metric_class, require = _METRICS[metric]
     require()
-    pad = tokenizer.pad_token_id
-    known = None if references is None else {_without(key, {pad}): texts for key, texts in references.items()}
+    # Trainer pads either with both.
+    padding = {tokenizer.pad_token_id, IGNORED}
+    known = None
+    if references is not None:
+        known = {(_without(ids, padding), _without(labels, padding)): right for (ids, labels), right in references.items()}
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         if known is None:
             right = [[text] for text in decode_texts(tokenizer, prediction.label_ids, dropped={IGNORED})]
         else:
-            right = [_look_up(known, _without(ids, {pad, IGNORED})) for ids in _inputs(prediction)]
+            rows = zip(_inputs(prediction), prediction.label_ids, strict=True)
+            right = [_look_up(known, _without(ids, padding), _without(labels, padding)) for ids, labels in rows]
         predictions = decode_texts(tokenizer, prediction.predictions, dropped={IGNORED})
         return metric_class(keep_in_memory=True).compute(predictions=predictions, references=right)
 
@@ -78,14 +85,14 @@ def _without(ids: np.ndarray | tuple[int, ...], dropped: set[int]) -> tuple[int,
 
 def _inputs(prediction: EvalPrediction) -> np.ndarray:
     if prediction.inputs is None:
-        raise ValueError('The references are found by the sources: set training.include_for_metrics: ["inputs"].')
+        raise ValueError('The references are found by sources and labels: set training.include_for_metrics: ["inputs"].')
     return prediction.inputs
 
 
-def _look_up(references: dict[tuple[int, ...], list[str]], source: tuple[int, ...]) -> list[str]:
-    if source not in references:
+def _look_up(references: dict[_RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
+    if (source, labels) not in references:
         raise ValueError(
-            f"There are no references for the source with the token ids {source[:10]}: collect them from the rows that are "
-            "evaluated, with references_of."
+            f"There are no references for the source with the token ids {source[:10]} and the labels {labels[:10]}: collect "
+            "them from the rows that are evaluated, with references_of."
         )
-    return references[source]
+    return references[source, labels]

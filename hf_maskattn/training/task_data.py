@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.labels import LabelKind, UnknownLabelError, label_names
 from hf_maskattn.data.loading import load_shards, load_splits
-from hf_maskattn.data.pair_encoding import References, encode_pairs, references_of
+from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
@@ -36,7 +36,7 @@ class TaskData:
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
-        references: Of text-to-text generation, the right answers to each source that is scored; else None.
+        references: Of text-to-text generation, the right answers of each row that is scored; else None.
         max_target_length: Of text-to-text generation, the longest target, in tokens; else None.
         examples: Some texts of the validation split, or else of the test split.
     """
@@ -248,11 +248,11 @@ def _encode(
 
 def _references(recipe: Recipe, raw: Mapping[str, Dataset | Shards], encoded: Mapping[str, Any]) -> References:
     column = recipe.data.references_column or recipe.data.target_column
-    references: dict[tuple[int, ...], list[str]] = {}
+    references: dict[RowIds, list[str]] = {}
     for name in raw:
         if name != "train" or len(raw) == 1:  # beside others, the train split is not scored
-            for source, texts in references_of(raw[name], encoded[name], column).items():
-                references[source] = [*references.get(source, []), *texts]
+            for row, texts in references_of(raw[name], encoded[name], column).items():
+                references[row] = [*references.get(row, []), *texts]
     return references
 
 

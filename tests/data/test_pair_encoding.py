@@ -116,13 +116,16 @@ def test_rows_are_counted_across_batches(tokenizer):
         _encode(_rows(["a"] * 2501, ["b"] * 2500 + [None]), tokenizer)
 
 
-def test_references_are_found_by_the_ids_of_their_source(tokenizer):
-    split = _rows(["a", "abcab", "a", "abcac"], [["b", "c"], ["x y"], ["c", "cut off and unknown"], ["z"]])
+def test_references_are_found_by_the_ids_of_their_row(tokenizer):
+    sources = ["a", "abcab", "a", "a", "abcac"]
+    split = _rows(sources, [["b", "c"], ["abab"], ["c"], ["b", "c", "cut off and unknown"], ["c"]])
     references = references_of(split, _encode(split, tokenizer), "target")
-    assert references == {
-        (*_ids(tokenizer, "a"), END): ["b", "c", "cut off and unknown"],
-        # Both sources were cut to the same ids.
-        (*_ids(tokenizer, "abca"), END): ["x y", "z"],
+    assert {(tokenizer.decode(source), tokenizer.decode(labels)): texts for (source, labels), texts in references.items()} == {
+        ("a[EOS]", "b[EOS]"): ["b", "c", "cut off and unknown"],
+        ("abca[EOS]", "ab[EOS]"): ["abab"],
+        ("a[EOS]", "c[EOS]"): ["c"],
+        # Cut to the same source, which tells nothing about the answer.
+        ("abca[EOS]", "c[EOS]"): ["c"],
     }
 
 

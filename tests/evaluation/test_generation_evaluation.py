@@ -68,10 +68,14 @@ def test_an_unknown_token_in_a_prediction_stays_wrong(tokenizer, ids):
 
 
 def test_references_are_found_whatever_the_order_and_the_padding(tokenizer, ids):
-    references = {tuple(ids(["ab"], width=3)[0]): ["d", "e"], tuple(ids(["abc"])[0]): ["long reference"]}
+    references = {
+        (tuple(ids(["ab"], width=3)[0]), tuple(ids(["f"], width=2)[0])): ["d", "e"],
+        (tuple(ids(["abc"])[0]), tuple(ids(["f"])[0])): ["long reference"],
+    }
     evaluation = evaluation_for_generation("text-match", tokenizer, references=references)
     assert evaluation.include_for_metrics == ("inputs",)
-    labels = ids(["f", "f"])
+    labels = ids(["f", "f"], filler=-100)
+    labels[1, 3:] = PAD
     first, second = ids(["ab", "abc"])
     for order in ([first, second], [second, first], [np.roll(first, 3), np.where(second == PAD, -100, second)]):
         predictions = ids(["f" if row is second else "e" for row in order])
@@ -79,12 +83,25 @@ def test_references_are_found_whatever_the_order_and_the_padding(tokenizer, ids)
         assert values["exact_match"] == 0.5, predictions
 
 
+def test_rows_with_sources_that_are_cut_alike_are_judged_by_their_own_answers(tokenizer):
+    rows = Dataset.from_dict({"source": ["abc", "abd", "?", "!"], "target": ["a", "b", "c", "d"]})
+    columns = {"source_column": "source", "target_column": "target"}
+    encoded = encode_pairs(rows, tokenizer, **columns, max_source_length=3, max_target_length=9)
+    assert len({tuple(row) for row in encoded["input_ids"]}) == 2
+    evaluation = evaluation_for_generation("text-match", tokenizer, references=references_of(rows, encoded, "target"))
+    sources, labels = (np.array(encoded[name][:], dtype=object) for name in ("input_ids", "labels"))
+    for answers, right in ((labels, 1.0), (labels[[1, 0, 3, 2]], 0.0)):
+        values = evaluation.compute_metrics(EvalPrediction(answers, labels, inputs=sources))
+        assert values["exact_match"] == right
+
+
 def test_references_that_are_missing_are_told(tokenizer, ids):
-    evaluation = evaluation_for_generation("text-match", tokenizer, references={(4, END): ["a"]})
+    evaluation = evaluation_for_generation("text-match", tokenizer, references={((4, END), (4, END)): ["a"]})
     with pytest.raises(ValueError, match=r'set training\.include_for_metrics: \["inputs"\]'):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"])))
     with pytest.raises(
-        ValueError, match=r"no references for the source with the token ids \(5, 3\): collect them .* references_of"
+        ValueError,
+        match=r"no references for the source with the token ids \(5, 3\) and the labels \(4, 3\): collect them .* references_of",
     ):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"]), inputs=ids(["b"])))
 
