@@ -88,8 +88,34 @@ def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
     rows = zip(encoded["input_ids"], encoded["labels"], split[column], strict=True)
     for row, (source, labels, value) in enumerate(rows):
         known = references.setdefault((tuple(source), tuple(labels)), [])
-        known += [text for text in _texts_of(row, value) if text not in known]
+        known += [text for text in right_texts(row, value) if text not in known]
     return references
+
+
+def right_texts(row: int, value: Any) -> list[str]:
+    """List the right answers of a row.
+
+    Args:
+        row: Number of the row, counted from 0, for the error.
+        value: A text, or a list of them.
+
+    Returns:
+        The answers, at least one; the first is the one to write.
+
+    Raises:
+        TypeError: An answer is no string.
+        ValueError: The list is empty.
+    """
+    texts = value if isinstance(value, list) else [value]
+    if not texts:
+        raise ValueError(f"row {row} (counted from 0): the list of targets is empty; remove the row, or give it one")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"row {row} (counted from 0): the target is {text!r} ({type(text).__name__}), not a string; remove "
+                "the row, or turn the column into text"
+            )
+    return texts
 
 
 def _encode_batch(
@@ -103,23 +129,10 @@ def _encode_batch(
     max_target_length: int,
 ) -> dict[str, Any]:
     encoded = dict(tokenize(tokenizer, batch[source_column], rows, max_length=max_source_length))
-    targets = [_texts_of(row, value)[0] for row, value in zip(rows, batch[target_column], strict=True)]
+    targets = [right_texts(row, value)[0] for row, value in zip(rows, batch[target_column], strict=True)]
     labels = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)["input_ids"]
     encoded["labels"] = [_ended(ids, tokenizer.eos_token_id, max_target_length) for ids in labels]
     return encoded
-
-
-def _texts_of(row: int, value: Any) -> list[str]:
-    texts = value if isinstance(value, list) else [value]
-    if not texts:
-        raise ValueError(f"row {row} (counted from 0): the list of targets is empty; remove the row, or give it one")
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(
-                f"row {row} (counted from 0): the target is {text!r} ({type(text).__name__}), not a string; remove "
-                "the row, or turn the column into text"
-            )
-    return texts
 
 
 def _ended(ids: list[int], end: int, max_length: int) -> list[int]:

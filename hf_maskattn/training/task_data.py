@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.labels import LabelKind, UnknownLabelError, label_names
 from hf_maskattn.data.loading import load_shards, load_splits
-from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of
+from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of, right_texts
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
@@ -72,7 +72,8 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
     if _has_labels(recipe):
         labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels)
     splits = raw if shards is None else {**raw, "train": shards}
-    return replace(_encode(recipe, splits, tokenizer, labels), examples=_examples(recipe, raw))
+    data = _encode(recipe, splits, tokenizer, labels, scored=("validation", "test"))
+    return replace(data, examples=_examples(recipe, raw))
 
 
 def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> TaskData:
@@ -96,7 +97,7 @@ def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrained
     if split == "train" and recipe.data.streaming:
         raise ValueError("the train split is a stream (data.streaming), which has no end: score validation or test.")
     raw = _load(recipe, seed, only=split)
-    return _encode(recipe, {split: raw[split]}, tokenizer, labels if _has_labels(recipe) else None)
+    return _encode(recipe, {split: raw[split]}, tokenizer, labels if _has_labels(recipe) else None, scored=(split,))
 
 
 def _load(recipe: Recipe, seed: int, only: str | None = None) -> dict[str, Dataset]:
@@ -168,7 +169,7 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
 def _all_texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
     """Take what the tokenizer has to know: what is read, and what is written."""
     targets = split[recipe.data.target_column] if recipe.model.task == "text2text-generation" else []
-    return chain(_texts(recipe, split), (text for texts in targets for text in ([texts] if isinstance(texts, str) else texts)))
+    return chain(_texts(recipe, split), chain.from_iterable(right_texts(row, value) for row, value in enumerate(targets)))
 
 
 def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
@@ -196,7 +197,11 @@ def _sentence_column(recipe: Recipe, split: Dataset | Shards) -> str | None:
 
 
 def _encode(
-    recipe: Recipe, raw: Mapping[str, Dataset | Shards], tokenizer: PreTrainedTokenizerBase, labels: list[str] | None
+    recipe: Recipe,
+    raw: Mapping[str, Dataset | Shards],
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str] | None,
+    scored: tuple[str, ...],
 ) -> TaskData:
     data, max_length = recipe.data, recipe.data.max_length or tokenizer.model_max_length
 
@@ -242,17 +247,16 @@ def _encode(
     about = next(iter(raw.values())).info
     if recipe.model.task != "text2text-generation":
         return TaskData(splits, tokenizer, labels, about)
-    references, longest = _references(recipe, raw, splits), data.max_target_length or max_length
+    references, longest = _references(recipe, raw, splits, scored), data.max_target_length or max_length
     return TaskData(splits, tokenizer, None, about, references, longest)
 
 
-def _references(recipe: Recipe, raw: Mapping[str, Dataset | Shards], encoded: Mapping[str, Any]) -> References:
+def _references(recipe: Recipe, raw: Mapping[str, Any], encoded: Mapping[str, Any], scored: tuple[str, ...]) -> References:
     column = recipe.data.references_column or recipe.data.target_column
     references: dict[RowIds, list[str]] = {}
-    for name in raw:
-        if name != "train" or len(raw) == 1:  # beside others, the train split is not scored
-            for row, texts in references_of(raw[name], encoded[name], column).items():
-                references[row] = [*references.get(row, []), *texts]
+    for name in (name for name in scored if name in raw):
+        for row, texts in references_of(raw[name], encoded[name], column).items():
+            references[row] = [*references.get(row, []), *texts]
     return references
 
 

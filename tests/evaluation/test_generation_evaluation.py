@@ -101,7 +101,7 @@ def test_references_that_are_missing_are_told(tokenizer, ids):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"])))
     with pytest.raises(
         ValueError,
-        match=r"no references for the source with the token ids \(5, 3\) and the labels \(4, 3\): collect them .* references_of",
+        match=r"no references for the source with the token ids \(5, 3\) and the labels \(4, 3\): collect them .* with ref",
     ):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"]), inputs=ids(["b"])))
 

@@ -109,6 +109,49 @@ def test_a_stream_needs_no_other_split(tmp_path):
     assert set(data.splits) == {"train"}
 
 
+def test_a_stream_of_pairs_needs_no_other_split(tmp_path):
+    data = load(tmp_path, "text2text-generation", *STREAM, "data.validation_file=", "data.test_file=")
+    assert set(data.splits) == {"train"}
+    assert data.references == {}
+
+
+def test_right_answers_are_those_of_the_rows_that_are_scored(tmp_path):
+    # One answer for each row, which tells its split.
+    places = iter(range(100))
+    data = load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": f"a {next(places)}"})
+    trained = SIZES["train"]
+    assert sorted(text for texts in data.references.values() for text in texts) == sorted(
+        f"a {place}" for place in range(trained, trained + SIZES["validation"] + SIZES["test"])
+    )
+    recipe = read_recipe(tmp_path / "toy.yaml")
+    scored = evaluation_data(recipe, 0, "train", data.tokenizer, [])
+    assert len([text for texts in scored.references.values() for text in texts]) == trained
+
+
+@pytest.mark.parametrize("stream", [(), STREAM])
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (None, TypeError, r"^row 3 \(counted from 0\): the target is None \(NoneType\), not a string; remove the row"),
+        ([], ValueError, r"^row 3 \(counted from 0\): the list of targets is empty"),
+    ],
+)
+def test_a_target_that_is_no_text_is_named_with_its_row(tmp_path, stream, target, error, message):
+    places = iter(range(100))
+    with pytest.raises(error, match=message):
+        load(
+            tmp_path,
+            "text2text-generation",
+            *stream,
+            make=lambda row: {**row, "target": target if next(places) == 3 else [row["target"]]},
+        )
+
+
+def test_targets_that_are_numbers_are_named_with_their_row(tmp_path):
+    with pytest.raises(TypeError, match=r"^row 0 \(counted from 0\): the target is 7 \(int\), not a string"):
+        load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": 7})
+
+
 def late_label(number):
     """Make rows that are all about cats until one is not."""
     seen = iter(range(100))
