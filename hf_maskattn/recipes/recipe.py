@@ -15,6 +15,7 @@ from hf_maskattn.recipes.arguments import (
     settable_fields,
 )
 from hf_maskattn.recipes.field_checks import check_fields, check_value
+from hf_maskattn.recipes.length_rules import check_lengths
 from hf_maskattn.recipes.stream_rules import check_stream
 from hf_maskattn.recipes.yaml_reading import parse_yaml
 
@@ -129,6 +130,7 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
     model, data = groups["model"], groups["data"]
     _check_task(groups)
     check_stream(groups)
+    check_lengths(groups)
     _check_labels(data.get("labels"), model.get("problem_type"))
     tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
     if pretrained is None and tokenizer is None:

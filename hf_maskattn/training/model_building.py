@@ -78,9 +78,10 @@ def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: in
     """
     if max_target_length is None:
         return
+    longest, beams = (recipe.training.get(f"generation_{name}") for name in ("max_length", "num_beams"))
     # The token that the decoder starts from counts.
-    model.generation_config.max_length = recipe.training.get("generation_max_length") or max_target_length + 1
-    model.generation_config.num_beams = recipe.training.get("generation_num_beams") or 1
+    model.generation_config.max_length = max_target_length + 1 if longest is None else longest
+    model.generation_config.num_beams = 1 if beams is None else beams
 
 
 def _vocabulary(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

@@ -157,7 +157,7 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             lowercase=data.lowercase,
-            max_length=data.max_length or DEFAULT_MAX_LENGTH,
+            max_length=DEFAULT_MAX_LENGTH if data.max_length is None else data.max_length,
             for_generation=recipe.model.task == "text2text-generation",
         )
     tokenizer = load_tokenizer(str(recipe.model.pretrained or data.tokenizer), max_length=data.max_length)
@@ -203,7 +203,9 @@ def _encode(
     labels: list[str] | None,
     scored: tuple[str, ...],
 ) -> TaskData:
-    data, max_length = recipe.data, recipe.data.max_length or tokenizer.model_max_length
+    data = recipe.data
+    max_length = tokenizer.model_max_length if data.max_length is None else data.max_length
+    max_target_length = max_length if data.max_target_length is None else data.max_target_length
 
     def encode(split: Dataset | Shards) -> Dataset | RowStream:
         if recipe.model.task == "fill-mask":
@@ -225,7 +227,7 @@ def _encode(
                 source_column=data.source_column,
                 target_column=data.target_column,
                 max_source_length=max_length,
-                max_target_length=data.max_target_length or max_length,
+                max_target_length=max_target_length,
             )
         return encode_texts(
             split,
@@ -247,8 +249,8 @@ def _encode(
     about = next(iter(raw.values())).info
     if recipe.model.task != "text2text-generation":
         return TaskData(splits, tokenizer, labels, about)
-    references, longest = _references(recipe, raw, splits, scored), data.max_target_length or max_length
-    return TaskData(splits, tokenizer, None, about, references, longest)
+    references = _references(recipe, raw, splits, scored)
+    return TaskData(splits, tokenizer, None, about, references, max_target_length)
 
 
 def _references(recipe: Recipe, raw: Mapping[str, Any], encoded: Mapping[str, Any], scored: tuple[str, ...]) -> References:
