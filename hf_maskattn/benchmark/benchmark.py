@@ -10,6 +10,7 @@ from hf_maskattn.benchmark.machine import describe_machine
 from hf_maskattn.benchmark.plan import Plan, Setting
 from hf_maskattn.benchmark.recurrence import recurrence_plans
 from hf_maskattn.benchmark.report import Report, Table
+from hf_maskattn.benchmark.rnnsearch import rnnsearch_plans
 from hf_maskattn.benchmark.training import training_plans
 
 PARTS: dict[str, Callable[[Setting], list[Plan]]] = {
@@ -17,6 +18,7 @@ PARTS: dict[str, Callable[[Setting], list[Plan]]] = {
     "attention": attention_plans,
     "training": training_plans,
     "inference": inference_plans,
+    "rnnsearch": rnnsearch_plans,
 }
 SECONDS, QUICK_SECONDS = 5.0, 1.5
 """How long a case is measured."""

@@ -18,7 +18,7 @@ class Outcome:
     """What one way came to in one case.
 
     Attributes:
-        value: Time or memory, in the unit of the table; None where the way was not measured.
+        value: Time, memory or rate, in the unit of the table; None where the way was not measured.
         spread: Half of the distance between the quartiles of the runs, as a share of the median.
         difference: That difference from the first way of the case which is largest in units of its tolerance, as a share of the
             largest value of its output or gradient; None where the two are not the same function, and for the first way.
@@ -80,7 +80,7 @@ class Table:
         caption: How it was measured.
         rows: By the name of the case.
         ratios: Columns behind those of the ways.
-        unit: "ms" or "MB".
+        unit: "ms", "MB" or "words/s".
     """
 
     title: str

@@ -13,7 +13,7 @@ _WIDTH_OF_A_LOG = 140
 
 def benchmark(
     part: Annotated[
-        Literal["recurrence", "attention", "training", "inference"] | None,
+        Literal["recurrence", "attention", "training", "inference", "rnnsearch"] | None,
         typer.Argument(help="What to measure; without it, everything.", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and fewer runs.")] = False,
