@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from hf_maskattn.benchmark.plan import Plan, Setting
 from hf_maskattn.benchmark.report import Ratio, Row
-from hf_maskattn.benchmark.rnnsearch_rival import StepByStepRNNSearch
+from hf_maskattn.benchmark.rnnsearch_rival import END, StepByStepRNNSearch
 from hf_maskattn.benchmark.timing import race
 from hf_maskattn.benchmark.training import training_way
 from hf_maskattn.benchmark.ways import Results, Way
@@ -90,13 +90,18 @@ def our_rnnsearch(shape: Shape) -> RNNSearchForConditionalGeneration:
     )
     model = RNNSearchForConditionalGeneration(config)
     with torch.no_grad():
-        model.lm_head.bias[config.eos_token_id] = _NEVER
+        model.lm_head.bias[END] = _NEVER
     return model
 
 
 def step_by_step(ours: RNNSearchForConditionalGeneration, keys_once: bool) -> StepByStepRNNSearch:
     """Build a rival with the weights of ours."""
-    model = StepByStepRNNSearch(ours.config, keys_once)
+    model = StepByStepRNNSearch(
+        vocab_size=ours.config.vocab_size,
+        embedding_size=ours.config.embedding_size,
+        units=ours.config.attention_size,
+        keys_once=keys_once,
+    )
     with torch.no_grad():
         for parameter, own in zip(model.parameters(), ours.parameters(), strict=True):
             parameter.copy_(own)

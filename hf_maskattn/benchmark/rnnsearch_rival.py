@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
+PAD, START, END = 0, 1, 2
+"""The special ids, those of `RNNSearchConfig`."""
 
 
 class Source(NamedTuple):
@@ -40,22 +41,23 @@ class StepByStepRNNSearch(nn.Module):
     Its parameters stand in the order of our model.
 
     Args:
-        config: Sizes of our model.
+        vocab_size: Number of words, V.
+        embedding_size: Width E of an embedding, and of what a word is chosen by.
+        units: Units H in each direction of the encoder, in the decoder and in the attention; an annotation has M = 2 H.
         keys_once: Whether the keys of a source are computed once, as a careful author has it, or at every step, as most
             tutorials do.
     """
 
-    def __init__(self, config: RNNSearchConfig, keys_once: bool):
+    def __init__(self, *, vocab_size: int, embedding_size: int, units: int, keys_once: bool):
         super().__init__()
-        self.config, self.keys_once = config, keys_once
-        word, memory, state = config.embedding_size, config.hidden_size, config.decoder_hidden_size
-        self.embedding = nn.Embedding(config.vocab_size, word)
-        self.encoder = nn.GRU(word, memory // 2, batch_first=True, bidirectional=True)
-        self.first_state = nn.Linear(memory // 2, state)
-        self.attention = StepByStepAttention(state, memory, config.attention_size)
-        self.cell = nn.GRUCell(word + memory, state)
-        self.output = nn.Linear(state + word + memory, 2 * word)
-        self.vocabulary = nn.Linear(word, config.vocab_size)
+        self.keys_once = keys_once
+        self.embedding = nn.Embedding(vocab_size, embedding_size)
+        self.encoder = nn.GRU(embedding_size, units, batch_first=True, bidirectional=True)
+        self.first_state = nn.Linear(units, units)
+        self.attention = StepByStepAttention(units, 2 * units, units)
+        self.cell = nn.GRUCell(embedding_size + 2 * units, units)
+        self.output = nn.Linear(units + embedding_size + 2 * units, 2 * embedding_size)
+        self.vocabulary = nn.Linear(embedding_size, vocab_size)
         self.vocabulary.weight = self.embedding.weight
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -97,14 +99,14 @@ class StepByStepRNNSearch(nn.Module):
     def greedy(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, steps: int) -> torch.Tensor:
         """Take the likeliest word at each step, at most `steps` of them: ids `[B, T]`."""
         source, state = self.encode(input_ids, attention_mask)
-        words = input_ids.new_full((len(input_ids),), self.config.decoder_start_token_id)
+        words = input_ids.new_full((len(input_ids),), START)
         ended = torch.zeros_like(words, dtype=torch.bool)
         found = []
         for _ in range(steps):
             logits, state = self.step(words, state, source)
-            words = logits.argmax(dim=-1).masked_fill(ended, self.config.pad_token_id)
+            words = logits.argmax(dim=-1).masked_fill(ended, PAD)
             found.append(words)
-            ended |= words == self.config.eos_token_id
+            ended |= words == END
             if ended.all():
                 break
         return torch.stack(found, dim=1)
@@ -116,10 +118,10 @@ class StepByStepRNNSearch(nn.Module):
         A hypothesis that has ended goes on with pads at no cost.
         """
         source, state = self.encode(input_ids, attention_mask)
-        source = Source(*(None if part is None else part.repeat_interleave(beams, dim=0) for part in source))
-        state = state.repeat_interleave(beams, dim=0)  # [B * beams, H]
+        annotations, mask, state = (part.repeat_interleave(beams, dim=0) for part in (*source[:2], state))  # [B * beams, ...]
+        source = Source(annotations, mask, None if source.keys is None else source.keys.repeat_interleave(beams, dim=0))
         rows = len(input_ids)
-        words = input_ids.new_full((rows * beams,), self.config.decoder_start_token_id)
+        words = input_ids.new_full((rows * beams,), START)
         ended = torch.zeros_like(words, dtype=torch.bool)
         totals = torch.full((rows, beams), -torch.inf, device=state.device)
         totals[:, 0] = 0  # all hypotheses of a row are one as yet
@@ -129,13 +131,13 @@ class StepByStepRNNSearch(nn.Module):
             logits, state = self.step(words, state, source)
             scores = logits.log_softmax(dim=-1)  # [B * beams, V]
             scores[ended] = -torch.inf
-            scores[ended, self.config.pad_token_id] = 0
+            scores[ended, PAD] = 0
             vocabulary = scores.shape[-1]
             totals, places = (totals[..., None] + scores.view(rows, beams, -1)).flatten(1).topk(beams)  # [B, beams]
             origin = (first + places // vocabulary).flatten()
             words = (places % vocabulary).flatten()
             state, found = state[origin], torch.cat([found[origin], words[:, None]], dim=1)
-            ended = ended[origin] | (words == self.config.eos_token_id)
+            ended = ended[origin] | (words == END)
             if ended.all():
                 break
         return found[first[:, 0]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -25,6 +25,9 @@ _STEP = "Forward, loss, backward and AdamW"
 _MODEL = f"the model of language_identification.yaml, batches of {BATCH_SIZE}"
 
 _DRAWS = "With dropout the random draws differ, so that nothing is compared."
+
+
+AnyBatch = TypeVar("AnyBatch")
 
 
 class LabeledBatch(NamedTuple):
@@ -80,9 +83,9 @@ def training_plans(setting: Setting) -> list[Plan]:
 
 def training_way(
     name: str,
-    loss_of: Callable[[LabeledBatch], torch.Tensor],
+    loss_of: Callable[[AnyBatch], torch.Tensor],
     parameters: Mapping[str, torch.Tensor],
-    batches: Sequence[LabeledBatch],
+    batches: Sequence[AnyBatch],
     comparable: bool = True,
 ) -> Way:
     """Prepare a step on each of the batches; what is compared are loss and gradients of the first.

@@ -89,7 +89,7 @@ def _run(
     contexts = x.new_empty(count, values.shape[2])
     vectors = 2 * heads_apart(energy)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
     values_of_heads, hidden = _of_heads(values, heads), torch.empty_like(keys)
-    state, stop = first, 0
+    state, stop = [*first], 0
     for alive in rows:
         now = slice(stop, stop := stop + alive)
         state = [tensor[:alive] for tensor in state]
@@ -106,7 +106,7 @@ def _run(
             out=context.view(alive * heads, 1, values_of_heads.shape[-1]),
         )
         torch.addmm(bias_hh, state[0], of_state, out=brought[now])
-        state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, states[:, now])
+        state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, [*states[:, now]])
     return [states, contexts, maps, gates, brought, queries]
 
 

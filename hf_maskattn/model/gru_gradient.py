@@ -31,7 +31,7 @@ def gru_over_cells(
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
     if not torch.is_grad_enabled():
-        return _run(x, first, weights, segments)
+        return _run(x, first, [*weights], segments)
     return _GRU.apply(x, first, *weights, segments)
 
 

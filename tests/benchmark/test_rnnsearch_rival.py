@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hf_maskattn.benchmark.rnnsearch import Shape, our_rnnsearch, step_by_step
+from hf_maskattn.benchmark.rnnsearch_rival import END, PAD, START
 
 SHAPE = Shape(3, 4, 5, 8)
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
@@ -11,8 +12,13 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
 def models():
     """Our model and a rival with its weights, which both end targets gladly."""
     ours = our_rnnsearch(SHAPE).eval()
-    ours.lm_head.bias.data[ours.config.eos_token_id] = 1.2
+    ours.lm_head.bias.data[END] = 1.2
     return ours, step_by_step(ours, keys_once=True)
+
+
+def test_special_ids_are_those_of_our_model():
+    config = our_rnnsearch(SHAPE).config
+    assert (config.pad_token_id, config.decoder_start_token_id, config.eos_token_id) == (PAD, START, END)
 
 
 @pytest.mark.parametrize("keys_once", [True, False])
@@ -29,6 +35,6 @@ def test_searches_end_where_ours_do(models, beams):
     source = torch.randint(3, 1000, (3, 4))
     found = rival.greedy(source, MASK, 9) if beams == 1 else rival.beam_search(source, MASK, 9, beams)
     expected = ours.generate(source, attention_mask=MASK, max_new_tokens=9, num_beams=beams, length_penalty=0.0)[:, 1:]
-    assert (found == ours.config.eos_token_id).any()
+    assert (found == END).any()
     assert torch.equal(found[:, : expected.shape[1]], expected)
     assert not found[:, expected.shape[1] :].any()
