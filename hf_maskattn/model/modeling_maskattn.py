@@ -23,6 +23,7 @@ from .chunked_attention import chunked_attention  # noqa: F401
 from .code_version import is_newer_than_this_code  # noqa: F401
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .eager_attention import eager_attention  # noqa: F401
+from .gate_steps import gru_step  # noqa: F401
 from .gru_gradient import gru_over_cells  # noqa: F401
 from .initialization import recurrent_weight  # noqa: F401
 from .losses import classification_loss, elementwise_loss
