@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DROPOUT = {"hidden_dropout_prob": 0.3, "embedding_dropout_prob": 0.2, "num_hidden_layers": 2}
+DROPOUT = {"hidden_dropout_prob": 0.3, "embedding_dropout_prob": 0.2}
 STEPS = {"save_strategy": "steps", "eval_strategy": "steps"}
 WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 SCENARIOS = {
@@ -212,7 +212,8 @@ class Scenario:
 
         task, training = SCENARIOS[name]
         self.name = name
-        self.recipe = write_recipe(folder, task, model=DROPOUT, training=training)
+        layers = ("encoder_layers", "decoder_layers") if task == "text2text-generation" else ("num_hidden_layers",)
+        self.recipe = write_recipe(folder, task, model={**DROPOUT, **dict.fromkeys(layers, 2)}, training=training)
         self.alone = attempt(self.recipe, resume=False)
         if self.alone.returncode != 0:
             raise RuntimeError(f"{name}: the run that nobody killed failed:\n{self.alone.log}")
