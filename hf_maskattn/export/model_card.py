@@ -46,6 +46,7 @@ def build_model_card(
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     metric_names: Sequence[str] = (),
     base_model: str | None = None,
+    base_model_id: str | None = None,
     examples: Sequence[str] = (),
     picture: str | None = None,
 ) -> ModelCard:
@@ -59,7 +60,8 @@ def build_model_card(
         data: What it was trained on, None if that is not known.
         metrics: Values by metric name, by split.
         metric_names: The metrics of the task, in the order to show them.
-        base_model: Model that it was fine-tuned from.
+        base_model: Name, for people, of the model that it was fine-tuned from.
+        base_model_id: Name of that model on the Hub, None if it is not from there.
         examples: Texts to try it on; the first few are taken, cut where they are long.
         picture: File beside the card that shows attention over texts.
 
@@ -75,7 +77,7 @@ def build_model_card(
         pipeline_tag=task if task in PIPELINES.values() else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
-        base_model=base_model,
+        base_model=base_model_id,
         eval_results=results or None,
         widget=[{"text": text} for text in _shortened(examples)] or None,
     )

@@ -10,6 +10,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 from hf_maskattn.checkpoints.output_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.checkpoints.whole_files import write_whole
 from hf_maskattn.data.loading import BUILT_IN
+from hf_maskattn.data.pronunciations import DICTIONARY_ENDING
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
@@ -39,6 +40,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
     drawn = is_whole and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
     if recipe.model.task == "fill-mask":
         texts = [_with_a_mask(text, data.tokenizer.mask_token) for text in texts]
+    pretrained = recipe.model.pretrained
     card = build_model_card(
         name=folder.resolve().name,
         config=trainer.model.config,
@@ -47,11 +49,26 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
         data=_training_data(assembly, recipe),
         metrics={split: values for split, values in metrics.items() if split != "train"},
         metric_names=assembly.evaluation.metric_names,
-        base_model=recipe.model.pretrained,
+        base_model=pretrained and name_of(pretrained),
+        base_model_id=pretrained and hub_id_of(pretrained),
         examples=texts,
         picture=PICTURE_FILE if drawn else None,
     )
     write_whole(folder / CARD_FILE, str(card))
+
+
+def hub_id_of(source: str) -> str | None:
+    """Tell what a model or dataset is called on the Hub; None if it is not from there."""
+    path = Path(source)
+    is_elsewhere = source in BUILT_IN or path.exists() or path.suffix.lower() == DICTIONARY_ENDING
+    return None if is_elsewhere else source
+
+
+def name_of(source: str) -> str:
+    """Name a model or dataset for people who read the card, without where it lies on this machine."""
+    if source in BUILT_IN:
+        return source
+    return hub_id_of(source) or Path(source).resolve().name
 
 
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
@@ -98,10 +115,9 @@ def _with_a_mask(text: str, mask_token: str) -> str:
 
 def _training_data(assembly: Assembly, recipe: Recipe) -> TrainingData:
     data, about = recipe.data, assembly.data.about
-    built_in = data.source in BUILT_IN
     return TrainingData(
-        name=data.source or Path(str(data.train_file)).name,
-        hub_id=None if built_in else data.source,
+        name=name_of(data.source) if data.source else Path(str(data.train_file)).name,
+        hub_id=data.source and hub_id_of(data.source),
         description=about.description,
         license=about.license,
         homepage=about.homepage,

@@ -77,7 +77,10 @@ def test_it_tells_how_to_load_with_and_without_the_package(card):
 
 def test_it_tells_what_the_model_is(card):
     assert "text-classification, 3 labels: 1 bidirectional LSTM layer of width 8" in card().text
-    assert "1,234 parameters. Fine-tuned from base/model." in card(base_model="base/model").text
+    fine_tuned = card(base_model="mine")
+    assert "1,234 parameters. Fine-tuned from mine." in fine_tuned.text
+    assert fine_tuned.data.base_model is None
+    assert card(base_model="base/model", base_model_id="base/model").data.base_model == "base/model"
     assert "for fill-mask: 1 bidirectional" in card(task="fill-mask").text
 
 

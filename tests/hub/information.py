@@ -1,6 +1,7 @@
 """Answers that change nothing: who is asking, what a repository is and what lies in it."""
 
 import json
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -119,7 +120,16 @@ def validate_yaml(hub, request: Request) -> Answer:
         return as_json({"errors": [{"message": str(error)}], "warnings": []}, 400)
     if not isinstance(metadata, dict):
         return as_json({"errors": [{"message": "the metadata must be a mapping"}], "warnings": []}, 400)
-    return as_json({"errors": [], "warnings": []})
+    links = [name for key in ("base_model", "datasets") for name in _listed(metadata.get(key))]
+    errors = [{"message": f'"{name}" is not a valid id'} for name in links if not _REPO_ID.fullmatch(str(name))]
+    return as_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+
+_REPO_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+", re.ASCII)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def front_matter(text: str) -> Any:

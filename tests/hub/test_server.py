@@ -195,6 +195,15 @@ def test_faults_strike_the_requests_they_are_planned_for_and_are_forgotten(hub):
     assert [request.fault for request in hub.requests("GET")][1:4] == ["crowded_out", "crowded_out", "truncated"]
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("base_model: a/b\ndatasets:\n- pets", 200), ("base_model: /home/me/b", 400), ("datasets:\n- a/b\n- data/x/y.dict", 400)],
+)
+def test_a_card_that_links_what_is_no_repository_is_refused(hub, header, status):
+    card = json.dumps({"content": f"---\n{header}\n---\n"}).encode()
+    assert _status(f"{hub.url}/api/validate-yaml", "POST", card)[0] == status
+
+
 def test_an_address_that_is_not_served_is_seen_in_the_log(hub):
     assert _status(f"{hub.url}/api/unknown") == (404, None)
     assert [str(request) for request in hub.log] == ["GET /api/unknown 404"]

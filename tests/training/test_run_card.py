@@ -1,5 +1,6 @@
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -51,6 +52,45 @@ def test_texts_of_the_validation_split_are_there_to_be_tried(write, tmp_path):
 
 def test_without_other_splits_no_text_is_shown_that_the_model_is_trained_on(write):
     assert "widget" not in write(validation_file=None, test_file=None)[1].data.to_dict()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a folder `own/pets`."""
+    (tmp_path / "own" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "hub_id", "name"),
+    [
+        ("someone/pets", "someone/pets", "someone/pets"),
+        ("pets", "pets", "pets"),
+        ("own/pets", None, "pets"),
+        ("{here}/own", None, "own"),
+        (".", None, "{name}"),
+        ("{here}/words.dict", None, "words.dict"),
+        ("words.DICT", None, "words.DICT"),
+    ],
+)
+def test_what_is_not_on_the_hub_is_named_without_the_path_on_this_machine(here, given, hub_id, name):
+    given, name = given.format(here=here), name.format(name=here.name)
+    assert (run_card.hub_id_of(given), run_card.name_of(given)) == (hub_id, name)
+
+
+@pytest.mark.parametrize(("given", "linked"), [("own/pets", None), ("someone/pets", "someone/pets")])
+def test_the_card_links_data_and_base_model_only_where_they_are_on_the_hub(write, here, given, linked):
+    assembly, _ = write()
+    recipe = read_recipe(here / "toy.yaml")
+    changed = replace(recipe, model=replace(recipe.model, pretrained=given), data=replace(recipe.data, source=given))
+    run_card.write_card(assembly, changed, here, {"test": {"accuracy": 0.25}})
+    card = ModelCard.load(here / CARD_FILE)
+    assert (card.data.base_model, card.data.datasets) == (linked, linked)
+    assert [result.dataset_type for result in card.data.eval_results] == [linked or "pets"]
+    assert f"Fine-tuned from {linked or 'pets'}." in card.text
+    assert f"**{linked or 'pets'}**" in card.text
+    assert "own/pets" not in card.content
 
 
 def test_words_that_are_tagged_make_a_text(write):
