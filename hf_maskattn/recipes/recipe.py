@@ -162,6 +162,12 @@ def _check_task(groups: dict[str, dict[str, Any]]) -> None:
             "training.prediction_loss_only: true as well."
         )
 
+    if task == "text2text-generation" and groups["data"].get("lowercase"):
+        raise ValueError(
+            "data.lowercase=True would have every text written in lower case, which right answers with capitals cannot equal: "
+            "remove it."
+        )
+
 
 def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:
     if labels is None:

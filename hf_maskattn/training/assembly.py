@@ -1,6 +1,8 @@
 """Puts a Trainer together: arguments, data, model, collator, metrics."""
 
+import logging
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from datasets import Dataset
 from transformers import (
@@ -17,12 +19,17 @@ from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.generation_evaluation import evaluation_for_generation
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
+from hf_maskattn.evaluation.text_round_trip import first_changed_text
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import choose_metric
 from hf_maskattn.training.model_building import build_model, set_generation
 from hf_maskattn.training.reproducible_trainer import ReproducibleSeq2SeqTrainer, ReproducibleTrainer
 from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
+
+logger = logging.getLogger(__name__)
+
+_FEW_ANSWERS = 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
         enable_full_determinism(args.seed)
     else:
         set_seed(args.seed)
+    if args.process_index == 0 and data.references:
+        _warn_of_changed_answers(data)
     model = build_model(recipe.model, data.tokenizer, data.labels)
     set_generation(model, recipe, data.max_target_length)
     evaluation = evaluation_of(recipe, data)
@@ -74,6 +83,16 @@ def evaluation_of(recipe: Recipe, data: TaskData) -> TaskEvaluation:
     if recipe.model.task == "text2text-generation":
         return evaluation_for_generation(recipe.data.metric, data.tokenizer, references=data.references)
     return evaluation_for(recipe.model.task, problem_type=recipe.model.problem_type, label_names=data.labels or ())
+
+
+def _warn_of_changed_answers(data: TaskData) -> None:
+    """Tell at the start that no score can be perfect, rather than leave it to be found out at the end."""
+    changed = first_changed_text(data.tokenizer, islice(chain.from_iterable((data.references or {}).values()), _FEW_ANSWERS))
+    if changed is not None:
+        logger.warning(
+            f"The tokenizer does not give the right answer {changed[0]!r} back, it becomes {changed[1]!r}: no text that the "
+            "model writes can equal it. A tokenizer of another kind may (data.tokenizer: char or bpe)."
+        )
 
 
 def build_trainer(

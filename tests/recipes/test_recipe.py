@@ -141,6 +141,10 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
             "model: {task: text2text-generation}\ndata: {tokenizer: char}\ntraining: {predict_with_generate: false}",
             "training.predict_with_generate=False leaves nothing to score but the loss: remove it, or set",
         ),
+        (
+            "model: {task: text2text-generation}\ndata: {tokenizer: bpe, lowercase: true}",
+            "data.lowercase=True would have every text written in lower case, which right answers with capitals cannot equal: ",
+        ),
         ("model: {task: fill-mask}", "data.tokenizer is missing: char, word, symbols, bpe, wordpiece to train one, or"),
         (
             "model: {task: text-classification, pretrained: x}\ndata: {tokenizer: char}",

@@ -1,0 +1,31 @@
+import logging
+
+import pytest
+
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.training.assembly import assemble
+from tests.training.toy_recipe import write_recipe
+
+
+@pytest.fixture
+def warnings_of(tmp_path, caplog):
+    """Puts the Trainer of a text-to-text recipe together, and returns what was logged."""
+
+    def run(*overrides):
+        path = write_recipe(tmp_path, "text2text-generation", make=lambda row: {**row, "target": "A, b."})
+        recipe = read_recipe(path, overrides)
+        with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
+            assemble(recipe, training_arguments(recipe))
+        return [record.getMessage() for record in caplog.records if record.name.startswith("hf_maskattn")]
+
+    return run
+
+
+def test_right_answers_that_the_tokenizer_does_not_give_back_are_told_before_training(warnings_of):
+    (message,) = warnings_of()
+    assert message.startswith("The tokenizer does not give the right answer 'A, b.' back, it becomes 'A , b .': no text that")
+
+
+def test_right_answers_that_come_back_are_passed_over_in_silence(warnings_of):
+    assert warnings_of("data.tokenizer=char") == []
