@@ -20,14 +20,11 @@ _FEW_LABELS = 100_000
 """So many names are made up in no time."""
 
 
-def load_config(
-    name_or_folder: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, **changes: Any
-) -> PreTrainedConfig:
+def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False, **changes: Any) -> PreTrainedConfig:
     """Load the configuration of a model.
 
     Args:
         name_or_folder: Folder of the model, or its name on the Hub.
-        revision: Branch, tag or commit on the Hub; None is the main branch.
         trust_remote_code: Whether to run code that lies beside the weights.
         **changes: Fields to change.
 
@@ -40,7 +37,7 @@ def load_config(
     """
     register()
     try:
-        path = cached_file(name_or_folder, CONFIG_NAME, revision=revision)
+        path = cached_file(name_or_folder, CONFIG_NAME)
     except Exception as error:  # a connection that is cut ends in errors of httpx, which are no OSError
         raise FileNotFoundError(
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
@@ -52,7 +49,7 @@ def load_config(
         if not isinstance(raw, dict):
             raise ValueError("there are no fields in it")
         _check_number_of_labels(raw, name_or_folder)
-        config = AutoConfig.from_pretrained(name_or_folder, revision=revision, trust_remote_code=trust_remote_code, **changes)
+        config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code, **changes)
         config._attn_implementation = "eager"  # or it may name code on the Hub, which would be run
         if type(config).__module__.startswith(_OURS):
             _check_names(config)
@@ -154,10 +151,10 @@ def check_fit(model: PreTrainedModel, shapes: Shapes, name_or_folder: str | Path
             )
 
 
-def other_shapes(model: PreTrainedModel, shapes: Shapes) -> list[str]:
-    """List the weights of a model, from `describe`, that have another shape in a file; such as it lacks are left out."""
-    held = _by_own_name(model, shapes)
-    return sorted(name for name, shape in _expected(model).items() if held.get(name, shape) != shape)
+def other_shapes(model: PreTrainedModel, other: PreTrainedModel) -> list[str]:
+    """List the weights that only one of two models, from `describe`, has, or that have different shapes in them."""
+    ours, theirs = _expected(model), _expected(other)
+    return sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
 
 
 def _check_number_of_labels(raw: dict[str, Any], name_or_folder: str | Path) -> None:
@@ -179,11 +176,12 @@ def _check_names(config: PreTrainedConfig) -> None:
 
 
 def _check_number_of_layers(config: PreTrainedConfig, shapes: Shapes, name_or_folder: str | Path) -> None:
-    layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > max(len(shapes), _FEW_LAYERS):
-        raise ValueError(
-            f"the {CONFIG_NAME} of {name_or_folder} asks for num_hidden_layers={layers}, its weights are {in_short(shapes)}."
-        )
+    for name in ("num_hidden_layers", "decoder_layers"):
+        layers = getattr(config, name, None)
+        if isinstance(layers, int) and layers > max(len(shapes), _FEW_LAYERS):
+            raise ValueError(
+                f"the {CONFIG_NAME} of {name_or_folder} asks for {name}={layers}, its weights are {in_short(shapes)}."
+            )
 
 
 def _expected(model: PreTrainedModel) -> Shapes:

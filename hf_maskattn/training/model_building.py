@@ -56,9 +56,10 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
             f"{config_class.model_type!r} models are trained here."
         )
     shapes = weight_shapes(arguments.pretrained)
-    check_fit(_encoder(auto_class, own, shapes, arguments), shapes, arguments.pretrained)
+    encoder = _encoder(auto_class, own, shapes, arguments)
+    check_fit(encoder, shapes, arguments.pretrained)
     config = load_config(arguments.pretrained, **settings)
-    misfits = other_shapes(_encoder(auto_class, config, shapes, arguments), shapes)
+    misfits = other_shapes(encoder, _encoder(auto_class, config, shapes, arguments))
     if misfits:
         raise ValueError(
             f"model.pretrained={arguments.pretrained} has other sizes than the recipe in {', '.join(misfits)}: remove "

@@ -4,9 +4,21 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+)
 
-from hf_maskattn import MaskAttnConfig, MaskAttnForMaskedLM, MaskAttnForSequenceClassification, MaskAttnModel
+from hf_maskattn import (
+    MaskAttnForMaskedLM,
+    MaskAttnForSequenceClassification,
+    MaskAttnModel,
+    RNNSearchForConditionalGeneration,
+)
 from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
 from hf_maskattn.loading.weight_shapes import weight_shapes
 
@@ -52,6 +64,16 @@ def test_models_of_others_are_loaded(tmp_path):
     rewrite(tmp_path, hidden_size=8, num_hidden_layers=10**9)
     with pytest.raises(ValueError, match=r"asks for num_hidden_layers=1000000000, its weights are [\d,]+ parameters in"):
         load_whole_model(AutoModel, tmp_path, load_config(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["encoder_layers", "decoder_layers"])
+def test_layers_without_end_are_refused_on_either_side(tiny_rnnsearch_config, tmp_path, key, monkeypatch):
+    RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).save_pretrained(tmp_path)
+    # Far fewer than would never end: a test that fails is to fail soon.
+    monkeypatch.setattr("hf_maskattn.loading.model_loading._FEW_LAYERS", 1)
+    rewrite(tmp_path, **{key: 100})
+    with pytest.raises(ValueError, match=rf"asks for (num_hidden_layers|{key})=100, its weights are [\d,]+ parameters in"):
+        load_whole_model(AutoModelForSeq2SeqLM, tmp_path, load_config(tmp_path))
 
 
 def test_what_does_not_exist_is_named(tmp_path):
@@ -190,10 +212,19 @@ def test_the_bare_model_fits_weights_with_and_without_a_head(folder, tiny_config
     shapes = weight_shapes(folder)
     check_fit(bare, shapes, folder)
     check_fit(bare, {name.removeprefix("maskattn."): shape for name, shape in shapes.items()}, folder)
-    assert other_shapes(bare, shapes) == []
-    wider = describe(MaskAttnModel, MaskAttnConfig(**{**config.to_dict(), "embedding_size": 7}), shapes, folder)
-    assert "word_embeddings.weight" in other_shapes(wider, shapes)
-    assert other_shapes(bare, {}) == []
+
+
+def test_weights_that_two_models_do_not_share_are_listed(tiny_config, tmp_path):
+    one, wider, deeper = (
+        describe(MaskAttnModel, tiny_config(**changes), {}, tmp_path)
+        for changes in ({}, {"embedding_size": 7}, {"num_hidden_layers": 2})
+    )
+    assert other_shapes(one, one) == []
+    assert "word_embeddings.weight" in other_shapes(one, wider)
+    more = other_shapes(one, deeper)
+    assert more == other_shapes(deeper, one)
+    assert more
+    assert all(name.startswith("recurrence.layers.1.") for name in more)
 
 
 def test_a_folder_that_was_moved_is_the_same(folder, tmp_path):

@@ -58,6 +58,21 @@ def test_dropout_may_differ_from_the_pretrained_model_but_sizes_may_not(pretrain
         build(pretrained, ["a", "b"], task="text-classification", config={"hidden_size": 12})
 
 
+def test_layers_that_the_pretrained_model_lacks_or_has_beyond_the_recipe_are_refused(pretrained, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"has other sizes than the recipe in .*layers\.1.*: remove model\.num_hidden_layers\.$"
+    ):
+        build(pretrained, ["a", "b"], task="text-classification", config={"num_hidden_layers": 2})
+    recipe = read_recipe(
+        write_recipe(tmp_path, "text2text-generation", model={"decoder_layers": 2}, training={"num_train_epochs": 1})
+    )
+    folder = train(recipe).model_folder
+    for key, value in (("encoder_layers", 2), ("decoder_layers", 1), ("share_embeddings", False)):
+        with pytest.raises(ValueError, match=rf"has other sizes than the recipe in .*: remove model\.{key}\.$"):
+            build(folder, None, task="text2text-generation", config={key: value})
+    assert build(folder, None, task="text2text-generation", config={"decoder_layers": 2}).config.decoder_layers == 2
+
+
 def test_models_of_other_kinds_are_refused(pretrained, tmp_path):
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
