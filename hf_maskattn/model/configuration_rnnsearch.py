@@ -107,7 +107,15 @@ class RNNSearchConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def validate_vocabularies(self):
-        """Refuse one embedding matrix for two vocabularies."""
+        """Refuse a vocabulary without a token or without the pad, and one embedding matrix for two vocabularies."""
+        for name in ("vocab_size", "source_vocab_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"pad_token_id={self.pad_token_id} is outside of the vocabulary, which has ids 0 to {self.vocab_size - 1}: "
+                "take the id of the tokenizer, or None."
+            )
         if self.share_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 f"share_embeddings=True needs one vocabulary, got vocab_size={self.vocab_size} and "

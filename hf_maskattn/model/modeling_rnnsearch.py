@@ -74,6 +74,7 @@ class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
                 "resize_token_embeddings cannot tell two vocabularies apart, and share_embeddings=False: build a model with "
                 "the wanted vocab_size and source_vocab_size, and copy the weights that stay."
             )
+        self.config.source_vocab_size = None  # if it was named, it was vocab_size, which changes now
         return super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
 
@@ -274,7 +275,8 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         """Find the mask `[B, T]`, bool, of the target tokens that are to be read, and see that the state fits them."""
         target = ids if embeds is None else embeds
         seen = 0 if state is None else state.get_seq_length()
-        if None not in (attention_mask, target) and seen and attention_mask.shape[-1] == seen + target.shape[1]:
+        given = attention_mask is not None and target is not None
+        if given and seen and attention_mask.shape[-1] == seen + target.shape[1]:
             attention_mask = attention_mask[:, seen:]
         mask = self._real_tokens(ids, embeds, attention_mask, prefix="decoder_")
         if mask.shape[1] == 0:

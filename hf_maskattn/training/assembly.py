@@ -6,7 +6,6 @@ from itertools import chain, islice
 
 from datasets import Dataset
 from transformers import (
-    DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -15,6 +14,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_maskattn.data.pair_collator import PairCollator
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.generation_evaluation import evaluation_for_generation
@@ -122,7 +122,7 @@ def build_trainer(
 
 def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments, model: PreTrainedModel):
     if recipe.model.task == "text2text-generation":
-        return DataCollatorForSeq2Seq(data.tokenizer, model=model)
+        return PairCollator(data.tokenizer, model=model)
     if recipe.model.task == "fill-mask":
         return RowMaskingCollator(data.tokenizer, mlm_probability=recipe.data.mlm_probability, seed=args.seed)
     if recipe.model.task == "token-classification":

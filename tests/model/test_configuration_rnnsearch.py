@@ -27,6 +27,10 @@ def test_a_wrong_value_is_refused_by_name(field, value):
     ("changes", "words"),
     [
         ({"source_vocab_size": 7}, "vocab_size=30000 and source_vocab_size=7: set share_embeddings=False"),
+        ({"vocab_size": 0}, "vocab_size=0 must be at least 1"),
+        ({"source_vocab_size": 0, "share_embeddings": False}, "source_vocab_size=0 must be at least 1"),
+        ({"pad_token_id": 30000}, "pad_token_id=30000 is outside of the vocabulary, which has ids 0 to 29999"),
+        ({"pad_token_id": -1}, "pad_token_id=-1 is outside of the vocabulary"),
         ({"output_size": 7}, "output_size=256 as embedding_size, got 7: leave it None, or set tie_word_embeddings=False"),
     ],
 )

@@ -174,6 +174,15 @@ def test_resizing_the_vocabulary(tiny_rnnsearch_config):
         apart.resize_token_embeddings(50)
 
 
+def test_a_resized_model_that_named_its_one_vocabulary_twice_can_be_saved(tiny_rnnsearch_config, tmp_path):
+    model = build(tiny_rnnsearch_config, source_vocab_size=40)
+    model.resize_token_embeddings(50)
+    model.save_pretrained(tmp_path)
+    again = RNNSearchForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.get_input_embeddings().num_embeddings == again.config.vocab_size == 50
+    assert again.config.source_vocab_size is None
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
