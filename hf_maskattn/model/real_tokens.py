@@ -25,7 +25,9 @@ def over_real_tokens(
         `[B, T, V]`, right at real tokens. At pads it is 0, or where pads are few or the host does not know them, what the
         function makes of what stands there.
     """
-    num_tokens = int(mask.sum()) if host_can_read(mask) else mask.numel()
+    if mask.numel() * width < _LITTLE_WORK or not host_can_read(mask):
+        return function(x)
+    num_tokens = int(mask.sum())
     num_pads = mask.numel() - num_tokens
     if not num_tokens or num_pads <= _FEW_PADS * mask.numel() or num_pads * width < _LITTLE_WORK:
         return function(x)

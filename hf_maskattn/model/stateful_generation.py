@@ -29,11 +29,11 @@ class StatefulGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, is_first_iteration=False, **kwargs):
         """Prepare one step of `generate()`; where it begins with a state, what that has read is left out."""
         state = kwargs.get(STATE)
-        if not is_first_iteration and state is not None:
-            # Nothing is to be cut or arranged for one more word; transformers looks at signatures at every step to find out.
-            kept = {name: value for name, value in kwargs.items() if name != "labels"}
-            return {"decoder_input_ids": input_ids[:, -next_sequence_length:], **kept}
-        if state is not None:
+        if state is not None and next_sequence_length is not None and not is_first_iteration:
+            # Nothing is to be arranged for one more word; transformers looks at signatures at every step to find that out.
+            words = input_ids[:, -next_sequence_length:].to(state.memory.mask.device)
+            return {"decoder_input_ids": words, **{name: value for name, value in kwargs.items() if name != "labels"}}
+        if state is not None and is_first_iteration:
             next_sequence_length = input_ids.shape[1] - state.get_seq_length()
             if next_sequence_length < 1:
                 raise ValueError(
