@@ -1,8 +1,8 @@
 """The gradient of a GRU over cells, with one matrix product a step; torch's own on a CPU records every step instead.
 
-Forward, a step is one matrix product and the gates, whose activations are kept. Backward, the derivatives of the gates are
-elementwise, and taken once for all cells; what is left for the loop is linear in the gradient of the state. Where no gradient
-is wanted, the kernel is torch's.
+Forward, a step is one matrix product and the gates, whose activations are kept; where steps are so small that calls cost more,
+torch's kernel takes them, and the gates are found again for all of them at once. Backward, the derivatives of the gates are
+elementwise, and taken once for all cells; what is left for the loop is linear in the gradient of the state.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ import torch
 
 from .gate_steps import SHIFT, gru_backward, gru_step, states_before
 from .segments import Segment
+
+_SMALL_STEP = 2**10
+"""Numbers in the state of all rows below which a step was found to cost less in torch's kernel, its gates computed twice."""
 
 
 def gru_over_cells(
@@ -41,11 +44,17 @@ class _GRU(torch.autograd.Function):
         rows = [segment.rows for segment in segments for _ in range(segment.steps)]
         gates = torch.addmm(bias_ih, x, weight_ih.T)  # [N, 3 H], to become activations
         brought, states = torch.empty_like(gates), x.new_empty(len(x), weight_hh.shape[1])
-        state, stop = first, 0
-        for alive in rows:
-            now = slice(stop, stop := stop + alive)
-            of_now = torch.addmm(bias_hh, state[:alive], weight_hh.T, out=brought[now])
-            (state,) = gru_step(gates[now], of_now, [state[:alive]], [states[now]])
+        if states.numel() < _SMALL_STEP * len(rows):
+            states = _run(x, first, [weight_ih, weight_hh, bias_ih, bias_hh], segments)
+            before = states_before(states, first, rows)
+            torch.addmm(bias_hh, before, weight_hh.T, out=brought)
+            gru_step(gates, brought, [before], [torch.empty_like(states)])
+        else:
+            state, stop = first, 0
+            for alive in rows:
+                now = slice(stop, stop := stop + alive)
+                torch.addmm(bias_hh, state[:alive], weight_hh.T, out=brought[now])
+                (state,) = gru_step(gates[now], brought[now], [state[:alive]], [states[now]])
         ctx.save_for_backward(x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states)
         ctx.rows, ctx.segments = rows, segments
         return states

@@ -36,8 +36,11 @@ def test_rates_are_words_of_all_rows_in_a_second():
     assert row.runs == 7
 
 
-def test_widths_are_in_the_proportions_of_the_paper():
-    config = our_rnnsearch(SHAPE).config
+def test_the_model_never_ends_a_target_and_has_the_proportions_of_the_paper():
+    model = our_rnnsearch(SHAPE)
+    config = model.config
+    logits = model(torch.tensor([[5]]), decoder_input_ids=torch.tensor([[1]])).logits
+    assert logits[..., config.eos_token_id] < logits.amin() + 1 < logits.median() - 1000
     assert (config.hidden_size, config.decoder_hidden_size, config.attention_size, config.embedding_size) == (16, 8, 8, 4)
 
 

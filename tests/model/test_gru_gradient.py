@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hf_maskattn.model import gru_gradient
 from hf_maskattn.model.gru_gradient import gru_over_cells
 from hf_maskattn.model.segments import Segment
 
@@ -11,6 +12,13 @@ def weights(dtype=torch.float64, width=3, inputs=2):
     return [torch.randn(3 * width, n, dtype=dtype) for n in (inputs, width)] + [
         torch.randn(3 * width, dtype=dtype) for _ in range(2)
     ]
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def steps(request, monkeypatch):
+    """Steps that torch's kernel takes, and steps that are taken one by one."""
+    if request.param == "large":
+        monkeypatch.setattr(gru_gradient, "_SMALL_STEP", 0)
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
