@@ -41,7 +41,7 @@ def test_a_model_is_fine_tuned_by_a_recipe(pretrained, tmp_path):
     path.write_text("".join(line for line in lines if "_size:" not in line))
     report = train(read_recipe(path, [f"model.pretrained={pretrained}", "model.hidden_dropout_prob=0.3"]))
     assert report.metrics["test"]["accuracy"] > 0
-    assert f"Fine-tuned from {pretrained}" in (report.model_folder / "README.md").read_text()
+    assert f"Fine-tuned from {pretrained.name}" in (report.model_folder / "README.md").read_text()
 
 
 def test_a_head_of_another_size_is_made_anew(pretrained, tmp_path):

@@ -96,6 +96,7 @@ def test_a_token_that_would_be_pickled_is_refused(masking, tmp_path):
 def test_weights_that_are_tied_are_not_called_missing(tmp_path, caplog):
     recipe = read_recipe(write_recipe(tmp_path, "text2text-generation"))
     trainer = assemble(recipe, training_arguments(recipe)).trainer
+    caplog.set_level(logging.WARNING, logger="transformers")
     transformers_logger = logging.getLogger("transformers")
     transformers_logger.addHandler(caplog.handler)
     try:
