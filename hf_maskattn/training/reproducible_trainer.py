@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer
+from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -163,11 +163,14 @@ class ReproducibleTrainer(SealingTrainer):
         finally:
             self.args.average_tokens_across_devices = averaged
 
-    def prediction_step(self, *args, **kwargs):
+    def prediction_step(self, model, inputs, *args, **kwargs):
         """Score a batch; the last one may have more rows in one process than in another, but is gathered as if it had not."""
-        loss, *results = super().prediction_step(*args, **kwargs)
+        loss, *results = super().prediction_step(model, inputs, *args, **kwargs)
         if self.accelerator.gradient_state.end_of_dataloader:
             results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
+            if "inputs" in self.args.include_for_metrics:  # are gathered next
+                name = self.model.main_input_name
+                inputs[name] = self.accelerator.pad_across_processes(inputs[name], dim=0)
         return loss, *results
 
     def _with_own_seeds(self, loader: DataLoader) -> DataLoader:
@@ -189,5 +192,19 @@ class ReproducibleTrainer(SealingTrainer):
         """Leave the model card alone: the one of this package is written before a push."""
 
 
-class ReproducibleSeq2SeqTrainer(ReproducibleTrainer, Seq2SeqTrainer):
+class _WritingTrainer(Seq2SeqTrainer):
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        if len(inputs["labels"]):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
+        # A process without rows has nothing to write, which `generate()` does not take.
+        loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
+        return loss, labels, labels
+
+
+class ReproducibleSeq2SeqTrainer(ReproducibleTrainer, _WritingTrainer):
     """The same for models that write texts, which it scores as they are generated."""
+
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """Score a split, without the rows that fill up the last batch of a process, which Seq2SeqTrainer would count."""
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
