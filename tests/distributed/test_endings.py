@@ -1,5 +1,7 @@
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -41,5 +43,5 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_all(tmp_path, recipe):
     assert launch.wait() != 0
     assert time.monotonic() - started < QUICKLY
     assert launch.output.count("Stopped; ") == launch.output.count("Saving a checkpoint, then stopping") == 1
-    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    checkpoint = Path(re.search(r"is in (\S+/checkpoint-\d+)", launch.output)[1])
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {path.name for path in checkpoint.iterdir()}
