@@ -168,7 +168,7 @@ class ReproducibleTrainer(SealingTrainer):
         loss, *results = super().prediction_step(model, inputs, *args, **kwargs)
         if self.accelerator.gradient_state.end_of_dataloader:
             results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
-            if "inputs" in self.args.include_for_metrics:  # are gathered next
+            if "inputs" in self.args.include_for_metrics:  # which Trainer gathers next
                 name = self.model.main_input_name
                 inputs[name] = self.accelerator.pad_across_processes(inputs[name], dim=0)
         return loss, *results
