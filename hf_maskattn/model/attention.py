@@ -102,10 +102,24 @@ class AdditiveAttention(nn.Module):
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attend from `[B, Tq, query_size]` over a prepared memory; returns as `forward` does."""
+        """Attend over a prepared memory of B rows; returns as `forward` does.
+
+        Args:
+            query: `[B, Tq, query_size]`, or `[n * B, Tq, query_size]`, where n rows, one after the other, ask the same memory.
+            keys: As `prepare` made them.
+            values: As `prepare` made them.
+            mask: `[B, Tk]`, bool, True = real.
+        """
         attention = IMPLEMENTATIONS[self.implementation]
         dropout = self.dropout if self.training else 0.0
-        return attention(self.query_projection(query), keys, values, self.energy, mask, dropout)
+        rows, queries = query.shape[:2]
+        if rows > len(mask):
+            query = query.reshape(len(mask), -1, query.shape[2])
+        context, weights = attention(self.query_projection(query), keys, values, self.energy, mask, dropout)
+        if rows > len(mask):
+            context = context.reshape(rows, queries, -1)
+            weights = weights.unflatten(2, (-1, queries)).transpose(1, 2).flatten(0, 1)
+        return context, weights
 
 
 class AttentionPooling(nn.Module):

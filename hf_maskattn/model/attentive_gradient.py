@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .eager_attention import heads_apart
+from .eager_attention import heads_apart, weigh
 from .gate_steps import BACKWARD, SHIFT, STEPS, states_before
 from .segments import Segment
 from .softmax import drop_tokens, masked_softmax
@@ -37,7 +37,8 @@ def attentive_recurrence_over_cells(
         weights: torch's `weight_ih` `[gates * H, E + M]`, which reads the token and then the context, `weight_hh`
             `[gates * H, H]`, `bias_ih` and `bias_hh` `[gates * H]`.
         attention: The projection W of a query `[A, H]`, and the vector v of each head, `[heads, A / heads]`.
-        memory: Keys `[R, Tk, A]`, values `[R, Tk, M]`, finite at pads, and mask `[R, Tk]`, bool, True = real.
+        memory: Keys `[S, Tk, A]`, values `[S, Tk, M]`, finite at pads, and mask `[S, Tk]`, bool, True = real. S is R, or R / n
+            where n rows, one after the other, ask the same source.
         segments: Steps and rows of each segment; rows never increase.
         first: The state before the first step, `[R, H]`; of an LSTM also its cell.
         dropout: Chance of each score to be dropped before the softmax.
@@ -56,12 +57,18 @@ def attentive_recurrence_over_cells(
     rows = [segment.rows for segment in segments for _ in range(segment.steps)]
     dtype = weights[1].dtype
     keys, values, mask = memory
+    single_step = len(rows) == 1 and not dropout and not torch.is_grad_enabled()
+    if len(mask) < len(first[0]) and not single_step:
+        keys, values, mask = (tensor.repeat_interleave(len(first[0]) // len(mask), dim=0) for tensor in memory)
     tensors = [tensor.to(dtype) for tensor in (x, keys, values, *weights, *attention, *first)]
     with torch.autocast(x.device.type, enabled=False):
-        if torch.is_grad_enabled():
+        if single_step:
+            *states, contexts, maps = _step(mask, *tensors)
+        elif torch.is_grad_enabled():
             *states, contexts, maps = _AttentiveRecurrence.apply(rows, mask, dropout, *tensors)
         else:
-            states, contexts, maps, *_ = _run(rows, mask, dropout, *tensors)
+            of_all, contexts, maps, *_ = _run(rows, mask, dropout, *tensors)
+            states = [*of_all]
     return states[0], contexts, maps, tuple(tensor[len(x) - rows[-1] :] for tensor in states)
 
 
@@ -108,6 +115,33 @@ def _run(
         torch.addmm(bias_hh, state[0], of_state, out=brought[now])
         state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, [*states[:, now]])
     return [states, contexts, maps, gates, brought, queries]
+
+
+def _step(
+    mask: torch.Tensor,
+    x: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+    query_weight: torch.Tensor,
+    energy: torch.Tensor,
+    *first: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """Take a step alone, of which nothing is kept, in the fewest calls: the state, the context, the weights."""
+    rows, shared = len(x), len(first[0]) // len(mask) if len(mask) else 1
+    sources, state = rows // shared, [tensor[:rows] for tensor in first]
+    query = (2 * torch.mm(state[0], query_weight.T)).view(sources, shared, 1, keys.shape[2])
+    hidden = torch.add(query, keys[:sources, None], alpha=2).sigmoid_()  # [S, shared, Tk, A]
+    scores = (hidden @ (2 * heads_apart(energy))).permute(0, 3, 1, 2)  # [S, heads, shared, Tk]
+    context, maps = weigh(scores, values[:sources], mask[:sources], 0.0)
+    context, maps = context.flatten(0, 1), maps.transpose(1, 2).flatten(0, 1)
+    read, weights = torch.cat([x, context], dim=1), (weight_ih, weight_hh, bias_ih, bias_hh)
+    if len(state) == 1:
+        return torch.gru_cell(read, state[0], *weights), context, maps
+    return *torch.lstm_cell(read, state, *weights), context, maps
 
 
 class _AttentiveRecurrence(torch.autograd.Function):

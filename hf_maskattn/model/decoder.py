@@ -135,13 +135,16 @@ class AttentiveDecoder(nn.Module):
                 means that all are.
             state: What an earlier call returned; it stays as it is. None begins with the source.
             source: What a target begins with, where there is no state: annotations `[B, Tk, M]`, whose values at pads are not
-                read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`.
+                read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`; or
+                those of B / n sources, each of which n rows, one after the other, begin with.
             keep_state: Whether to return the state to go on from. Of rows that have pads it is found column by column.
         """
         if state is None:
             if source is None:
                 raise ValueError("A target begins with a `source`, or goes on from a `state`: neither was given.")
             state = self._start(*source)
+            if state.batch_size < len(x):
+                state.batch_repeat_interleave(len(x) // state.batch_size)
         if mask is not None and host_can_read(mask) and bool(mask.all()):
             mask = None
         if mask is not None and keep_state:
@@ -152,9 +155,10 @@ class AttentiveDecoder(nn.Module):
         first = [[tensor if order is None else tensor[order] for tensor in layer] for layer in state.layers]
         states, contexts, weights, last = self._attend(x, mask, segments, cells, state, first[0])
         all_states, all_last = [states], [last]
-        if len(self.layers) > 1:
+        above = [*self.layers][1:]
+        if above:
             read = _to_steps(contexts, cells)  # [N, M]
-        for layer, first_of_layer in zip(self.layers[1:], first[1:], strict=True):
+        for layer, first_of_layer in zip(above, first[1:], strict=True):
             states, last = layer(torch.cat([self.dropout(all_states[-1]), read], dim=-1), segments, *first_of_layer)
             all_states.append(states)
             all_last.append(last)
@@ -193,7 +197,7 @@ class AttentiveDecoder(nn.Module):
         """Run the first layer: states `[N, H]`, contexts `[B, T, M]`, weights `[B, heads, T, Tk]` and the last state."""
         memory, columns = state.memory, state.memory.columns
         if cells is not None and cells.order is not None and isinstance(self.layers[0], AttentiveLayer):
-            memory = memory.take_rows(cells.order)
+            memory = memory.take_rows(cells.order // state.rows_per_source)
         keys, values, mask, _ = memory
         steps = _to_steps(x, cells)  # [N, E]
         if isinstance(self.layers[0], AttentiveLayer):

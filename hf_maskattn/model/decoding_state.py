@@ -17,9 +17,9 @@ class Memory(NamedTuple):
     """What the decoder attends to, prepared once for any number of steps.
 
     Attributes:
-        keys: The projected annotations of the source, `[B, Tk, A]`; under "ragged" the flat list of the real ones, `[N, A]`.
-        values: The annotations, `[B, Tk, H]` or `[N, H]`.
-        mask: `[B, Tk]`, bool, True = real.
+        keys: The projected annotations of S sources, `[S, Tk, A]`; under "ragged" the flat list of the real ones, `[N, A]`.
+        values: The annotations, `[S, Tk, H]` or `[N, H]`.
+        mask: `[S, Tk]`, bool, True = real.
         columns: The Tk columns of the source that these are.
     """
 
@@ -49,7 +49,7 @@ class DecodingState:
     Attributes:
         layers: The state of each layer, `[B, H]`; of an LSTM also its cell.
         context: What the attention read last, `[B, memory width]`; None without input feeding.
-        memory: What the decoder attends to.
+        memory: What the decoder attends to: a source for each row, or one for so many rows, one after the other.
         seen_tokens: Number of target tokens that were read, padded ones included.
     """
 
@@ -67,6 +67,11 @@ class DecodingState:
     def batch_size(self) -> int:
         """Number of rows B."""
         return len(self.layers[0][0])
+
+    @property
+    def rows_per_source(self) -> int:
+        """Number of rows, one after the other, that attend to the same source: beams, or samples."""
+        return self.batch_size // len(self.memory.mask) if self.batch_size else 1
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tell how many target tokens were read, as any cache of transformers does."""
@@ -86,12 +91,12 @@ class DecodingState:
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some rows, in place, with their sources: `[R]`, int."""
         indices = indices.to(self.memory.mask.device)
+        self.memory = self.memory.take_rows(indices // self.rows_per_source)
         self._replace_tensors(lambda tensor: tensor.index_select(0, indices))
-        self.memory = self.memory.take_rows(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row, in place, with its source: for so many beams or samples of each."""
-        self.batch_select_indices(torch.arange(self.batch_size, device=self.memory.mask.device).repeat_interleave(repeats))
+        """Repeat each row, in place, for so many beams or samples of each; they share its source."""
+        self._replace_tensors(lambda tensor: tensor.repeat_interleave(repeats, dim=0))
 
     def where(self, mask: torch.Tensor, other: "DecodingState") -> "DecodingState":
         """Take this state in some rows and another state of the same memory in the others.

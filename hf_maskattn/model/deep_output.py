@@ -38,14 +38,16 @@ class DeepOutput(nn.Module):
             state_size + embedding_size + context_size, output_size * (2 if form == "maxout" else 1)
         )  # U, V, C
 
-    def forward(self, states: torch.Tensor, words: torch.Tensor, contexts: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, states: torch.Tensor, words: torch.Tensor, contexts: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Compute the result for all steps.
 
         Args:
             states: `[B, T, state_size]`, finite at pads.
             words: `[B, T, embedding_size]`, finite at pads.
             contexts: `[B, T, context_size]`, finite at pads.
-            mask: `[B, T]`, bool, True = real.
+            mask: `[B, T]`, bool, True = real; None means that all are.
 
         Returns:
             `[B, T, output_size]`, at pads 0 or finite.

@@ -11,7 +11,7 @@ from .code_version import CODE_VERSION
 from .initialization import laid_out_like, recurrent_bias, recurrent_weight
 from .masking import RealColumns, real_token_mask
 from .real_tokens import over_real_tokens
-from .tensor_checks import check_values
+from .tensor_checks import check_values, host_can_read
 
 
 class RecurrentPreTrainedModel(PreTrainedModel):
@@ -58,8 +58,13 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         if kwargs.get("is_main_process"):  # Trainer tells it at every save
             carry_code_above_checkpoint(save_directory, self.all_auto_classes)
 
-    def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths=None, prefix="") -> torch.Tensor:
-        """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways; `prefix` begins their names."""
+    def _real_tokens(self, input_ids, inputs_embeds, attention_mask, lengths=None) -> torch.Tensor:
+        """Find the mask `[B, T]`, bool, of inputs given in any of the accepted ways."""
+        inputs = self._inputs(input_ids, inputs_embeds)
+        return real_token_mask(inputs.shape[:2], inputs.device, attention_mask, lengths)
+
+    def _inputs(self, input_ids, inputs_embeds, prefix="") -> torch.Tensor:
+        """Take ids `[B, T]` or embeddings `[B, T, embedding_size]`, whichever is given; `prefix` begins their names."""
         if (input_ids is None) == (inputs_embeds is None):
             given = "both were" if input_ids is not None else "neither was"
             raise ValueError(f"Pass either `{prefix}input_ids` or `{prefix}inputs_embeds`: {given} given.")
@@ -68,7 +73,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
             name = "input_ids" if inputs_embeds is None else "inputs_embeds"
             expected = "[batch, time]" if dimensions == 2 else "[batch, time, embedding_size]"
             raise ValueError(f"`{prefix}{name}` has shape {list(inputs.shape)}, expected {expected}.")
-        return real_token_mask(inputs.shape[:2], inputs.device, attention_mask, lengths)
+        return inputs
 
     def _embedded(
         self, input_ids, inputs_embeds, mask, columns: RealColumns, embeddings: nn.Embedding, prefix=""
@@ -78,15 +83,22 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         Args:
             input_ids: `[B, T]`, or None.
             inputs_embeds: `[B, T, embedding_size]`, if there are no ids.
-            mask: `[B, L]`, bool, True = real.
+            mask: `[B, L]`, bool, True = real; None means that all are.
             columns: The L columns of T that have a real token.
             embeddings: The embeddings of the ids.
             prefix: What the names of the inputs begin with.
         """
         width = self.config.embedding_size
         if input_ids is not None:
-            ids = _checked_ids(columns.cut(input_ids), mask, embeddings.weight.shape[0], prefix)
-            return over_real_tokens(lambda ids: self.embedding_dropout(embeddings(ids)), ids, mask, width)
+            ids = columns.cut(input_ids).long()
+            ids = ids if mask is None else ids.masked_fill(~mask, 0)
+            if not host_can_read(ids):
+                _check_ids(ids, len(embeddings.weight), prefix)
+            try:
+                return over_real_tokens(lambda ids: self.embedding_dropout(embeddings(ids)), ids, mask, width)
+            except IndexError:  # on a CPU embeddings look at every id, too
+                _check_ids(ids, len(embeddings.weight), prefix)
+                raise
         if inputs_embeds.shape[-1] != width:
             raise ValueError(
                 f"`{prefix}inputs_embeds` has width {inputs_embeds.shape[-1]}, the model has embedding_size={width}."
@@ -94,15 +106,14 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         return self.embedding_dropout(columns.cut(inputs_embeds))
 
 
-def _checked_ids(input_ids: torch.Tensor, mask: torch.Tensor, limit: int, prefix: str) -> torch.Tensor:
-    """Put 0 at the pads of ids `[B, T]`, where anything may stand, and refuse real ids outside of 0..limit-1."""
-    known = ~mask | ((input_ids >= 0) & (input_ids < limit))
+def _check_ids(ids: torch.Tensor, limit: int, prefix: str) -> None:
+    """Refuse ids outside of 0..limit-1."""
+    known = (ids >= 0) & (ids < limit)
     check_values(
         known,
         lambda: (
-            f"`{prefix}input_ids` holds token id {input_ids[~known][0].item()}, the vocabulary has ids 0 to {limit - 1}: use "
+            f"`{prefix}input_ids` holds token id {ids[~known][0].item()}, the vocabulary has ids 0 to {limit - 1}: use "
             "the tokenizer that was saved with the model, or resize_token_embeddings."
         ),
         f"{prefix}input_ids holds a token id outside of 0..{limit - 1}",
     )
-    return input_ids.long().masked_fill(~mask, 0)

@@ -198,6 +198,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        rows_per_source: int = 1,
         **kwargs,
     ) -> Seq2SeqModelOutput:
         """Read a source and a target.
@@ -217,6 +218,8 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             use_cache: Whether to return the state to go on from; None takes `config.use_cache`.
             output_attentions: Whether to return the attention weights.
             output_hidden_states: Whether to return embeddings and states.
+            rows_per_source: How many rows, one after the other, have the same source, as `generate()` repeats each for its
+                beams or samples: what the decoder attends to is then made and kept once for all of them.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
@@ -239,14 +242,18 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             encoder_outputs = self.encoder(
                 input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states, return_dict=True
             )
-        encoded = encoder_outputs if isinstance(encoder_outputs, BaseModelOutput) else BaseModelOutput(*encoder_outputs or ())
-        mask = self._target_mask(decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, state)
-        columns = real_columns(mask) if not use_cache else RealColumns(0, mask.shape[1], mask.shape[1])
-        mask = columns.cut(mask)  # [B, L]
+        encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        target = self._inputs(decoder_input_ids, decoder_inputs_embeds, "decoder_")
+        mask, (rows, time) = self._target_mask(target, decoder_attention_mask, state), target.shape[:2]
+        columns = RealColumns(0, time, time) if mask is None or use_cache else real_columns(mask)
+        mask = None if mask is None else columns.cut(mask)  # [B, L]
         words = self._embedded(
             decoder_input_ids, decoder_inputs_embeds, mask, columns, self.get_target_embeddings(), "decoder_"
-        ).masked_fill(~mask[..., None], 0)  # [B, L, E]
-        source = None if state is not None else self._source(encoded.last_hidden_state, attention_mask, len(mask))
+        )
+        words = words if mask is None else words.masked_fill(~mask[..., None], 0)  # [B, L, E]
+        source = None
+        if encoded is not None and state is None:
+            source = self._source(encoded.last_hidden_state, attention_mask, rows, rows_per_source)
         decoded = self.decoder(words, mask, state, source, use_cache)
         features = self.output(
             self.output_dropout(decoded.states[-1]), words, self.output_dropout(decoded.contexts), mask
@@ -258,35 +265,40 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             last_hidden_state=columns.widen(features, 1),
             decoder_hidden_states=hidden_states,
             cross_attentions=(columns.widen(decoded.weights, 2),) if output_attentions else None,
-            encoder_last_hidden_state=encoded.last_hidden_state,
-            encoder_hidden_states=encoded.hidden_states,
+            encoder_last_hidden_state=None if encoded is None else encoded.last_hidden_state,
+            encoder_hidden_states=None if encoded is None else encoded.hidden_states,
             **{STATE: decoded.state},
         )
 
-    def _source(self, memory: torch.Tensor, attention_mask, rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _source(
+        self, memory: torch.Tensor, attention_mask, rows: int, rows_per_source: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """List what the decoder begins with: annotations, their mask, the backward encoder at the first real token."""
         if len(memory) != rows:
             raise ValueError(f"The source has {len(memory)} rows, the target has {rows}.")
-        mask = real_token_mask(memory.shape[:2], memory.device, attention_mask)
+        if rows_per_source < 1 or rows % rows_per_source:
+            raise ValueError(f"rows_per_source={rows_per_source} does not divide {rows} rows: say how many have one source.")
+        mask = real_token_mask(memory.shape[:2], memory.device, attention_mask)[::rows_per_source]
+        memory = memory[::rows_per_source]
         summary = self.encoder.recurrence.last_state(memory, mask)[:, memory.shape[2] // 2 :]
         return memory, mask, summary
 
-    def _target_mask(self, ids, embeds, attention_mask, state: DecodingState | None) -> torch.Tensor:
+    def _target_mask(self, target: torch.Tensor, attention_mask, state: DecodingState | None) -> torch.Tensor | None:
         """Find the mask `[B, T]`, bool, of the target tokens that are to be read, and see that the state fits them."""
-        target = ids if embeds is None else embeds
-        seen = 0 if state is None else state.get_seq_length()
-        given = attention_mask is not None and target is not None
-        if given and seen and attention_mask.shape[-1] == seen + target.shape[1]:
-            attention_mask = attention_mask[:, seen:]
-        mask = self._real_tokens(ids, embeds, attention_mask, prefix="decoder_")
-        if mask.shape[1] == 0:
+        rows, time = target.shape[:2]
+        if time == 0:
             raise ValueError("The target has no column: it begins with config.decoder_start_token_id at least.")
-        if state is not None and state.batch_size != len(mask):
+        if state is not None and state.batch_size != rows:
             raise ValueError(
-                f"The state to go on from has {state.batch_size} rows, the target has {len(mask)}: "
+                f"The state to go on from has {state.batch_size} rows, the target has {rows}: "
                 "state.batch_repeat_interleave(n) makes n rows of each, state.batch_select_indices(rows) takes some."
             )
-        return mask
+        if attention_mask is None:
+            return None
+        seen = 0 if state is None else state.get_seq_length()
+        if seen and attention_mask.shape[-1] == seen + time:
+            attention_mask = attention_mask[:, seen:]
+        return real_token_mask(target.shape[:2], target.device, attention_mask)
 
 
 class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenerationMixin):

@@ -55,6 +55,13 @@ class StatefulGenerationMixin(GenerationMixin):
             input_ids, next_sequence_length=next_sequence_length, is_first_iteration=is_first_iteration, **kwargs
         )
 
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """Repeat each row for its beams or samples, and tell the model so: they share what it makes of their source."""
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return input_ids, {**model_kwargs, "rows_per_source": expand_size}
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False

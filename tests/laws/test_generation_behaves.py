@@ -82,6 +82,15 @@ def test_a_batch_gives_what_its_rows_give_alone(model, arguments):
         assert set(found[:, alone.shape[1] :].flatten().tolist()) <= {0, EOS}  # what is written behind the end
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 3}], ids=["beams", "samples"]
+)
+def test_what_is_made_of_a_source_is_kept_once_for_all_its_rows(model, arguments):
+    found = model.generate(**SOURCE, max_new_tokens=4, **arguments, return_dict_in_generate=True)
+    assert found[STATE].batch_size == 3 * len(MASK)
+    assert len(found[STATE].memory.mask) == len(MASK)
+
+
 def test_all_outputs_come_out(model):
     found = model.generate(
         **SOURCE,

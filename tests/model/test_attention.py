@@ -46,6 +46,17 @@ def test_all_implementations_agree(kind, heads, implementation):
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
+def test_rows_may_share_a_memory(implementation, heads):
+    attention, mask = build(implementation, num_heads=heads), ragged_mask(3, 7, "holes")
+    memory, query = torch.randn(3, 7, 6), torch.randn(6, 5, 4)
+    found = attention(query, attention.prepare(memory, mask), mask)
+    repeated, own = memory.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0)
+    for one, other in zip(found, attention(query, repeated, own), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_gradients_lie_in_memory_as_their_parameters(implementation, heads):
     # DistributedDataParallel copies one that does not, in every step, and warns.
     attention = build(implementation, num_heads=heads)

@@ -31,7 +31,7 @@ def inputs(rnn_type, heads, segments, dtype=torch.float64):
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]]).bool()
 
 
-def run(rnn_type, segments, given, dropout=0.0):
+def run(rnn_type, segments, given, dropout=0.0, mask=MASK):
     named = dict(given)
     weights = [named[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     first = [value for name, value in named.items() if name.startswith("first")]
@@ -40,7 +40,7 @@ def run(rnn_type, segments, given, dropout=0.0):
         named["x"],
         weights,
         (named["query_weight"], named["energy"]),
-        (named["keys"], named["values"], MASK),
+        (named["keys"], named["values"], mask),
         segments,
         first,
         dropout,
@@ -100,3 +100,42 @@ def test_it_can_be_differentiated_once():
     states, *_ = run("gru", EQUAL, given)
     with pytest.raises(NotImplementedError, match='take "eager" where a gradient is differentiated'):
         torch.autograd.grad(states.sum(), given["x"], create_graph=True)
+
+
+@pytest.mark.parametrize("segments", [EQUAL, ENDING, SINGLE], ids=["equal", "ending", "single"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
+def test_without_a_gradient_it_gives_the_same(rnn_type, heads, segments):
+    given = inputs(rnn_type, heads, segments)
+    *expected, last = run(rnn_type, segments, given)
+    with torch.no_grad():
+        *found, found_last = run(rnn_type, segments, given)
+    for one, other in zip((*found, *found_last), (*expected, *last), strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
+def test_rows_that_share_a_source_read_it_as_if_each_had_its_own(rnn_type, heads, steps):
+    given = inputs(rnn_type, heads, (Segment(steps, 2 * ROWS),))
+    own = {name: given[name].repeat_interleave(2, dim=0) for name in ("keys", "values")}
+    first = {name: torch.randn(2 * ROWS, WIDTH).double() for name in given if name.startswith("first")}
+    mask = MASK.repeat_interleave(2, dim=0)
+    for context in (torch.enable_grad, torch.no_grad):
+        with context():
+            *found, last = run(rnn_type, (Segment(steps, 2 * ROWS),), {**given, **first})
+            *expected, expected_last = run(rnn_type, (Segment(steps, 2 * ROWS),), {**given, **own, **first}, mask=mask)
+        for one, other in zip((*found, *last), (*expected, *expected_last), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
+def test_there_may_be_no_row(rnn_type, grad):
+    given = inputs(rnn_type, 2, (Segment(1, 0),))
+    given = {name: value[:0] if name.startswith(("keys", "values", "first")) else value for name, value in given.items()}
+    with torch.set_grad_enabled(grad):
+        states, contexts, weights, _ = run(rnn_type, (Segment(1, 0),), given, mask=MASK[:0])
+    assert (states.shape, contexts.shape, weights.shape) == ((0, WIDTH), (0, MEMORY), (0, 2, 5))

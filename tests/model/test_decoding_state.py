@@ -51,12 +51,34 @@ def test_selecting_rows_takes_their_sources_along(implementation):
     assert torch.equal(weights_of_rows, weights[rows])
 
 
-def test_repeating_rows():
+def test_repeated_rows_share_their_source():
     state, _ = build()
     before = copy.deepcopy(state)
     state.batch_repeat_interleave(2)
-    assert torch.equal(state.layers[0][0], before.layers[0][0].repeat_interleave(2, dim=0))
-    assert torch.equal(state.memory.mask, MASK.repeat_interleave(2, dim=0))
+    assert (state.batch_size, state.rows_per_source) == (8, 2)
+    for found, expected in zip(tensors(state), tensors(before), strict=True):
+        assert torch.equal(found, expected.repeat_interleave(2, dim=0))
+    assert torch.equal(state.memory.mask, MASK)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "ragged"])
+def test_selecting_repeated_rows_gives_each_its_own_source(implementation):
+    state, _ = build(implementation)
+    before = copy.deepcopy(state)
+    state.batch_repeat_interleave(3)
+    rows = torch.tensor([7, 0, 3, 1])  # of the sources 2, 0, 1, 0
+    state.batch_select_indices(rows)
+    before.batch_select_indices(torch.tensor([2, 0, 1, 0]))
+    assert state.rows_per_source == 1
+    for found, expected in zip([*tensors(state), *state.memory[:3]], [*tensors(before), *before.memory[:3]], strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_state_without_rows_has_no_source_to_share():
+    state, _ = build()
+    state.batch_select_indices(torch.tensor([], dtype=torch.long))
+    state.batch_repeat_interleave(2)
+    assert (state.batch_size, state.rows_per_source) == (0, 1)
 
 
 @pytest.mark.parametrize("fed", [True, False])

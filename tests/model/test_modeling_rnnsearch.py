@@ -202,6 +202,8 @@ def test_a_resized_model_that_named_its_one_vocabulary_twice_can_be_saved(tiny_r
         ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS[:, :2]}, r"`labels` has shape \[2, 2\]"),
         ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS + 28}, "`labels` holds 40"),
         ({"input_ids": IDS[:1], "decoder_input_ids": FIRST_WORDS}, "The source has 1 rows, the target has 2"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "rows_per_source": 3}, "rows_per_source=3 does not divide 2"),
+        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "rows_per_source": 0}, "rows_per_source=0 does not divide 2"),
     ],
 )
 def test_bad_inputs_are_named(tiny_rnnsearch_config, inputs, words):
