@@ -1,6 +1,10 @@
-"""Law: every commit that Trainer, `push_to_hub` or this package makes loads where this package is not installed."""
+"""Law: every commit that Trainer, `push_to_hub` or this package makes loads where this package is not installed, and a token
+is in no file, log, card or upload of a run that this package publishes with it.
+"""
 
+import io
 import json
+import zipfile
 
 import pytest
 
@@ -22,6 +26,38 @@ LOAD = """
     found["pipeline"] = pipe("meow purr")[0]["label"]
     json.dump(found, open("found.json", "w"))
 """
+
+TOKEN_FILES = {"token", "stored_tokens"}
+"""Where `hf auth login` would write it, under HF_HOME."""
+
+
+def holds(data: bytes, token: bytes) -> bool:
+    """Whether bytes hold a token, as they are or packed."""
+    if token in data:
+        return True
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return False
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return any(holds(archive.read(name), token) for name in archive.namelist())
+
+
+def files_with(token, folder):
+    return [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in TOKEN_FILES and holds(path.read_bytes(), token)
+    ]
+
+
+def uploads_with(token, hub, name):
+    sent = [request for request in hub.log if f"user/{name}" in request.path or "/api/repos/create" in request.path]
+    assert len(sent) > 10
+    headers = [str({key: value for key, value in request.headers.items() if key != "authorization"}) for request in sent]
+    told = [*headers, *(request.target for request in sent)]
+    stored = [blob.content for commit in hub.repository(f"user/{name}").history() for blob in commit.tree.values()]
+    return [text for text in told if token.decode() in text] + [
+        data for data in [*(request.body for request in sent), *stored] if holds(data, token)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +99,26 @@ def test_what_this_package_publishes_has_no_pickle(runs_on_hub):
     for commit in history(runs_on_hub.hub, "recipe"):
         assert not any(name.endswith((".bin", ".pt", ".pth", ".pkl")) for name in commit.tree)
         assert not any(blob.content.startswith((b"PK", b"\x80")) for blob in commit.tree.values())
+
+
+def test_a_token_is_in_no_file(runs_on_hub):
+    folder = runs_on_hub.recipe_folder
+    assert (folder / "run" / "training_args.bin").is_file()
+    assert (folder / "hf_home").is_dir()
+    assert files_with(runs_on_hub.token, folder) == []
+
+
+def test_a_token_is_in_no_upload(runs_on_hub):
+    assert uploads_with(runs_on_hub.token, runs_on_hub.hub, "recipe") == []
+
+
+def test_a_token_is_in_no_output(runs_on_hub):
+    assert "Published: http" in runs_on_hub.output
+    assert runs_on_hub.token.decode() not in runs_on_hub.output
+
+
+def test_the_search_finds_the_token_that_plain_trainer_writes_and_uploads(runs_on_hub):
+    """Without this the tests above might look at nothing: `hub_token=` ends up in a pickle."""
+    found = files_with(runs_on_hub.given_token, runs_on_hub.plain_folder)
+    assert {path.name for path in found} == {"training_args.bin"}
+    assert uploads_with(runs_on_hub.given_token, runs_on_hub.hub, "every_save") != []
