@@ -204,7 +204,7 @@ class AttentiveDecoder(nn.Module):
             states, contexts, weights, last = self.layers[0](
                 steps, segments, self.attention, keys, values, mask, state.context, *first
             )
-            maps = _from_steps(weights.flatten(1), cells, x.shape).unflatten(-1, weights.shape[1:])  # [B, T, heads, Tk]
+            maps = _from_steps(weights, cells, x.shape)  # [B, T, heads, Tk]
             return states, _from_steps(contexts, cells, x.shape), columns.widen(maps.transpose(1, 2), 3), last
         states, last = self.layers[0](steps, segments, *first)
         contexts, weights = self.attention(_from_steps(states, cells, x.shape), (keys, values), mask)
@@ -248,7 +248,8 @@ def _to_steps(x: torch.Tensor, cells: CellLayout | None) -> torch.Tensor:
 
 
 def _from_steps(y: torch.Tensor, cells: CellLayout | None, shape: torch.Size) -> torch.Tensor:
-    """Bring cells `[N, W]` back to their tokens, `[B, T, W]`; 0 at pads."""
+    """Bring cells `[N, ...]` back to their tokens, `[B, T, ...]`; 0 at pads."""
     if cells is None:
-        return y.unflatten(0, (shape[1], shape[0])).transpose(0, 1)
-    return from_cells(torch.cat([y, y.new_zeros(1, y.shape[1])])[None], cells)
+        return y.view(shape[1], shape[0], *y.shape[1:]).transpose(0, 1)
+    flat = y.flatten(1)
+    return from_cells(torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[None], cells).unflatten(-1, y.shape[1:])
