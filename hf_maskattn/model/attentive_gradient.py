@@ -130,12 +130,12 @@ def _step(
     energy: torch.Tensor,
     *first: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Take a step alone, of which nothing is kept, in the fewest calls: the state, the context, the weights."""
-    rows, shared = len(x), len(first[0]) // len(mask) if len(mask) else 1
-    sources, state = rows // shared, [tensor[:rows] for tensor in first]
-    query = (2 * torch.mm(state[0], query_weight.T)).view(sources, shared, 1, keys.shape[2])
-    hidden = torch.add(query, keys[:sources, None], alpha=2).sigmoid_()  # [S, shared, Tk, A]
-    scores = (hidden @ (2 * heads_apart(energy))).permute(0, 3, 1, 2)  # [S, heads, shared, Tk]
+    """Take a step alone, of which nothing is kept, in the fewest calls: the new state, the context, the weights."""
+    rows, rows_per_source = len(x), len(first[0]) // len(mask) if len(mask) else 1  # R, n
+    sources, state = rows // rows_per_source, [tensor[:rows] for tensor in first]
+    query = (2 * torch.mm(state[0], query_weight.T)).view(sources, rows_per_source, 1, keys.shape[2])
+    hidden = torch.add(query, keys[:sources, None], alpha=2).sigmoid_()  # [S, n, Tk, A]
+    scores = (hidden @ (2 * heads_apart(energy))).permute(0, 3, 1, 2)  # [S, heads, n, Tk]
     context, maps = weigh(scores, values[:sources], mask[:sources], 0.0)
     context, maps = context.flatten(0, 1), maps.transpose(1, 2).flatten(0, 1)
     read, weights = torch.cat([x, context], dim=1), (weight_ih, weight_hh, bias_ih, bias_hh)

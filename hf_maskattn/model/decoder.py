@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from .attention import AdditiveAttention
 from .cells import CellLayout, cell_layout, from_cells, to_cells
 from .decoder_layers import AttentiveLayer, PlainLayer
-from .decoding_state import DecodingState, Memory
+from .decoding_state import DecodingState, Memory, count_rows_per_source
 from .masking import RealColumns, real_columns
 from .recurrence import RNN_TYPES
 from .recurrent_kernel import arrange
@@ -135,16 +135,13 @@ class AttentiveDecoder(nn.Module):
                 means that all are.
             state: What an earlier call returned; it stays as it is. None begins with the source.
             source: What a target begins with, where there is no state: annotations `[B, Tk, M]`, whose values at pads are not
-                read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`; or
-                those of B / n sources, each of which n rows, one after the other, begin with.
+                read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`.
             keep_state: Whether to return the state to go on from. Of rows that have pads it is found column by column.
         """
         if state is None:
             if source is None:
                 raise ValueError("A target begins with a `source`, or goes on from a `state`: neither was given.")
             state = self._start(*source)
-            if state.batch_size < len(x):
-                state.batch_repeat_interleave(len(x) // state.batch_size)
         if mask is not None and host_can_read(mask) and bool(mask.all()):
             mask = None
         if mask is not None and keep_state:
@@ -178,6 +175,8 @@ class AttentiveDecoder(nn.Module):
             tuple(states[start : start + self.states_of_layer]) for start in range(0, len(states), self.states_of_layer)
         )
         fed = memory.new_zeros(len(memory), memory.shape[2]) if self.input_feeding else None
+        rows_per_source = count_rows_per_source(memory, mask)
+        memory, mask = memory[::rows_per_source], mask[::rows_per_source]
         columns = real_columns(mask)
         if mask.shape[1] == 0:  # a pad changes nothing, and with it every parameter takes part
             memory, mask, columns = pad(memory, (0, 0, 0, 1)), pad(mask, (0, 1)), RealColumns(0, 1, 0)

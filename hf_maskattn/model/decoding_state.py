@@ -8,6 +8,7 @@ import torch
 from transformers.modeling_outputs import Seq2SeqModelOutput
 
 from .masking import RealColumns
+from .tensor_checks import host_can_read
 
 STATE = "cache" if "cache" in {field.name for field in fields(Seq2SeqModelOutput)} else "past_key_values"
 """What this version of transformers calls the state that `generate()` passes on."""
@@ -37,6 +38,26 @@ class Memory(NamedTuple):
         places[self.mask] = torch.arange(len(self.keys), device=rows.device)
         real = places.index_select(0, rows)[mask]
         return Memory(self.keys.index_select(0, real), self.values.index_select(0, real), mask, self.columns)
+
+
+def count_rows_per_source(memory: torch.Tensor, mask: torch.Tensor) -> int:
+    """Count the rows, one after the other, that have the same source, as `generate()` repeats each for its beams or samples.
+
+    Args:
+        memory: `[B, Tk, H]`.
+        mask: `[B, Tk]`, bool.
+
+    Returns:
+        n, where each of B / n sources is the memory of n rows, bit for bit. 1 where there is no such n, where a gradient may be
+        asked for, and where the host does not know the memory without a sync.
+    """
+    if torch.is_grad_enabled() or not host_can_read(memory):
+        return 1
+    rows = next((row for row in range(1, len(memory)) if not torch.equal(memory[row], memory[0])), len(memory))
+    if rows < 2 or len(memory) % rows:
+        return 1
+    sources = (x.unflatten(0, (len(x) // rows, rows)) for x in (memory, mask))
+    return rows if all(bool((x == x[:, :1]).all()) for x in sources) else 1
 
 
 @dataclass
@@ -96,6 +117,8 @@ class DecodingState:
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row, in place, for so many beams or samples of each; they share its source."""
+        if repeats == 0:
+            self.memory = self.memory.take_rows(torch.tensor([], dtype=torch.long, device=self.memory.mask.device))
         self._replace_tensors(lambda tensor: tensor.repeat_interleave(repeats, dim=0))
 
     def where(self, mask: torch.Tensor, other: "DecodingState") -> "DecodingState":

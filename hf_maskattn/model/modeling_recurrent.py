@@ -92,11 +92,11 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         if input_ids is not None:
             ids = columns.cut(input_ids).long()
             ids = ids if mask is None else ids.masked_fill(~mask, 0)
-            if not host_can_read(ids):
+            if not host_can_read(ids) or embeddings.weight.device.type != "cpu":
                 _check_ids(ids, len(embeddings.weight), prefix)
             try:
                 return over_real_tokens(lambda ids: self.embedding_dropout(embeddings(ids)), ids, mask, width)
-            except IndexError:  # on a CPU embeddings look at every id, too
+            except IndexError:  # on a CPU embeddings look at every id themselves
                 _check_ids(ids, len(embeddings.weight), prefix)
                 raise
         if inputs_embeds.shape[-1] != width:

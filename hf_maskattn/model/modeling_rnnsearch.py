@@ -198,7 +198,6 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        rows_per_source: int = 1,
         **kwargs,
     ) -> Seq2SeqModelOutput:
         """Read a source and a target.
@@ -218,8 +217,6 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             use_cache: Whether to return the state to go on from; None takes `config.use_cache`.
             output_attentions: Whether to return the attention weights.
             output_hidden_states: Whether to return embeddings and states.
-            rows_per_source: How many rows, one after the other, have the same source, as `generate()` repeats each for its
-                beams or samples: what the decoder attends to is then made and kept once for all of them.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
@@ -242,7 +239,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             encoder_outputs = self.encoder(
                 input_ids, attention_mask, inputs_embeds, output_hidden_states=output_hidden_states, return_dict=True
             )
-        encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple | list) else encoder_outputs
         target = self._inputs(decoder_input_ids, decoder_inputs_embeds, "decoder_")
         mask, (rows, time) = self._target_mask(target, decoder_attention_mask, state), target.shape[:2]
         columns = RealColumns(0, time, time) if mask is None or use_cache else real_columns(mask)
@@ -253,7 +250,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         words = words if mask is None else words.masked_fill(~mask[..., None], 0)  # [B, L, E]
         source = None
         if encoded is not None and state is None:
-            source = self._source(encoded.last_hidden_state, attention_mask, rows, rows_per_source)
+            source = self._source(encoded.last_hidden_state, attention_mask, rows)
         decoded = self.decoder(words, mask, state, source, use_cache)
         features = self.output(
             self.output_dropout(decoded.states[-1]), words, self.output_dropout(decoded.contexts), mask
@@ -270,16 +267,11 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             **{STATE: decoded.state},
         )
 
-    def _source(
-        self, memory: torch.Tensor, attention_mask, rows: int, rows_per_source: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _source(self, memory: torch.Tensor, attention_mask, rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """List what the decoder begins with: annotations, their mask, the backward encoder at the first real token."""
         if len(memory) != rows:
             raise ValueError(f"The source has {len(memory)} rows, the target has {rows}.")
-        if rows_per_source < 1 or rows % rows_per_source:
-            raise ValueError(f"rows_per_source={rows_per_source} does not divide {rows} rows: say how many have one source.")
-        mask = real_token_mask(memory.shape[:2], memory.device, attention_mask)[::rows_per_source]
-        memory = memory[::rows_per_source]
+        mask = real_token_mask(memory.shape[:2], memory.device, attention_mask)
         summary = self.encoder.recurrence.last_state(memory, mask)[:, memory.shape[2] // 2 :]
         return memory, mask, summary
 

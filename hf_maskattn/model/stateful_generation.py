@@ -34,6 +34,10 @@ class StatefulGenerationMixin(GenerationMixin):
             words = input_ids[:, -next_sequence_length:].to(state.memory.mask.device)
             return {"decoder_input_ids": words, **{name: value for name, value in kwargs.items() if name != "labels"}}
         if state is not None and is_first_iteration:
+            if kwargs.get("use_cache") is False:
+                raise ValueError(
+                    f"{STATE} is a state to go on from, and use_cache=False reads the whole target at each step: leave one out."
+                )
             next_sequence_length = input_ids.shape[1] - state.get_seq_length()
             if next_sequence_length < 1:
                 raise ValueError(
@@ -54,13 +58,6 @@ class StatefulGenerationMixin(GenerationMixin):
         return super().prepare_inputs_for_generation(
             input_ids, next_sequence_length=next_sequence_length, is_first_iteration=is_first_iteration, **kwargs
         )
-
-    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """Repeat each row for its beams or samples, and tell the model so: they share what it makes of their source."""
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return input_ids, {**model_kwargs, "rows_per_source": expand_size}
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -12,6 +12,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from hf_maskattn.model.decoding_state import STATE, DecodingState
 from tests.laws.generation_cases import EOS, FORMS, IDS, MASK, SOURCE, decided_model
 
+PROMPTS = torch.tensor([[1, 7, 8], [0, 1, 7], [0, 0, 1], [1, 20, 21]])
+"""Begun targets, padded on the left."""
+
 
 @pytest.fixture(params=FORMS)
 def model(request, tiny_rnnsearch_config):
@@ -82,13 +85,50 @@ def test_a_batch_gives_what_its_rows_give_alone(model, arguments):
         assert set(found[:, alone.shape[1] :].flatten().tolist()) <= {0, EOS}  # what is written behind the end
 
 
+@pytest.mark.parametrize("prompt", [{}, {"decoder_input_ids": PROMPTS, "decoder_attention_mask": PROMPTS.ne(0).long()}])
+@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize(
     "arguments", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 3}], ids=["beams", "samples"]
 )
-def test_what_is_made_of_a_source_is_kept_once_for_all_its_rows(model, arguments):
-    found = model.generate(**SOURCE, max_new_tokens=4, **arguments, return_dict_in_generate=True)
-    assert found[STATE].batch_size == 3 * len(MASK)
-    assert len(found[STATE].memory.mask) == len(MASK)
+def test_what_is_made_of_a_source_is_kept_once_for_all_its_rows_and_read_as_if_each_had_its_own(
+    model, arguments, use_cache, prompt, monkeypatch
+):
+    outputs = {f"output_{name}": True for name in ("scores", "logits", "attentions")}
+    results = []
+    for sources in (len(MASK), 3 * len(MASK)):
+        torch.manual_seed(0)
+        results.append(
+            model.generate(
+                **SOURCE, **prompt, **arguments, **outputs, max_new_tokens=4, use_cache=use_cache, return_dict_in_generate=True
+            )
+        )
+        if use_cache:
+            assert len(results[-1][STATE].memory.mask) == sources
+        monkeypatch.setattr("hf_maskattn.model.decoder.count_rows_per_source", lambda memory, mask: 1)
+    shared, own = results
+    assert torch.equal(shared.sequences, own.sequences)
+    for name in ("scores", "logits"):
+        torch.testing.assert_close(shared[name], own[name], atol=1e-4, rtol=0)
+    for (one,), (other,) in zip(shared.cross_attentions, own.cross_attentions, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_a_loop_of_its_own_may_drop_rows(model):
+    def keep_a_sample_of_each(
+        model, input_ids, logits_processor, stopping_criteria, generation_config, encoder_outputs, **others
+    ):
+        rows = torch.tensor([0, 4, 8, 11])  # of 3 samples of each source
+        memory, words = BaseModelOutput(encoder_outputs.last_hidden_state[rows]), input_ids[rows]
+        mask = others["attention_mask"][rows]
+        for _ in range(4):
+            step = model(encoder_outputs=memory, attention_mask=mask, decoder_input_ids=words, use_cache=False)
+            words = torch.cat([words, step.logits[:, -1:].argmax(dim=-1)], dim=1)
+        return words
+
+    free = {"max_new_tokens": 4, "min_new_tokens": 4, "eos_token_id": None}
+    expected = model.generate(**SOURCE, **free)
+    found = model.generate(**SOURCE, **free, do_sample=True, num_return_sequences=3, custom_generate=keep_a_sample_of_each)
+    assert torch.equal(found, expected)
 
 
 def test_all_outputs_come_out(model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_maskattn.model.attention import AdditiveAttention
-from hf_maskattn.model.decoding_state import DecodingState, Memory
+from hf_maskattn.model.decoding_state import DecodingState, Memory, count_rows_per_source
 from hf_maskattn.model.masking import RealColumns
 
 MASK = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]]).bool()
@@ -74,11 +74,43 @@ def test_selecting_repeated_rows_gives_each_its_own_source(implementation):
         assert torch.equal(found, expected)
 
 
-def test_a_state_without_rows_has_no_source_to_share():
+@pytest.mark.parametrize("repeats", [0, 2])
+def test_a_state_without_rows_has_no_source(repeats):
     state, _ = build()
-    state.batch_select_indices(torch.tensor([], dtype=torch.long))
-    state.batch_repeat_interleave(2)
-    assert (state.batch_size, state.rows_per_source) == (0, 1)
+    if repeats:
+        state.batch_select_indices(torch.tensor([], dtype=torch.long))
+    state.batch_repeat_interleave(repeats)
+    assert (state.batch_size, len(state.memory.mask), state.rows_per_source) == (0, 0, 1)
+
+
+SOURCES = torch.randn(3, 5, 2), torch.tensor([[1, 1, 0, 0, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([0, 0, 1, 1, 2, 2], 2),
+        ([0, 0, 0, 1, 1, 1], 3),
+        ([0, 0], 2),
+        ([0, 1, 2], 1),
+        ([0, 0, 1, 2], 1),
+        ([0, 0, 1], 1),
+        ([0, 0, 1, 1, 1, 1], 2),
+        ([0, 1, 1], 1),
+        ([0], 1),
+        ([], 1),
+    ],
+)
+def test_rows_of_one_source_are_counted(rows, expected):
+    memory, mask = (tensor[torch.tensor(rows, dtype=torch.long)] for tensor in SOURCES)
+    with torch.no_grad():
+        assert count_rows_per_source(memory, mask) == expected
+    assert count_rows_per_source(memory, mask) == 1  # each has a gradient of its own
+
+
+@torch.no_grad()
+def test_rows_with_other_masks_have_other_sources():
+    assert count_rows_per_source(torch.zeros(2, 2, 4), torch.tensor([[True, True], [True, False]])) == 1
 
 
 @pytest.mark.parametrize("fed", [True, False])

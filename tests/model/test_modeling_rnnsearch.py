@@ -78,7 +78,7 @@ def test_embeddings_tuples_and_encoder_outputs_say_the_same(tiny_rnnsearch_confi
     assert torch.equal(model(inputs_embeds=embed(IDS), attention_mask=MASK, decoder_input_ids=FIRST_WORDS).logits, expected)
     assert torch.equal(model(IDS, MASK, decoder_inputs_embeds=words(FIRST_WORDS)).logits, expected)
     encoded = model.get_encoder()(IDS, MASK)
-    for outputs in (encoded, encoded.to_tuple()):
+    for outputs in (encoded, encoded.to_tuple(), [*encoded.to_tuple()]):
         found = model(encoder_outputs=outputs, attention_mask=MASK, decoder_input_ids=FIRST_WORDS).logits
         assert torch.equal(found, expected)
     as_tuple = model(IDS, MASK, labels=LABELS, return_dict=False)
@@ -202,8 +202,6 @@ def test_a_resized_model_that_named_its_one_vocabulary_twice_can_be_saved(tiny_r
         ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS[:, :2]}, r"`labels` has shape \[2, 2\]"),
         ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "labels": LABELS + 28}, "`labels` holds 40"),
         ({"input_ids": IDS[:1], "decoder_input_ids": FIRST_WORDS}, "The source has 1 rows, the target has 2"),
-        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "rows_per_source": 3}, "rows_per_source=3 does not divide 2"),
-        ({"input_ids": IDS, "decoder_input_ids": FIRST_WORDS, "rows_per_source": 0}, "rows_per_source=0 does not divide 2"),
     ],
 )
 def test_bad_inputs_are_named(tiny_rnnsearch_config, inputs, words):
@@ -248,6 +246,20 @@ def test_weights_may_be_offloaded(tiny_rnnsearch_config, changes):
     assert all(parameter.is_meta for parameter in model.rnnsearch.decoder.parameters())
     torch.testing.assert_close(model(IDS, MASK, labels=LABELS).logits, expected, atol=1e-6, rtol=0)
     assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=4), words)
+
+
+def test_unknown_ids_are_named_where_embeddings_are_on_another_device(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    cpu_offload(model.rnnsearch.encoder.word_embeddings, execution_device=torch.device("meta"))
+    with pytest.raises(ValueError, match="`input_ids` holds token id 43"):
+        model(IDS + 38, MASK, FIRST_WORDS)
+
+
+def test_a_mistake_of_a_hook_is_not_taken_for_an_unknown_id(tiny_rnnsearch_config):
+    model = build(tiny_rnnsearch_config)
+    model.rnnsearch.encoder.word_embeddings.register_forward_hook(lambda *_: [][0])
+    with pytest.raises(IndexError, match="list index out of range"):
+        model(IDS, MASK, FIRST_WORDS)
 
 
 def test_dropout_is_of_training_alone(tiny_rnnsearch_config):

@@ -34,6 +34,13 @@ def test_a_state_needs_as_many_rows(model):
         model.generate(IDS, decoder_input_ids=begun.sequences, **{STATE: begun[STATE]}, max_new_tokens=2, num_beams=3)
 
 
+def test_a_state_is_not_left_unread(model):
+    begun = model.generate(IDS, min_new_tokens=3, max_new_tokens=3, return_dict_in_generate=True)
+    prompt = {"decoder_input_ids": begun.sequences, STATE: begun[STATE], "max_new_tokens": 2}
+    with pytest.raises(ValueError, match="use_cache=False reads the whole target at each step: leave one out"):
+        model.generate(IDS, **prompt, use_cache=False)
+
+
 def test_a_prompt_that_ends_with_a_pad_is_refused(model):
     prompts, mask = torch.tensor([[1, 7, 8], [1, 7, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
     with pytest.raises(ValueError, match=r"decoder_attention_mask ends with 0 in row 1: .* pad on the left"):
