@@ -119,7 +119,10 @@ def test_under_autocast_pads_stay_invisible_and_numbers_are_near(case):
         assert_same_bits(found, expected)
     outputs, gradients = results[0]
     wide_outputs, wide_gradients = run_pair(case.model, case.ids, case.mask, case.labels)
-    for found, expected in ((outputs, wide_outputs), (gradients, wide_gradients)):
+    near = [(outputs, wide_outputs)]
+    if case.model.config.output_layer == "linear":  # of two numbers that rounding brings together, maxout may take the other
+        near.append((gradients, wide_gradients))
+    for found, expected in near:
         for key, value in expected.items():
             size = max(1.0, value.abs().max().item())
             torch.testing.assert_close(found[key].float(), value, atol=0.05 * size, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
