@@ -112,11 +112,11 @@ class AdditiveAttention(nn.Module):
         """
         attention = IMPLEMENTATIONS[self.implementation]
         dropout = self.dropout if self.training else 0.0
-        rows, queries = query.shape[:2]
-        if rows > len(mask):
-            query = query.reshape(len(mask), -1, query.shape[2])
+        (rows, queries), sources = query.shape[:2], mask.shape[0]
+        if rows > sources:
+            query = query.reshape(sources, -1, query.shape[2])
         context, weights = attention(self.query_projection(query), keys, values, self.energy, mask, dropout)
-        if rows > len(mask):
+        if rows > sources:
             context = context.reshape(rows, queries, -1)
             weights = weights.unflatten(2, (-1, queries)).transpose(1, 2).flatten(0, 1)
         return context, weights
