@@ -117,20 +117,12 @@ def _run(
     return [states, contexts, maps, gates, brought, queries]
 
 
-def _step(
-    mask: torch.Tensor,
-    x: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    weight_ih: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_ih: torch.Tensor,
-    bias_hh: torch.Tensor,
-    query_weight: torch.Tensor,
-    energy: torch.Tensor,
-    *first: torch.Tensor,
-) -> tuple[torch.Tensor, ...]:
-    """Take a step alone, of which nothing is kept, in the fewest calls: the new state, the context, the weights."""
+def _step(mask: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Take a step alone, of which nothing is kept, in the fewest calls: the new state, the context, the weights.
+
+    The inputs are those of `_run`.
+    """
+    (x, keys, values), weights, (query_weight, energy), first = inputs[:3], inputs[3:7], inputs[7:9], inputs[9:]
     rows, rows_per_source = len(x), len(first[0]) // len(mask) if len(mask) else 1  # R, n
     sources, state = rows // rows_per_source, [tensor[:rows] for tensor in first]
     query = (2 * torch.mm(state[0], query_weight.T)).view(sources, rows_per_source, 1, keys.shape[2])
@@ -138,7 +130,7 @@ def _step(
     scores = (hidden @ (2 * heads_apart(energy))).permute(0, 3, 1, 2)  # [S, heads, n, Tk]
     context, maps = weigh(scores, values[:sources], mask[:sources], 0.0)
     context, maps = context.flatten(0, 1), maps.transpose(1, 2).flatten(0, 1)
-    read, weights = torch.cat([x, context], dim=1), (weight_ih, weight_hh, bias_ih, bias_hh)
+    read = torch.cat([x, context], dim=1)
     if len(state) == 1:
         return torch.gru_cell(read, state[0], *weights), context, maps
     return *torch.lstm_cell(read, state, *weights), context, maps
