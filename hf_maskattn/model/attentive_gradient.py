@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .eager_attention import heads_apart, weigh
+from .eager_attention import heads_apart
 from .gate_steps import BACKWARD, SHIFT, STEPS, states_before
 from .segments import Segment
 from .softmax import drop_tokens, masked_softmax
@@ -57,14 +57,11 @@ def attentive_recurrence_over_cells(
     rows = [segment.rows for segment in segments for _ in range(segment.steps)]
     dtype = weights[1].dtype
     keys, values, mask = memory
-    single_step = len(rows) == 1 and not dropout and not torch.is_grad_enabled()
-    if len(mask) < len(first[0]) and not single_step:
+    if len(mask) < len(first[0]):
         keys, values, mask = (tensor.repeat_interleave(len(first[0]) // len(mask), dim=0) for tensor in memory)
     tensors = [tensor.to(dtype) for tensor in (x, keys, values, *weights, *attention, *first)]
     with torch.autocast(x.device.type, enabled=False):
-        if single_step:
-            *states, contexts, maps = _step(mask, *tensors)
-        elif torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             *states, contexts, maps = _AttentiveRecurrence.apply(rows, mask, dropout, *tensors)
         else:
             of_all, contexts, maps, *_ = _run(rows, mask, dropout, *tensors)
@@ -115,25 +112,6 @@ def _run(
         torch.addmm(bias_hh, state[0], of_state, out=brought[now])
         state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, [*states[:, now]])
     return [states, contexts, maps, gates, brought, queries]
-
-
-def _step(mask: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Take a step alone, of which nothing is kept, in the fewest calls: the new state, the context, the weights.
-
-    The inputs are those of `_run`.
-    """
-    (x, keys, values), weights, (query_weight, energy), first = inputs[:3], inputs[3:7], inputs[7:9], inputs[9:]
-    rows, rows_per_source = len(x), len(first[0]) // len(mask) if len(mask) else 1  # R, n
-    sources, state = rows // rows_per_source, [tensor[:rows] for tensor in first]
-    query = (2 * torch.mm(state[0], query_weight.T)).view(sources, rows_per_source, 1, keys.shape[2])
-    hidden = torch.add(query, keys[:sources, None], alpha=2).sigmoid_()  # [S, n, Tk, A]
-    scores = (hidden @ (2 * heads_apart(energy))).permute(0, 3, 1, 2)  # [S, heads, n, Tk]
-    context, maps = weigh(scores, values[:sources], mask[:sources], 0.0)
-    context, maps = context.flatten(0, 1), maps.transpose(1, 2).flatten(0, 1)
-    read = torch.cat([x, context], dim=1)
-    if len(state) == 1:
-        return torch.gru_cell(read, state[0], *weights), context, maps
-    return *torch.lstm_cell(read, state, *weights), context, maps
 
 
 class _AttentiveRecurrence(torch.autograd.Function):

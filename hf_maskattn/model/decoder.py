@@ -149,10 +149,12 @@ class AttentiveDecoder(nn.Module):
         cells = None if mask is None else self._arrange(mask)
         segments = (Segment(x.shape[1], x.shape[0]),) if cells is None else cells.segments
         order = None if cells is None else cells.order
-        first = [[tensor if order is None else tensor[order] for tensor in layer] for layer in state.layers]
-        states, contexts, weights, last = self._attend(x, mask, segments, cells, state, first[0])
+        first = state.layers
+        if order is not None:
+            first = tuple(tuple(tensor[order] for tensor in layer) for layer in first)
+        lowest, *above = self.layers
+        states, contexts, weights, last = self._attend(lowest, x, mask, segments, cells, state, first[0])
         all_states, all_last = [states], [last]
-        above = [*self.layers][1:]
         if above:
             read = _to_steps(contexts, cells)  # [N, M]
         for layer, first_of_layer in zip(above, first[1:], strict=True):
@@ -186,26 +188,25 @@ class AttentiveDecoder(nn.Module):
 
     def _attend(
         self,
+        layer: nn.Module,
         x: torch.Tensor,
         target_mask: torch.Tensor | None,
         segments: Sequence[Segment],
         cells: CellLayout | None,
         state: DecodingState,
-        first: list[torch.Tensor],
+        first: tuple[torch.Tensor, ...],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
         """Run the first layer: states `[N, H]`, contexts `[B, T, M]`, weights `[B, heads, T, Tk]` and the last state."""
         memory, columns = state.memory, state.memory.columns
-        if cells is not None and cells.order is not None and isinstance(self.layers[0], AttentiveLayer):
+        if cells is not None and cells.order is not None and isinstance(layer, AttentiveLayer):
             memory = memory.take_rows(cells.order // state.rows_per_source)
         keys, values, mask, _ = memory
         steps = _to_steps(x, cells)  # [N, E]
-        if isinstance(self.layers[0], AttentiveLayer):
-            states, contexts, weights, last = self.layers[0](
-                steps, segments, self.attention, keys, values, mask, state.context, *first
-            )
+        if isinstance(layer, AttentiveLayer):
+            states, contexts, weights, last = layer(steps, segments, self.attention, keys, values, mask, state.context, *first)
             maps = _from_steps(weights, cells, x.shape)  # [B, T, heads, Tk]
             return states, _from_steps(contexts, cells, x.shape), columns.widen(maps.transpose(1, 2), 3), last
-        states, last = self.layers[0](steps, segments, *first)
+        states, last = layer(steps, segments, *first)
         contexts, weights = self.attention(_from_steps(states, cells, x.shape), (keys, values), mask)
         if target_mask is not None:
             pads = ~target_mask[..., None]

@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .attention import AdditiveAttention
 from .attentive_gradient import attentive_recurrence_over_cells
 from .attentive_recurrence import attentive_recurrence
+from .attentive_step import attentive_step
 from .recurrence import DirectionWeights
 from .recurrent_kernel import run_from_state
 from .segments import Segment
@@ -66,11 +67,12 @@ class AttentiveLayer(GradientCheckpointingLayer):
             States `[N, H]`, contexts `[N, M]`, weights `[N, heads, Tk]` and the last state.
         """
         if self.is_fused(attention):
-            vectors = attention.query_projection.weight, attention.energy
+            vectors, memory = (attention.query_projection.weight, attention.energy), (keys, values, mask)
             dropout = attention.dropout if attention.training else 0.0
-            return attentive_recurrence_over_cells(
-                self.rnn_type, x, self.rnn(x), vectors, (keys, values, mask), segments, first, dropout
-            )
+            one_step = [*segments] == [(1, first[0].shape[0])]
+            if one_step and not dropout and not torch.is_grad_enabled():
+                return attentive_step(self.rnn_type, x, self.rnn(x), vectors, memory, first)
+            return attentive_recurrence_over_cells(self.rnn_type, x, self.rnn(x), vectors, memory, segments, first, dropout)
 
         def attend(query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             context, weights = attention(query[:, None], (keys, values), mask)

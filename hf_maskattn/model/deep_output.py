@@ -19,6 +19,7 @@ class DeepOutput(nn.Module):
         context_size: Width of the contexts c.
         output_size: Width of the result.
         form: "maxout" or "linear".
+        dropout: Dropout of states and contexts.
 
     Raises:
         ValueError: If `form` is unknown.
@@ -29,11 +30,14 @@ class DeepOutput(nn.Module):
         the second, where the paper pairs neighbors: the same but for the order of the weights.
     """
 
-    def __init__(self, *, state_size: int, embedding_size: int, context_size: int, output_size: int, form: str):
+    def __init__(
+        self, *, state_size: int, embedding_size: int, context_size: int, output_size: int, form: str, dropout: float = 0.0
+    ):
         super().__init__()
         if form not in FORMS:
             raise ValueError(f"output_layer={form!r} is unknown; choose from {[*FORMS]}.")
         self.form = form
+        self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(
             state_size + embedding_size + context_size, output_size * (2 if form == "maxout" else 1)
         )  # U, V, C
@@ -52,6 +56,8 @@ class DeepOutput(nn.Module):
         Returns:
             `[B, T, output_size]`, at pads 0 or finite.
         """
+        if self.dropout.training:  # a call that changes nothing costs as much as the words of a small step
+            states, contexts = self.dropout(states), self.dropout(contexts)
         read = torch.cat([states, words, contexts], dim=-1)
         return over_real_tokens(self._choose, read, mask, read.shape[-1])
 

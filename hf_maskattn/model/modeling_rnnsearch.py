@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .attention import AdditiveAttention  # noqa: F401
 from .attentive_gradient import attentive_recurrence_over_cells  # noqa: F401
 from .attentive_recurrence import attentive_recurrence  # noqa: F401
+from .attentive_step import attentive_step  # noqa: F401
 from .cells import CellLayout  # noqa: F401
 from .checkpoint_code import carry_code_above_checkpoint  # noqa: F401
 from .chunked_attention import chunked_attention  # noqa: F401
@@ -163,13 +164,13 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             implementation=config.attention_implementation,
             dropout=config.hidden_dropout_prob,
         )
-        self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
         self.output = DeepOutput(
             state_size=decoder_size,
             embedding_size=config.embedding_size,
             context_size=config.hidden_size,
             output_size=config.output_size or config.embedding_size,
             form=config.output_layer,
+            dropout=config.hidden_dropout_prob,
         )
         self.post_init()
 
@@ -252,9 +253,7 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         if encoded is not None and state is None:
             source = self._source(encoded.last_hidden_state, attention_mask, rows)
         decoded = self.decoder(words, mask, state, source, use_cache)
-        features = self.output(
-            self.output_dropout(decoded.states[-1]), words, self.output_dropout(decoded.contexts), mask
-        )  # [B, L, output_size]
+        features = self.output(decoded.states[-1], words, decoded.contexts, mask)  # [B, L, output_size]
         hidden_states = None
         if output_hidden_states:
             hidden_states = tuple(columns.widen(layer, 1) for layer in (words, *decoded.states))

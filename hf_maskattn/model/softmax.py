@@ -5,12 +5,12 @@ import torch
 from .precision import at_least_float32
 
 
-def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Normalize scores over the real tokens of the last axis.
 
     Args:
         scores: `[..., T]`, floating point.
-        mask: Bool, broadcastable to `scores`, True = real.
+        mask: Bool, broadcastable to `scores`, True = real; None means that all are.
 
     Returns:
         Weights `[..., T]` of the dtype of `scores`: >= 0, exactly 0 at pads, summing to one over the real tokens; all 0
@@ -23,9 +23,13 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Source:
         Method 1 of masking before the softmax; Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1, for the weights.
     """
-    wide, pads = at_least_float32(scores), ~mask
-    filled = wide.masked_fill(pads, torch.finfo(wide.dtype).min)
-    return filled.softmax(dim=-1).masked_fill(pads, 0).to(scores.dtype)
+    wide = at_least_float32(scores)
+    if wide is not scores:
+        return masked_softmax(wide, mask).to(scores.dtype)
+    if mask is None:
+        return scores.softmax(dim=-1)
+    pads = ~mask
+    return scores.masked_fill(pads, torch.finfo(scores.dtype).min).softmax(dim=-1).masked_fill(pads, 0)
 
 
 def segment_softmax(scores: torch.Tensor, segments: torch.Tensor, num_segments: int) -> torch.Tensor:

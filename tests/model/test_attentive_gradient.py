@@ -95,13 +95,6 @@ def test_dropped_tokens_have_no_weight_and_no_gradient():
     assert not of_keys[never_read].any()
 
 
-@torch.no_grad()
-def test_a_step_alone_drops_tokens_too():
-    given = inputs("gru", 1, (Segment(1, 3),))
-    *_, weights, _ = run("gru", (Segment(1, 3),), given, dropout=0.5)
-    assert ((weights == 0) & MASK[:, None]).any()
-
-
 def test_it_can_be_differentiated_once():
     given = inputs("gru", 1, EQUAL)
     states, *_ = run("gru", EQUAL, given)

@@ -11,6 +11,11 @@ def test_masked_softmax_by_hand():
     torch.testing.assert_close(masked_softmax(scores, mask), expected, atol=1e-7, rtol=0)
 
 
+def test_no_mask_means_that_all_are_real():
+    scores = torch.randn(3, 4, dtype=torch.float16)
+    assert torch.equal(masked_softmax(scores, None), masked_softmax(scores, torch.ones(3, 4, dtype=torch.bool)))
+
+
 @pytest.mark.parametrize("shift", [-1e4, -30.0, 30.0, 1e4])
 def test_shifting_all_scores_changes_nothing(shift):
     scores = torch.randn(5, 9, dtype=torch.float64)
