@@ -6,7 +6,6 @@ all weights are one product each over all steps, at the end.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
@@ -15,6 +14,7 @@ from .eager_attention import heads_apart
 from .gate_steps import BACKWARD, SHIFT, STEPS, states_before
 from .segments import Segment
 from .softmax import drop_tokens, masked_softmax
+from .tensor_checks import host_can_read
 
 
 def attentive_recurrence_over_cells(
@@ -93,24 +93,21 @@ def _run(
     contexts = x.new_empty(count, values.shape[2])
     vectors = 2 * heads_apart(energy)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
     values_of_heads, hidden = _of_heads(values, heads), torch.empty_like(keys)
-    state, stop = [*first], 0
-    for alive in rows:
-        now = slice(stop, stop := stop + alive)
-        state = [tensor[:alive] for tensor in state]
-        query = torch.mm(state[0], of_query, out=queries[now]).mul_(2)
-        scores = _half_tanh(query, keys[:alive], hidden[:alive]).flatten(0, 1) @ vectors
+    full, real, state = host_can_read(mask) and bool(mask.all()), mask.unsqueeze(1), [*first]
+    by_step = (tensor.split(rows) for tensor in (gates, brought, queries, maps, contexts, *states))
+    for of_input, of_both, query, weights, context, *after in zip(*by_step, strict=True):
+        alive = query.shape[0]
+        if alive != hidden.shape[0]:
+            keys, hidden, real, *state = (tensor.narrow(0, 0, alive) for tensor in (keys, hidden, real, *state))
+            values_of_heads = values_of_heads.narrow(0, 0, alive * heads)
+        torch.mm(state[0], of_query, out=query).mul_(2)
+        scores = _half_tanh(query, keys, hidden).flatten(0, 1) @ vectors
         scores = scores.view(alive, time, heads).transpose(1, 2)
-        real = mask[:alive, None]
-        if dropout:
-            real = drop_tokens(real.expand_as(scores), dropout)
-        weights, context = maps[now].copy_(masked_softmax(scores, real)), contexts[now]
-        torch.bmm(
-            weights.view(-1, 1, time),
-            values_of_heads[: alive * heads],
-            out=context.view(alive * heads, 1, values_of_heads.shape[-1]),
-        )
-        torch.addmm(bias_hh, state[0], of_state, out=brought[now])
-        state = STEPS[len(first)](gates[now].addmm_(context, of_context), brought[now], state, [*states[:, now]])
+        read_now = drop_tokens(real.expand_as(scores), dropout) if dropout else None if full else real
+        weights.copy_(masked_softmax(scores, read_now))
+        torch.bmm(weights.view(-1, 1, time), values_of_heads, out=context.view(alive * heads, 1, values_of_heads.shape[2]))
+        torch.addmm(bias_hh, state[0], of_state, out=of_both)
+        state = STEPS[len(first)](of_input.addmm_(context, of_context), of_both, state, after)
     return [states, contexts, maps, gates, brought, queries]
 
 
@@ -134,42 +131,43 @@ class _AttentiveRecurrence(torch.autograd.Function):
         x, keys, values, weight_ih, weight_hh, _, _, query_weight, energy, *first = inputs
         rows, heads, size, read, width = ctx.rows, maps.shape[1], keys.shape[2], x.shape[1], states.shape[2]
         *of_states, of_contexts, of_maps = grads
+        of_maps = None if of_maps is None else of_maps.split(rows)
         with torch.autocast(keys.device.type, enabled=False):
             before = [states_before(own, state, rows) for own, state in zip(states, first, strict=True)]
             shift, of_context = SHIFT[len(first)] * width, weight_ih[:, read:]
             of_state = torch.cat([2 * query_weight, weight_hh.roll(shift, dims=0)])
             of_all = gates.new_empty(len(gates), size + 4 * width)  # of 2 W q, and of the gates as both sides have them
             of_brought, of_input = of_all[:, : len(of_state)], of_all[:, -len(weight_hh) :]
-            back = BACKWARD[len(first)](gates, brought[:, -width:], before, of_all[:, size:])
+            back = BACKWARD[len(first)](gates, brought[:, -width:], before, of_all[:, size:], rows)
             # Of states and contexts complete from the last step to the first.
-            of_states = [_given(grad, own) for grad, own in zip(of_states, states, strict=True)]
-            of_contexts, of_first = _given(of_contexts, contexts), [torch.zeros_like(state) for state in first]
+            of_first = [torch.zeros_like(state) for state in first]
+            of_states = [_given(grad, own).split(rows) for grad, own in zip(of_states, states, strict=True)]
+            of_states = [*zip(*((start, *grads) for start, grads in zip(of_first, of_states, strict=True)), strict=True)]
+            of_contexts = _given(of_contexts, contexts)
             vectors, values_of_heads = 2 * heads_apart(energy), _of_heads(values, heads).mT
             of_keys, of_vectors = torch.zeros_like(keys), torch.zeros_like(vectors)
             hidden, of_hidden = torch.empty_like(keys), torch.empty_like(keys)
-            ends = [*accumulate(rows)]
+            each = (queries, maps, of_contexts, of_input, of_brought, of_all[:, :size])
+            by_step = [*zip(*(tensor.split(rows) for tensor in each), strict=True)]
             for step in range(len(rows) - 1, -1, -1):
-                alive, now = rows[step], slice(ends[step] - rows[step], ends[step])
-                if step:
-                    start = ends[step - 1] - rows[step - 1]
-                    earlier = [grad[start : start + alive] for grad in of_states]
-                else:
-                    earlier = [grad[:alive] for grad in of_first]
-                back(now, [grad[now] for grad in of_states], earlier)
-                read_back = of_contexts[now].addmm_(of_input[now], of_context)
-                of_map = torch.bmm(
-                    read_back.view(alive * heads, 1, values_of_heads.shape[-2]), values_of_heads[: alive * heads]
-                ).view(maps[now].shape)
+                alive, (query, weights, of_read, of_gates, of_products, of_query) = rows[step], by_step[step]
+                after, earlier = of_states[step + 1], [grad.narrow(0, 0, alive) for grad in of_states[step]]
+                back(step, after, earlier)
+                of_read.addmm_(of_gates, of_context)
+                of_weights = torch.bmm(
+                    of_read.view(alive * heads, 1, values_of_heads.shape[1]), values_of_heads.narrow(0, 0, alive * heads)
+                ).view(weights.shape)
                 if of_maps is not None:
-                    of_map += of_maps[now]
-                of_scores = torch._softmax_backward_data(of_map, maps[now], -1, maps.dtype).transpose(1, 2).flatten(0, 1)
-                near, grad = _half_tanh(queries[now], keys[:alive], hidden[:alive]), of_hidden[:alive]
+                    of_weights += of_maps[step]
+                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).transpose(1, 2).flatten(0, 1)
+                near, grad = (tensor.narrow(0, 0, alive) for tensor in (hidden, of_hidden))
+                _half_tanh(query, keys.narrow(0, 0, alive), near)
                 of_vectors.addmm_(near.flatten(0, 1).T, of_scores)
                 torch.mm(of_scores, vectors.T, out=grad.view(-1, size))
                 torch.ops.aten.sigmoid_backward.grad_input(grad, near, grad_input=grad)
-                of_keys[:alive] += grad
-                torch.sum(grad, dim=1, out=of_all[now, :size])
-                earlier[0].addmm_(of_brought[now], of_state)
+                of_keys.narrow(0, 0, alive).add_(grad)
+                torch.sum(grad, dim=1, out=of_query)
+                earlier[0].addmm_(of_products, of_state)
             own = torch.arange(heads, device=keys.device)
             of_query_weight, of_weight_hh = (of_brought.T @ before[0]).tensor_split([size])
             of_bias = of_all.sum(dim=0)

@@ -11,8 +11,8 @@ import torch
 
 from .tanh import tanh_
 
-# From the gradient of the state after a step to those of its gates, and on to the state before it.
-Back = Callable[[slice, Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
+# From the gradient of the state after a step, given its index, to those of its gates, and on to the state before it.
+Back = Callable[[int, Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
 sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
@@ -34,9 +34,10 @@ def gru_step(
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
-    width = state[0].shape[1]
-    reset, update = gates[:, : 2 * width].add_(of_state[:, : 2 * width]).sigmoid_().chunk(2, dim=1)
-    new = tanh_(gates[:, 2 * width :].addcmul_(reset, of_state[:, 2 * width :]))
+    (reset, update, new), width = gates.chunk(3, dim=1), state[0].shape[1]
+    of_both, of_new = of_state.split([2 * width, width], dim=1)
+    gates.narrow(1, 0, 2 * width).add_(of_both).sigmoid_()
+    tanh_(new.addcmul_(reset, of_new))
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
@@ -50,15 +51,17 @@ def lstm_step(
     Source:
         Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, in torch's form.
     """
-    width = state[0].shape[1]
-    gates.add_(of_state)
-    entry, forget = gates[:, : 2 * width].sigmoid_().chunk(2, dim=1)
-    new, exit_ = tanh_(gates[:, 2 * width : 3 * width]), gates[:, 3 * width :].sigmoid_()
+    (entry, forget, new, exit_), width = gates.chunk(4, dim=1), state[0].shape[1]
+    gates.add_(of_state).narrow(1, 0, 2 * width).sigmoid_()
+    tanh_(new)
+    exit_.sigmoid_()
     cell = torch.mul(state[1], forget, out=out[1]).addcmul_(entry, new)
-    return [torch.mul(exit_, tanh_(of_state[:, 3 * width :].copy_(cell)), out=out[0]), cell]
+    return [torch.mul(exit_, tanh_(of_state.narrow(1, 3 * width, width).copy_(cell)), out=out[0]), cell]
 
 
-def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor) -> Back:
+def gru_backward(
+    gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor, rows: Sequence[int]
+) -> Back:
     """Take the derivatives of all steps of a GRU.
 
     Args:
@@ -67,9 +70,10 @@ def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch
         before: The states before the steps, `[N, H]`.
         out: Where the gradients of the gates go, `[N, 4 H]`: the first three parts are those of what the state brought to n, r
             and z, the last three those of what the input brought, right for a step once `Back` has gone through it.
+        rows: Rows of each step.
 
     Returns:
-        To be called from the last step to the first with the place of the step, the gradients of the state after it and, to
+        To be called from the last step to the first with the index of the step, the gradients of the state after it and, to
         be added to, of that before it.
     """
     reset, update, new = gates.chunk(3, dim=1)
@@ -79,16 +83,18 @@ def gru_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch
     of_new.copy_(tanh_backward(1 - update, new))
     of_reset.copy_(sigmoid_backward(of_new * kept, reset))
     torch.mul(of_new, reset, out=of_brought)
-    by_gate = out.unflatten(1, (4, -1))
+    of_gates, updates = out.unflatten(1, (4, -1)).split(rows), update.split(rows)
 
-    def back(now, of_after, of_before):
-        by_gate[now].mul_(of_after[0][:, None])
-        of_before[0].addcmul_(of_after[0], update[now])
+    def back(step, of_after, of_before):
+        of_gates[step].mul_(of_after[0].unsqueeze(1))
+        of_before[0].addcmul_(of_after[0], updates[step])
 
     return back
 
 
-def lstm_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor) -> Back:
+def lstm_backward(
+    gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torch.Tensor], out: torch.Tensor, rows: Sequence[int]
+) -> Back:
     """Take the derivatives of all steps of an LSTM; as `gru_backward`, but both sides share all of `out`, `[N, 4 H]`."""
     entry, forget, new, exit_ = gates.chunk(4, dim=1)
     of_entry, of_forget, of_new, of_exit = out.chunk(4, dim=1)
@@ -96,14 +102,14 @@ def lstm_backward(gates: torch.Tensor, kept: torch.Tensor, before: Sequence[torc
     of_forget.copy_(sigmoid_backward(before[1], forget))
     of_new.copy_(tanh_backward(entry, new))
     of_exit.copy_(sigmoid_backward(kept, exit_))
-    through_cell = tanh_backward(exit_, kept)
-    by_gate = out.unflatten(1, (4, -1))
+    of_three, of_fourth = out[:, : -out.shape[1] // 4].unflatten(1, (3, -1)).split(rows), of_exit.split(rows)
+    through_cells, forgets = tanh_backward(exit_, kept).split(rows), forget.split(rows)
 
-    def back(now, of_after, of_before):
-        of_cell = torch.addcmul(of_after[1], of_after[0], through_cell[now])
-        by_gate[now, :3].mul_(of_cell[:, None])
-        by_gate[now, 3].mul_(of_after[0])
-        of_before[1].addcmul_(of_cell, forget[now])
+    def back(step, of_after, of_before):
+        of_cell = torch.addcmul(of_after[1], of_after[0], through_cells[step])
+        of_three[step].mul_(of_cell.unsqueeze(1))
+        of_fourth[step].mul_(of_after[0])
+        of_before[1].addcmul_(of_cell, forgets[step])
 
     return back
 

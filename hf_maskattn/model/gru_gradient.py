@@ -50,11 +50,11 @@ class _GRU(torch.autograd.Function):
             torch.addmm(bias_hh, before, weight_hh.T, out=brought)
             gru_step(gates, brought, [before], [torch.empty_like(states)])
         else:
-            state, stop = first, 0
-            for alive in rows:
-                now = slice(stop, stop := stop + alive)
-                torch.addmm(bias_hh, state[:alive], weight_hh.T, out=brought[now])
-                (state,) = gru_step(gates[now], brought[now], [state[:alive]], [states[now]])
+            state, of_state = first, weight_hh.T
+            for of_input, of_both, after in zip(gates.split(rows), brought.split(rows), states.split(rows), strict=True):
+                state = state.narrow(0, 0, len(after))
+                torch.addmm(bias_hh, state, of_state, out=of_both)
+                (state,) = gru_step(of_input, of_both, [state], [after])
         ctx.save_for_backward(x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states)
         ctx.rows, ctx.segments = rows, segments
         return states
@@ -68,17 +68,15 @@ class _GRU(torch.autograd.Function):
         before = states_before(states, first, rows)  # [N, H]
         of_both = gates.new_empty(len(gates), 4 * width)
         of_brought, of_input = of_both[:, : 3 * width], of_both[:, width:]
-        back = gru_backward(gates, brought[:, 2 * width :], [before], of_both)
-        grad, of_first = grad.clone(), torch.zeros_like(first)  # of each state; complete from the last step to the first
-        of_state = weight_hh.roll(SHIFT[1] * width, dims=0)
-        stop = len(grad)
+        back = gru_backward(gates, brought[:, 2 * width :], [before], of_both, rows)
+        of_first, of_state = torch.zeros_like(first), weight_hh.roll(SHIFT[1] * width, dims=0)
+        of_states = [of_first, *grad.clone().split(rows)]  # complete from the last step to the first
+        of_products = of_brought.split(rows)
         for step in range(len(rows) - 1, -1, -1):
-            alive, now = rows[step], slice(stop - rows[step], stop)
-            stop = now.start
-            earlier = grad[stop - rows[step - 1] :][:alive] if step else of_first[:alive]
-            back(now, [grad[now]], [earlier])
+            earlier = of_states[step].narrow(0, 0, rows[step])
+            back(step, [of_states[step + 1]], [earlier])
             if step or ctx.needs_input_grad[1]:
-                earlier.addmm_(of_brought[now], of_state)
+                earlier.addmm_(of_products[step], of_state)
         of_bias = of_both.sum(dim=0)
         return (
             of_input @ weight_ih if ctx.needs_input_grad[0] else None,

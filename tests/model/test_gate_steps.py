@@ -34,13 +34,13 @@ def test_two_steps_and_their_gradients_are_those_of_torchs_cell(count, dtype):
                 torch.testing.assert_close(found, other)
         before = [torch.cat([one, own[:5]]) for one, own in zip(first, out, strict=True)]
         both = torch.empty(10, 12, dtype=dtype)
-        back = BACKWARD[count](gates, brought[:, -3:], before, both)
+        back = BACKWARD[count](gates, brought[:, -3:], before, both, [5, 5])
         of_brought, of_input = both[:, : gates.shape[1]], both[:, -gates.shape[1] :]
         of_after = [direction.clone() for direction in directions[1]]
         for start in (5, 0):
             now = slice(start, start + 5)
             of_before = [d.clone() for d in directions[0]] if start else [torch.zeros_like(t) for t in first]
-            back(now, of_after, of_before)
+            back(start // 5, of_after, of_before)
             of_before[0] += of_brought[now] @ cell.weight_hh.roll(3 * SHIFT[count], dims=0)
             of_after = of_before
         found = [
