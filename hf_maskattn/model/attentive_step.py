@@ -36,14 +36,14 @@ def attentive_step(
         The new state h `[R, H]`; the context `[R, M]`; its weights `[R, heads, Tk]`; the whole new state, as `state`.
 
     Numerics:
-        Under autocast it runs in the dtype of its weights.
+        It runs in the dtype of its weights, under autocast too.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.2.2; the GRU and the LSTM in torch's form.
     """
     (query_weight, energy), (keys, values, mask) = attention, memory
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = weights[0].dtype
+    dtype = weights[0].dtype
+    if torch.is_autocast_enabled(x.device.type) or not x.dtype == keys.dtype == values.dtype == state[0].dtype == dtype:
         vectors, state = (query_weight.to(dtype), energy.to(dtype)), [tensor.to(dtype) for tensor in state]
         with torch.autocast(x.device.type, enabled=False):
             return attentive_step(rnn_type, x.to(dtype), weights, vectors, (keys.to(dtype), values.to(dtype), mask), state)
@@ -60,7 +60,7 @@ def attentive_step(
     else:
         context, maps = weigh(scores.permute(0, 3, 1, 2), values, mask, 0.0)
         maps = maps.transpose(1, 2)
-    context, maps = context.view(rows, values.shape[2]), maps.reshape(rows, heads, time)
+    context, maps = context.reshape(rows, values.shape[2]), maps.reshape(rows, heads, time)
     read = torch.cat([x, context], dim=1)
     if rnn_type == "gru":
         new = torch.gru_cell(read, state[0], *weights)

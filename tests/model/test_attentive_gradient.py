@@ -60,19 +60,20 @@ def test_gradcheck(rnn_type, heads, segments):
     assert torch.autograd.gradcheck(outputs, [*given.values()], fast_mode=True)
 
 
+@pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
-def test_outputs_and_gradients_are_those_of_the_plain_loop(rnn_type, heads):
+def test_outputs_and_gradients_are_those_of_the_plain_loop(rnn_type, heads, mask):
     given = inputs(rnn_type, heads, EQUAL)
 
     def attend(query):
         projected = (query @ given["query_weight"].T)[:, None]
-        context, weights = eager_attention(projected, given["keys"], given["values"], given["energy"], MASK)
+        context, weights = eager_attention(projected, given["keys"], given["values"], given["energy"], mask)
         return context[:, 0], weights[:, :, 0]
 
     weights = [given[name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
     first = [value for name, value in given.items() if name.startswith("first")]
-    *found, found_last = run(rnn_type, EQUAL, given)
+    *found, found_last = run(rnn_type, EQUAL, given, mask=mask)
     *expected, last = attentive_recurrence(rnn_type, given["x"].view(4, 3, 2), weights, attend, first)
     expected = [tensor.flatten(0, 1) for tensor in expected]
     directions = [torch.randn_like(tensor) for tensor in (*expected, *last)]
@@ -84,12 +85,13 @@ def test_outputs_and_gradients_are_those_of_the_plain_loop(rnn_type, heads):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
 
 
-def test_dropped_tokens_have_no_weight_and_no_gradient():
+@pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
+def test_dropped_tokens_have_no_weight_and_no_gradient(mask):
     given = inputs("gru", 1, EQUAL)
-    states, _, weights, _ = run("gru", EQUAL, given, dropout=0.5)
-    dropped = (weights == 0) & MASK.repeat(4, 1)[:, None]
+    states, _, weights, _ = run("gru", EQUAL, given, dropout=0.5, mask=mask)
+    dropped = (weights == 0) & mask.repeat(4, 1)[:, None]
     assert dropped.any()
-    torch.testing.assert_close(weights.sum(dim=-1), MASK.any(dim=1).repeat(4)[:, None].double())
+    torch.testing.assert_close(weights.sum(dim=-1), mask.any(dim=1).repeat(4)[:, None].double())
     (of_keys,) = torch.autograd.grad(states.sum(), given["keys"])
     never_read = dropped.view(4, 3, 5).all(dim=0)
     assert not of_keys[never_read].any()

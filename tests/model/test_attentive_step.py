@@ -5,7 +5,7 @@ from hf_maskattn.model.attentive_recurrence import attentive_recurrence
 from hf_maskattn.model.attentive_step import attentive_step
 from hf_maskattn.model.eager_attention import eager_attention
 
-WIDTH, SIZE, MEMORY, ROWS = 3, 4, 6, 3
+WIDTH, SIZE, MEMORY, ROWS = 3, 12, 6, 3
 GATES = {"lstm": 4, "gru": 3}
 MASK = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]]).bool()
 
@@ -50,7 +50,7 @@ def assert_same(found, expected, atol=1e-12):
 
 @pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
 @pytest.mark.parametrize("together", [1, 2])
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("heads", [1, 2, MEMORY])
 @pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
 def test_it_is_a_step_of_the_plain_loop(rnn_type, heads, together, mask):
     given = draw(rnn_type, heads, ROWS * together, mask)
@@ -64,13 +64,16 @@ def test_a_pad_has_no_weight_and_a_row_without_a_token_no_context(heads):
     assert not context[2].any()
 
 
+@pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
-def test_under_autocast_it_runs_in_the_dtype_of_its_weights(rnn_type):
+def test_it_runs_in_the_dtype_of_its_weights(rnn_type, autocast):
     rnn_type, x, weights, attention, (*inputs, mask), state = draw(rnn_type, 1, dtype=torch.float32)
     x, *inputs = (tensor.bfloat16() for tensor in (x, *inputs))
-    with torch.autocast("cpu", torch.bfloat16):
+    state = [tensor.bfloat16() for tensor in state]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         found = attentive_step(rnn_type, x, weights, attention, (*inputs, mask), state)
     x, *inputs = (tensor.float() for tensor in (x, *inputs))
+    state = [tensor.float() for tensor in state]
     assert_same(found, step_by_modules(rnn_type, x, weights, attention, (*inputs, mask), state), atol=1e-6)
 
 

@@ -34,6 +34,18 @@ def test_it_is_computed_for_real_tokens_alone_where_that_pays(monkeypatch):
     assert seen == [1]
 
 
+def test_states_and_contexts_are_dropped_in_training_and_words_never():
+    output = DeepOutput(state_size=50, embedding_size=50, context_size=50, output_size=150, form="linear", dropout=0.5)
+    with torch.no_grad():
+        output.projection.weight.copy_(torch.eye(150))
+        output.projection.bias.zero_()
+    ones = torch.ones(1, 1, 50)
+    states, words, contexts = output.train()(ones, ones, ones, None).chunk(3, dim=-1)
+    assert {*states.unique().tolist()} == {*contexts.unique().tolist()} == {0.0, 2.0}
+    assert torch.equal(words, ones)
+    assert torch.equal(output.eval()(ones, ones, ones, None), torch.ones(1, 1, 150))
+
+
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match=r"output_layer='relu' is unknown; choose from \['maxout', 'linear'\]"):
         build("relu")
