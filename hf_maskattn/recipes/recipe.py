@@ -62,7 +62,7 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         The recipe.
 
     Raises:
-        OSError: If there is no such file.
+        OSError: If there is no such file; names the way out.
         ValueError: If the file is not YAML, a key does not exist, may not be set, is missing, or does not go with the
             others; names the file or the override, the key, and the way out.
         TypeError: If a value has the wrong type; likewise.
@@ -78,6 +78,8 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(_where_a_recipe_is(path)) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     content = parse_yaml(text, str(path))
@@ -92,6 +94,19 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
     for group, values in groups.items():
         _check_group(group, values, str(path))
     return groups
+
+
+def _where_a_recipe_is(path: Path) -> str:
+    """Say what to pass in place of a path that is no file."""
+    name, equals, _ = str(path).partition("=")
+    if equals:  # what follows may be a token
+        return f"`{name}=` stands in the place of the recipe: changes come after it."
+    if (path / "recipe.yaml").is_file():
+        return f"{path} is a folder, its recipe is {path / 'recipe.yaml'}."
+    return (
+        f"There is no recipe {path}: pass a YAML file, such as configs/language_identification.yaml of this project; a run "
+        "keeps its own as recipe.yaml in its folder."
+    )
 
 
 def _parse_override(override: str) -> tuple[str, str, Any]:

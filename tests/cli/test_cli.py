@@ -121,7 +121,7 @@ def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
         ("train", recipe): "is not empty: continue the run in it with --resume",
         ("train", recipe, "--resume", "--overwrite"): "say one of them",
         ("train", recipe, "training.lr=1"): "error: override 'training.lr': training.lr does not exist",
-        ("train", tmp_path / "nowhere.yaml"): "No such file or directory",
+        ("train", tmp_path / "nowhere.yaml"): "There is no recipe",
         ("evaluate", folder, recipe, "--split", "dev"): "split='dev' does not exist",
         ("predict", folder, "--file", tmp_path / "latin"): "latin, line 1: not UTF-8 (byte 0xe9)",
         ("predict", folder, "--file", tmp_path / "nowhere"): "No such file or directory",
