@@ -6,9 +6,11 @@ from tests.long_stream import BATCH, Memory, tiny_trainer, write_shards
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
-    rows = 20_000
+    rows = 40_000
     write_shards(tmp_path, rows, words=30)
     memory = Memory()
     for number, _ in enumerate(islice(tiny_trainer(tmp_path, rows).get_train_dataloader(), rows // BATCH)):
         memory.note((number + 1) / (rows // BATCH))
-    assert memory.resident[1.0] - memory.resident[0.1] < 10, memory.resident
+    first, middle, last = memory.resident.values()
+    # An allocator may take a piece at any one time; what keeps rows grows all the time.
+    assert min(middle - first, last - middle) < 8, memory.resident
