@@ -102,7 +102,7 @@ def lstm_backward(
     of_forget.copy_(sigmoid_backward(before[1], forget))
     of_new.copy_(tanh_backward(entry, new))
     of_exit.copy_(sigmoid_backward(kept, exit_))
-    of_three, of_fourth = out[:, : -out.shape[1] // 4].unflatten(1, (3, -1)).split(rows), of_exit.split(rows)
+    of_three, of_fourth = out[:, : -of_exit.shape[1]].unflatten(1, (3, -1)).split(rows), of_exit.split(rows)
     through_cells, forgets = tanh_backward(exit_, kept).split(rows), forget.split(rows)
 
     def back(step, of_after, of_before):
