@@ -56,7 +56,7 @@ class DeepOutput(nn.Module):
         Returns:
             `[B, T, output_size]`, at pads 0 or finite.
         """
-        if self.dropout.training:  # a call that changes nothing costs as much as the words of a small step
+        if self.dropout.training:  # else two calls less for each word of generate()
             states, contexts = self.dropout(states), self.dropout(contexts)
         read = torch.cat([states, words, contexts], dim=-1)
         return over_real_tokens(self._choose, read, mask, read.shape[-1])

@@ -78,8 +78,8 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise FileNotFoundError(_where_a_recipe_is(path)) from error
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(_where_a_recipe_is(path)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     content = parse_yaml(text, str(path))
@@ -98,11 +98,11 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
 
 def _where_a_recipe_is(path: Path) -> str:
     """Say what to pass in place of a path that is no file."""
-    name, equals, _ = str(path).partition("=")
-    if equals:  # what follows may be a token
-        return f"`{name}=` stands in the place of the recipe: changes come after it."
     if (path / "recipe.yaml").is_file():
         return f"{path} is a folder, its recipe is {path / 'recipe.yaml'}."
+    name, equals, _ = str(path).partition("=")
+    if equals:  # what follows may be a token
+        return f"There is no recipe `{name}=...`: the recipe comes first, changes (group.key=value) after it."
     return (
         f"There is no recipe {path}: pass a YAML file, such as configs/language_identification.yaml of this project; a run "
         "keeps its own as recipe.yaml in its folder."
