@@ -23,10 +23,11 @@ def gru_step(
     """Take a step of a GRU.
 
     Args:
-        gates: `[rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place.
-        of_state: `[rows, 3 H]`, what the state brings, with its bias; its last part is for the gradient.
-        state: The state before, `[rows, H]`.
-        out: Where the state after goes, `[rows, H]`.
+        gates: `[..., rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place. Leading
+            dimensions here and in all others, if there are any: directions that go side by side.
+        of_state: `[..., rows, 3 H]`, what the state brings, with its bias; its last part is for the gradient.
+        state: The state before, `[..., rows, H]`.
+        out: Where the state after goes, `[..., rows, H]`.
 
     Returns:
         The state after.
@@ -34,9 +35,9 @@ def gru_step(
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
-    (reset, update, new), width = gates.chunk(3, dim=1), state[0].shape[1]
-    of_both, of_new = of_state.split([2 * width, width], dim=1)
-    gates.narrow(1, 0, 2 * width).add_(of_both).sigmoid_()
+    (reset, update, new), width = gates.chunk(3, dim=-1), state[0].shape[-1]
+    of_both, of_new = of_state.split([2 * width, width], dim=-1)
+    gates.narrow(-1, 0, 2 * width).add_(of_both).sigmoid_()
     tanh_(new.addcmul_(reset, of_new))
     return [torch.lerp(new, state[0], update, out=out[0])]
 
@@ -65,28 +66,28 @@ def gru_backward(
     """Take the derivatives of all steps of a GRU.
 
     Args:
-        gates: `[N, 3 H]`, the activations of all steps.
-        kept: `[N, H]`, the last part of what the state brought.
-        before: The states before the steps, `[N, H]`.
-        out: Where the gradients of the gates go, `[N, 4 H]`: the first three parts are those of what the state brought to n, r
-            and z, the last three those of what the input brought, right for a step once `Back` has gone through it.
+        gates: `[..., N, 3 H]`, the activations of all steps.
+        kept: `[..., N, H]`, the last part of what the state brought.
+        before: The states before the steps, `[..., N, H]`.
+        out: Where the gradients of the gates go, `[..., N, 4 H]`: the first three parts are those of what the state brought to
+            n, r and z, the last three those of what the input brought, right for a step once `Back` has gone through it.
         rows: Rows of each step.
 
     Returns:
         To be called from the last step to the first with the index of the step, the gradients of the state after it and, to
         be added to, of that before it.
     """
-    reset, update, new = gates.chunk(3, dim=1)
-    of_brought, of_reset, of_update, of_new = out.chunk(4, dim=1)
+    reset, update, new = gates.chunk(3, dim=-1)
+    of_brought, of_reset, of_update, of_new = out.chunk(4, dim=-1)
     torch.sub(before[0], new, out=of_update)
     of_update.copy_(sigmoid_backward(of_update, update))
     of_new.copy_(tanh_backward(1 - update, new))
     of_reset.copy_(sigmoid_backward(of_new * kept, reset))
     torch.mul(of_new, reset, out=of_brought)
-    of_gates, updates = out.unflatten(1, (4, -1)).split(rows), update.split(rows)
+    of_gates, updates = out.unflatten(-1, (4, -1)).split(rows, dim=-3), update.split(rows, dim=-2)
 
     def back(step, of_after, of_before):
-        of_gates[step].mul_(of_after[0].unsqueeze(1))
+        of_gates[step].mul_(of_after[0].unsqueeze(-2))
         of_before[0].addcmul_(of_after[0], updates[step])
 
     return back
@@ -115,15 +116,15 @@ def lstm_backward(
 
 
 def states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Give each cell the state of its row one step earlier, in the first step that before it: `[N, H]`.
+    """Give each cell the state of its row one step earlier, in the first step that before it: `[..., N, H]`.
 
     Args:
-        states: `[N, H]`, those after each step.
-        first: `[R, H]`, those before the first step.
+        states: `[..., N, H]`, those after each step.
+        first: `[..., R, H]`, those before the first step.
         rows: Rows of each step; they never increase.
     """
-    steps = states.split(rows)
-    return torch.cat([first[: rows[0]], *(step[:alive] for step, alive in zip(steps, rows[1:], strict=False))])
+    steps = (first, *states.split(rows, dim=-2))
+    return torch.cat([step.narrow(-2, 0, alive) for step, alive in zip(steps, rows, strict=False)], dim=-2)
 
 
 # By the number of tensors in a state: the step, its derivatives, and by how many gates those of the state are rolled there.

@@ -2,7 +2,8 @@
 
 Forward, a step is one matrix product and the gates, whose activations are kept; where steps are so small that calls cost more,
 torch's kernel takes them, and the gates are found again for all of them at once. Backward, the derivatives of the gates are
-elementwise, and taken once for all cells; what is left for the loop is linear in the gradient of the state.
+elementwise, and taken once for all cells; what is left for the loop is linear in the gradient of the state. The directions of
+a layer have the same rows at each step, and go side by side.
 """
 
 from collections.abc import Sequence
@@ -15,94 +16,117 @@ from .segments import Segment
 _SMALL_STEP = 2**10
 """Numbers in the state of all rows below which a step was found to cost less in torch's kernel, its gates computed twice."""
 
+_WIDE = 2**9
+"""Units of a direction from which two were found to cost less one after the other: the cache holds the weights of one."""
+
 
 def gru_over_cells(
-    x: torch.Tensor, weights: Sequence[torch.Tensor], segments: Sequence[Segment], first: torch.Tensor
-) -> torch.Tensor:
-    """Run one direction of a GRU layer on a CPU.
+    x: torch.Tensor, weights: Sequence[Sequence[torch.Tensor]], segments: Sequence[Segment], first: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    """Run the D directions of a GRU layer on a CPU.
 
     Args:
-        x: `[N, input_size]`, the cells of the segments, one step after the other.
-        weights: torch's `weight_ih` `[3 H, input_size]`, `weight_hh` `[3 H, H]`, `bias_ih` `[3 H]` and `bias_hh` `[3 H]`.
+        x: `[D, N, input_size]`, the cells of the segments, one step after the other.
+        weights: torch's `weight_ih` `[3 H, input_size]`, `weight_hh` `[3 H, H]`, `bias_ih` `[3 H]` and `bias_hh` `[3 H]` of
+            each direction.
         segments: Steps and rows of each segment; rows never increase.
-        first: `[R, H]`, the state before the first step of each of its rows.
+        first: `[D, R, H]`, the state before the first step of each of its rows.
 
     Returns:
-        The states `[N, H]`.
+        The states of each direction, `[N, H]`.
 
     Source:
         Cho et al. 2014 (arXiv:1406.1078), in torch's form.
     """
+    flat = [weight for direction in weights for weight in direction]
     if not torch.is_grad_enabled():
-        return _run(x, first, [*weights], segments)
-    return _GRU.apply(x, first, *weights, segments)
+        return _run(x, first, flat, segments)
+    if first.shape[2] < _WIDE:
+        return _GRU.apply(x, first, segments, *flat).unbind()
+    each = zip(x.split(1), first.split(1), weights, strict=True)
+    return [_GRU.apply(own_x, own_first, segments, *own)[0] for own_x, own_first, own in each]
 
 
 class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, first, weight_ih, weight_hh, bias_ih, bias_hh, segments):
+    def forward(ctx, x, first, segments, *weights):
         rows = [segment.rows for segment in segments for _ in range(segment.steps)]
-        gates = torch.addmm(bias_ih, x, weight_ih.T)  # [N, 3 H], to become activations
-        brought, states = torch.empty_like(gates), x.new_empty(len(x), weight_hh.shape[1])
+        weight_ih, weight_hh, bias_ih, bias_hh = _side_by_side(weights)
+        gates = torch.baddbmm(bias_ih, x, weight_ih.mT)  # [D, N, 3 H], to become activations
+        brought, states = torch.empty_like(gates), x.new_empty(*x.shape[:2], first.shape[2])
         if states.numel() < _SMALL_STEP * len(rows):
-            states = _run(x, first, [weight_ih, weight_hh, bias_ih, bias_hh], segments)
+            states = torch.stack(_run(x, first, weights, segments))
             before = states_before(states, first, rows)
-            torch.addmm(bias_hh, before, weight_hh.T, out=brought)
+            torch.baddbmm(bias_hh, before, weight_hh.mT, out=brought)
             gru_step(gates, brought, [before], [torch.empty_like(states)])
         else:
-            state, of_state = first, weight_hh.T
-            for of_input, of_both, after in zip(gates.split(rows), brought.split(rows), states.split(rows), strict=True):
-                state = state.narrow(0, 0, len(after))
-                torch.addmm(bias_hh, state, of_state, out=of_both)
+            state, of_state = first, weight_hh.mT
+            by_step = (tensor.split(rows, dim=1) for tensor in (gates, brought, states))
+            for of_input, of_both, after in zip(*by_step, strict=True):
+                state = state.narrow(1, 0, after.shape[1])
+                torch.baddbmm(bias_hh, state, of_state, out=of_both)
                 (state,) = gru_step(of_input, of_both, [state], [after])
-        ctx.save_for_backward(x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states)
+        ctx.save_for_backward(x, first, *weights, gates, brought, states)
         ctx.rows, ctx.segments = rows, segments
         return states
 
     @staticmethod
     def backward(ctx, grad):
-        x, first, weight_ih, weight_hh, bias_ih, bias_hh, gates, brought, states = ctx.saved_tensors
+        x, first, *weights, gates, brought, states = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable_gradients([x, first, weight_ih, weight_hh, bias_ih, bias_hh], ctx, grad)
-        width, rows = weight_hh.shape[1], ctx.rows
-        before = states_before(states, first, rows)  # [N, H]
-        of_both = gates.new_empty(len(gates), 4 * width)
-        of_brought, of_input = of_both[:, : 3 * width], of_both[:, width:]
-        back = gru_backward(gates, brought[:, 2 * width :], [before], of_both, rows)
-        of_first, of_state = torch.zeros_like(first), weight_hh.roll(SHIFT[1] * width, dims=0)
-        of_states = [of_first, *grad.clone().split(rows)]  # complete from the last step to the first
-        of_products = of_brought.split(rows)
+            return _differentiable_gradients(x, first, weights, ctx, grad)
+        weight_ih, weight_hh, *_ = _side_by_side(weights)
+        width, rows = first.shape[2], ctx.rows
+        before = states_before(states, first, rows)  # [D, N, H]
+        of_both = gates.new_empty(*gates.shape[:2], 4 * width)
+        of_brought, of_input = of_both[..., : 3 * width], of_both[..., width:]
+        back = gru_backward(gates, brought[..., 2 * width :], [before], of_both, rows)
+        of_first, of_state = torch.zeros_like(first), weight_hh.roll(SHIFT[1] * width, dims=1)
+        of_states = [of_first, *grad.clone().split(rows, dim=1)]  # complete from the last step to the first
+        of_products = of_brought.split(rows, dim=1)
         for step in range(len(rows) - 1, -1, -1):
-            earlier = of_states[step].narrow(0, 0, rows[step])
+            earlier = of_states[step].narrow(1, 0, rows[step])
             back(step, [of_states[step + 1]], [earlier])
             if step or ctx.needs_input_grad[1]:
-                earlier.addmm_(of_products[step], of_state)
-        of_bias = of_both.sum(dim=0)
-        return (
-            of_input @ weight_ih if ctx.needs_input_grad[0] else None,
-            of_first,
-            of_input.T @ x,
-            (of_brought.T @ before).roll(-SHIFT[1] * width, dims=0),
-            of_bias[width:],
-            of_bias[: 3 * width].roll(-SHIFT[1] * width),
-            None,
+                earlier.baddbmm_(of_products[step], of_state)
+        of_bias = of_both.sum(dim=1)
+        of_weights = (
+            of_input.mT @ x,
+            (of_brought.mT @ before).roll(-SHIFT[1] * width, dims=1),
+            of_bias[:, width:],
+            of_bias[:, : 3 * width].roll(-SHIFT[1] * width, dims=1),
         )
+        of_x = of_input @ weight_ih if ctx.needs_input_grad[0] else None
+        return of_x, of_first, None, *(of_one for direction in zip(*of_weights, strict=True) for of_one in direction)
 
 
-def _differentiable_gradients(inputs: list[torch.Tensor], ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _side_by_side(weights: list[torch.Tensor] | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Stack the four weights of all directions, `[D, ...]`, the biases as rows `[D, 1, 3 H]`."""
+    of_kinds = (weights[kind::4] for kind in range(4))
+    weight_ih, weight_hh, *biases = (kind[0].unsqueeze(0) if len(kind) == 1 else torch.stack(kind) for kind in of_kinds)
+    return [weight_ih, weight_hh, *(bias.unsqueeze(1) for bias in biases)]
+
+
+def _differentiable_gradients(x, first, weights, ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     """Leave it to torch, which records every step, where the gradient is to be differentiated again."""
-    wanted = ctx.needs_input_grad[: len(inputs)]
-    states = _run(inputs[0], inputs[1], inputs[2:], ctx.segments)
-    needed = [tensor for tensor, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
+    states = torch.stack(_run(x, first, weights, ctx.segments))
+    inputs = (x, first, None, *weights)
+    needed = [tensor for tensor, is_wanted in zip(inputs, ctx.needs_input_grad, strict=True) if is_wanted]
     found = iter(torch.autograd.grad(states, needed, grad, create_graph=True))
-    return (*(next(found) if is_wanted else None for is_wanted in wanted), None)
+    return tuple(next(found) if is_wanted else None for is_wanted in ctx.needs_input_grad)
 
 
-def _run(x: torch.Tensor, first: torch.Tensor, weights: list[torch.Tensor], segments: Sequence[Segment]) -> torch.Tensor:
+def _run(
+    x: torch.Tensor, first: torch.Tensor, weights: Sequence[torch.Tensor], segments: Sequence[Segment]
+) -> list[torch.Tensor]:
     """Run torch's kernel for equal rows if all are equal, else that for rows that end at any step."""
-    first = first[None, : segments[0].rows]
-    if len(segments) == 1:
-        batch = x.view(*segments[0], x.shape[1])
-        return torch.gru(batch, first, weights, True, 1, 0.0, False, False, False)[0].flatten(0, 1)
-    rows_of_steps = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
-    return torch.gru(x, rows_of_steps, first, weights, True, 1, 0.0, False, False)[0]
+    how, states = (True, 1, 0.0, False, False), []
+    rows = torch.tensor([segment.rows for segment in segments for _ in range(segment.steps)])
+    for direction, (own, state) in enumerate(zip(x, first[:, : segments[0].rows].split(1), strict=True)):
+        of_direction = [*weights[4 * direction : 4 * direction + 4]]
+        if len(segments) == 1:
+            batch = own.view(*segments[0], own.shape[1])
+            states.append(torch.gru(batch, state, of_direction, *how, False)[0].flatten(0, 1))
+        else:
+            states.append(torch.gru(own, rows, state, of_direction, *how)[0])
+    return states

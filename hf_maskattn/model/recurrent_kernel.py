@@ -75,11 +75,15 @@ def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], c
         return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
     inputs = to_cells(x, cells)  # [D, N + 1, input_size]
     width = weights[0][1].shape[1]
-    states: list[torch.Tensor] = []
-    for direction, own in zip(inputs.unbind(), weights, strict=True):
-        states.extend(_run_direction(rnn_type, direction[:-1], own, cells.segments)[0])
-        states.append(states[-1].new_zeros(1, width))  # for the pads; under autocast not of the dtype of the input
-    return from_cells(torch.cat(states).view(len(inputs), -1, width), cells)
+    if _is_gru_on_cpu(rnn_type, x):
+        first = x.new_zeros(len(inputs), cells.segments[0].rows, width)
+        parts = [[states] for states in gru_over_cells(inputs[:, :-1], weights, cells.segments, first)]
+    else:
+        each = zip(inputs[:, :-1], weights, strict=True)
+        parts = [_run_direction(rnn_type, direction, own, cells.segments)[0] for direction, own in each]
+    at_pads = parts[0][0].new_zeros(1, width)  # under autocast not of the dtype of the input
+    states = torch.cat([part for direction in parts for part in (*direction, at_pads)])
+    return from_cells(states.view(len(inputs), -1, width), cells)
 
 
 def run_from_state(
@@ -104,6 +108,9 @@ def run_from_state(
         with torch.autocast("cpu", enabled=False):
             x, *first = (tensor.to(weights[0].dtype) for tensor in (x, *first))
             return run_from_state(rnn_type, x, weights, segments, first)
+    if _is_gru_on_cpu(rnn_type, x):
+        states = gru_over_cells(x[None], [weights], segments, first[0][None])[0]
+        return states, (states[len(states) - segments[-1].rows :],)
     parts, last = _run_direction(rnn_type, x, weights, segments, [tensor[None] for tensor in first])
     return torch.cat(parts), tuple(tensor[0] for tensor in last)
 
@@ -120,10 +127,6 @@ def _run_direction(
     Returns:
         The states of each segment, `[cells, H]`, and the state after the last; states are `[1, rows, H]`.
     """
-    if _is_gru_on_cpu(rnn_type, x):
-        first = x.new_zeros(segments[0].rows, weights[1].shape[1]) if state is None else state[0][0]
-        states = gru_over_cells(x, weights, segments, first)
-        return [states], [states[None, len(states) - segments[-1].rows :]]
     parts = []
     for (steps, rows), part in zip(segments, x.split([steps * rows for steps, rows in segments]), strict=True):
         if state is not None:
