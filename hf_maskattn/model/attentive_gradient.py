@@ -88,7 +88,7 @@ def _run(
     (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
     gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
     of_context, of_state, of_query = weight_ih[:, read:].T, weight_hh.T, query_weight.T
-    queries, brought = x.new_empty(count, size), torch.empty_like(gates)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
+    queries, brought = x.new_empty(count, size), bias_hh.expand(gates.shape).clone()  # 2 W q
     states, maps = x.new_empty(len(first), count, len(of_state)), x.new_empty(count, heads, time)
     contexts = x.new_empty(count, values.shape[2])
     vectors = 2 * heads_apart(energy)  # [A, heads]; -sum(v), the same for all scores of a head, changes no weight
@@ -106,8 +106,8 @@ def _run(
         read_now = drop_tokens(real.expand_as(scores), dropout) if dropout else None if full else real
         weights.copy_(masked_softmax(scores, read_now))
         torch.bmm(weights.view(-1, 1, time), values_of_heads, out=context.view(alive * heads, 1, values_of_heads.shape[2]))
-        torch.addmm(bias_hh, state[0], of_state, out=of_both)
-        state = STEPS[len(first)](of_input.addmm_(context, of_context), of_both, state, after)
+        of_input.addmm_(context, of_context)
+        state = STEPS[len(first)](of_input, of_both.addmm_(state[0], of_state), state, after)
     return [states, contexts, maps, gates, brought, queries]
 
 

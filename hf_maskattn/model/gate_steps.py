@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from .tanh import tanh_
-
 # From the gradient of the state after a step, given its index, to those of its gates, and on to the state before it.
 Back = Callable[[int, Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
@@ -38,7 +36,7 @@ def gru_step(
     (reset, update, new), width = gates.chunk(3, dim=-1), state[0].shape[-1]
     of_both, of_new = of_state.split([2 * width, width], dim=-1)
     gates.narrow(-1, 0, 2 * width).add_(of_both).sigmoid_()
-    tanh_(new.addcmul_(reset, of_new))
+    new.addcmul_(reset, of_new).tanh_()
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
@@ -54,10 +52,10 @@ def lstm_step(
     """
     (entry, forget, new, exit_), width = gates.chunk(4, dim=1), state[0].shape[1]
     gates.add_(of_state).narrow(1, 0, 2 * width).sigmoid_()
-    tanh_(new)
+    new.tanh_()
     exit_.sigmoid_()
     cell = torch.mul(state[1], forget, out=out[1]).addcmul_(entry, new)
-    return [torch.mul(exit_, tanh_(of_state.narrow(1, 3 * width, width).copy_(cell)), out=out[0]), cell]
+    return [torch.mul(exit_, torch.tanh(cell, out=of_state.narrow(1, 3 * width, width)), out=out[0]), cell]
 
 
 def gru_backward(

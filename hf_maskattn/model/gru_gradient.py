@@ -53,19 +53,18 @@ class _GRU(torch.autograd.Function):
         rows = [segment.rows for segment in segments for _ in range(segment.steps)]
         weight_ih, weight_hh, bias_ih, bias_hh = _side_by_side(weights)
         gates = torch.baddbmm(bias_ih, x, weight_ih.mT)  # [D, N, 3 H], to become activations
-        brought, states = torch.empty_like(gates), x.new_empty(*x.shape[:2], first.shape[2])
+        brought, states = bias_hh.expand_as(gates).clone(), x.new_empty(*x.shape[:2], first.shape[2])
         if states.numel() < _SMALL_STEP * len(rows):
             states = torch.stack(_run(x, first, weights, segments))
             before = states_before(states, first, rows)
-            torch.baddbmm(bias_hh, before, weight_hh.mT, out=brought)
+            brought.baddbmm_(before, weight_hh.mT)
             gru_step(gates, brought, [before], [torch.empty_like(states)])
         else:
             state, of_state = first, weight_hh.mT
             by_step = (tensor.split(rows, dim=1) for tensor in (gates, brought, states))
             for of_input, of_both, after in zip(*by_step, strict=True):
                 state = state.narrow(1, 0, after.shape[1])
-                torch.baddbmm(bias_hh, state, of_state, out=of_both)
-                (state,) = gru_step(of_input, of_both, [state], [after])
+                (state,) = gru_step(of_input, of_both.baddbmm_(state, of_state), [state], [after])
         ctx.save_for_backward(x, first, *weights, gates, brought, states)
         ctx.rows, ctx.segments = rows, segments
         return states
