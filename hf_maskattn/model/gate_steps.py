@@ -21,8 +21,8 @@ def gru_step(
     """Take a step of a GRU.
 
     Args:
-        gates: `[..., rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place. Leading
-            dimensions here and in all others, if there are any: directions that go side by side.
+        gates: `[..., rows, 3 H]`, what the input brings to the gates r, z and n; their activations take its place. A leading
+            dimension, if there is one, holds the directions of a layer.
         of_state: `[..., rows, 3 H]`, what the state brings, with its bias; its last part is for the gradient.
         state: The state before, `[..., rows, H]`.
         out: Where the state after goes, `[..., rows, H]`.
@@ -36,7 +36,7 @@ def gru_step(
     (reset, update, new), width = gates.chunk(3, dim=-1), state[0].shape[-1]
     of_both, of_new = of_state.split([2 * width, width], dim=-1)
     gates.narrow(-1, 0, 2 * width).add_(of_both).sigmoid_()
-    new.addcmul_(reset, of_new).tanh_()
+    new.addcmul_(reset, of_new).tanh_()  # of so few numbers torch's own is as fast as that of `tanh.py`
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
@@ -114,7 +114,7 @@ def lstm_backward(
 
 
 def states_before(states: torch.Tensor, first: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Give each cell the state of its row one step earlier, in the first step that before it: `[..., N, H]`.
+    """Give each cell the state of its row one step earlier, which for the first step is `first`: `[..., N, H]`.
 
     Args:
         states: `[..., N, H]`, those after each step.

@@ -70,3 +70,33 @@ def test_without_gradient_the_states_are_the_same(directions):
 @pytest.mark.parametrize("directions", [1, 2])
 def test_the_gradient_can_be_differentiated_again(directions):
     assert torch.autograd.gradgradcheck(run(SEGMENTS[1]), some_inputs(SEGMENTS[1], directions))
+
+
+@pytest.mark.parametrize("frozen", [[0], [1, 3, 5], [*range(2, 6)]])
+def test_the_gradient_can_be_differentiated_again_where_some_inputs_are_frozen(frozen):
+    inputs = some_inputs(SEGMENTS[1], 2)
+    for index in frozen:
+        inputs[index].requires_grad_(False)
+    assert torch.autograd.gradgradcheck(run(SEGMENTS[1]), inputs)
+
+
+def test_the_gradient_that_comes_is_left_as_it_is():
+    inputs = some_inputs(SEGMENTS[1], 2)
+    states = run(SEGMENTS[1])(*inputs)
+    given = torch.randn_like(states)
+    kept = given.clone()
+    torch.autograd.grad(states, inputs, given, retain_graph=True)
+    torch.autograd.grad(states, inputs, given)
+    assert torch.equal(given, kept)
+
+
+def test_wide_directions_go_one_after_the_other(monkeypatch):
+    inputs = some_inputs(SEGMENTS[1], 2)
+    seen = []
+    monkeypatch.setattr(
+        gru_gradient,
+        "_side_by_side",
+        lambda weights, real=gru_gradient._side_by_side: seen.append(len(weights)) or real(weights),
+    )
+    run(SEGMENTS[1])(*inputs)
+    assert seen == ([4, 4] if gru_gradient._WIDE == 0 else [8])
