@@ -88,7 +88,7 @@ def _run(
     (count, read), (_, time, size), (heads, _) = x.shape, keys.shape, energy.shape
     gates = torch.addmm(bias_ih, x, weight_ih[:, :read].T)  # [N, gates * H], of the tokens, to become activations
     of_context, of_state, of_query = weight_ih[:, read:].T, weight_hh.T, query_weight.T
-    brought = bias_hh.expand(gates.shape).clone()  # of the states, which each step adds
+    brought = bias_hh.expand(gates.shape).clone()  # by the state; a step adds its product
     queries = x.new_empty(count, size)  # 2 W q, for tanh(z) = 2 sigmoid(2 z) - 1
     states, maps = x.new_empty(len(first), count, len(of_state)), x.new_empty(count, heads, time)
     contexts = x.new_empty(count, values.shape[2])

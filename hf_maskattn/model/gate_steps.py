@@ -36,7 +36,7 @@ def gru_step(
     (reset, update, new), width = gates.chunk(3, dim=-1), state[0].shape[-1]
     of_both, of_new = of_state.split([2 * width, width], dim=-1)
     gates.narrow(-1, 0, 2 * width).add_(of_both).sigmoid_()
-    new.addcmul_(reset, of_new).tanh_()  # of so few numbers torch's own is as fast as that of `tanh.py`
+    new.addcmul_(reset, of_new).tanh_()  # as fast as `tanh_` for the numbers of one step
     return [torch.lerp(new, state[0], update, out=out[0])]
 
 
