@@ -8,9 +8,22 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# The command `hf-maskattn` imports this package before anything else and must answer `--help` without waiting for torch;
-# its verbs import what they need.
-if not sys.argv or Path(sys.argv[0]).name not in ("hf-maskattn", "hf-maskattn.exe"):
+
+def _is_imported_by_its_command() -> bool:
+    """Tell whether this process runs `hf-maskattn` or `python -m hf_maskattn.cli`.
+
+    The command imports this package before anything else, and must answer `--help` and mistakes in a recipe without waiting
+    for torch; its verbs import what they need. While Python looks for the module of `-m`, `sys.argv` begins with "-m", and
+    `sys.orig_argv` has the name of the module in that place.
+    """
+    if not sys.argv:
+        return False
+    if sys.argv[0] == "-m":
+        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") in ("hf_maskattn.cli", "hf_maskattn.cli.__main__")
+    return Path(sys.argv[0]).name in ("hf-maskattn", "hf-maskattn.exe")
+
+
+if not _is_imported_by_its_command():
     from hf_maskattn.inspection.audit import AuditReport, audit
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig

@@ -18,13 +18,18 @@ def evaluate(
 ) -> None:
     """Score a model on a split."""
     with told_in_one_line():
+        from hf_maskattn.recipes.local_files import check_local_files
+        from hf_maskattn.recipes.recipe import read_recipe
+
+        parsed = read_recipe(recipe, overrides or ())
+        if split in ("train", "validation", "test"):
+            check_local_files(parsed, [split])
+        # From here on imports take seconds.
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
-        from hf_maskattn.recipes.recipe import read_recipe
         from hf_maskattn.training.evaluate import evaluate as run
 
         show_messages()
-        parsed = read_recipe(recipe, overrides or ())
         report = run(model, parsed, split)
         if report.is_main_process:
             show_metrics(report, parsed.model.task)

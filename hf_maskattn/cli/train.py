@@ -23,16 +23,21 @@ def train(
     Ctrl-C saves a checkpoint and stops; --resume goes on from there.
     """
     with told_in_one_line():
+        from hf_maskattn.recipes.local_files import check_local_files
+        from hf_maskattn.recipes.recipe import read_recipe
+
+        parsed = read_recipe(recipe, overrides or ())
+        if not resume:  # a finished run needs no data
+            check_local_files(parsed)
+        # From here on imports take seconds.
         from hf_maskattn.checkpoints.interruption import TrainingInterrupted
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.metrics_table import show_metrics
         from hf_maskattn.cli.publication_lines import show_publication
-        from hf_maskattn.recipes.recipe import read_recipe
         from hf_maskattn.training.publishing import NotPublished
         from hf_maskattn.training.train import train as run
 
         show_messages()
-        parsed = read_recipe(recipe, overrides or ())
         try:
             report = run(parsed, resume=resume, overwrite=overwrite)
         except TrainingInterrupted as stopped:

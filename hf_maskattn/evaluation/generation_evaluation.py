@@ -1,7 +1,7 @@
 """Which metric goes with generated texts, in the form `Seq2SeqTrainer` takes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from transformers import EvalPrediction, PreTrainedTokenizerBase
@@ -15,13 +15,10 @@ from hf_maskattn.evaluation.text_match import TextMatchMetric
 from hf_maskattn.evaluation.translation import TranslationMetric, require_sacrebleu
 from hf_maskattn.model.losses import IGNORED
 
-TextMetric = Literal["text-match", "pronunciation", "translation"]
-"""Exact match and CER, word and phoneme error rate, or BLEU and chrF."""
-
 _RowIds = tuple[tuple[int, ...], tuple[int, ...]]
 """The token ids of a source, and the labels of its row."""
 
-_METRICS: dict[TextMetric, tuple[Any, Callable[[], None]]] = {
+_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
     "text-match": (TextMatchMetric, require_jiwer),
     "pronunciation": (PronunciationMetric, require_jiwer),
     "translation": (TranslationMetric, require_sacrebleu),
@@ -29,7 +26,7 @@ _METRICS: dict[TextMetric, tuple[Any, Callable[[], None]]] = {
 
 
 def evaluation_for_generation(
-    metric: TextMetric,
+    metric: str,
     tokenizer: PreTrainedTokenizerBase,
     *,
     references: Mapping[_RowIds, list[str]] | None = None,
@@ -39,7 +36,8 @@ def evaluation_for_generation(
     For `Seq2SeqTrainer` with `predict_with_generate=True` and `include_for_metrics` of the result.
 
     Args:
-        metric: "text-match", "pronunciation" or "translation".
+        metric: "text-match" (exact match and CER), "pronunciation" (word and phoneme error rate) or "translation" (BLEU and
+            chrF).
         tokenizer: What turns ids into texts. Special tokens are dropped, except the unknown token.
         references: The right texts by the token ids of source and labels of their row, as `references_of` collects them.
             `None` takes the labels for the right texts, as they come out of the tokenizer: cut off where they were cut, and
@@ -53,7 +51,7 @@ def evaluation_for_generation(
         ImportError: If what it needs is not installed.
     """
     if metric not in _METRICS:
-        raise ValueError(f"metric={metric!r} does not exist: use {', '.join(get_args(TextMetric))}.")
+        raise ValueError(f"metric={metric!r} does not exist: use {', '.join(_METRICS)}.")
     metric_class, require = _METRICS[metric]
     require()
     # Trainer pads either with both.

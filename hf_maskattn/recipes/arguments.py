@@ -3,25 +3,34 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig, Seq2SeqTrainingArguments, TrainingArguments
 
-from hf_maskattn.evaluation.generation_evaluation import TextMetric
-from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
+from hf_maskattn.recipes.declared_fields import declared_fields
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, TrainingArguments
 
 Task = Literal["text-classification", "token-classification", "fill-mask", "text2text-generation"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-CONFIGS: dict[Task, type[PreTrainedConfig]] = {
-    "text-classification": MaskAttnConfig,
-    "token-classification": MaskAttnConfig,
-    "fill-mask": MaskAttnConfig,
-    "text2text-generation": RNNSearchConfig,
+SEQ2SEQ = "seq2seq"
+"""The task that is stored as "text2text-generation", the name of a pipeline that transformers 5 does not have any more."""
+
+TextMetric = Literal["text-match", "pronunciation", "translation"]
+
+_ENCODER = ("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
+_CONFIGS: dict[Task, tuple[str, str]] = {
+    "text-classification": _ENCODER,
+    "token-classification": _ENCODER,
+    "fill-mask": _ENCODER,
+    "text2text-generation": ("hf_maskattn.model.configuration_rnnsearch", "RNNSearchConfig"),
 }
-"""The configuration of the model of each task."""
+_ANY_CONFIG = ("transformers.configuration_utils", "PreTrainedConfig")
+_TRAINING = ("transformers.training_args", "TrainingArguments")
+_GENERATION_TRAINING = ("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments")
 
 _LABELS_COME_FROM = "it comes from the labels of the data"
 _TOKENIZER_DECIDES = "it comes from the tokenizer (data.tokenizer, data.vocab_size)"
@@ -81,7 +90,7 @@ class ModelArguments:
     """What model is trained.
 
     Args:
-        task: What the model does.
+        task: What the model does; a recipe may say "seq2seq" for "text2text-generation".
         problem_type: Of text classification: one label (the default), several labels, or a number for each text.
         pretrained: Model to fine-tune, a folder or a name on the Hub; it brings its tokenizer. None trains from scratch.
         config: Fields of the configuration of the model, `MaskAttnConfig` or `RNNSearchConfig` by task, that are not left at
@@ -162,9 +171,14 @@ class DataArguments:
     mlm_probability: float | int = 0.15
 
 
-def arguments_class(task: Task) -> type[TrainingArguments]:
-    """Name the arguments of the Trainer of a task."""
-    return Seq2SeqTrainingArguments if task == "text2text-generation" else TrainingArguments
+def config_class(task: Task) -> "type[PreTrainedConfig]":
+    """Import the configuration of the model of a task."""
+    return _import_class(_CONFIGS[task])
+
+
+def arguments_class(task: Task) -> "type[TrainingArguments]":
+    """Import the arguments of the Trainer of a task."""
+    return _import_class(_GENERATION_TRAINING if task == "text2text-generation" else _TRAINING)
 
 
 def settable_fields(group: str, tasks: Iterable[Task] = TASKS) -> dict[str, Any]:
@@ -180,9 +194,9 @@ def settable_fields(group: str, tasks: Iterable[Task] = TASKS) -> dict[str, Any]
     if group == "data":
         kinds = [_field_types(DataArguments)]
     elif group == "training":
-        kinds = [_field_types(arguments_class(task)) for task in tasks]
+        kinds = [_training_fields(task) for task in tasks]
     else:
-        kinds = [_field_types(ModelArguments), *(_own_fields(CONFIGS[task]) for task in tasks)]
+        kinds = [_field_types(ModelArguments), *(_own_fields(task) for task in tasks)]
     fields: dict[str, Any] = {}
     for kind in kinds:
         for name, annotation in kind.items():
@@ -191,10 +205,20 @@ def settable_fields(group: str, tasks: Iterable[Task] = TASKS) -> dict[str, Any]
     return fields
 
 
-def _own_fields(config_class: type) -> dict[str, Any]:
-    inherited = _field_types(PreTrainedConfig)
-    return {name: kind for name, kind in _field_types(config_class).items() if name not in inherited}
+def _training_fields(task: Task) -> dict[str, Any]:
+    own = declared_fields(*_GENERATION_TRAINING) if task == "text2text-generation" else {}
+    return {**declared_fields(*_TRAINING), **own}
+
+
+def _own_fields(task: Task) -> dict[str, Any]:
+    inherited = declared_fields(*_ANY_CONFIG)
+    return {name: kind for name, kind in declared_fields(*_CONFIGS[task]).items() if name not in inherited}
 
 
 def _field_types(dataclass_type: type) -> dict[str, Any]:
     return {item.name: item.type for item in dataclasses.fields(dataclass_type)}
+
+
+def _import_class(place: tuple[str, str]) -> Any:
+    module, name = place
+    return getattr(import_module(module), name)

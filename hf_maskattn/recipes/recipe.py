@@ -5,21 +5,38 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_maskattn.data.tokenizer_training import KINDS
+from hf_maskattn.data.tokenizer_kinds import KINDS
 from hf_maskattn.recipes.arguments import (
     NOT_IN_A_RECIPE,
     ONLY_FOR,
+    SEQ2SEQ,
     TASKS,
     DataArguments,
     ModelArguments,
     settable_fields,
 )
-from hf_maskattn.recipes.field_checks import check_fields, check_value
+from hf_maskattn.recipes.field_checks import check_key, check_value, suggestion
 from hf_maskattn.recipes.length_rules import check_lengths
 from hf_maskattn.recipes.stream_rules import check_stream
 from hf_maskattn.recipes.yaml_reading import parse_yaml
 
 GROUPS = ("model", "data", "training")
+
+_STORED_NAMES = {SEQ2SEQ: "text2text-generation"}
+_USUAL_NAMES = {stored: name for name, stored in _STORED_NAMES.items()}
+_TASKS_ELSEWHERE = {
+    "sentiment-analysis": "text-classification",
+    "sequence-classification": "text-classification",
+    "ner": "token-classification",
+    "mlm": "fill-mask",
+    "masked-lm": "fill-mask",
+    "translation": SEQ2SEQ,
+    "summarization": SEQ2SEQ,
+    "text-generation": SEQ2SEQ,
+    "text-to-text": SEQ2SEQ,
+    "text2text": SEQ2SEQ,
+}
+"""What pipelines and classes of transformers call tasks that have another name here."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +86,16 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = Path(path)
     groups = _read_groups(path)
+    origins = {(group, key): str(path) for group, values in groups.items() for key in values}
     for override in overrides:
         group, key, value = _parse_override(override)
         groups[group][key] = value
+        origins[group, key] = f"override {f'{group}.{key}'!r}"
+    for (group, key), origin in origins.items():
+        _check_field(group, key, groups[group][key], origin)
+    task = groups["model"].get("task")
+    if task is not None:
+        groups["model"]["task"] = _STORED_NAMES.get(task, task)
     return _build(path.stem, groups)
 
 
@@ -90,10 +114,7 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{path}: group `{group}:` does not exist, there are: {', '.join(GROUPS)}.")
         if values is not None and not isinstance(values, dict):
             raise TypeError(f"{path}: `{group}:` holds no `key: value` lines.")
-    groups = {group: dict(content.get(group) or {}) for group in GROUPS}
-    for group, values in groups.items():
-        _check_group(group, values, str(path))
-    return groups
+    return {group: dict(content.get(group) or {}) for group in GROUPS}
 
 
 def _where_a_recipe_is(path: Path) -> str:
@@ -116,24 +137,42 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
     group, dot, key = name.partition(".")
     if not (equals and dot and key) or group not in GROUPS:
         raise ValueError(f"{origin} is not of the form group.key=value with the group {', '.join(GROUPS)}.")
-    value = parse_yaml(text, origin)
-    _check_group(group, {key: value}, origin)
-    return group, key, value
+    return group, key, parse_yaml(text, origin)
 
 
-def _check_group(group: str, values: dict[str, Any], origin: str) -> None:
+def _check_field(group: str, key: str, value: Any, origin: str) -> None:
+    """Check the key and the value of a line or an override, which `origin` names."""
     try:
-        for key in values:
-            if key in NOT_IN_A_RECIPE[group]:
-                raise ValueError(f"{group}.{key} may not be set: {NOT_IN_A_RECIPE[group][key]}.")
-        check_fields(group, values, settable_fields(group))
+        if key in NOT_IN_A_RECIPE[group]:
+            raise ValueError(f"{group}.{key} may not be set: {NOT_IN_A_RECIPE[group][key]}.")
+        annotations = settable_fields(group)
+        check_key(group, key, annotations)
+        if (group, key) == ("model", "task"):
+            _check_task_name(value)
+        else:
+            check_value(group, key, value, annotations[key])
     except (TypeError, ValueError) as error:
         raise type(error)(f"{origin}: {error}") from error
 
 
+def _check_task_name(task: Any) -> None:
+    names = [_usual_name(task) for task in TASKS]
+    if task is None or task in names or task in TASKS:
+        return
+    near = None
+    if isinstance(task, str):
+        near = _TASKS_ELSEWHERE.get(task.lower()) or suggestion(task, names)
+    advice = f" Did you mean {near}?" if near else ""
+    raise ValueError(f"model.task must be one of {', '.join(names)}, got {task!r}.{advice}")
+
+
+def _usual_name(task: str) -> str:
+    return _USUAL_NAMES.get(task, task)
+
+
 def _build(name: str, groups: dict[str, dict[str, Any]]) -> Recipe:
     if groups["model"].get("task") is None:
-        raise ValueError(f"model.task is missing: {', '.join(TASKS)}.")
+        raise ValueError(f"model.task is missing: {', '.join(_usual_name(task) for task in TASKS)}.")
     _check_together(groups)
     own = {item.name for item in fields(ModelArguments)}
     model = {key: value for key, value in groups["model"].items() if key in own}
@@ -150,6 +189,8 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
     tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
     if pretrained is None and tokenizer is None:
         raise ValueError(f"data.tokenizer is missing: {', '.join(KINDS)} to train one, or a folder or name to load one.")
+    if tokenizer is not None:
+        _check_tokenizer_name(tokenizer)
     if pretrained is not None and tokenizer is not None:
         raise ValueError(f"data.tokenizer may not be set: model.pretrained={pretrained} brings its tokenizer.")
     for key in ("vocab_size", "lowercase"):
@@ -160,6 +201,16 @@ def _check_together(groups: dict[str, dict[str, Any]]) -> None:
             )
 
 
+def _check_tokenizer_name(tokenizer: str) -> None:
+    """Refuse a misspelled kind, which would be looked for on the Hub; a name with a slash and a folder are no kinds."""
+    near = suggestion(tokenizer, KINDS)
+    if tokenizer not in KINDS and near is not None and not Path(tokenizer).exists():
+        raise ValueError(
+            f"data.tokenizer must be one of {', '.join(KINDS)}, or a folder or a name on the Hub, got {tokenizer!r}. "
+            f"Did you mean {near}?"
+        )
+
+
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:
     """Refuse what has a meaning for other tasks alone."""
     task = groups["model"]["task"]
@@ -168,7 +219,10 @@ def _check_task(groups: dict[str, dict[str, Any]]) -> None:
         for key, value in values.items():
             tasks = ONLY_FOR.get((group, key), [other for other in TASKS if key in settable_fields(group, [other])])
             if task not in tasks:
-                raise ValueError(f"{group}.{key} means nothing for model.task={task}, only for {' and '.join(tasks)}.")
+                raise ValueError(
+                    f"{group}.{key} means nothing for model.task={_usual_name(task)}, only for "
+                    f"{' and '.join(_usual_name(other) for other in tasks)}."
+                )
             check_value(group, key, value, own[key])
     training = groups["training"]
     if training.get("predict_with_generate") is False and not training.get("prediction_loss_only"):

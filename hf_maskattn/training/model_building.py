@@ -14,7 +14,7 @@ from transformers import (
 
 from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
 from hf_maskattn.loading.weight_shapes import Shapes, weight_shapes
-from hf_maskattn.recipes.arguments import CONFIGS, ModelArguments
+from hf_maskattn.recipes.arguments import ModelArguments, config_class
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.registration import register
 
@@ -44,16 +44,15 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
         OSError: If there is no such pretrained model.
     """
     auto_class = AUTO_CLASSES[arguments.task]
-    config_class = CONFIGS[arguments.task]
     settings = {**arguments.config, **_head(arguments, labels)}
     if arguments.pretrained is None:
         register()
-        return auto_class.from_config(config_class(**settings, **_vocabulary(arguments, tokenizer)))
-    own = load_config(arguments.pretrained)
-    if own.model_type != config_class.model_type:
+        return auto_class.from_config(config_class(arguments.task)(**settings, **_vocabulary(arguments, tokenizer)))
+    own, model_type = load_config(arguments.pretrained), config_class(arguments.task).model_type
+    if own.model_type != model_type:
         raise ValueError(
             f"model.pretrained={arguments.pretrained} is a {own.model_type!r} model, for model.task={arguments.task} only "
-            f"{config_class.model_type!r} models are trained here."
+            f"{model_type!r} models are trained here."
         )
     shapes = weight_shapes(arguments.pretrained)
     encoder = _encoder(auto_class, own, shapes, arguments)

@@ -43,6 +43,34 @@ def trained(tmp_path_factory):
     return folder / "run", recipe, result
 
 
+def modules_of(command, folder):
+    """What a command imports, by its full name, and how it ends."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], cwd=folder, capture_output=True, text=True)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}, done
+
+
+@pytest.mark.parametrize(
+    "command", [[PROGRAM], ["-m", "hf_maskattn.cli"], ["-mhf_maskattn.cli"], ["-m", "hf_maskattn.cli.__main__"]]
+)
+def test_a_mistake_in_a_recipe_does_not_wait_for_torch(tmp_path, command):
+    (tmp_path / "bad.yaml").write_text(
+        "model: {task: seq2seq, rnn_type: gru}\ndata: {tokenizer: char, train_file: nowhere.jsonl}\n"
+        "training: {lr_scheduler_type: linear, learning_rate: 1e-3}"
+    )
+    modules, done = modules_of([*command, "train", "bad.yaml"], tmp_path)
+    assert done.returncode == 2
+    assert "error: data.train_file='nowhere.jsonl': there is no such file, seen from " in done.stderr
+    assert "hf_maskattn.recipes.recipe" in modules
+    assert not {"torch", "transformers", "datasets", "evaluate", "sklearn", "numpy"} & modules
+
+
+@pytest.mark.parametrize("command", [["-c", "import hf_maskattn"], ["-m", "hf_maskattn.model"], ["script.py"]])
+def test_only_the_own_command_leaves_the_registration_of_models_for_later(tmp_path, command):
+    (tmp_path / "script.py").write_text("import hf_maskattn, sys; sys.argv")
+    modules, _ = modules_of([*command, "-m", "hf_maskattn.cli"], tmp_path)
+    assert "hf_maskattn.registration" in modules
+
+
 def test_help_does_not_wait_for_torch():
     probe = (
         "import sys; sys.argv = ['hf-maskattn', 'train', '--help']\n"

@@ -58,6 +58,51 @@ def test_overrides_win_and_the_last_one_most(recipe_file):
     assert recipe.model.config["rnn_type"] == "gru"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "override"),
+    [
+        ("  task: text2text", "model.task=text-classification"),
+        ("  rnn_type: rnn", "model.rnn_type=gru"),
+        ("  problem_type: regresion", "model.problem_type="),
+    ],
+)
+def test_an_override_mends_its_file(recipe_file, wrong, override):
+    key = wrong.partition(":")[0]
+    lines = [line for line in recipe_file.read_text().splitlines() if not line.startswith(key)]
+    lines.insert(lines.index("model:") + 1, wrong)
+    recipe_file.write_text("\n".join(lines))
+    with pytest.raises((TypeError, ValueError), match=wrong.split()[-1]):
+        read_recipe(recipe_file)
+    assert read_recipe(recipe_file, [override]).model.task == "text-classification"
+
+
+def test_seq2seq_is_a_name_of_the_task(tmp_path):
+    by_usual_name = read_recipe(write_recipe(tmp_path, "text2text-generation"), ["model.task=seq2seq"])
+    assert by_usual_name == read_recipe(write_recipe(tmp_path, "text2text-generation"))
+    assert by_usual_name.model.task == "text2text-generation"
+    by_usual_name = read_recipe(write_recipe(tmp_path, "text2text-generation", model={"task": "seq2seq"}))
+    assert by_usual_name.model.task == "text2text-generation"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("wordpeice", "wordpiece"), ("WordPiece", "wordpiece"), ("chars", "char"), ("BPE", "bpe"), ("symbol", "symbols")],
+)
+def test_a_misspelled_kind_of_tokenizer_is_named_before_the_hub_is_asked(recipe_file, tmp_path, monkeypatch, name, kind):
+    with pytest.raises(ValueError, match=rf"^data\.tokenizer must be one of char, .* got '{name}'\. Did you mean {kind}\?$"):
+        read_recipe(recipe_file, [f"data.tokenizer={name}", "data.vocab_size=9"])
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
+    assert read_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5-small", "user/words", "user/char", "bert-base-cased"])
+def test_a_tokenizer_of_the_hub_is_no_misspelled_kind(recipe_file, name):
+    recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
+    assert read_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+
+
 def test_an_empty_override_is_null(recipe_file):
     assert read_recipe(recipe_file, ["data.test_file="]).data.test_file is None
 
@@ -78,6 +123,15 @@ def test_an_empty_override_is_null(recipe_file):
         ("training.resume_from_checkpoint=x", "say it on the command line: --resume"),
         ("model.vocab_size=9", "model.vocab_size may not be set: it comes from the tokenizer"),
         ("model.id2label={}", "it comes from the labels of the data"),
+        ("training.early_stopping_patience=3", "its keys are the fields of transformers.TrainingArguments."),
+        (
+            "model.task=translation",
+            "model.task must be one of text-classification, token-classification, fill-mask, seq2seq, got",
+        ),
+        ("model.task=translation", "got 'translation'. Did you mean seq2seq?"),
+        ("model.task=ner", "Did you mean token-classification?"),
+        ("model.task=sqe2seq", "Did you mean seq2seq?"),
+        ("model.task=3", "fill-mask, seq2seq, got 3."),
         ("learning_rate=1", "is not of the form group.key=value"),
         ("optimizer.lr=1", "is not of the form group.key=value"),
         ("model.hidden_size", "is not of the form group.key=value"),
@@ -99,10 +153,6 @@ def test_wrong_overrides_are_named(recipe_file, override, message):
         ("model.hidden_size=2.5", "model.hidden_size=2.5: expected a whole number."),
         ("model.hidden_size=true", "model.hidden_size=True: expected a whole number."),
         ("model.rnn_type=rnn", "model.rnn_type='rnn': expected one of 'lstm', 'gru'."),
-        (
-            "model.task=translation",
-            "expected one of 'text-classification', 'token-classification', 'fill-mask', 'text2text-generation'.",
-        ),
         ("model.hidden_dropout_prob=a", "model.hidden_dropout_prob='a': expected a number or a whole number."),
         ("data.lowercase=yes", "data.lowercase='yes': expected true or false."),
         ("data.labels=[1, 2]", "data.labels=[1, 2]: expected a list of text or null."),
@@ -124,19 +174,19 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
     [
         ("model: {task: fill-mask\n", "recipe.yaml, line 2: "),
         ("modle: {}", "group `modle:` does not exist, there are: model, data, training."),
-        ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist: did you mean model.hidden_size?"),
+        ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist: did you mean model.hidden_size or "),
         ("data: {tokenizer: char}", "model.task is missing: text-classification, "),
         (
             "model: {task: text2text-generation}\ndata: {tokenizer: char, text_column: x}",
-            "data.text_column means nothing for model.task=text2text-generation, only for text-classification and",
+            "data.text_column means nothing for model.task=seq2seq, only for text-classification and",
         ),
         (
             "model: {task: text2text-generation, num_hidden_layers: 2}\ndata: {tokenizer: char}",
-            "model.num_hidden_layers means nothing for model.task=text2text-generation, only for text-classification and",
+            "model.num_hidden_layers means nothing for model.task=seq2seq, only for text-classification and",
         ),
         (
             "model: {task: fill-mask}\ndata: {tokenizer: char}\ntraining: {generation_num_beams: 2}",
-            "training.generation_num_beams means nothing for model.task=fill-mask, only for text2text-generation.",
+            "training.generation_num_beams means nothing for model.task=fill-mask, only for seq2seq.",
         ),
         (
             "model: {task: text2text-generation}\ndata: {tokenizer: char}\ntraining: {predict_with_generate: false}",
