@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from .code_version import warn_of_newer_code
+from .configuration_checks import check_widths, probability_field, size_field
 
 AUTO_MAP = {
     "AutoConfig": "configuration_maskattn.MaskAttnConfig",
@@ -41,7 +42,9 @@ class MaskAttnConfig(PreTrainedConfig):
         tie_word_embeddings: Whether the masked language model predicts with the embedding matrix.
 
     Raises:
-        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices.
+        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices, a size is below 1, or a
+            probability is not in [0, 1].
+        StrictDataclassClassValidationError: If `hidden_size` or `attention_size` cannot be divided among directions or heads.
     """
 
     model_type = "maskattn"
@@ -52,20 +55,20 @@ class MaskAttnConfig(PreTrainedConfig):
         "pooling": "free_full_weight",
     }
 
-    vocab_size: int = 30522
-    embedding_size: int = 128
-    hidden_size: int = 256
-    num_hidden_layers: int = 1
+    vocab_size: int = size_field("vocab_size", 30522)
+    embedding_size: int = size_field("embedding_size", 128)
+    hidden_size: int = size_field("hidden_size", 256)
+    num_hidden_layers: int = size_field("num_hidden_layers", 1)
     rnn_type: Literal["lstm", "gru"] = "lstm"
     bidirectional: bool = True
-    attention_size: int = 128
-    num_attention_heads: int = 1
+    attention_size: int = size_field("attention_size", 128)
+    num_attention_heads: int = size_field("num_attention_heads", 1)
     attention_query: Literal["learned", "last", "mean"] = "learned"
     attention_implementation: Literal["eager", "ragged", "chunked"] = "eager"
-    hidden_dropout_prob: float | int = 0.1
-    embedding_dropout_prob: float | int = 0.1
-    attention_dropout_prob: float | int = 0.0
-    classifier_dropout: float | int | None = None
+    hidden_dropout_prob: float | int = probability_field("hidden_dropout_prob", 0.1)
+    embedding_dropout_prob: float | int = probability_field("embedding_dropout_prob", 0.1)
+    attention_dropout_prob: float | int = probability_field("attention_dropout_prob", 0.0)
+    classifier_dropout: float | int | None = probability_field("classifier_dropout", None)
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
 
@@ -74,6 +77,10 @@ class MaskAttnConfig(PreTrainedConfig):
         """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
         warn_of_newer_code(config_dict.get("code_version"))
         return super().from_dict(config_dict, **kwargs)
+
+    def validate_widths(self):
+        """Refuse widths that cannot be divided among directions or heads."""
+        check_widths(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=self.bidirectional)
 
 
 __all__ = ["MaskAttnConfig"]

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from .code_version import warn_of_newer_code
+from .configuration_checks import check_widths, probability_field, size_field
 
 AUTO_MAP = {
     "AutoConfig": "configuration_rnnsearch.RNNSearchConfig",
@@ -50,7 +51,8 @@ class RNNSearchConfig(PreTrainedConfig):
         use_cache: Whether a forward pass without labels returns the state to go on from.
 
     Raises:
-        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices.
+        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices, a size is below 1, or a
+            probability is not in [0, 1].
         StrictDataclassClassValidationError: If two fields exclude each other.
     """
 
@@ -68,16 +70,16 @@ class RNNSearchConfig(PreTrainedConfig):
     ]
     base_model_fsdp_plan = {"encoder.recurrence.layers.*": "free_full_weight", "decoder": "free_full_weight"}  # noqa: RUF012
 
-    vocab_size: int = 30000
+    vocab_size: int = size_field("vocab_size", 30000)
     source_vocab_size: int | None = None
-    embedding_size: int = 256
-    hidden_size: int = 512
-    encoder_layers: int = 1
+    embedding_size: int = size_field("embedding_size", 256)
+    hidden_size: int = size_field("hidden_size", 512)
+    encoder_layers: int = size_field("encoder_layers", 1)
     decoder_hidden_size: int | None = None
-    decoder_layers: int = 1
+    decoder_layers: int = size_field("decoder_layers", 1)
     rnn_type: Literal["lstm", "gru"] = "gru"
-    attention_size: int = 256
-    num_attention_heads: int = 1
+    attention_size: int = size_field("attention_size", 256)
+    num_attention_heads: int = size_field("num_attention_heads", 1)
     attention_query: Literal["previous", "current"] = "previous"
     input_feeding: bool = False
     attention_implementation: Literal["eager", "ragged", "chunked"] = "chunked"
@@ -85,9 +87,9 @@ class RNNSearchConfig(PreTrainedConfig):
     output_size: int | None = None
     share_embeddings: bool = True
     tie_word_embeddings: bool = True
-    hidden_dropout_prob: float | int = 0.1
-    embedding_dropout_prob: float | int = 0.1
-    attention_dropout_prob: float | int = 0.0
+    hidden_dropout_prob: float | int = probability_field("hidden_dropout_prob", 0.1)
+    embedding_dropout_prob: float | int = probability_field("embedding_dropout_prob", 0.1)
+    attention_dropout_prob: float | int = probability_field("attention_dropout_prob", 0.0)
     max_target_length: int | None = None
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -108,9 +110,8 @@ class RNNSearchConfig(PreTrainedConfig):
 
     def validate_vocabularies(self):
         """Refuse a vocabulary without a token or without the pad, and one embedding matrix for two vocabularies."""
-        for name in ("vocab_size", "source_vocab_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.source_vocab_size is not None and self.source_vocab_size < 1:
+            raise ValueError(f"source_vocab_size must be at least 1, got {self.source_vocab_size}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id={self.pad_token_id} is outside of the vocabulary, which has ids 0 to {self.vocab_size - 1}: "
@@ -122,6 +123,11 @@ class RNNSearchConfig(PreTrainedConfig):
                 f"source_vocab_size={self.source_vocab_size}: set share_embeddings=False."
             )
 
+    def validate_encoder_layers(self):
+        """Refuse an encoder without layers that is set as `num_hidden_layers`, which the check of the field does not see."""
+        if self.encoder_layers < 1:
+            raise ValueError(f"encoder_layers must be at least 1, got {self.encoder_layers}.")
+
     def validate_output_size(self):
         """Refuse to choose words by embeddings of another width."""
         if self.tie_word_embeddings and self.output_size not in (None, self.embedding_size):
@@ -129,6 +135,10 @@ class RNNSearchConfig(PreTrainedConfig):
                 f"tie_word_embeddings=True needs output_size={self.embedding_size} as embedding_size, got {self.output_size}: "
                 "leave it None, or set tie_word_embeddings=False."
             )
+
+    def validate_widths(self):
+        """Refuse widths that cannot be divided among directions or heads."""
+        check_widths(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=True)
 
 
 __all__ = ["RNNSearchConfig"]

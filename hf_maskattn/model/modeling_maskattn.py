@@ -21,6 +21,7 @@ from .cells import CellLayout  # noqa: F401
 from .checkpoint_code import carry_code_above_checkpoint  # noqa: F401
 from .chunked_attention import chunked_attention  # noqa: F401
 from .code_version import is_newer_than_this_code  # noqa: F401
+from .configuration_checks import check_widths  # noqa: F401
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
 from .eager_attention import eager_attention  # noqa: F401
 from .gate_steps import gru_step  # noqa: F401
@@ -89,9 +90,6 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
-        for name in ("vocab_size", "embedding_size"):
-            if getattr(config, name) < 1:
-                raise ValueError(f"{name}={getattr(config, name)} must be at least 1.")
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout_prob)
         self.recurrence = MaskedRecurrence(

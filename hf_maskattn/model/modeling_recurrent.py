@@ -5,7 +5,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
-from .attention import AdditiveAttention
+from .attention import IMPLEMENTATIONS, AdditiveAttention
 from .checkpoint_code import carry_code_above_checkpoint
 from .code_version import CODE_VERSION
 from .initialization import laid_out_like, recurrent_bias, recurrent_weight
@@ -23,6 +23,15 @@ class RecurrentPreTrainedModel(PreTrainedModel):
 
     supports_gradient_checkpointing = True
     all_auto_classes: dict[str, str]
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        """Refuse a form of the additive attention under the name that transformers has for its own attention."""
+        if attn_implementation in IMPLEMENTATIONS and attn_implementation != "eager":
+            raise ValueError(
+                f'attn_implementation must be "eager", got "{attn_implementation}". The additive attention of this model has a '
+                f'field of its own: set attention_implementation="{attn_implementation}" in the configuration.'
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):

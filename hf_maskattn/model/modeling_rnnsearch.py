@@ -20,6 +20,7 @@ from .cells import CellLayout  # noqa: F401
 from .checkpoint_code import carry_code_above_checkpoint  # noqa: F401
 from .chunked_attention import chunked_attention  # noqa: F401
 from .code_version import is_newer_than_this_code  # noqa: F401
+from .configuration_checks import check_widths  # noqa: F401
 from .configuration_rnnsearch import AUTO_MAP, RNNSearchConfig
 from .decoder import AttentiveDecoder
 from .decoder_layers import PlainLayer  # noqa: F401

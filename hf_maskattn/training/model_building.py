@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -25,6 +26,23 @@ AUTO_CLASSES = {
     "text2text-generation": AutoModelForSeq2SeqLM,
 }
 """The Auto class of each task."""
+
+
+def check_model(arguments: ModelArguments) -> None:
+    """Refuse a configuration that no model can be built from, before data is read.
+
+    Args:
+        arguments: The group `model` of a recipe. The fields of a pretrained model are checked when it is loaded.
+
+    Raises:
+        ValueError: If a field has no such value, or fields exclude each other; names them.
+    """
+    if arguments.pretrained is not None:
+        return
+    try:
+        config_class(arguments.task)(**arguments.config)
+    except StrictDataclassError as error:
+        raise ValueError(f"model.{error.__cause__}") from error
 
 
 def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from hf_maskattn.processes.launch import check_launch
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import Assembly, assemble
+from hf_maskattn.training.model_building import check_model
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
 from hf_maskattn.training.run_end import telling_how_to_go_on, write_results
 from hf_maskattn.training.run_report import RunReport, read_metrics, score
@@ -44,6 +45,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         raise ValueError("--resume continues the run in the folder, --overwrite replaces it: say one of them.")
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
     args = training_arguments(recipe)
+    check_model(recipe.model)
     check_launch(args)
     target = take_over_publishing(args)
     folder = Path(args.output_dir)

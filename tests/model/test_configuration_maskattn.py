@@ -1,7 +1,13 @@
+import json
+
 import pytest
 from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModel
 
-from hf_maskattn import MaskAttnConfig
+from hf_maskattn import MaskAttnConfig, MaskAttnModel
+
+SIZES = ["vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "attention_size", "num_attention_heads"]
+PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dropout_prob", "classifier_dropout"]
 
 
 @pytest.mark.parametrize(
@@ -30,3 +36,71 @@ def test_a_configuration_survives_saving(tmp_path):
 
 def test_attentions_are_not_gathered_by_trainer():
     assert set(MaskAttnConfig().keys_to_ignore_at_inference) >= {"attentions", "hidden_states"}
+
+
+@pytest.mark.parametrize("value", [0, -3])
+@pytest.mark.parametrize("field", SIZES)
+def test_a_size_below_one_is_refused_where_it_is_set(field, value):
+    for refused in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+        with pytest.raises(StrictDataclassError, match=rf"{field} must be at least 1, got {value}\."):
+            refused()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, 2, float("nan")])
+@pytest.mark.parametrize("field", PROBABILITIES)
+def test_a_value_that_is_no_probability_is_refused_where_it_is_set(field, value):
+    for refused in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+        with pytest.raises(StrictDataclassError, match=rf"{field} must be in \[0, 1\], got {value}\."):
+            refused()
+
+
+@pytest.mark.parametrize("field", PROBABILITIES)
+def test_the_ends_of_the_interval_are_probabilities(field):
+    assert getattr(MaskAttnConfig(**{field: 0}), field) == 0
+    assert getattr(MaskAttnConfig(**{field: 1.0}), field) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"hidden_size": 129},
+            "hidden_size must be even where layers are bidirectional, got 129. Each",
+        ),
+        (
+            {"num_attention_heads": 3},
+            "num_attention_heads must divide attention_size=128, got 3. Set another",
+        ),
+        ({"num_attention_heads": 8, "hidden_size": 12}, "must divide hidden_size=12, got 8. Set another number of heads, or"),
+    ],
+)
+def test_widths_that_cannot_be_divided_are_named(changes, words):
+    with pytest.raises(StrictDataclassError) as error:
+        MaskAttnConfig(**changes)
+    assert words in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_size": 129, "bidirectional": False},
+        {"hidden_size": 100, "attention_size": 7},
+        {"num_attention_heads": 4, "hidden_size": 8, "attention_size": 4},
+        {"hidden_dropout_prob": 1, "classifier_dropout": None, "pad_token_id": None},
+        {"pad_token_id": 99, "vocab_size": 40},
+    ],
+)
+def test_what_worked_before_there_were_checks_works(tmp_path, fields):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "maskattn", **fields}))
+    config = MaskAttnConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("name", ["ragged", "chunked"])
+def test_the_name_of_transformers_for_its_own_attention_is_told_from_ours(tiny_config, name):
+    words = rf'attn_implementation must be "eager", got "{name}"\. .* set attention_implementation="{name}"'
+    with pytest.raises(ValueError, match=words):
+        MaskAttnModel(tiny_config(attn_implementation=name))
+    with pytest.raises(ValueError, match=words):
+        AutoModel.from_config(tiny_config(), attn_implementation=name)
+    assert MaskAttnModel(tiny_config(attn_implementation="eager", attention_implementation=name)).config is not None

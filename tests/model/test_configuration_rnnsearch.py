@@ -3,6 +3,12 @@ from huggingface_hub.errors import StrictDataclassError
 
 from hf_maskattn import RNNSearchConfig
 
+SIZES = [
+    *("vocab_size", "embedding_size", "hidden_size", "encoder_layers"),
+    *("decoder_layers", "attention_size", "num_attention_heads"),
+]
+PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dropout_prob"]
+
 
 @pytest.mark.parametrize(
     ("field", "value"),
@@ -27,8 +33,14 @@ def test_a_wrong_value_is_refused_by_name(field, value):
     ("changes", "words"),
     [
         ({"source_vocab_size": 7}, "vocab_size=30000 and source_vocab_size=7: set share_embeddings=False"),
-        ({"vocab_size": 0}, "vocab_size=0 must be at least 1"),
-        ({"source_vocab_size": 0, "share_embeddings": False}, "source_vocab_size=0 must be at least 1"),
+        ({"source_vocab_size": 0, "share_embeddings": False}, "source_vocab_size must be at least 1, got 0"),
+        ({"hidden_size": 129}, "hidden_size must be even where layers are bidirectional, got 129. Each"),
+        ({"num_hidden_layers": 0}, "encoder_layers must be at least 1, got 0."),
+        (
+            {"num_attention_heads": 3},
+            "num_attention_heads must divide attention_size=256, got 3. Set another",
+        ),
+        ({"num_attention_heads": 8, "hidden_size": 12}, "must divide hidden_size=12, got 8. Set another number of heads, or"),
         ({"pad_token_id": 30000}, "pad_token_id=30000 is outside of the vocabulary, which has ids 0 to 29999"),
         ({"pad_token_id": -1}, "pad_token_id=-1 is outside of the vocabulary"),
         ({"output_size": 7}, "output_size=256 as embedding_size, got 7: leave it None, or set tie_word_embeddings=False"),
@@ -65,3 +77,28 @@ def test_states_and_attentions_are_not_gathered_by_trainer():
         "decoder_attentions",
         "cross_attentions",
     }
+
+
+@pytest.mark.parametrize("value", [0, -3])
+@pytest.mark.parametrize("field", SIZES)
+def test_a_size_below_one_is_refused_where_it_is_set(field, value):
+    for refused in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
+        with pytest.raises(
+            StrictDataclassError,
+            match=rf"{'encoder_layers' if field == 'num_hidden_layers' else field} must be at least 1, got {value}\.",
+        ):
+            refused()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, 2, float("nan")])
+@pytest.mark.parametrize("field", PROBABILITIES)
+def test_a_value_that_is_no_probability_is_refused_where_it_is_set(field, value):
+    for refused in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
+        with pytest.raises(StrictDataclassError, match=rf"{field} must be in \[0, 1\], got {value}\."):
+            refused()
+
+
+@pytest.mark.parametrize("field", PROBABILITIES)
+def test_the_ends_of_the_interval_are_probabilities(field):
+    assert getattr(RNNSearchConfig(**{field: 0}), field) == 0
+    assert getattr(RNNSearchConfig(**{field: 1.0}), field) == 1
