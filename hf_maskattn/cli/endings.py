@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from hf_maskattn.cli.processes import is_first_process, let_the_first_to_fail_speak
+from hf_maskattn.cli.processes import is_first_process, let_the_first_to_fail_speak, name_the_cause_to_the_launcher
 
 MISTAKE = 2
 INTERRUPTED = 130
@@ -32,7 +32,9 @@ def told_in_one_line() -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError) as error:
         let_the_first_to_fail_speak()
         text = " ".join([f"error: {error}", *getattr(error, "__notes__", ())])
-        say(" ".join(text.split()))  # what libraries say may have several lines
+        text = " ".join(text.split())  # what libraries say may have several lines
+        say(text)
+        name_the_cause_to_the_launcher(text)
         raise typer.Exit(MISTAKE) from error
     except Exception:
         # Among them is what the end of another process looks like from here.

@@ -1,8 +1,11 @@
 """Which of the processes that a launcher started speaks."""
 
+import json
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 _SECONDS_TO_BE_ENDED = 30.0
 
@@ -31,3 +34,18 @@ def let_the_first_to_fail_speak() -> None:
     store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=_SECONDS_TO_BE_ENDED))
     if store.add(f"hf_maskattn/failed/{os.environ['TORCHELASTIC_RESTART_COUNT']}", 1) > 1:
         time.sleep(_SECONDS_TO_BE_ENDED)
+
+
+def name_the_cause_to_the_launcher(text: str) -> None:
+    """Have the report of a failed run, in which torchrun and `accelerate launch` end, close with what this process said.
+
+    Without it the report says "To enable traceback see ..."; with the exception itself it would print our traceback.
+
+    Args:
+        text: The line.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is not None:
+        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):  # the line itself was printed
+            Path(path).write_text(json.dumps({"message": message}), encoding="utf-8")

@@ -4,6 +4,8 @@ import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
+from hf_maskattn.model.code_version import install_command
+
 if TYPE_CHECKING:
     from babel import Locale
 
@@ -19,7 +21,7 @@ def _load_locale(locale: str) -> "Locale":
     try:
         from babel import Locale
     except ImportError as error:
-        raise ImportError('the built-in corpora need babel: pip install "hf-maskattn[examples]"') from error
+        raise ImportError(f"the built-in corpora need babel: {install_command('examples')}") from error
     return Locale.parse(locale)
 
 

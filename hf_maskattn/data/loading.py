@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.utils import httpx
 
+from hf_maskattn.data.cache_directory import check_cache_after_failure
 from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
 from hf_maskattn.data.cldr_dates import build_cldr_dates
 from hf_maskattn.data.cldr_languages import build_cldr_languages
@@ -141,11 +142,13 @@ def _load_source(source: str, subset: str | None, streaming: bool) -> DatasetDic
     try:
         loaded = datasets.load_dataset(source, subset, streaming=streaming)
     except (OSError, httpx.HTTPError) as error:
+        check_cache_after_failure(error)
         raise FileNotFoundError(
             f"the dataset {source!r} could not be loaded from the Hub: {str(error).rstrip('.')}. Check the id and the network"
             f"{_nearest(source, BUILT_IN)}, or {ways_out}"
         ) from error
     except (ValueError, DatasetsError) as error:
+        check_cache_after_failure(error)
         # Of a file that cannot be read, the cause says why.
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         raise ValueError(

@@ -9,6 +9,8 @@ from typing import Any
 
 import datasets
 
+from hf_maskattn.data.cache_directory import check_cache_after_failure
+
 _LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _LOADER_SETTINGS: dict[str, dict[str, object]] = {
     "json": {"parse_agent_traces": False},
@@ -68,6 +70,7 @@ def load_file(pattern: str | Path, *, split: str) -> datasets.Dataset:
 
     Raises:
         FileNotFoundError: There is no such file.
+        OSError: The cache directory cannot be written to.
         ValueError: Unknown ending, no UTF-8, broken JSON, rows of unequal width, or an empty file; the message
             names the file and, where there is one, the line.
     """
@@ -77,6 +80,7 @@ def load_file(pattern: str | Path, *, split: str) -> datasets.Dataset:
     try:
         return _load(files, split=split)
     except Exception as error:
+        check_cache_after_failure(error)
         for file in files:
             check_file_after_failure(file)
         raise unreadable(pattern, error) from error

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, Literal
 
+from hf_maskattn.model.code_version import install_command
+
 
 def require_jiwer() -> None:
     """Find out before a training, not after its first epoch, whether edits can be counted.
@@ -13,7 +15,7 @@ def require_jiwer() -> None:
         ImportError: If jiwer is not installed.
     """
     if find_spec("jiwer") is None:
-        raise ImportError('Error rates need jiwer, which is not installed: pip install "hf-maskattn[examples]"')
+        raise ImportError(f"Error rates need jiwer, which is not installed: {install_command('examples')}")
 
 
 def error_rate(predictions: Sequence[str], references: Sequence[Sequence[str]], *, unit: Literal["character", "word"]) -> float:

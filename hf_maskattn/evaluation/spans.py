@@ -5,6 +5,8 @@ from importlib.util import find_spec
 import datasets
 import evaluate
 
+from hf_maskattn.model.code_version import install_command
+
 SPAN_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 
 
@@ -20,7 +22,7 @@ def require_seqeval() -> None:
         ImportError: If seqeval is not installed.
     """
     if find_spec("seqeval") is None:
-        raise ImportError('Span metrics need seqeval, which is not installed: pip install "hf-maskattn[examples]"')
+        raise ImportError(f"Span metrics need seqeval, which is not installed: {install_command('examples')}")
 
 
 class SpanMetric(evaluate.Metric):

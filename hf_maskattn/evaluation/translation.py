@@ -6,6 +6,7 @@ from itertools import zip_longest
 import evaluate
 
 from hf_maskattn.evaluation.text_references import TEXT_FEATURES, comparable_texts
+from hf_maskattn.model.code_version import install_command
 
 
 def require_sacrebleu() -> None:
@@ -15,7 +16,7 @@ def require_sacrebleu() -> None:
         ImportError: If sacrebleu is not installed.
     """
     if find_spec("sacrebleu") is None:
-        raise ImportError('BLEU and chrF need sacrebleu, which is not installed: pip install "hf-maskattn[examples]"')
+        raise ImportError(f"BLEU and chrF need sacrebleu, which is not installed: {install_command('examples')}")
 
 
 class TranslationMetric(evaluate.Metric):

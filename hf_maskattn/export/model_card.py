@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_maskattn.export.tasks import PIPELINES, loading_call
+from hf_maskattn.model.code_version import install_command
 
 MOST_EXAMPLES = 3
 _LONGEST_EXAMPLE = 200
@@ -237,7 +238,7 @@ def _use(name: str, config: PreTrainedConfig, task: str | None) -> str:
     tokenizer = "" if call.startswith("pipeline") else f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
     written = _GENERATE if task == "text2text-generation" else ""
     return f"""\
-With the package (`pip install hf-maskattn`):
+With the package (`{install_command()}`):
 
 ```python
 import hf_maskattn

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from hf_maskattn.model.code_version import install_command
 from hf_maskattn.model.recurrence_operator import NAME
 
 try:
@@ -12,7 +13,7 @@ try:
     from onnxscript import opset18
     from onnxscript.optimizer import optimize
 except ImportError as error:
-    raise ImportError('ONNX files are written with onnxscript: pip install "hf-maskattn[onnx]"') from error
+    raise ImportError(f"ONNX files are written with onnxscript: {install_command('onnx')}") from error
 
 OPSET = 18
 op: Any = opset18  # whose annotations know no value of a graph

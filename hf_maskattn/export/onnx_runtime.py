@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from hf_maskattn.model.code_version import install_command
+
 
 class OnnxSession:
     """An ONNX file that `export_onnx` wrote, run on the CPU with as many threads as torch has.
@@ -110,5 +112,5 @@ def _onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError('ONNX files are run by onnxruntime: pip install "hf-maskattn[onnx]"') from error
+        raise ImportError(f"ONNX files are run by onnxruntime: {install_command('onnx')}") from error
     return onnxruntime

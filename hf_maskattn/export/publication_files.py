@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import yaml
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from hf_maskattn.export.model_card import read_model_card
-from hf_maskattn.model.code_version import CODE_VERSION, is_newer_than_this_code
+from hf_maskattn.model.code_version import CODE_VERSION, install_command, is_newer_than_this_code
 from hf_maskattn.registration import families_by_model_type
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
+RECIPE_FILE = "recipe.yaml"
 _WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -29,7 +31,7 @@ _WHERE_THERE = (
     "merges.txt",
     "attention.png",
     "metrics.json",
-    "recipe.yaml",
+    RECIPE_FILE,
     CARD_FILE,
 )
 _OTHER_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|pytorch_model.*|training_args\.bin")
@@ -61,8 +63,24 @@ def copy_what_is_published(folder: Path, target: Path) -> None:
         shutil.copyfile(folder / name, target / name)
     for source in code_files(models):
         shutil.copyfile(source, target / source.name)
+    if (target / RECIPE_FILE).is_file():
+        _name_files_only(target / RECIPE_FILE)
     if (target / CARD_FILE).is_file():
         read_model_card((target / CARD_FILE).read_text(encoding="utf-8"))
+
+
+def _name_files_only(recipe: Path) -> None:
+    """Replace the absolute paths of a recipe by the names of the files: where they lie on this machine concerns nobody else."""
+    try:
+        groups = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{recipe.name} is not YAML: {' '.join(str(error).split())}") from error
+    for values in groups.values() if isinstance(groups, dict) else ():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            # A label or a separator may be a slash.
+            if isinstance(value, str) and Path(value).is_absolute() and len(Path(value).parts) > 2:
+                values[key] = Path(value).name
+    recipe.write_text(yaml.safe_dump(groups, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def code_files(models: ModuleType) -> list[Path]:
@@ -95,8 +113,8 @@ def _check_config(folder: Path, config: object) -> None:
         raise ValueError(f"{folder} holds a {model_type!r} model, only {' and '.join(ours)} models are published here.")
     if is_newer_than_this_code(config.get("code_version")):
         raise ValueError(
-            f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: pip install --upgrade "
-            "hf-maskattn, so that the model is published with its code."
+            f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: "
+            f"{install_command(upgrade=True)}, so that the model is published with its code."
         )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hf_maskattn.inspection.alignment_maps import AlignmentMap
 from hf_maskattn.inspection.attention_maps import AttentionMap
+from hf_maskattn.model.code_version import install_command
 
 logger = logging.getLogger(__name__)
 
-_MISSING = 'pictures need matplotlib: pip install "hf-maskattn[viz]"'
+_MISSING = f"pictures need matplotlib: {install_command('viz')}"
 _LONGEST_TOKEN = 12
 _CELL, _SIGN, _GAP, _PAGE = 0.24, 0.09, 0.2, 12.0
 """Inches: a cell of an alignment, a sign of its labels, what is left free around, and the width that is filled first."""

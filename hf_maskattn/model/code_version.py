@@ -9,7 +9,21 @@ logger = logging.get_logger(__name__)
 CODE_VERSION = "0.1.0"
 """Version of `hf_maskattn` that these files are part of; a saved `config.json` names it as `code_version`."""
 
+REPOSITORY = "https://github.com/hf-maskattn/hf-maskattn"
+"""Where this package is installed from: its name on PyPI is not ours yet."""
+
 _RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+
+
+def install_command(extra: str | None = None, upgrade: bool = False) -> str:
+    """Write the command that installs this package.
+
+    Args:
+        extra: Optional dependencies to install with it, such as "examples".
+        upgrade: Whether an installed version is replaced.
+    """
+    source = f"git+{REPOSITORY}" if extra is None else f'"hf-maskattn[{extra}] @ git+{REPOSITORY}"'
+    return f"pip install {'--upgrade ' if upgrade else ''}{source}"
 
 
 def is_newer_than_this_code(version: object) -> bool:
@@ -45,5 +59,5 @@ def warn_of_newer_code(version: object) -> None:
     if is_newer:
         logger.warning_once(
             f"This model was saved by hf_maskattn {version}, and is loaded by {CODE_VERSION}: its results may differ. "
-            "To upgrade: pip install --upgrade hf-maskattn"
+            f"To upgrade: {install_command(upgrade=True)}"
         )

@@ -25,6 +25,18 @@ def test_a_folder_is_held_alone_and_again_later(tmp_path):
         assert os.listdir(tmp_path / "run") == ["recipe.yaml"]
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+@pytest.mark.parametrize("place", ["pathlib.Path.mkdir", "filelock.FileLock.acquire"])
+def test_a_folder_that_cannot_be_written_to_is_named_with_the_way_out(tmp_path, monkeypatch, place, error):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(place, refuse)
+    words = rf"^training\.output_dir must be .* got '{tmp_path}/run' \({error.strerror}\)\. Name another one with"
+    with pytest.raises(OSError, match=words), held_alone(tmp_path / "run"):
+        pass
+
+
 def test_a_process_that_is_killed_holds_nothing_even_if_children_outlive_it(tmp_path):
     """Workers of a dataloader notice after some seconds that a run was killed."""
     told, tell = os.pipe()

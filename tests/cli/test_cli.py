@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
+from hf_maskattn.cli.audit import LEAKS
+from hf_maskattn.cli.endings import INTERRUPTED, MISTAKE
 from tests.toy_writer import toy_writer
 from tests.training.toy_recipe import write_recipe
 
@@ -91,6 +93,36 @@ def test_every_verb_has_help(run, verb):
     assert "Usage: " in result.stdout
 
 
+def test_help_and_guide_tell_the_exit_codes(run):
+    guide = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    help_text = " ".join(run("--help").stdout.split())
+    for code in (0, LEAKS, MISTAKE, INTERRUPTED):
+        assert f"| {code} |" in guide
+        assert f" {code} " in help_text.partition("Exit codes:")[2]
+
+
+def test_a_size_that_does_not_work_is_refused_before_data_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
+    result = run("train", write_recipe(tmp_path), "model.hidden_size=9")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "error: model.hidden_size must be even where layers are bidirectional, got 9. Each direction"
+    )
+    result = run("train", write_recipe(tmp_path), "model.hidden_dropout_prob=2")
+    assert result.stderr.startswith("error: model.hidden_dropout_prob must be in [0, 1], got 2.")
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused_before_data_is_read(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
+    (tmp_path / "file").touch()
+    result = run("train", write_recipe(tmp_path), f"training.output_dir={tmp_path}/file/run")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: training.output_dir must be a folder that can be written to, got '{tmp_path}/file/run' (Not a directory). Name "
+        "another one with training.output_dir=FOLDER.\n"
+    )
+
+
 def test_training_ends_with_the_scores_and_the_line_that_loads_the_model(trained):
     folder, _, done = trained
     assert "accuracy" in done.stdout
@@ -104,6 +136,20 @@ def test_evaluate_prints_the_scores_of_training(trained, run):
     assert result.exit_code == 0, result.stderr
     accuracy = json.loads((folder / "metrics.json").read_text())["metrics"]["validation"]["accuracy"]
     assert f"{accuracy:.4g}" in result.stdout
+
+
+def test_the_recipe_of_a_run_works_from_any_directory(trained, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained[1].parent)
+    files = [f"data.{split}_file={split}.jsonl" for split in ("train", "validation", "test")]
+    done = run("train", "toy.yaml", *files, "training.output_dir=relative", "training.num_train_epochs=1")
+    assert done.exit_code == 0, done.stderr
+    folder = trained[1].parent / "relative"
+    monkeypatch.chdir(tmp_path)
+    assert run("evaluate", folder, folder / "recipe.yaml", "--split", "validation").exit_code == 0
+    resumed = run("train", folder / "recipe.yaml", "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert f"Model: {folder}" in resumed.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_writes_json_lines_when_nobody_looks(trained, run):

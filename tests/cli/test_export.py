@@ -101,4 +101,4 @@ def test_a_missing_extra_is_told(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     result = invoke("export", made[0], "--onnx", tmp_path / "a.onnx")
     assert result.exit_code == 2
-    assert 'ONNX files are written with onnxscript: pip install "hf-maskattn[onnx]"' in result.stderr
+    assert 'ONNX files are written with onnxscript: pip install "hf-maskattn[onnx] @ git+https' in result.stderr

@@ -72,5 +72,5 @@ def test_without_babel_the_extra_is_named(build, monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_babel)
-    with pytest.raises(ImportError, match=r'built-in corpora need babel: pip install "hf-maskattn\[examples\]"'):
+    with pytest.raises(ImportError, match=r'built-in corpora need babel: pip install "hf-maskattn\[examples\] @ git\+https'):
         build()

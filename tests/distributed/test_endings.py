@@ -20,8 +20,13 @@ def recipe(tmp_path):
 def test_a_mistake_in_the_recipe_is_told_once(tmp_path, recipe):
     launch = Launch(tmp_path, "hf_maskattn.cli", "train", recipe, "data.label_column=lable")
     assert launch.wait() != 0
-    assert launch.output.count("did you mean 'label'?") == 1
-    assert "Traceback" not in launch.output.partition("Sending process")[0]
+    said, launcher, report = launch.output.partition("Sending process")
+    assert launcher
+    assert said.count("did you mean 'label'?") == 1
+    assert "Traceback" not in said
+    assert "hf_maskattn/" not in report, "a traceback of ours"
+    assert report.count("did you mean 'label'?") == 1
+    assert re.search(r"Root Cause .*\n( .*\n|\[.*\n)* +traceback : error: .*did you mean 'label'\?.*\n=+\s*$", report)
 
 
 def test_a_failure_in_one_process_is_told_once_and_ends_all(tmp_path, recipe):
@@ -30,7 +35,8 @@ def test_a_failure_in_one_process_is_told_once_and_ends_all(tmp_path, recipe):
     started = time.monotonic()
     assert launch.wait() != 0
     assert time.monotonic() - started < QUICKLY
-    assert launch.output.count("this row is broken") == 1
+    said, _, report = launch.output.partition("Sending process")
+    assert said.count("this row is broken") == report.count("this row is broken") == 1
     assert "Connection closed" not in launch.output
 
 

@@ -55,7 +55,7 @@ def test_an_empty_reference_counts_what_is_put_in():
 
 def test_a_missing_package_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    with pytest.raises(ImportError, match=r'Error rates need jiwer.*pip install "hf-maskattn\[examples\]"'):
+    with pytest.raises(ImportError, match=r'Error rates need jiwer.*pip install "hf-maskattn\[examples\] @ git\+https'):
         require_jiwer()
     with pytest.raises(ImportError, match="jiwer"):
         error_rate(["a"], [["a"]], unit="word")

@@ -120,7 +120,7 @@ def test_ids_pass_and_logits_are_refused(tokenizer):
 )
 def test_a_missing_package_is_told_before_training(monkeypatch, tokenizer, metric, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'{package}.*pip install "hf-maskattn\[examples\]"'):
+    with pytest.raises(ImportError, match=rf'{package}.*pip install "hf-maskattn\[examples\] @ git\+https'):
         evaluation_for_generation(metric, tokenizer)
 
 

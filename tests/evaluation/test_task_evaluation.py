@@ -68,7 +68,7 @@ def test_nothing_to_score_is_an_error_that_says_so(task):
 
 def test_missing_seqeval_is_told_before_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "seqeval", None)
-    with pytest.raises(ImportError, match=r'pip install "hf-maskattn\[examples\]"'):
+    with pytest.raises(ImportError, match=r'pip install "hf-maskattn\[examples\] @ git\+https'):
         evaluation_for("token-classification", label_names=["O", "B-X"])
 
 

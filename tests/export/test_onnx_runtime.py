@@ -39,7 +39,7 @@ def test_files_that_are_not_ours_are_told(tmp_path):
 def test_a_missing_onnxruntime_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for act in (lambda: OnnxSession(tmp_path / "a"), lambda: quantize_onnx(tmp_path / "a", tmp_path / "b")):
-        with pytest.raises(ImportError, match=r'run by onnxruntime: pip install "hf-maskattn\[onnx\]"'):
+        with pytest.raises(ImportError, match=r'run by onnxruntime: pip install "hf-maskattn\[onnx\] @ git\+https'):
             act()
 
 

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 
 from hf_maskattn.export.publication_files import code_files, copy_what_is_published, is_left_over
 from hf_maskattn.model import modeling_maskattn
@@ -35,6 +36,28 @@ def test_what_is_published_is_copied_and_nothing_else(folder, target):
     copy_what_is_published(folder, target)
     assert {path.name for path in target.iterdir()} == PUBLISHED | {path.name for path in code_files(modeling_maskattn)}
     assert (target / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_a_published_recipe_names_files_without_their_folders(folder, target, tmp_path):
+    groups = {
+        "model": {"task": "text-classification", "pretrained": str(tmp_path / "base"), "problem_type": None},
+        "data": {
+            "train_file": str(tmp_path / "data" / "train-*.jsonl"),
+            "test_file": "data/test.jsonl",
+            "source": "user/corpus",
+            "label_column": "/",
+            "labels": ["/a/b/c", "é"],
+        },
+        "training": {"output_dir": str(tmp_path / "run"), "learning_rate": 2e-5, "seed": 0},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(groups))
+    copy_what_is_published(folder, target)
+    assert str(tmp_path) not in (target / "recipe.yaml").read_text()
+    published = yaml.safe_load((target / "recipe.yaml").read_text())
+    groups["model"]["pretrained"] = "base"
+    groups["data"]["train_file"] = "train-*.jsonl"
+    groups["training"]["output_dir"] = "run"
+    assert published == groups
 
 
 def test_the_code_is_what_save_pretrained_writes(folder):

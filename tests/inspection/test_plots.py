@@ -60,6 +60,6 @@ def test_what_cannot_be_drawn_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=rf"{name} has no ending of a picture: use one of .*\.png"):
             require_picture(tmp_path / name)
     monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
-    with pytest.raises(ImportError, match=r'pictures need matplotlib: pip install "hf-maskattn\[viz\]"'):
+    with pytest.raises(ImportError, match=r'pictures need matplotlib: pip install "hf-maskattn\[viz\] @ git\+https'):
         require_picture("map.png")
     assert not list(tmp_path.iterdir())

@@ -1,17 +1,39 @@
 import json
 import logging
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModel
 
 import hf_maskattn
 from hf_maskattn.model import code_version
-from hf_maskattn.model.code_version import CODE_VERSION, is_newer_than_this_code
+from hf_maskattn.model.code_version import CODE_VERSION, REPOSITORY, install_command, is_newer_than_this_code
 from tests.heads import build_head
 
 
 def test_the_files_that_travel_name_the_version_of_the_package():
     assert hf_maskattn.__version__ == CODE_VERSION
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_repository_is_that_of_the_project():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"] == {"Repository": REPOSITORY}
+    assert install_command() == f"pip install git+{REPOSITORY}"
+    assert install_command(upgrade=True) == f"pip install --upgrade git+{REPOSITORY}"
+    assert install_command("viz") == f'pip install "hf-maskattn[viz] @ git+{REPOSITORY}"'
+
+
+def test_nothing_is_installed_by_a_name_that_is_not_ours():
+    """The name of this package is not taken on PyPI: anybody may register it."""
+    texts = [path for folder in ("hf_maskattn", "examples", "configs", "docs") for path in (ROOT / folder).rglob("*.*")]
+    for path in [ROOT / "README.md", *texts]:
+        if path.suffix in (".py", ".md", ".yaml"):
+            found = re.findall(r"(?:pip3? install|uv add) [^\n`&]*hf-maskattn[^\n`&]*", path.read_text(encoding="utf-8"))
+            assert [line for line in found if "git+" not in line] == [], path
 
 
 @pytest.mark.parametrize("version", ["0.1.1", "0.2.0", "1.0.0", "0.10.0", "0.1.1.dev3", "99999.0.0"])
@@ -46,7 +68,7 @@ def load(tmp_path, tiny_config, caplog):
 def test_a_model_saved_by_newer_code_loads_with_a_warning(load):
     assert load("99.1.0") == [
         f"This model was saved by hf_maskattn 99.1.0, and is loaded by {CODE_VERSION}: its results may differ. "
-        "To upgrade: pip install --upgrade hf-maskattn"
+        "To upgrade: pip install --upgrade git+https://github.com/hf-maskattn/hf-maskattn"
     ]
 
 

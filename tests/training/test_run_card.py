@@ -140,7 +140,7 @@ def test_without_matplotlib_there_is_no_picture_and_the_log_says_why(model, toke
     monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
-    assert 'no picture of attention: pictures need matplotlib: pip install "hf-maskattn[viz]"' in caplog.text
+    assert 'no picture of attention: pictures need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
 
 
 def test_a_run_is_not_lost_for_a_picture(model, tokenizer, tmp_path, monkeypatch, caplog):
