@@ -118,8 +118,8 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_data_is_read(run
     result = run("train", write_recipe(tmp_path), f"training.output_dir={tmp_path}/file/run")
     assert result.exit_code == 2
     assert result.stderr == (
-        f"error: training.output_dir must be a folder that can be written to, got '{tmp_path}/file/run' (Not a directory). Name "
-        "another one with training.output_dir=FOLDER.\n"
+        f"error: training.output_dir must be a folder that can be written to, got '{tmp_path}/file/run' (Not a directory). "
+        "Name another one with training.output_dir=FOLDER.\n"
     )
 
 

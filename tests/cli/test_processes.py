@@ -1,8 +1,14 @@
 import pytest
 from torch.distributed import TCPStore
+from torch.distributed.elastic.multiprocessing.api import ProcessFailure
 
 from hf_maskattn.cli import processes
-from hf_maskattn.cli.processes import is_first_process, is_one_of_several, let_the_first_to_fail_speak
+from hf_maskattn.cli.processes import (
+    is_first_process,
+    is_one_of_several,
+    let_the_first_to_fail_speak,
+    name_the_cause_to_the_launcher,
+)
 
 
 @pytest.fixture
@@ -43,3 +49,15 @@ def test_of_several_processes_the_one_that_fails_first_speaks(monkeypatch, waite
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     let_the_first_to_fail_speak()
     assert len(waited) == 1
+
+
+def test_the_launcher_reads_the_cause(monkeypatch, tmp_path):
+    name_the_cause_to_the_launcher("error: this row is broken")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    name_the_cause_to_the_launcher("error: this row is broken")
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+    assert failure.message["message"] == "error: this row is broken"
+    assert failure.timestamp > 0
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
+    name_the_cause_to_the_launcher("error: this row is broken")
