@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import TrainerCallback
 
-from hf_maskattn.data.local_files import find_files, stream_files
+from hf_maskattn.data.local_files import find_files
 from hf_maskattn.data.shard_reader import ShardReader, Share
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.recipes.recipe import DataArguments, ModelArguments, Recipe
@@ -82,7 +82,7 @@ def tiny_trainer(folder, rows):
 def seconds_to_resume(folder, rows, *, ending):
     """Measure how long it takes until the row after so many rows is there to be encoded."""
     files = find_files(folder / f"train-*.{ending}")
-    shards = Shards(stream_files(files), files)
+    shards = Shards(files)
     started = time.perf_counter()
     next(ShardReader(shards, Share(list(range(len(shards)))), window=10_000, seed=(0,)).rows_after(rows))
     return time.perf_counter() - started

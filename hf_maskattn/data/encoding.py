@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
+from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.progress import bars_for_many_rows
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
@@ -24,18 +25,20 @@ def encode_texts(
     label_column: str,
     labels: Sequence[str] | None,
     max_length: int,
+    places: Places | None = None,
 ) -> Dataset | RowStream:
     """Turn texts with one label, several labels or a number each into model inputs.
 
     Args:
-        split: Rows with a text and a label. A label is a name, the number of a `ClassLabel`, or a whole number (a
-            place in `labels`; or, if all `labels` are numbers, the label of that name); a list of these is a row
-            with any number of labels.
+        split: Rows with a text and a label. A label is a name, the number of a `ClassLabel`, or a whole number (the label
+            of that name; or, if no label is named by a whole number, a place in `labels`); a list of these is a row with
+            any number of labels.
         tokenizer: What cuts the texts.
         text_column: Column of the texts.
         label_column: Column of the labels.
         labels: Names of the labels in the order of their numbers; `None` for regression.
         max_length: Largest number of tokens; the rest of a text is cut off.
+        places: Where the rows stand, for error messages.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels`: the number of the label; or, from lists, one 0.0 or 1.0
@@ -63,11 +66,16 @@ def encode_texts(
         read=read,
         max_length=max_length,
     )
-    return map_rows(split, encode, features=Features({**_INPUTS, "labels": output}))
+    return map_rows(split, encode, features=Features({**_INPUTS, "labels": output}), places=places)
 
 
 def encode_for_masked_lm(
-    split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, *, text_column: str, max_length: int
+    split: Dataset | Shards,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str,
+    max_length: int,
+    places: Places | None = None,
 ) -> Dataset | RowStream:
     """Turn texts into model inputs; a collator masks them anew in each epoch.
 
@@ -76,6 +84,7 @@ def encode_for_masked_lm(
         tokenizer: What cuts the texts.
         text_column: Column of the texts.
         max_length: Largest number of tokens; the rest of a text is cut off.
+        places: Where the rows stand, for error messages.
 
     Returns:
         Columns `input_ids` and `attention_mask`.
@@ -84,16 +93,19 @@ def encode_for_masked_lm(
         TypeError: A text is no string.
     """
     encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    return map_rows(split, encode, features=Features(_INPUTS))
+    return map_rows(split, encode, features=Features(_INPUTS), places=places)
 
 
-def map_rows(split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, features: Features) -> Dataset | RowStream:
-    """Replace all columns of a split by what a function makes of its batches and their row numbers.
+def map_rows(
+    split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, features: Features, places: Places | None = None
+) -> Dataset | RowStream:
+    """Replace all columns of a split by what a function makes of its batches and the places of their rows.
 
     Args:
         split: The rows.
-        encode: From a batch and the numbers of its rows to the new columns.
+        encode: From a batch and the places of its rows to the new columns.
         features: Types of the new columns.
+        places: Where the rows of a dataset stand; `None` to name them by their numbers.
 
     Returns:
         The new columns, in the order of the rows; of shards a stream, which makes them when they are read.
@@ -102,7 +114,7 @@ def map_rows(split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, 
         return RowStream(split, encode)
     with bars_for_many_rows(split.num_rows):
         return split.map(
-            encode,
+            partial(_encode_at_places, encode=encode, places=places or Places()),
             batched=True,
             with_indices=True,
             remove_columns=split.column_names,
@@ -111,15 +123,21 @@ def map_rows(split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, 
         )
 
 
+def _encode_at_places(
+    batch: dict[str, list[Any]], rows: list[int], *, encode: Callable[..., dict[str, Any]], places: Places
+) -> dict[str, Any]:
+    return encode(batch, [places(row) for row in rows])
+
+
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: list[Any], rows: list[int], *, max_length: int, **settings: bool
+    tokenizer: PreTrainedTokenizerBase, texts: list[Any], rows: list[Place], *, max_length: int, **settings: bool
 ) -> BatchEncoding:
     """Cut texts into tokens, without padding.
 
     Args:
         tokenizer: What cuts the texts.
         texts: The texts.
-        rows: Their row numbers, for the error message.
+        rows: The places of their rows, for the error message.
         max_length: Largest number of tokens; the rest of a text is cut off.
         **settings: Further settings of the tokenizer, such as `return_offsets_mapping`.
 
@@ -132,7 +150,7 @@ def tokenize(
     for row, text in zip(rows, texts, strict=True):
         if not isinstance(text, str):
             raise TypeError(
-                f"row {row} (counted from 0): the text is {text!r} ({type(text).__name__}), not a string; remove the "
+                f"{row}: the text is {text!r} ({type(text).__name__}), not a string; remove the "
                 "row, or turn the column into text"
             )
     return tokenizer(
@@ -147,7 +165,7 @@ def tokenize(
 
 def _encode_batch(
     batch: dict[str, list[Any]],
-    rows: list[int],
+    rows: list[Place],
     *,
     tokenizer: PreTrainedTokenizerBase,
     text_column: str,
@@ -158,7 +176,7 @@ def _encode_batch(
 
 def _encode_texts_batch(
     batch: dict[str, list[Any]],
-    rows: list[int],
+    rows: list[Place],
     *,
     tokenizer: PreTrainedTokenizerBase,
     text_column: str,
@@ -172,13 +190,14 @@ def _encode_texts_batch(
         try:
             encoded["labels"].append(read(value))
         except ValueError as error:
-            raise type(error)(f"row {row} (counted from 0), column {label_column!r}: {error}") from error
+            raise type(error)(f"{row}, column {label_column!r}: {error}") from error
     return encoded
 
 
 def _read_number(value: Any) -> float:
     try:
-        number = float(value)
+        # Python's own digit groups, "1_000", are no number of a file.
+        number = float("" if isinstance(value, str) and "_" in value else value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{value!r} is not a number, which regression needs") from error
     if not math.isfinite(number):
@@ -189,6 +208,8 @@ def _read_number(value: Any) -> float:
 def _read_label(value: Any, *, numbers: dict[Hashable, int], labels: list[str]) -> int:
     if value is None or value == "":
         raise ValueError("there is no label")
+    if not isinstance(value, Hashable):
+        raise ValueError(f"{value!r} is no label; a label is a text or a whole number")
     if value not in numbers:
         raise UnknownLabelError(f"the label {value!r} is none of {', '.join(labels[:20])}")
     return numbers[value]

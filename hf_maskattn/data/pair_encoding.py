@@ -8,6 +8,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
+from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 
@@ -34,6 +35,7 @@ def encode_pairs(
     target_column: str,
     max_source_length: int,
     max_target_length: int,
+    places: Places | None = None,
 ) -> Dataset | RowStream:
     """Turn pairs of a source and a target into model inputs.
 
@@ -44,6 +46,7 @@ def encode_pairs(
         target_column: Column of the targets.
         max_source_length: Largest number of tokens of a source, with those that the tokenizer adds; the rest is cut off.
         max_target_length: Likewise of a target, with its end token.
+        places: Where the rows stand, for error messages.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels`; labels end with the end token, also where they are cut.
@@ -65,16 +68,17 @@ def encode_pairs(
         max_source_length=max_source_length,
         max_target_length=max_target_length,
     )
-    return map_rows(split, encode, features=_FEATURES)
+    return map_rows(split, encode, features=_FEATURES, places=places)
 
 
-def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
+def references_of(split: Dataset, encoded: Dataset, column: str, places: Places | None = None) -> References:
     """Collect the right answers of each row, to score against the texts of the data, not against encoded ones.
 
     Args:
         split: The rows.
         encoded: The same rows as `encode_pairs` encoded them.
         column: Column of the right answers: a text, or a list of them.
+        places: Where the rows stand, for error messages.
 
     Returns:
         The answers by the token ids of source and labels. Rows that are equal in both share their answers; the source alone
@@ -88,15 +92,15 @@ def references_of(split: Dataset, encoded: Dataset, column: str) -> References:
     rows = zip(encoded["input_ids"], encoded["labels"], split[column], strict=True)
     for row, (source, labels, value) in enumerate(rows):
         known = references.setdefault((tuple(source), tuple(labels)), [])
-        known += [text for text in right_texts(row, value) if text not in known]
+        known += [text for text in right_texts((places or Places())(row), value) if text not in known]
     return references
 
 
-def right_texts(row: int, value: Any) -> list[str]:
+def right_texts(row: Place, value: Any) -> list[str]:
     """List the right answers of a row.
 
     Args:
-        row: Number of the row, counted from 0, for the error.
+        row: Where the row stands, for the error.
         value: A text, or a list of them.
 
     Returns:
@@ -108,11 +112,11 @@ def right_texts(row: int, value: Any) -> list[str]:
     """
     texts = value if isinstance(value, list) else [value]
     if not texts:
-        raise ValueError(f"row {row} (counted from 0): the list of targets is empty; remove the row, or give it one")
+        raise ValueError(f"{row}: the list of targets is empty; remove the row, or give it one")
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(
-                f"row {row} (counted from 0): the target is {text!r} ({type(text).__name__}), not a string; remove "
+                f"{row}: the target is {text!r} ({type(text).__name__}), not a string; remove "
                 "the row, or turn the column into text"
             )
     return texts
@@ -120,7 +124,7 @@ def right_texts(row: int, value: Any) -> list[str]:
 
 def _encode_batch(
     batch: dict[str, list[Any]],
-    rows: list[int],
+    rows: list[Place],
     *,
     tokenizer: PreTrainedTokenizerBase,
     source_column: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, List, Value
 
 from hf_maskattn.data.hashed_splits import hashed_splits
-from hf_maskattn.data.local_files import check_utf8
+from hf_maskattn.data.table_file import TableFile, check_utf8
 
 DICTIONARY_ENDING = ".dict"
 """The ending of the files that can be read."""
@@ -47,7 +47,7 @@ def load_pronunciations(path: str | Path) -> DatasetDict:
         )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file (looked in {path.absolute().parent})")
-    check_utf8(path)
+    check_utf8(TableFile(str(path)))
     pronunciations_of: dict[str, list[str]] = {}
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):

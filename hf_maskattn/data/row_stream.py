@@ -3,28 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hf_maskattn.data.places import Place
 from hf_maskattn.data.shard_reader import ROW, SHARD, ShardReader, Share
 from hf_maskattn.data.shards import Shards
-
-
-class Place(NamedTuple):
-    """Where a row stands, for error messages.
-
-    Args:
-        row: Its number in the shard.
-        shard: Name of the shard.
-    """
-
-    row: int
-    shard: str
-
-    def __str__(self) -> str:
-        """Write it as it follows the word "row"."""
-        return f"{self.row} of {self.shard}"
 
 
 class WorkerError(ValueError):
@@ -99,6 +84,6 @@ class RowStream(IterableDataset):
             self.current_pass = reader.current_pass
             batch = table.to_pydict()
             numbers = zip(batch.pop(ROW), batch.pop(SHARD), strict=True)
-            columns = self.encode(batch, [Place(row, self.shards.name(shard)) for row, shard in numbers])
+            columns = self.encode(batch, [self.shards.place(shard, row) for row, shard in numbers])
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, values, strict=True))

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
 from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
+from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.model.losses import IGNORED
@@ -32,6 +33,7 @@ def encode_tags(
     label_column: str,
     labels: Sequence[str],
     max_length: int,
+    places: Places | None = None,
 ) -> Dataset | RowStream:
     """Turn words with a tag each into model inputs with a label per token.
 
@@ -46,6 +48,7 @@ def encode_tags(
         label_column: Column of the lists of tags: names, numbers of a `ClassLabel`, or places in `labels`.
         labels: Names of the tags in the order of their numbers, such as `["O", "B-DAY", "I-DAY"]`.
         max_length: Largest number of tokens; the rest of a text is cut off.
+        places: Where the rows stand, for error messages.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels` (-100 at the special tokens that the tokenizer adds).
@@ -67,7 +70,7 @@ def encode_tags(
         labels=list(labels),
         max_length=max_length,
     )
-    return map_rows(split, encode, features=_FEATURES)
+    return map_rows(split, encode, features=_FEATURES, places=places)
 
 
 def find_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
@@ -137,7 +140,7 @@ def _between(left: str, right: str) -> str:
 
 def _encode_batch(
     batch: dict[str, list[Any]],
-    rows: list[int],
+    rows: list[Place],
     *,
     tokenizer: PreTrainedTokenizerBase,
     text_column: str | None,
@@ -159,7 +162,7 @@ def _encode_batch(
         try:
             spans = find_words(texts[index], all_words[index])
         except ValueError as error:
-            raise ValueError(f"row {row} (counted from 0): {error}") from error
+            raise ValueError(f"{row}: {error}") from error
         tags = [labels[numbers[value]] for value in all_values[index]]
         aligned = align_tags(texts[index], spans, tags, encoded["offset_mapping"][index])
         added = encoded["special_tokens_mask"][index]
@@ -167,14 +170,14 @@ def _encode_batch(
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": all_labels}
 
 
-def _check_row(row: int, words: Any, values: Any, numbers: dict[Hashable, int], labels: list[str]) -> None:
+def _check_row(row: Place, words: Any, values: Any, numbers: dict[Hashable, int], labels: list[str]) -> None:
     if words is None or values is None:
-        raise ValueError(f"row {row} (counted from 0): there are no words or no tags")
+        raise ValueError(f"{row}: there are no words or no tags")
     if len(words) != len(values):
-        raise ValueError(f"row {row} (counted from 0): {len(words)} words, but {len(values)} tags; each word needs one")
+        raise ValueError(f"{row}: {len(words)} words, but {len(values)} tags; each word needs one")
     for value in values:
         if value not in numbers:
-            raise UnknownLabelError(f"row {row} (counted from 0): the tag {value!r} is none of {', '.join(labels[:20])}")
+            raise UnknownLabelError(f"{row}: the tag {value!r} is none of {', '.join(labels[:20])}")
 
 
 def _number(tag: str, labels: list[str]) -> int:

@@ -109,16 +109,18 @@ class DataArguments:
     """What it is trained on.
 
     Args:
-        source: Built-in corpus, or name of a dataset on the Hub.
+        source: Built-in corpus, a folder of files, or name of a dataset on the Hub.
         subset: Configuration of that dataset.
-        train_file: JSONL, CSV or Parquet file, or a pattern such as "data/train-*.parquet", instead of `source`; likewise
-            `validation_file` and `test_file`.
+        train_file: JSON, JSONL (or NDJSON), CSV, TSV or Parquet file, text files also compressed (.gz, .bz2, .xz, .zst), or a
+            pattern such as "data/train-*.parquet", instead of `source`; likewise `validation_file` and `test_file`.
         validation_file: See `train_file`.
         test_file: See `train_file`.
+        csv_separator: Character between the cells of CSV files; None means a tab in .tsv files, else a comma.
         train_split: Name of the split to train on; null where there is none, likewise `validation_split` and `test_split`.
         validation_split: Name of the split that finds the best checkpoint.
         test_split: Name of the split that is only scored at the end.
-        validation_fraction: Share of the train split to set aside if there is no validation split.
+        validation_fraction: Share of the train split to set aside if there is no validation split. Rows whose label would be
+            lost from the train split stay in it.
         streaming: Whether the train split is read while training goes on, in flat memory, rather than loaded before. The
             other splits are read whole, into memory. `training.max_steps` tells when to stop: a stream has no end, after
             its last row it begins again in another order.
@@ -128,7 +130,8 @@ class DataArguments:
             the words are joined by spaces.
         tokens_column: Column with the list of words, of token classification.
         label_column: Column with the label; None means "label", or "tags" for token classification.
-        labels: Names of all labels in the order of their numbers; None takes them from the train split.
+        labels: Names of all labels in the order of their numbers; None takes them from the train split. Whole numbers in the
+            data are positions in these names if no name is a whole number itself and no split holds texts.
         source_column: Column with the text to start from, of text-to-text generation.
         target_column: Column with the text to write, or a list of right ones, of which the first is written.
         references_column: Column with all right texts, which scores are for; None means `target_column`.
@@ -148,6 +151,7 @@ class DataArguments:
     train_file: str | None = None
     validation_file: str | None = None
     test_file: str | None = None
+    csv_separator: str | None = None
     train_split: str | None = "train"
     validation_split: str | None = "validation"
     test_split: str | None = "test"

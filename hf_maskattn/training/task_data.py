@@ -6,13 +6,22 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from datasets import Dataset, DatasetInfo
+from datasets import Dataset, DatasetInfo, Features
 from transformers import PreTrainedTokenizerBase
 
+from hf_maskattn.data.columns import check_columns
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
-from hf_maskattn.data.labels import LabelKind, UnknownLabelError, label_names
-from hf_maskattn.data.loading import load_shards, load_splits
+from hf_maskattn.data.labels import (
+    LabelKind,
+    UnknownLabelError,
+    item_feature,
+    label_names,
+    takes_positions,
+    value_kind,
+)
+from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of, right_texts
+from hf_maskattn.data.places import Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.tag_encoding import encode_tags
@@ -67,12 +76,13 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
         raise ValueError("there is nothing to train on: set data.source (and data.train_split), or data.train_file.")
     shards = _open(recipe) if recipe.data.streaming else None
     raw = _load(recipe, seed) if shards is None else _load_beside(recipe, shards)
-    tokenizer = _tokenizer(recipe, raw["train"])
+    tokenizer = _tokenizer(recipe, raw)
     labels = None
     if _has_labels(recipe):
-        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels)
+        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels, places=raw.places)
+        _check_several(recipe, labels)
     splits = raw if shards is None else {**raw, "train": shards}
-    data = _encode(recipe, splits, tokenizer, labels, scored=("validation", "test"))
+    data = _encode(recipe, splits, tokenizer, labels, scored=("validation", "test"), places=raw.places)
     return replace(data, examples=_examples(recipe, raw))
 
 
@@ -97,10 +107,40 @@ def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrained
     if split == "train" and recipe.data.streaming:
         raise ValueError("the train split is a stream (data.streaming), which has no end: score validation or test.")
     raw = _load(recipe, seed, only=split)
-    return _encode(recipe, {split: raw[split]}, tokenizer, labels if _has_labels(recipe) else None, scored=(split,))
+    if _has_labels(recipe):
+        _check_positions(recipe, seed, raw[split].features, labels)
+    return _encode(
+        recipe,
+        {split: raw[split]},
+        tokenizer,
+        labels if _has_labels(recipe) else None,
+        scored=(split,),
+        places=raw.places,
+    )
 
 
-def _load(recipe: Recipe, seed: int, only: str | None = None) -> dict[str, Dataset]:
+def _check_several(recipe: Recipe, labels: list[str]) -> None:
+    """Refuse to train a model that can give one answer only."""
+    if len(labels) > 1 or _label_kind(recipe) == "multi":
+        return
+    seen = f"the first {recipe.data.sample_rows} rows" if recipe.data.streaming else "the train split"
+    way_out = "name all labels in data.labels, or raise data.sample_rows" if recipe.data.streaming else "give rows of others"
+    raise ValueError(
+        f"the column {recipe.label_column!r} must have two different labels or more, got only {', '.join(labels) or 'none'} in "
+        f"{seen}: there is nothing to tell apart. Name another column (data.label_column=...), or {way_out}."
+    )
+
+
+def _check_positions(recipe: Recipe, seed: int, features: Features, labels: list[str]) -> None:
+    """Refuse whole numbers as positions in the labels of a model where the train split says that they are texts."""
+    feature = features[recipe.label_column]
+    is_position = value_kind(item_feature(feature) or feature) == "whole numbers" and takes_positions(labels)
+    if is_position and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
+        splits = _load(recipe, seed)
+        label_names(splits, recipe.label_column, _label_kind(recipe), places=splits.places)
+
+
+def _load(recipe: Recipe, seed: int, only: str | None = None) -> Splits:
     data = recipe.data
     places = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in SPLITS}
     if only is not None:
@@ -113,7 +153,9 @@ def _load(recipe: Recipe, seed: int, only: str | None = None) -> dict[str, Datas
         data.source,
         subset=data.subset,
         **settings,
+        csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
+        label_column=recipe.label_column if _has_labels(recipe) else None,
         seed=seed,
         required_columns=_required_columns(recipe),
         streaming=data.streaming,
@@ -127,33 +169,42 @@ def _open(recipe: Recipe) -> Shards:
         data.source,
         subset=data.subset,
         train_file=data.train_file,
+        csv_separator=data.csv_separator,
         train_split=str(data.train_split),
         required_columns=columns,
     )
-    return shards.select([name for name in dict.fromkeys([*columns, _sentence_column(recipe, shards)]) if name is not None])
+    sentence = _sentence_column(recipe, shards)
+    if sentence is not None and sentence not in columns:
+        check_columns("train", shards, {sentence: "data.text_column"})
+        columns[sentence] = "data.text_column"
+    return shards.select(list(columns))
 
 
-def _load_beside(recipe: Recipe, shards: Shards) -> dict[str, Dataset]:
+def _load_beside(recipe: Recipe, shards: Shards) -> Splits:
     """Load the first rows of a stream, and the other splits whole."""
     others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
-    loaded = _load(others, seed=0) if any(others.has_split(name) for name in SPLITS) else {}
-    return {"train": shards.first_rows(recipe.data.sample_rows), **loaded}
+    loaded = _load(others, seed=0) if any(others.has_split(name) for name in SPLITS) else Splits({}, {})
+    return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), Places(shards.files))
 
 
-def _required_columns(recipe: Recipe) -> list[str]:
+def _required_columns(recipe: Recipe) -> dict[str, str]:
+    """List the columns that are needed, with the keys that name them."""
+    data = recipe.data
     if recipe.model.task == "text2text-generation":
-        return [recipe.data.source_column, recipe.data.target_column, *filter(None, [recipe.data.references_column])]
-    columns = [] if recipe.model.task == "fill-mask" else [recipe.label_column]
+        columns = {data.source_column: "data.source_column", data.target_column: "data.target_column"}
+        return columns if data.references_column is None else {data.references_column: "data.references_column", **columns}
+    columns = {} if recipe.model.task == "fill-mask" else {recipe.label_column: "data.label_column"}
     if recipe.model.task == "token-classification":
-        return [*columns, recipe.data.tokens_column, *([] if recipe.data.text_column is None else [recipe.data.text_column])]
-    return [*columns, _text_column(recipe)]
+        columns[data.tokens_column] = "data.tokens_column"
+        return columns if data.text_column is None else {**columns, data.text_column: "data.text_column"}
+    return {**columns, _text_column(recipe): "data.text_column"}
 
 
-def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
+def _tokenizer(recipe: Recipe, raw: Splits) -> PreTrainedTokenizerBase:
     data = recipe.data
     if data.tokenizer in KINDS:
         return train_tokenizer(
-            _all_texts(recipe, train),
+            _all_texts(recipe, raw["train"], raw.places["train"]),
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             lowercase=data.lowercase,
@@ -166,10 +217,11 @@ def _tokenizer(recipe: Recipe, train: Dataset) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _all_texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
+def _all_texts(recipe: Recipe, split: Dataset, places: Places) -> Iterable[str]:
     """Take what the tokenizer has to know: what is read, and what is written."""
     targets = split[recipe.data.target_column] if recipe.model.task == "text2text-generation" else []
-    return chain(_texts(recipe, split), chain.from_iterable(right_texts(row, value) for row, value in enumerate(targets)))
+    targets_of_rows = (right_texts(places(row), value) for row, value in enumerate(targets))
+    return chain(_texts(recipe, split), chain.from_iterable(targets_of_rows))
 
 
 def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
@@ -202,14 +254,17 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     labels: list[str] | None,
     scored: tuple[str, ...],
+    places: Mapping[str, Places],
 ) -> TaskData:
     data = recipe.data
     max_length = tokenizer.model_max_length if data.max_length is None else data.max_length
     max_target_length = max_length if data.max_target_length is None else data.max_target_length
 
-    def encode(split: Dataset | Shards) -> Dataset | RowStream:
+    def encode(split: Dataset | Shards, places: Places) -> Dataset | RowStream:
         if recipe.model.task == "fill-mask":
-            return encode_for_masked_lm(split, tokenizer, text_column=_text_column(recipe), max_length=max_length)
+            return encode_for_masked_lm(
+                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, places=places
+            )
         if recipe.model.task == "token-classification":
             return encode_tags(
                 split,
@@ -219,6 +274,7 @@ def _encode(
                 label_column=recipe.label_column,
                 labels=labels or [],
                 max_length=max_length,
+                places=places,
             )
         if recipe.model.task == "text2text-generation":
             return encode_pairs(
@@ -228,6 +284,7 @@ def _encode(
                 target_column=data.target_column,
                 max_source_length=max_length,
                 max_target_length=max_target_length,
+                places=places,
             )
         return encode_texts(
             split,
@@ -236,9 +293,10 @@ def _encode(
             label_column=recipe.label_column,
             labels=labels,
             max_length=max_length,
+            places=places,
         )
 
-    splits = {name: encode(split) for name, split in raw.items()}
+    splits = {name: encode(split, places[name]) for name, split in raw.items()}
     stream = splits.get("train")
     if isinstance(stream, RowStream):
         stream.shuffle_buffer = data.shuffle_buffer
@@ -249,15 +307,21 @@ def _encode(
     about = next(iter(raw.values())).info
     if recipe.model.task != "text2text-generation":
         return TaskData(splits, tokenizer, labels, about)
-    references = _references(recipe, raw, splits, scored)
+    references = _references(recipe, raw, splits, scored, places)
     return TaskData(splits, tokenizer, None, about, references, max_target_length)
 
 
-def _references(recipe: Recipe, raw: Mapping[str, Any], encoded: Mapping[str, Any], scored: tuple[str, ...]) -> References:
+def _references(
+    recipe: Recipe,
+    raw: Mapping[str, Any],
+    encoded: Mapping[str, Any],
+    scored: tuple[str, ...],
+    places: Mapping[str, Places],
+) -> References:
     column = recipe.data.references_column or recipe.data.target_column
     references: dict[RowIds, list[str]] = {}
     for name in (name for name in scored if name in raw):
-        for row, texts in references_of(raw[name], encoded[name], column).items():
+        for row, texts in references_of(raw[name], encoded[name], column, places[name]).items():
             references[row] = [*references.get(row, []), *texts]
     return references
 

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from hf_maskattn.data.places import Place
+
 
 class NumberedShards:
     """As many rows as asked for, numbered in column "x", in shards of almost equal size; reads like a `Shards`."""
@@ -14,6 +16,9 @@ class NumberedShards:
 
     def name(self, shard):
         return f"shard {shard} of {len(self)}"
+
+    def place(self, shard, row):
+        return Place(row, source=self.name(shard))
 
     def count(self, shard):
         return self.starts[shard + 1] - self.starts[shard]

@@ -64,10 +64,10 @@ def test_class_labels_of_another_split_are_compared_by_name():
         ([["a"]], "single", "the column 'label' of the split 'train' holds a list per row .* does not fit kind='single'"),
         (["a"], "both", "kind='both' is none of single, multi, tags"),
         ([1.5], "single", "holds values of type float64, which are no labels"),
-        (["a", None], "single", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
-        (["a", ""], "single", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
-        ([["a"], None], "multi", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
-        ([["a"], ["b", None]], "tags", r"the split 'train' has no label in row 1 \(counted from 0\) of 'label'"),
+        (["a", None], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
+        (["a", ""], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
+        ([["a"], None], "multi", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
+        ([["a"], ["b", None]], "tags", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
     ],
 )
 def test_what_are_no_labels_is_told(values, kind, message):

@@ -1,5 +1,6 @@
 import json
 import re
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -22,17 +23,25 @@ def file(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """What the Hub answers, and what it was asked for."""
+    """What the Hub answers, and what it was asked for; a dataset of a kind that `datasets` reads."""
     asked = []
 
     def answer(result):
-        def load_dataset(*arguments, streaming):
-            asked.append((*arguments, streaming))
+        def load_dataset_builder(*arguments):
+            def read(streaming):
+                asked.append((*arguments, streaming))
+                return result
+
             if isinstance(result, Exception):
                 raise result
-            return result
+            return SimpleNamespace(
+                config=datasets.BuilderConfig(),
+                download_and_prepare=lambda: None,
+                as_dataset=lambda: read(False),
+                as_streaming_dataset=lambda: read(True),
+            )
 
-        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
         return asked
 
     return answer

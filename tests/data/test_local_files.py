@@ -57,7 +57,7 @@ def test_csv_cells_may_be_long_and_hold_line_breaks(write):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x", r"a\.txt: the ending '\.txt' is none of \.jsonl, \.json, \.csv, \.parquet"),
+        ("a.txt", "x", r"a\.txt: the ending '\.txt' is none of \.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet; .* compressed: \.gz"),
         ("a.jsonl", "", r"a\.jsonl: the file has no rows"),
         ("a.jsonl", "\n\n", r"a\.jsonl: the file has no rows"),
         ("a.csv", "text,label\n", r"a\.csv: the file has no rows"),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_maskattn.data.local_files import find_files, stream_files
+from hf_maskattn.data.local_files import find_files
 from hf_maskattn.data.shards import Shards
 
 GOOD = '{"text":"a","label":"x"}\n'
@@ -24,7 +24,7 @@ def shards(tmp_path):
             else:
                 path.write_bytes(content if isinstance(content, bytes) else content.encode())
         files = find_files(tmp_path / f"part-*.{ending}")
-        return Shards(stream_files(files), files)
+        return Shards(files)
 
     return open_files
 
@@ -62,7 +62,7 @@ def test_the_first_rows_go_over_shards(shards):
 def test_class_labels_and_chosen_columns_are_kept(tmp_path):
     features = datasets.Features({"label": datasets.ClassLabel(names=["x", "y"]), "other": datasets.Value("int64")})
     datasets.Dataset.from_dict({"label": [1], "other": [5]}, features=features).to_parquet(tmp_path / "a.parquet")
-    found = Shards(stream_files([tmp_path / "a.parquet"]), [tmp_path / "a.parquet"]).select(["label"])
+    found = Shards(find_files(tmp_path / "a.parquet")).select(["label"])
     assert found.features == datasets.Features({"label": features["label"]})
     assert found.first_rows().features == found.features
     assert rows_of(found, 0) == [{"label": 1}]
@@ -88,8 +88,8 @@ def test_the_rows_of_a_local_parquet_file_are_counted_from_its_footer(shards, mo
         ("jsonl", GOOD + '{"text":"b"\n', r"part-1\.jsonl, line 2: broken JSON in column 12"),
         ("jsonl", GOOD.encode() + '{"text":"é"}\n'.encode("latin-1"), r"part-1\.jsonl, line 2: not UTF-8 \(.*byte 0xe9\)"),
         ("csv", "text,label\na\n", r"part-1\.csv, line 2: number of cells is 1, but the header has 2"),
-        ("csv", "text\na\n", r"part-1\.csv: there is no column 'label', which the first shard has; its columns are text"),
-        ("parquet", pa.table({"text": ["a"], "label": [[1]]}), r"part-1\.parquet, after 0 rows: could not be read: "),
+        ("csv", "text\na\n", r"part-1\.csv: there is no column 'label', which the first file has; its columns are text"),
+        ("parquet", pa.table({"text": ["a"], "label": [[1]]}), r"part-1\.parquet: the column 'label' must be string, as in the first file, got list<"),
         (
             "parquet",
             pa.table({"text": pa.array([b"\xff"]).cast(pa.string(), safe=False), "label": ["x"]}),
@@ -140,5 +140,5 @@ def test_a_parquet_file_without_rows_among_others_is_passed_over(shards):
 def test_long_files_are_read_in_pieces(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": str(row)}) + "\n" for row in range(10_001)))
-    found = Shards(stream_files([path]), [path])
+    found = Shards(find_files(path))
     assert [len(table) for table in found.tables(0)] == [10_000, 1]
