@@ -86,7 +86,8 @@ def open_bytes(file: TableFile) -> Iterator[IO[bytes]]:
         OSError: The file cannot be opened.
         ImportError: The package that decompresses it is missing.
     """
-    with fsspec.open(file.copy or file.path, "rb").open() as raw:
+    path = file.copy or file.path
+    with fsspec.open(path, "rb").open() if "://" in path else open(path, "rb") as raw:
         if file.compression is None:
             yield raw
         else:

@@ -7,7 +7,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -21,6 +21,7 @@ JSON = pa.json_()
 
 _ROWS_READ_TOGETHER = 10_000
 _CHARACTERS_READ_TOGETHER = 1 << 24
+_ROWS_SIZED_TOGETHER = 100
 
 
 def read_tables(file: TableFile, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
@@ -127,16 +128,19 @@ def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     """Read a CSV file whose first row names the columns."""
     rows = _csv_rows(file, with_header=True)
     _, header = next(rows, (1, []))
-    is_empty = True
     missing = [] if schema is None else [name for name in schema.names if name not in header]
     if missing:
         raise ValueError(
             f"{file}: there is no column {missing[0]!r}, which the first file has; its columns are {', '.join(header)}"
         )
-    while piece := _piece(rows, lambda cells: sum(map(len, cells))):
+
+    def columns_of(rows: list[list[str]]) -> dict[str, Sequence[str]]:
+        return dict(zip(header, zip(*rows, strict=True), strict=True))
+
+    is_empty = True
+    for _, columns in _pieces(rows, columns_of):
         is_empty = False
-        columns = [pa.array(cells, pa.string()) for cells in zip(*(cells for _, cells in piece), strict=True)]
-        table = pa.table(columns, names=header)
+        table = pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()})
         yield table if schema is None else table.select(schema.names).cast(schema)
     if is_empty:
         raise no_rows(file)
@@ -147,26 +151,28 @@ def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[i
     separator = file.separator or ("\t" if file.ending == ".tsv" else ",")
     with open_lines(file, newline="") as lines:
         reader = csv.reader(lines, delimiter=separator, strict=True)
-        header = _next_row(file, reader) or []
+        _, header = next(iter(_next_rows(file, reader, 1)), (1, []))
         if len(set(header)) < len(header):
             raise ValueError(f"{file}, line 1: two columns have the same name ({', '.join(header)}); rename one")
         if with_header:
             yield reader.line_num, header
-        while (row := _next_row(file, reader)) is not None:
-            if row and len(row) != len(header):
-                raise ValueError(
-                    f"{file}, line {reader.line_num}: number of cells is {len(row)}, but the header has {len(header)} "
-                    f"({', '.join(header)}); put a cell that holds {separator!r} in double quotes"
-                )
-            if row:
-                yield reader.line_num, row
+        width = len(header)
+        while rows := _next_rows(file, reader, _ROWS_SIZED_TOGETHER):
+            for line, row in rows:
+                if len(row) == width:
+                    yield line, row
+                elif row:
+                    raise ValueError(
+                        f"{file}, line {line}: number of cells is {len(row)}, but the header has {width} "
+                        f"({', '.join(header)}); put a cell that holds {separator!r} in double quotes"
+                    )
 
 
-def _next_row(file: TableFile, reader: Any) -> list[str] | None:
-    """Read a row with cells of any length: the limit of the csv module is one for the whole process."""
+def _next_rows(file: TableFile, reader: Any, rows: int) -> list[tuple[int, list[str]]]:
+    """Read rows with cells of any length: the limit of the csv module is one for the whole process."""
     former_limit = csv.field_size_limit(sys.maxsize)
     try:
-        return next(reader, None)
+        return [(reader.line_num, row) for row in islice(reader, rows)]
     except csv.Error as error:
         raise ValueError(f"{file}, line {reader.line_num}: broken CSV: {error}") from error
     finally:
@@ -175,18 +181,20 @@ def _next_row(file: TableFile, reader: Any) -> list[str] | None:
 
 def _read_json(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     """Read JSON Lines, or a list of objects."""
-    rows = _json_rows(file)
-    while piece := _piece(rows, lambda row: sum(len(value) for value in row.values() if isinstance(value, str | list))):
-        lines = [line for line, _ in piece]
-        names = list(dict.fromkeys(chain.from_iterable(row for _, row in piece))) if schema is None else schema.names
-        columns = []
-        for name in names:
-            values = [row.get(name) for _, row in piece]
-            column = _json_column(file, name, values, lines)
-            if schema is not None:
-                column = _fit_json(file, name, values, lines, column, schema.field(name).type)
-            columns.append(column)
-        yield pa.table(columns, names=names) if schema is None else pa.table(columns, schema=schema)
+
+    def columns_of(rows: list[dict[str, Any]]) -> dict[str, Sequence[Any]]:
+        names = dict.fromkeys(chain.from_iterable(rows)) if schema is None else schema.names
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    for lines, columns in _pieces(_json_rows(file), columns_of):
+        arrays = {name: _json_column(file, name, values, lines) for name, values in columns.items()}
+        if schema is None:
+            yield pa.table(arrays)
+        else:
+            fitted = [
+                _fit_json(file, field.name, columns[field.name], lines, arrays[field.name], field.type) for field in schema
+            ]
+            yield pa.table(fitted, schema=schema)
 
 
 def _json_column(file: TableFile, name: str, values: list[Any], lines: list[int]) -> pa.Array:
@@ -345,13 +353,30 @@ def _has_objects(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or (pa.types.is_list(kind) and _has_objects(kind.value_type))
 
 
-def _piece(rows: Iterator[tuple[int, Any]], size: Callable[[Any], int]) -> list[tuple[int, Any]]:
-    """Take the next rows: as many as are read together, or fewer if they are long."""
-    piece: list[tuple[int, Any]] = []
-    characters = 0
-    for row in rows:
-        piece.append(row)
-        characters += size(row[1])
-        if len(piece) == _ROWS_READ_TOGETHER or characters > _CHARACTERS_READ_TOGETHER:
-            break
-    return piece
+def _pieces(
+    rows: Iterator[tuple[int, Any]], columns_of: Callable[[list[Any]], dict[str, Sequence[Any]]]
+) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
+    """Collect numbered rows into columns, as many as are read together, or fewer if they are long.
+
+    Rows are given up early, some at a time: Python's garbage collector would go through all that are held, again and again.
+    """
+    while True:
+        lines: list[int] = []
+        columns: dict[str, list[Any]] = {}
+        characters = 0
+        while len(lines) < _ROWS_READ_TOGETHER and characters < _CHARACTERS_READ_TOGETHER:
+            some = list(islice(rows, _ROWS_SIZED_TOGETHER))
+            if not some:
+                break
+            found = columns_of([row for _, row in some])
+            for name in found:
+                columns.setdefault(name, [None] * len(lines))
+            for name, values in columns.items():
+                values += found.get(name, [None] * len(some))
+            lines += [line for line, _ in some]
+            characters += len(some) * sum(
+                len(values[-1]) for values in columns.values() if isinstance(values[-1], str | list)
+            )
+        if not lines:
+            return
+        yield lines, columns

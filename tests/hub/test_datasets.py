@@ -49,7 +49,7 @@ FAULTY = {
 
 NOT_READ = "ValueError: the dataset 'user/{}' (subset=None) could not be loaded: "
 CHANGED = {
-    "jsonl-changed": (JSONL, NOT_READ + "JSON parse error"),
+    "jsonl-changed": (JSONL, NOT_READ + "user/jsonl-changed/train.jsonl, line "),
     "parquet-changed": (PARQUET, NOT_READ + "Parquet magic bytes not found in footer"),
 }
 """By name of a dataset: the file that arrives changed, and what `load_splits` says from then on."""
