@@ -10,9 +10,7 @@ from datasets import Dataset
 from hf_maskattn.data.labels import item_feature
 from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.shards import Shards
-
-_SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
-"""Characters that separate cells, and how a recipe says them on a command line."""
+from hf_maskattn.data.table_reading import separator_hint
 
 
 def check_columns(
@@ -45,13 +43,9 @@ def check_columns(
 def _missing(split_name: str, missing: Sequence[str], names: Sequence[str], required: Mapping[str, str] | Sequence[str]) -> str:
     lacks = " and ".join(f"no column {column!r}{nearest(column, names)}" for column in missing)
     text = f"the split {split_name!r} has {lacks}; its columns are {', '.join(names)}"
-    found = set(names[0]) & _SEPARATORS.keys() if len(names) == 1 else set()
-    if found:
-        separator = max(found, key=names[0].count)
-        return (
-            f"the split {split_name!r} has {lacks}; its only column is {names[0]!r}, so that its cells seem to be separated by "
-            f"{separator!r}. Set data.csv_separator={_SEPARATORS[separator]}"
-        )
+    hint = separator_hint(names)
+    if hint is not None:
+        return f"the split {split_name!r} has {lacks}; {hint}"
     if isinstance(required, Mapping):
         keys = dict.fromkeys(f"{required[column]}=..." for column in missing)
         text += f". Name the columns that it has: {', '.join(keys)}"

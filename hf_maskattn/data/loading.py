@@ -1,6 +1,7 @@
 """Any source of data -> a `DatasetDict` with the splits "train", "validation" and "test", or the shards of one split."""
 
 import dataclasses
+import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -223,6 +224,11 @@ def _open_source(source: str, subset: str | None, streaming: bool, separator: st
         return _Source(load_pronunciations(source) if is_dictionary else BUILT_IN[source]())
     if TableFile(source).kind is not None:
         raise ValueError(f"source={source!r} looks like a local file; give it as train_file")
+    if Path(source).is_dir() and glob.has_magic(source):
+        raise ValueError(
+            f"source={source!r} must be a folder without the characters *, ? and [, which stand for patterns. Rename it, or "
+            "give its files as train_file, validation_file and test_file."
+        )
     if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
         raise ValueError(
             f"source={source!r} was written by save_to_disk, which is a cache and no exchange format. Write its splits with "
@@ -287,8 +293,15 @@ def _explained(source: str, subset: str | None) -> Iterator[None]:
     ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
     try:
         yield
+    except PermissionError:
+        # Of a file or the cache on this machine, which it names.
+        raise
     except (OSError, httpx.HTTPError) as error:
         check_cache_after_failure(error)
+        if Path(source).is_dir():
+            raise FileNotFoundError(
+                f"the folder {source!r} could not be read: {str(error).rstrip('.')}. Correct it, or {ways_out}"
+            ) from error
         raise FileNotFoundError(
             f"the dataset {source!r} could not be loaded from the Hub: {str(error).rstrip('.')}. Check the id and the network"
             f"{nearest(source, BUILT_IN)}, or {ways_out}"

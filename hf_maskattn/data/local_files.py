@@ -152,7 +152,7 @@ def check_separator(separator: str | None, files: Sequence[TableFile]) -> None:
     """
     if separator is None:
         return
-    if len(separator) != 1 or separator in '"\r\n':
+    if (len(separator) != 1 and separator != r"\t") or separator in '"\r\n':
         raise ValueError(
             f"csv_separator must be one character that is no quote and no line break, got {separator!r}. Put it in quotes, "
             "such as data.csv_separator=';' or data.csv_separator='\"|\"'."

@@ -19,6 +19,9 @@ from hf_maskattn.data.table_file import TableFile, check_utf8, no_rows, open_byt
 JSON = pa.json_()
 """Type of a JSON column whose values have no type in common, or hold objects: each value is kept as JSON."""
 
+_SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
+"""Characters that separate cells, and how a recipe says them on a command line."""
+
 _ROWS_READ_TOGETHER = 10_000
 _CHARACTERS_READ_TOGETHER = 1 << 24
 _ROWS_SIZED_TOGETHER = 100
@@ -108,6 +111,18 @@ def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     return any(is_kind(found) and is_kind(wanted) for is_kind in kinds)
 
 
+def separator_hint(columns: Sequence[str]) -> str | None:
+    """Say how to name the separator where a header seems to be one cell for want of it; `None` where it does not."""
+    found = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
+    if not found:
+        return None
+    separator = max(sorted(found), key=columns[0].count)
+    return (
+        f"its only column is {columns[0]!r}, so that its cells seem to be separated by {separator!r}. Set "
+        f"data.csv_separator={_SEPARATORS[separator]}"
+    )
+
+
 def line_of_row(file: TableFile, row: int) -> int | None:
     """Find the line in which a row ends, where lines have numbers.
 
@@ -148,7 +163,7 @@ def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
 
 def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Read the rows of a CSV file with the lines in which they end."""
-    separator = file.separator or ("\t" if file.ending == ".tsv" else ",")
+    separator = "\t" if file.separator == "\\t" else file.separator or ("\t" if file.ending == ".tsv" else ",")
     with open_lines(file, newline="") as lines:
         reader = csv.reader(lines, delimiter=separator, strict=True)
         _, header = next(iter(_next_rows(file, reader, 1)), (1, []))
@@ -162,9 +177,10 @@ def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[i
                 if len(row) == width:
                     yield line, row
                 elif row:
+                    way_out = separator_hint(header) or f"put a cell that holds {separator!r} in double quotes"
                     raise ValueError(
                         f"{file}, line {line}: number of cells is {len(row)}, but the header has {width} "
-                        f"({', '.join(header)}); put a cell that holds {separator!r} in double quotes"
+                        f"({', '.join(header)}); {way_out}"
                     )
 
 
@@ -374,9 +390,7 @@ def _pieces(
             for name, values in columns.items():
                 values += found.get(name, [None] * len(some))
             lines += [line for line, _ in some]
-            characters += len(some) * sum(
-                len(values[-1]) for values in columns.values() if isinstance(values[-1], str | list)
-            )
+            characters += len(some) * sum(len(values[-1]) for values in columns.values() if isinstance(values[-1], str | list))
         if not lines:
             return
         yield lines, columns

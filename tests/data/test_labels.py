@@ -1,3 +1,4 @@
+import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
@@ -64,10 +65,14 @@ def test_class_labels_of_another_split_are_compared_by_name():
         ([["a"]], "single", "the column 'label' of the split 'train' holds a list per row .* does not fit kind='single'"),
         (["a"], "both", "kind='both' is none of single, multi, tags"),
         ([1.5], "single", "holds values of type float64, which are no labels"),
-        (["a", None], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
-        (["a", ""], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
-        ([["a"], None], "multi", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
-        ([["a"], ["b", None]], "tags", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'; add it"),
+        (["a", None], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label';"),
+        (["a", ""], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label';"),
+        ([["a"], None], "multi", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label';"),
+        (
+            [["a"], ["b", None]],
+            "tags",
+            r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label';",
+        ),
     ],
 )
 def test_what_are_no_labels_is_told(values, kind, message):
@@ -86,6 +91,10 @@ def test_names_come_from_the_training_split():
         (ClassLabel(names=["a", "b", "c"]), ["c", "a"], {0: 1, 2: 0}),
         (Value("string"), ["c", "a"], {"c": 0, "a": 1}),
         (Value("int64"), ["no", "yes"], {0: 0, 1: 1}),
+        (Value("int64"), ["1", "2", "unknown"], {1: 0, 2: 1}),
+        (Value("int64"), ["01", "02"], {0: 0, 1: 1}),
+        (Value("large_string"), ["c", "a"], {"c": 0, "a": 1}),
+        (Value("string_view"), ["c", "a"], {"c": 0, "a": 1}),
         (Value("int8"), ["1", "3", "5"], {1: 0, 3: 1, 5: 2}),
         (Value("uint8"), ["3", "-1"], {3: 0, -1: 1}),
         (Value("bool"), ["False", "True"], {False: 0, True: 1}),
@@ -100,3 +109,65 @@ def test_items_of_lists():
     assert item_feature(List(Value("int8"))) == Value("int8")
     assert item_feature(LargeList(Value("int8"))) == Value("int8")
     assert item_feature(Value("int8")) is None
+
+
+def _features(**values_of):
+    """Make splits whose columns have types of their own."""
+    return {name: Dataset.from_dict({"label": values}) for name, values in values_of.items()}
+
+
+def test_numbers_and_texts_that_are_written_alike_are_one_label():
+    splits = _features(train=["1", "2", "unknown"], validation=[1, 2])
+    assert label_names(splits, "label", "single") == ["1", "2", "unknown"]
+    splits = _features(train=[2, 10, 1], validation=["10", "1"], test=[2])
+    assert label_names(splits, "label", "single") == ["1", "2", "10"]
+    splits = _features(train=[["1"], ["x", "2"]], validation=[[1], [2, 1]])
+    assert label_names(splits, "label", "multi") == ["1", "2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        (
+            ["neg", "pos"],
+            [0, 1],
+            "'validation' has .*: 0, 1 .whole numbers, where the split 'train' has text.; .* neg, pos",
+        ),
+        (["01", "02"], [1, 2], "'validation' has labels .*: 1, 2 .whole numbers, where the split 'train' has text.; .* 01, 02"),
+        ([0, 1], ["neg", "0"], "'validation' has labels .*: neg .text, where the split 'train' has whole numbers.; .* 0, 1"),
+        ([0, 1], [True, False], "'validation' has .* True .true or false, where the split 'train' has whole numbers.; .* 0, 1"),
+    ],
+)
+def test_splits_that_do_not_fit_each_other_are_both_named(train, validation, message):
+    with pytest.raises(ValueError, match=message):
+        label_names(_features(train=train, validation=validation), "label", "single")
+
+
+def test_whole_numbers_are_positions_only_where_no_split_holds_texts():
+    names = ["neg", "pos"]
+    assert label_names(_features(train=[0, 1], test=[1]), "label", "single", known=names) == names
+    class_labels = Features({"label": ClassLabel(names=names)})
+    splits = {**_features(validation=[1, 0]), "train": Dataset.from_dict({"label": [0]}, features=class_labels)}
+    assert label_names(splits, "label", "single") == names
+    with pytest.raises(ValueError, match=r"'train' has labels .* not among those that were given: 2; given were neg, pos"):
+        label_names(_features(train=[0, 1, 2]), "label", "single", known=names)
+    with pytest.raises(
+        ValueError, match=r"the split 'validation' has labels .*: 0, 1 \(whole numbers, where the split 'train' has class names"
+    ):
+        label_names({**splits, "test": _features(test=["pos"])["test"]}, "label", "single")
+
+
+@pytest.mark.parametrize(
+    ("builder", "values", "names"),
+    [
+        ("csv", ["10", "2", "1"], ["1", "2", "10"]),
+        ("csv", ["10", "-2", "0"], ["-2", "0", "10"]),
+        ("csv", ["10", "2", "x"], ["10", "2", "x"]),
+        ("csv", ["10", "2", "02"], ["02", "10", "2"]),
+        # The order of earlier runs, which read JSON strings as strings.
+        ("json", ["10", "2", "1"], ["1", "10", "2"]),
+    ],
+)
+def test_numbers_in_csv_have_the_order_of_numbers(builder, values, names):
+    split = Dataset.from_dict({"label": values}, info=datasets.DatasetInfo(builder_name=builder))
+    assert label_names({"train": split}, "label", "single") == names

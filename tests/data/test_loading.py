@@ -1,8 +1,12 @@
+import gzip
+import io
 import json
 import re
 from types import SimpleNamespace
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.utils import httpx
@@ -176,7 +180,7 @@ def test_missing_and_empty_splits_are_named(hub):
 
 
 def test_a_missing_column_is_named_with_the_nearest(file):
-    message = r"the split 'train' has no column 'labels' \(did you mean 'label'\?\); its columns are text, label"
+    message = r"the split 'train' has no column 'labels' \(did you mean 'label'\?\); its columns are text, label$"
     with pytest.raises(ValueError, match=message):
         load_splits(train_file=file("a.jsonl"), required_columns=["text", "labels"])
 
@@ -269,3 +273,175 @@ def test_shards_have_one_origin_and_all_columns(file):
 def test_the_hub_is_asked_through_datasets():
     with pytest.raises(FileNotFoundError, match="the dataset 'owner/name' could not be loaded from the Hub"):
         loading.load_splits("owner/name")
+
+
+def test_all_missing_columns_are_named_with_their_keys(file):
+    message = (
+        "the split 'train' has no column 'labels' (did you mean 'label'?) and no column 'words'; its columns are text, label. "
+        "Name the columns that it has: data.label_column=..., data.tokens_column=..."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_splits(
+            train_file=file("a.jsonl"),
+            required_columns={"labels": "data.label_column", "words": "data.tokens_column", "text": "data.text_column"},
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "told"),
+    [
+        ("a.csv", ";", "';'"),
+        ("a.csv", "\t", r"'\t'"),
+        ("a.csv", "|", "'\"|\"'"),
+        ("a.tsv", ",", "','"),
+        ("a.csv.gz", ";", "';'"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_header_that_is_one_cell_tells_how_to_name_the_separator(tmp_path, name, separator, told, stream):
+    path = tmp_path / name
+    content = f"text{separator}label\na{separator}b\n".encode()
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    load = load_shards if stream else load_splits
+    with pytest.raises(ValueError, match=re.escape(f"Set data.csv_separator={told}")):
+        load(train_file=path, required_columns=["text", "label"])
+    rows = load(train_file=path, required_columns=["text", "label"], csv_separator=separator)
+    assert (rows.first_rows() if stream else rows["train"])[:] == {"text": ["a"], "label": ["b"]}
+
+
+CELLS = ["NA", "None", "null", "nan", "01", "1", "1984", "2024-03-01", "True", "", "1.0"]
+
+
+def doors(folder, name, content):
+    """Read a file as a local file, in a folder, and as streams of both."""
+    folder.mkdir(parents=True)
+    (folder / f"train{name}").write_bytes(content)
+    settings = {"validation_split": None, "test_split": None}
+    yield load_splits(train_file=folder / f"train{name}")["train"]
+    yield load_splits(str(folder), **settings)["train"]
+    yield load_shards(train_file=folder / f"train{name}").first_rows()
+    yield load_shards(str(folder)).first_rows()
+    yield load_splits(str(folder), **settings, streaming=True)["train"]
+
+
+@pytest.mark.parametrize("name", [".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".csv.gz", ".jsonl.gz"])
+def test_a_cell_is_the_same_through_every_door(tmp_path, name):
+    rows = [{"text": cell, "more": "x"} for cell in CELLS]
+    if "json" not in name:
+        separator = "\t" if name == ".tsv" else ","
+        content = separator.join(rows[0]) + "\n" + "".join(separator.join(row.values()) + "\n" for row in rows)
+    else:
+        content = json.dumps(rows) if name == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    content = content.encode()
+    for split in doors(tmp_path / "data 1", name, gzip.compress(content) if name.endswith("gz") else content):
+        assert list(split) == rows
+
+
+@pytest.mark.parametrize("column", [pa.array(["x", "y"]).dictionary_encode(), pa.array(["x", "y"], pa.string_view())])
+def test_strings_of_parquet_are_the_same_through_every_door(tmp_path, column):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": column}), buffer)
+    for split in doors(tmp_path / "data", ".parquet", buffer.getvalue()):
+        assert split["text"][:] == ["x", "y"]
+        assert split.features["text"] == datasets.Value("string")
+
+
+@pytest.mark.parametrize(
+    ("ending", "rows"), [("csv", "text,label\na,pos\nb,1\n"), ("jsonl", '{"text":"a","label":"pos"}\n{"text":"b","label":1}\n')]
+)
+def test_the_card_of_a_folder_names_class_labels(tmp_path, ending, rows):
+    (tmp_path / f"train.{ending}").write_text(rows.replace("pos", "pos") if ending == "csv" else rows.replace('"pos"', "1"))
+    names = "          names:\n            '0': neg\n            '1': pos\n"
+    features = f"  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n{names[2:]}"
+    (tmp_path / "README.md").write_text(f"---\ndataset_info:\n  features:\n{features}---\n")
+    splits = load_splits(str(tmp_path), validation_split=None, test_split=None)
+    assert splits["train"].features["label"] == datasets.ClassLabel(names=["neg", "pos"])
+    assert splits["train"]["label"][:] == [1, 1]
+    shards = load_shards(str(tmp_path))
+    assert shards.first_rows().features["label"] == datasets.ClassLabel(names=["neg", "pos"])
+    assert shards.first_rows()["label"][:] == [1, 1]
+
+
+def test_the_card_of_a_folder_names_its_separator(tmp_path):
+    (tmp_path / "train.csv").write_text("text;label\nNA;01\n")
+    card = '---\nconfigs:\n- config_name: default\n  data_files: train.csv\n  sep: ";"\n---\n'
+    (tmp_path / "README.md").write_text(card)
+    splits = load_splits(str(tmp_path), validation_split=None, test_split=None)
+    assert list(splits["train"]) == [{"text": "NA", "label": "01"}]
+
+
+def test_what_save_to_disk_wrote_is_refused_with_the_way_out(tmp_path):
+    _split(2).save_to_disk(tmp_path / "saved")
+    DatasetDict({"train": _split(2)}).save_to_disk(tmp_path / "splits")
+    for name in ("saved", "splits"):
+        with pytest.raises(ValueError, match=r"was written by save_to_disk, .* to_parquet or to_json"):
+            load_splits(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ["pos", 0],
+            r"line 2: the column 'label' of the split 'train' must hold values of one type, .*, got 0, a number, "
+            r"where .*line 1 has 'pos', a text",
+        ),
+        ([["O"], ["O", 1]], r"line 2: .* got 1, a number in a list, where .*line 1 has 'O', a text in a list"),
+        (["pos", {"a": 1}], r"line 2: .* got {'a': 1}, an object"),
+        ([None, {"a": 1}], r"line 2: .* got {'a': 1}, an object"),
+        ([True, 1], r"line 2: .* got 1, a number, where .*line 1 has True, true or false"),
+        (["a", ["a"]], r"line 2: .* got 'a', a text in a list, where .*line 1 has 'a', a text"),
+    ],
+)
+def test_mixed_types_in_a_column_that_is_needed_are_told(tmp_path, values, message, stream):
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"label": value, "other": values[:row]}) + "\n" for row, value in enumerate(values)))
+    load = load_shards if stream else load_splits
+    load(train_file=path, required_columns=["other"])
+    with pytest.raises(ValueError, match=message):
+        load(train_file=path, required_columns=["label"])
+
+
+def test_the_draw_of_a_fraction_is_that_of_datasets(file):
+    path = file("a.jsonl", 50)
+    splits = load_splits(train_file=path, validation_fraction=0.2, seed=3, label_column="label")
+    expected = load_splits(train_file=path)["train"].train_test_split(test_size=10, seed=3)
+    assert list(splits["train"]) == list(expected["train"])
+    assert list(splits["validation"]) == list(expected["test"])
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("is_list", [False, True])
+def test_rare_labels_stay_in_training(tmp_path, seed, is_list):
+    labels = ["rare", "rarer", "b", "b", *"aaaaaaaaaaaaaa"]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"label": [label, "a"] if is_list else label}) + "\n" for label in labels))
+    splits = load_splits(train_file=path, validation_fraction=0.4, seed=seed, label_column="label")
+    trained = {str(label) for label in splits["train"]["label"]}
+    assert trained == {str([label, "a"] if is_list else label) for label in labels}
+    assert splits["train"].num_rows + splits["validation"].num_rows == len(labels)
+    whole = path.read_text().splitlines()
+    for name in ("train", "validation"):
+        for row, value in enumerate(splits[name]):
+            line = int(str(splits.places[name](row)).rpartition(" ")[2])
+            assert json.loads(whole[line - 1]) == value
+
+
+def test_a_fraction_of_labels_that_occur_once_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"label": "{row}"}}\n' for row in range(10)))
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.2 leaves no row to validate on: each of the 2 rows"):
+        load_splits(train_file=path, validation_fraction=0.2, label_column="label")
+
+
+def test_a_folder_that_cannot_be_a_source_is_told(tmp_path):
+    (tmp_path / "data[1]").mkdir()
+    (tmp_path / "data[1]" / "train.csv").write_text("text\na\n")
+    with pytest.raises(ValueError, match=r"source='.*data\[1\]' must be a folder without the characters \*, \? and \["):
+        load_splits(str(tmp_path / "data[1]"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"the folder '.*empty' could not be read: .*any data files\. Correct it, or use"
+    ):
+        load_splits(str(tmp_path / "empty"))

@@ -57,7 +57,11 @@ def test_csv_cells_may_be_long_and_hold_line_breaks(write):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "x", r"a\.txt: the ending '\.txt' is none of \.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet; .* compressed: \.gz"),
+        (
+            "a.txt",
+            "x",
+            r"a\.txt: the ending '\.txt' is none of \.jsonl, \.ndjson, \.json, \.csv, \.tsv, \.parquet; .* compressed: \.gz",
+        ),
         ("a.jsonl", "", r"a\.jsonl: the file has no rows"),
         ("a.jsonl", "\n\n", r"a\.jsonl: the file has no rows"),
         ("a.csv", "text,label\n", r"a\.csv: the file has no rows"),
@@ -114,3 +118,60 @@ def test_patterns_that_do_not_work_are_told(write, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'a.csv'}: there is no such file")):
         load_file(tmp_path / "a.csv", split="train")
+
+
+def test_types_are_those_of_all_files_together(write, tmp_path):
+    write("a-1.jsonl", '{"x": 1, "y": null, "z": "pos"}\n')
+    write("a-2.jsonl", '{"x": 2.5, "y": "2024-01-01", "z": 0}\n')
+    split = load_file(tmp_path / "a-*.jsonl", split="train")
+    assert split.features["x"] == datasets.Value("float64")
+    assert isinstance(split.features["z"], datasets.Json)
+    assert list(split) == [{"x": 1.0, "y": None, "z": "pos"}, {"x": 2.5, "y": "2024-01-01", "z": 0}]
+
+
+def test_blocks_of_a_long_csv_file_have_one_type(write, tmp_path):
+    write("a-1.csv", "text,label\n" + "a,01\n" * 30_000 + "b,x\n" + "c,1\n" * 30_000)
+    write("a-2.csv", "label,text\n" + "1,2\n" * 3)
+    split = load_file(tmp_path / "a-*.csv", split="train")
+    assert sorted(set(split["label"])) == ["01", "1", "x"]
+    assert split[-1] == {"text": "2", "label": "1"}
+
+
+def test_a_changed_file_is_read_again(write):
+    for text in ("a", "b", "longer"):
+        assert load_file(write("a.csv", f"text\n{text}\n"), split="train")["text"][:] == [text]
+
+
+def test_parquet_files_of_different_types_are_told(tmp_path):
+    for number, values in enumerate([["a"], [1]]):
+        datasets.Dataset.from_dict({"x": values}).to_parquet(tmp_path / f"{number}.parquet")
+    message = r"1\.parquet: the column 'x' is int64 in one file and string in another"
+    with pytest.raises(ValueError, match=message):
+        load_file(tmp_path / "*.parquet", split="train")
+
+
+@pytest.mark.parametrize("folder", ["data[1]", "[a-z]", "a*b", "x?", "[!x]"])
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, folder):
+    (tmp_path / folder / "sub").mkdir(parents=True)
+    for name in ("train-1.jsonl", "train-2.jsonl", "test.jsonl"):
+        (tmp_path / folder / name).write_text('{"text": "a"}\n')
+    (tmp_path / folder / "sub" / "train-3.jsonl").write_text('{"text": "a"}\n')
+    found = find_files(tmp_path / folder / "train-*.jsonl")
+    assert [file.name for file in found] == ["train-1.jsonl", "train-2.jsonl"]
+    assert [file.name for file in find_files(tmp_path / folder / "train-[2-3].jsonl")] == ["train-2.jsonl"]
+    assert [file.name for file in find_files(tmp_path / folder / "**" / "train-*.jsonl")][-1] == "train-2.jsonl"
+    assert load_file(tmp_path / folder / "train-*.jsonl", split="train").num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "message"),
+    [
+        ("a.csv", "", "csv_separator must be one character that is no quote and no line break, got ''. Put it in quotes"),
+        ("a.csv", "ab", "csv_separator must be one character .*, got 'ab'"),
+        ("a.csv", '"', "csv_separator must be one character .*, got '\"'"),
+        ("a.jsonl", ";", r"csv_separator=';' has no meaning for .*a\.jsonl, which is no CSV file. Remove it\."),
+    ],
+)
+def test_separators_that_do_not_work_are_refused(write, name, separator, message):
+    with pytest.raises(ValueError, match=message):
+        find_files(write(name, "x"), separator)

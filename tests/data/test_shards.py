@@ -89,7 +89,11 @@ def test_the_rows_of_a_local_parquet_file_are_counted_from_its_footer(shards, mo
         ("jsonl", GOOD.encode() + '{"text":"é"}\n'.encode("latin-1"), r"part-1\.jsonl, line 2: not UTF-8 \(.*byte 0xe9\)"),
         ("csv", "text,label\na\n", r"part-1\.csv, line 2: number of cells is 1, but the header has 2"),
         ("csv", "text\na\n", r"part-1\.csv: there is no column 'label', which the first file has; its columns are text"),
-        ("parquet", pa.table({"text": ["a"], "label": [[1]]}), r"part-1\.parquet: the column 'label' must be string, as in the first file, got list<"),
+        (
+            "parquet",
+            pa.table({"text": ["a"], "label": [[1]]}),
+            r"part-1\.parquet: the column 'label' must be string, as in the first file, got list<",
+        ),
         (
             "parquet",
             pa.table({"text": pa.array([b"\xff"]).cast(pa.string(), safe=False), "label": ["x"]}),

@@ -220,3 +220,155 @@ def test_a_stream_is_not_scored(tmp_path):
         ValueError, match=r"the train split is a stream \(data\.streaming\), which has no end: score validation"
     ):
         evaluation_data(recipe, 0, "train", None, ["cat", "dog"])
+
+
+def write_csv(tmp_path, **splits):
+    """Write a CSV file of a split from its labels; its texts are numbers, which are texts as well."""
+    for name, labels in splits.items():
+        rows = "".join(f"{1984 + row},{label}\n" for row, label in enumerate(labels))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
+    return [f"data.{name}_file={tmp_path / f'{name}.csv'}" for name in splits]
+
+
+def load_csv(tmp_path, *overrides, **splits):
+    path = write_recipe(tmp_path)
+    others = [f"data.{name}_file=" for name in ("validation", "test") if name not in splits]
+    return training_data(read_recipe(path, [*others, *write_csv(tmp_path, **splits), *overrides]), seed=0)
+
+
+@pytest.mark.parametrize("stream", [(), STREAM])
+def test_a_csv_label_is_the_same_in_all_splits_whatever_else_they_hold(tmp_path, stream):
+    data = load_csv(tmp_path, *stream, train=["1", "unknown", "2", "01"], validation=["2", "1"], test=["01"])
+    assert data.labels == ["01", "1", "2", "unknown"]
+    assert [row["labels"] for row in islice(data.splits["train"], 4)] == [1, 3, 2, 0]
+    assert data.splits["validation"]["labels"][:] == [2, 1]
+    assert data.splits["test"]["labels"][:] == [0]
+
+
+def test_csv_labels_that_are_numbers_keep_the_order_of_earlier_runs(tmp_path):
+    data = load_csv(tmp_path, train=["10", "9", "1"], test=["9"])
+    assert data.labels == ["1", "9", "10"]
+    recipe = read_recipe(tmp_path / "toy.yaml", write_csv(tmp_path, train=["1"], validation=["9"], test=["10", "9"]))
+    # A model that an earlier version trained, which read the cells as numbers, has the same names.
+    assert evaluation_data(recipe, 0, "test", data.tokenizer, ["1", "9", "10"]).splits["test"]["labels"][:] == [2, 1]
+
+
+@pytest.mark.parametrize("stream", [(), STREAM])
+@pytest.mark.parametrize("value", ["3,5", "1_000", "nan", "", "x"])
+def test_a_csv_cell_that_is_no_number_is_told_with_its_line(tmp_path, value, stream):
+    label = f'"{value}"'
+    message = rf"train\.csv, line 4, column 'label': '{value}' is not a (finite )?number"
+
+    def read(*values):
+        data = load_csv(tmp_path, "model.problem_type=regression", *stream, train=values)
+        return [row["labels"] for row in islice(data.splits["train"], len(values))]
+
+    with pytest.raises(ValueError, match=message):
+        read("1", "2.5", label, "-3e-1")
+    assert read("1", "2.5", " 7 ", "-3e-1") == pytest.approx([1, 2.5, 7, -0.3])
+
+
+def test_rows_that_a_draw_has_moved_are_told_with_their_lines(tmp_path):
+    path = tmp_path / "train.csv"
+    for line in (2, 7, 12):
+        labels = ["1", "2"] * 6
+        labels[line - 2] = "x"
+        with pytest.raises(ValueError, match=rf"train\.csv, line {line}, column 'label': 'x' is not a number"):
+            load_csv(tmp_path, "model.problem_type=regression", "data.validation_fraction=0.4", train=labels)
+        path.unlink()
+
+
+@pytest.mark.parametrize("empty", ["", '""'])
+def test_a_missing_label_is_told_with_its_line(tmp_path, empty):
+    with pytest.raises(ValueError, match=r"validation\.csv, line 3: the split 'validation' has no label in the column 'label'"):
+        load_csv(tmp_path, train=["a", "b"], validation=["a", empty])
+
+
+@pytest.mark.parametrize("stream", [(), (*STREAM, "data.sample_rows=3")])
+def test_one_label_only_is_told_before_training(tmp_path, stream):
+    message = r"the column 'label' must have two different labels or more, got only a in .*: there is nothing to tell apart\."
+    with pytest.raises(ValueError, match=message):
+        load_csv(tmp_path, *stream, train=["a", "a", "a"])
+    assert len(load_csv(tmp_path, *stream, "data.labels=[a, b]", train=["a", "a", "a"]).labels) == 2
+    with pytest.raises(ValueError, match=r"the column 'tags' must have two different labels or more, got only O in "):
+        load(tmp_path, "token-classification", *stream, make=lambda row: {**row, "tags": ["O"] * len(row["tags"])})
+
+
+def test_one_label_that_rows_have_or_not_can_be_trained(tmp_path):
+    labels = iter([["a"], []] * 50)
+    data = load(
+        tmp_path,
+        "text-classification",
+        "model.problem_type=multi_label_classification",
+        make=lambda row: {**row, "label": next(labels)},
+    )
+    assert data.labels == ["a"]
+
+
+def test_one_label_can_be_scored(tmp_path):
+    recipe = read_recipe(write_recipe(tmp_path), write_csv(tmp_path, train=["a"], validation=["a"], test=["b", "b"]))
+    tokenizer = load_csv(tmp_path, train=["a", "b"]).tokenizer
+    assert evaluation_data(recipe, 0, "test", tokenizer, ["a", "b"]).splits["test"]["labels"][:] == [1, 1]
+
+
+def test_numbers_are_no_positions_in_the_labels_of_a_model_that_was_trained_on_texts(tmp_path):
+    sizes = iter(range(100))
+    data = load(tmp_path)
+    recipe = read_recipe(write_recipe(tmp_path, make=lambda row: {**row, "label": 1 if next(sizes) >= 52 else row["label"]}))
+    with pytest.raises(ValueError, match=r"'test' has labels .*: 1 \(whole numbers, where the split 'train' has text\)"):
+        evaluation_data(recipe, 0, "test", data.tokenizer, data.labels)
+    recipe = read_recipe(tmp_path / "toy.yaml", ["data.labels=[cat, dog]"])
+    assert set(evaluation_data(recipe, 0, "test", data.tokenizer, data.labels).splits["test"]["labels"]) == {1}
+    recipe = read_recipe(tmp_path / "toy.yaml", ["data.train_file="])
+    assert set(evaluation_data(recipe, 0, "test", data.tokenizer, data.labels).splits["test"]["labels"]) == {1}
+
+
+@pytest.mark.parametrize("label", ["2024-03-01", "12:30:00", "2020-01-01T00:00:00Z"])
+@pytest.mark.parametrize("stream", [(), STREAM])
+def test_texts_that_look_like_dates_are_texts(tmp_path, label, stream):
+    kinds = iter([label, "x"] * 50)
+    data = load(tmp_path, "text-classification", *stream, make=lambda row: {"text": label, "label": next(kinds)})
+    assert data.labels == sorted([label, "x"])
+    data = load(
+        tmp_path, "text2text-generation", *stream, make=lambda row: {"source": f"{label} is", "target": [label, "2024-01-01"]}
+    )
+    assert {*next(iter(data.references.values()))} == {label, "2024-01-01"}
+    data = load(
+        tmp_path, "token-classification", *stream, make=lambda row: {"tokens": [label, "2024-01-01"], "tags": ["B-X", "O"]}
+    )
+    assert len(next(iter(data.splits["train"]))["labels"]) >= 2
+
+
+def test_the_same_rows_are_drawn_for_training_and_scoring(tmp_path):
+    labels = ["rare", *"abab" * 5]
+    overrides = ("data.validation_fraction=0.4",)
+    for seed in range(4):
+        recipe = read_recipe(
+            write_recipe(tmp_path), ["data.validation_file=", "data.test_file=", *write_csv(tmp_path, train=labels), *overrides]
+        )
+        data = training_data(recipe, seed)
+        assert data.labels == ["a", "b", "rare"]
+        scored = evaluation_data(recipe, seed, "validation", data.tokenizer, data.labels)
+        assert list(scored.splits["validation"]) == list(data.splits["validation"])
+
+
+def test_cells_of_a_recipe_may_be_separated_by_anything(tmp_path):
+    (tmp_path / "train.csv").write_text("text;label\na,b;x\nc;y\n")
+    path = write_recipe(tmp_path)
+    overrides = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
+    with pytest.raises(ValueError, match=r"its only column is 'text;label', .* Set data\.csv_separator=';'"):
+        training_data(read_recipe(path, overrides), seed=0)
+    assert training_data(read_recipe(path, [*overrides, "data.csv_separator=;"]), seed=0).labels == ["x", "y"]
+    (tmp_path / "train.csv").write_text("text\tlabel\na,b\tx\nc\ty\n")
+    assert training_data(read_recipe(path, [*overrides, "data.csv_separator=\\t"]), seed=0).labels == ["x", "y"]
+    (tmp_path / "train.csv").write_text("text|label\na,b|x\nc|y\n")
+    assert training_data(read_recipe(path, [*overrides, 'data.csv_separator="|"']), seed=0).labels == ["x", "y"]
+
+
+def test_all_missing_columns_are_named_with_their_keys(tmp_path):
+    message = (
+        r"no column 'label' and no column 'text'; its columns are a\. .*: data\.label_column=\.\.\., data\.text_column=\.\.\."
+    )
+    for stream in ((), STREAM):
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path, "text-classification", *stream, make=lambda row: {"a": 1})
