@@ -15,6 +15,7 @@ What `load_splits("user/name")` does when the Hub fails once, and again after th
 The last stays in the cache of the client; `hf cache verify --repo-type dataset user/name` finds it.
 """
 
+import gzip
 import io
 import json
 
@@ -27,6 +28,9 @@ from tests.hub.server import Hub
 
 ROWS = [{"text": f"meow {row}", "label": "cat" if row % 2 else "dog"} for row in range(10)]
 SPLITS = {"train": ROWS, "validation": ROWS[:4], "test": ROWS[4:]}
+
+CELLS = ["NA", "01", "1", "2024-03-01", "", "None"]
+CSV = "text,label\n" + "".join(f"{cell},1\n" for cell in CELLS)
 
 INFORMATION = "/api/datasets/user/{}"
 JSONL = "*/user/{}/*/train.jsonl"
@@ -58,7 +62,7 @@ LOAD = """
     import os, sys
     sys.argv = ["hf-maskattn"]
     import datasets, huggingface_hub
-    from hf_maskattn.data.loading import load_splits
+    from hf_maskattn.data.loading import load_shards, load_splits
 
     def load(name, **settings):
         splits = load_splits(f"user/{name}", required_columns=["text", "label"], **settings)
@@ -67,6 +71,12 @@ LOAD = """
     attempt("jsonl", lambda: load("jsonl"))
     attempt("parquet", lambda: load("parquet", validation_fraction=0.2))
     attempt("subset", lambda: load("jsonl", subset="none"))
+    attempt("csv", lambda: load("csv", test_split=None))
+    def stream():
+        shards = load_shards("user/csv", required_columns=["text", "label"])
+        return [row for shard in range(len(shards)) for table in shards.tables(shard) for row in table.to_pylist()]
+    attempt("csv, streamed", stream)
+    attempt("broken", lambda: load("broken", validation_split=None, test_split=None))
     attempt("nothing", lambda: load("nothing"))
     attempt("secret, nobody", lambda: load("secret"))
     os.environ["HF_TOKEN"] = TOKEN
@@ -98,6 +108,9 @@ def session(tmp_path_factory):
     with Hub() as hub:
         splits = {f"{name}.jsonl": jsonl(rows) for name, rows in SPLITS.items()}
         hub.create("user/jsonl", splits, kind="datasets")
+        files = {"train.csv.gz": gzip.compress(CSV.encode()), "validation.csv": "text,label\n1984,1\n"}
+        hub.create("user/csv", files, kind="datasets")
+        hub.create("user/broken", {"train.csv": "text,label\na\n"}, kind="datasets")
         hub.create("user/secret", splits, kind="datasets", private=True)
         shards = {f"data/train-0000{shard}-of-00002.parquet": parquet(ROWS[shard::2]) for shard in range(2)}
         hub.create("user/parquet", {**shards, "data/test-00000-of-00001.parquet": parquet(ROWS[:3])}, kind="datasets")
@@ -118,6 +131,14 @@ def session(tmp_path_factory):
 def test_jsonl_of_the_hub(session):
     _, found = session
     assert found["jsonl"] == SPLITS
+
+
+def test_cells_of_the_hub_are_what_the_file_says(session):
+    _, found = session
+    rows = [{"text": cell, "label": "1"} for cell in CELLS]
+    assert found["csv"] == {"train": rows, "validation": [{"text": "1984", "label": "1"}]}
+    assert found["csv, streamed"] == rows
+    assert found["broken"].startswith(NOT_READ.format("broken") + "user/broken/train.csv, line 2: number of cells is 1")
 
 
 def test_parquet_shards_of_the_hub(session):

@@ -113,7 +113,7 @@ def test_an_empty_override_is_null(recipe_file):
         ("training.lerning_rate=1", "training.lerning_rate does not exist: did you mean training.learning_rate?"),
         ("training.warmup_ratio=0.1", "did you mean training.warmup_steps?"),
         ("model.hiden_size=3", "did you mean model.hidden_size?"),
-        ("data.zzz=1", "data.zzz does not exist: there are: label_column, "),
+        ("data.zzz=1", "data.zzz does not exist: there are: csv_separator, label_column, "),
         (
             "training.hub_token=hf_x",
             "training.hub_token may not be set: a token does not belong in a file: run `hf auth",
