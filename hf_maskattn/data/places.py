@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hf_maskattn.data.table_file import TableFile
-from hf_maskattn.data.table_reading import line_of_row, read_tables
+from hf_maskattn.data.table_reading import count_rows, line_of_row
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Place:
         for file in self.files:
             if file.kind != "parquet" and (line := line_of_row(file, row)) is not None:
                 return f"{file}, line {line}"
-            rows = sum(len(table) for table in read_tables(file))
+            rows = count_rows(file)
             if row < rows:
                 return f"row {row} of {file} (counted from 0)"
             row -= rows

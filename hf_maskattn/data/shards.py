@@ -5,11 +5,10 @@ from copy import copy
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_maskattn.data.places import Place
 from hf_maskattn.data.table_file import TableFile, unreadable
-from hf_maskattn.data.table_reading import fits, read_tables
+from hf_maskattn.data.table_reading import count_rows, fits, read_tables
 
 _ROWS_READ_TOGETHER = 10_000
 
@@ -96,13 +95,8 @@ class Shards:
                 yield table
 
     def count(self, shard: int) -> int:
-        """Count the rows of a shard: of a local Parquet file from its footer, else by reading them."""
-        if not self.files or self.files[shard].kind != "parquet" or self.files[shard].is_remote:
-            return sum(len(table) for table in self._read(shard))
-        try:
-            return pq.read_metadata(self.files[shard].path).num_rows
-        except pa.ArrowException as error:
-            raise unreadable(self.name(shard), error) from error
+        """Count the rows of a shard: see `count_rows` for files; else by reading them."""
+        return count_rows(self.files[shard]) if self.files else sum(len(table) for table in self._read(shard))
 
     def first_rows(self, rows: int | None = None) -> datasets.Dataset:
         """Read the first rows, in the order of the shards, into memory.

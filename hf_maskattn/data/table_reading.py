@@ -8,6 +8,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -45,13 +46,28 @@ def read_tables(file: TableFile, schema: pa.Schema | None = None) -> Iterator[pa
         OSError: The file cannot be opened.
     """
     read = {"csv": _read_csv, "json": _read_json, "parquet": _read_parquet}[str(file.kind)]
-    try:
+    with _faults_told(file):
         yield from read(file, schema)
-    except UnicodeDecodeError as error:
-        check_utf8(file)
-        raise unreadable(file, error) from error
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
-        raise unreadable(file, error) from error
+
+
+def count_rows(file: TableFile) -> int:
+    """Count the rows of a file: of Parquet from its footer, of JSON Lines without parsing them.
+
+    Raises:
+        ValueError: The file is broken; see `read_tables`, likewise ImportError and OSError.
+    """
+    with _faults_told(file):
+        if file.kind == "parquet":
+            with open_bytes(file) as content:
+                return pq.ParquetFile(content).metadata.num_rows
+        if file.kind == "csv":
+            return sum(1 for _ in _csv_rows(file))
+        with open_lines(file, newline="\n") as lines:
+            filled = (line for line in lines if line.strip())
+            first = next(filled, "")
+            if not _goes_over_lines(first):
+                return bool(first) + sum(1 for _ in filled)
+        return sum(1 for _ in _json_rows(file))
 
 
 def schema_of(file: TableFile) -> pa.Schema | None:
@@ -137,6 +153,18 @@ def line_of_row(file: TableFile, row: int) -> int | None:
         return None
     lines = (line for line, _ in (_csv_rows(file) if file.kind == "csv" else _json_rows(file)))
     return next(islice(lines, row, None), None)
+
+
+@contextmanager
+def _faults_told(file: TableFile) -> Iterator[None]:
+    """Name the file, and the line where there is one, of what cannot be read."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        check_utf8(file)
+        raise unreadable(file, error) from error
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
+        raise unreadable(file, error) from error
 
 
 def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
@@ -262,8 +290,7 @@ def _json_rows(file: TableFile) -> Iterator[tuple[int, dict[str, Any]]]:
         first = next(numbered, None)
         if first is None:
             return
-        if first[1].lstrip().startswith("[") or first[1].rstrip().endswith(("{", "[")):
-            # A list, or objects over several lines.
+        if _goes_over_lines(first[1]):
             text = "\n" * (first[0] - 1) + first[1] + "".join(lines)
             for number, value in _json_values(file, text):
                 # A list of texts is a column of texts.
@@ -275,6 +302,11 @@ def _json_rows(file: TableFile) -> Iterator[tuple[int, dict[str, Any]]]:
             except json.JSONDecodeError as error:
                 raise _broken_json(file, number, error) from error
             yield number, _object(file, number, value)
+
+
+def _goes_over_lines(first_line: str) -> bool:
+    """Say whether a JSON file is a list, or objects over several lines, and not an object per line."""
+    return first_line.lstrip().startswith("[") or first_line.rstrip().endswith(("{", "["))
 
 
 def _json_values(file: TableFile, text: str) -> Iterator[tuple[int, Any]]:

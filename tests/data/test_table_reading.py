@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_maskattn.data.table_file import TableFile
-from hf_maskattn.data.table_reading import JSON, common_schema, fits, line_of_row, read_tables, schema_of
+from hf_maskattn.data.table_reading import JSON, common_schema, count_rows, fits, line_of_row, read_tables, schema_of
 
 
 @pytest.fixture
@@ -197,7 +197,9 @@ def test_types_that_have_nothing_in_common():
     ],
 )
 def test_the_line_of_a_row(write, name, content, lines):
-    assert [line_of_row(write(name, content), row) for row in range(len(lines))] == lines
+    file = write(name, content)
+    assert [line_of_row(file, row) for row in range(len(lines))] == lines
+    assert count_rows(file) == len(lines) - 1
 
 
 def test_long_rows_are_read_in_smaller_pieces(write):
