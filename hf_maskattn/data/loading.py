@@ -293,9 +293,6 @@ def _explained(source: str, subset: str | None) -> Iterator[None]:
     ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
     try:
         yield
-    except PermissionError:
-        # Of a file or the cache on this machine, which it names.
-        raise
     except (OSError, httpx.HTTPError) as error:
         check_cache_after_failure(error)
         if Path(source).is_dir():

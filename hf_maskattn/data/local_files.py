@@ -12,6 +12,8 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
+from hf_maskattn.data.cache_directory import check_cache_after_failure
+from hf_maskattn.data.file_patterns import matching_files
 from hf_maskattn.data.table_file import COMPRESSIONS, FILE_ENDINGS, TableFile, no_rows
 from hf_maskattn.data.table_reading import common_schema, read_tables, schema_of
 
@@ -35,7 +37,7 @@ def find_files(pattern: str | Path, separator: str | None = None) -> list[TableF
     path = Path(pattern)
     paths = [path]
     if glob.has_magic(str(path)) and not path.exists():
-        paths = sorted(Path(name) for name in glob.glob(_escape_what_exists(path), recursive=True))
+        paths = matching_files(path)
         if not paths:
             raise FileNotFoundError(f"{path}: no file fits this pattern (looked from {Path.cwd()})")
     files = [TableFile(str(path), separator) for path in paths]
@@ -85,8 +87,11 @@ def load_files(files: Sequence[TableFile], *, split: str) -> datasets.Dataset:
             dataset_name="files", files=tuple(files), stamps=tuple(_stamp(file) for file in files), split=split
         )
         builder.download_and_prepare()
-    except DatasetGenerationError as error:
-        raise error.__cause__ or error from None
+    except Exception as error:
+        check_cache_after_failure(error)
+        if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
     loaded = builder.as_dataset(split=split)
     loaded.info.builder_name = str(files[0].kind)
     return loaded
@@ -133,15 +138,6 @@ class _TableBuilder(datasets.ArrowBasedBuilder):
         for number, file in enumerate(files):
             for place, table in enumerate(read_tables(file, schema)):
                 yield Key(number, place), table
-
-
-def _escape_what_exists(pattern: Path) -> str:
-    """Escape the leading folders of a pattern that exist under the names that they have in it."""
-    parts = list(pattern.parts)
-    known = Path()
-    while parts and (known / parts[0]).exists():
-        known /= parts.pop(0)
-    return str(Path(glob.escape(str(known)), *parts))
 
 
 def check_separator(separator: str | None, files: Sequence[TableFile]) -> None:

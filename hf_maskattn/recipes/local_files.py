@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
+from hf_maskattn.data.file_patterns import matching_files
 from hf_maskattn.recipes.recipe import Recipe
 
 
@@ -19,14 +20,9 @@ def check_local_files(recipe: Recipe, splits: Iterable[str] = ("train", "validat
     """
     for key in (f"{split}_file" for split in splits):
         name = getattr(recipe.data, key)
-        if name is None or Path(name).exists() or _fits(name):
+        if name is None or Path(name).exists() or matching_files(name):
             continue
         what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
         raise FileNotFoundError(
             f"data.{key}={name!r}: {what}, seen from {Path.cwd()}. Correct the path, or start the command in another folder."
         )
-
-
-def _fits(pattern: str) -> bool:
-    folder, name = Path(pattern).parent, Path(pattern).name
-    return any(next(glob.iglob(tried, recursive=True), None) for tried in (pattern, f"{glob.escape(str(folder))}/{name}"))

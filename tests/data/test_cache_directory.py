@@ -4,7 +4,6 @@ import datasets
 import pytest
 from huggingface_hub import constants
 
-from hf_maskattn.data import local_files
 from hf_maskattn.data.cache_directory import check_cache_after_failure
 from hf_maskattn.data.loading import load_splits
 from hf_maskattn.data.local_files import load_file
@@ -53,7 +52,7 @@ def test_a_full_disk_is_named(rows, monkeypatch, code):
         except OSError as error:
             raise datasets.exceptions.DatasetGenerationError("An error occurred") from error
 
-    monkeypatch.setattr(local_files, "_load", fill)
+    monkeypatch.setattr(datasets.ArrowBasedBuilder, "download_and_prepare", fill)
     with pytest.raises(OSError, match=r"^HF_DATASETS_CACHE must be .* \(no room\)"):
         load_file(rows / "train.jsonl", split="train")
 

@@ -160,6 +160,7 @@ def test_a_folder_whose_name_looks_like_a_pattern(tmp_path, folder):
     assert [file.name for file in found] == ["train-1.jsonl", "train-2.jsonl"]
     assert [file.name for file in find_files(tmp_path / folder / "train-[2-3].jsonl")] == ["train-2.jsonl"]
     assert [file.name for file in find_files(tmp_path / folder / "**" / "train-*.jsonl")][-1] == "train-2.jsonl"
+    assert [file.name for file in find_files(tmp_path / folder / "s?b" / "*.jsonl")] == ["train-3.jsonl"]
     assert load_file(tmp_path / folder / "train-*.jsonl", split="train").num_rows == 2
 
 
