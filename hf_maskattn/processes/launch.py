@@ -3,11 +3,15 @@
 import logging
 import os
 
+import torch
 from transformers import TrainingArguments
 
 logger = logging.getLogger(__name__)
 
 _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+_LOAD_OF_ITS_OWN = 0.75
+"""Share of a core that this process has taken by now, reading its libraries, and what a quiet machine does besides."""
 
 
 def check_launch(args: TrainingArguments) -> None:
@@ -38,6 +42,24 @@ def check_launch(args: TrainingArguments) -> None:
         logger.warning(
             "accelerate launch --cpu started one process: it leaves several to mpirun (--mpirun_hostfile). To start them "
             "itself: accelerate launch --multi_gpu --num_processes N ... training.use_cpu=true"
+        )
+
+
+def warn_of_busy_cores(args: TrainingArguments) -> None:
+    """Report that other processes would slow down a run of several threads: each step waits for the last of its threads.
+
+    Args:
+        args: The arguments of Trainer.
+    """
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    if args.device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
+        return
+    load = os.getloadavg()[0]
+    if load > cores - threads + _LOAD_OF_ITS_OWN:
+        idle = max(1, int(cores - load))
+        logger.warning(
+            f"The load of this machine is {load:.1f} of {cores} cores, and training takes {threads} threads, which wait for "
+            f"each other in every step: OMP_NUM_THREADS={idle} may be many times faster while others are at work."
         )
 
 

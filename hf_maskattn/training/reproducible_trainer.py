@@ -1,12 +1,14 @@
 """A Trainer whose data order and masks depend on the seed alone, and that leaves our model card in place."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, Trainer
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import Seq2SeqTrainer, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.checkpoints.checkpoint_writing import SealingTrainer
@@ -14,6 +16,19 @@ from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.stream_masking import StreamMaskingCollator
 from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.processes.process_shares import with_no_row_twice
+
+
+@contextmanager
+def _set_for_now(args: TrainingArguments, **settings: Any) -> Iterator[None]:
+    """Change arguments of Trainer, which reads them where it is about to be called, and put them back."""
+    before = {name: getattr(args, name) for name in settings}
+    for name, value in settings.items():
+        setattr(args, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(args, name, value)
 
 
 class SeededSampler(LengthGroupedSampler):
@@ -43,6 +58,15 @@ class EpochSeededSampler(SeededSampler):
         self.seed = self._first_seed + epoch
 
 
+class FiniteLabelSmoother(LabelSmoother):
+    """Label smoothing with a loss of 0 where no label is left, as the losses of the models have it, instead of NaN."""
+
+    def __call__(self, model_output, labels, shift_labels=False, num_items_in_batch=None):
+        """Average the smoothed cross entropy over the labels that are not -100."""
+        count = (labels != self.ignore_index).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        return super().__call__(model_output, labels, shift_labels, num_items_in_batch=count.clamp(min=1))
+
+
 class ReproducibleTrainer(SealingTrainer):
     """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
 
@@ -57,9 +81,12 @@ class ReproducibleTrainer(SealingTrainer):
     """
 
     data_collator: Any
+    label_smoother: LabelSmoother | None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.label_smoother is not None:
+            self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
         if self.args.hub_token is not None:
             raise ValueError(
                 "hub_token is written to every training_args.bin: give TrainingArguments none, and run `hf auth login`, or set "
@@ -84,7 +111,9 @@ class ReproducibleTrainer(SealingTrainer):
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def _get_dataloader(self, *args, is_training: bool = False, dataloader_key: str | None = None, **kwargs) -> DataLoader:
-        loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
+        # The last batch of a split is scored, also where that of an epoch is dropped.
+        with _set_for_now(self.args, dataloader_drop_last=self.args.dataloader_drop_last and is_training):
+            loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
         loader = with_no_row_twice(loader, evenly=is_training)
         if dataloader_key in getattr(self, "_eval_dataloaders", {}):
             self._eval_dataloaders[dataloader_key] = loader
@@ -155,13 +184,20 @@ class ReproducibleTrainer(SealingTrainer):
             self.data_collator = training_collator
 
     def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
-        """Score a split; of several processes each divides its loss by its own labels, as a single one does."""
-        averaged = self.args.average_tokens_across_devices
-        self.args.average_tokens_across_devices = averaged and self.args.world_size == 1
+        """Score a split; of several processes each divides its loss by its own labels, as a single one does.
+
+        For `bf16_full_eval` and `fp16_full_eval` Trainer converts the model itself, which afterwards is saved: it gets its
+        own weights back.
+        """
+        averaged = self.args.average_tokens_across_devices and self.args.world_size == 1
+        converts = self.args.bf16_full_eval or self.args.fp16_full_eval
+        weights = [(weight, weight.data) for weight in self.model.parameters()] if converts else []
         try:
-            return super().evaluation_loop(*args, **kwargs)
+            with _set_for_now(self.args, average_tokens_across_devices=averaged):
+                return super().evaluation_loop(*args, **kwargs)
         finally:
-            self.args.average_tokens_across_devices = averaged
+            for weight, data in weights:
+                weight.data = data
 
     def prediction_step(self, model, inputs, *args, **kwargs):
         """Score a batch; the last one may have more rows in one process than in another, but is gathered as if it had not."""

@@ -36,8 +36,9 @@ CASES = {
     "pairs": ("text2text-generation", {"decoder_layers": 2}, None),
 }
 ACCUMULATED = "spans, 2 batches a step"
+DROPPED = "one label, without a last batch that is not full"
 STOPPED_IN_TWO, STOPPED_IN_ONE = "stopped in two processes", "stopped in one process"
-RUNS = {name: (name, 1) for name in CASES} | {ACCUMULATED: ("spans", 2)}
+RUNS = {name: (name, 1) for name in CASES} | {ACCUMULATED: ("spans", 2), DROPPED: ("one label", 1)}
 
 
 class Launched:
@@ -66,6 +67,7 @@ class Launched:
         return [
             f"training.per_device_train_batch_size={16 // processes}",
             f"training.gradient_accumulation_steps={accumulation}",
+            f"training.dataloader_drop_last={str(run == DROPPED).lower()}",
             f"training.output_dir={self.run(run, processes)}",
         ]
 

@@ -1,10 +1,11 @@
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from hf_maskattn.processes.launch import check_launch
+from hf_maskattn.processes.launch import check_launch, warn_of_busy_cores
 
 
 @pytest.fixture
@@ -58,3 +59,42 @@ def test_the_one_process_of_a_launch_on_cpus_is_told_of(launched, caplog):
     with caplog.at_level(logging.WARNING):
         check_launch(launched(MASTER_PORT="29500", ACCELERATE_USE_CPU="True"))
     assert "started one process: it leaves several to mpirun" in caplog.text
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets how many cores a machine has, how busy they are, and how many threads torch takes."""
+
+    def arrange(cores, load, threads):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("cores", "load", "threads", "advice"),
+    [(2, 2.0, 2, 1), (2, 1.0, 2, 1), (2, 7.5, 2, 1), (8, 8.0, 4, 1), (8, 6.0, 4, 2), (64, 3.0, 64, 61)],
+)
+def test_threads_that_would_wait_for_each_other_are_told_of(launched, machine, caplog, cores, load, threads, advice):
+    machine(cores, load, threads)
+    warn_of_busy_cores(launched())
+    (record,) = caplog.records
+    assert f"OMP_NUM_THREADS={advice} " in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize(("cores", "load", "threads"), [(2, 0.2, 2), (2, 9.0, 1), (8, 3.0, 4), (1, 5.0, 1)])
+def test_threads_with_cores_of_their_own_are_not_told_of(launched, machine, caplog, cores, load, threads):
+    machine(cores, load, threads)
+    warn_of_busy_cores(launched())
+    assert not caplog.records
+
+
+def test_threads_are_not_told_of_where_they_do_not_train_or_nobody_knows(launched, machine, caplog, monkeypatch):
+    machine(2, 9.0, 2)
+    warn_of_busy_cores(launched(device="cuda"))
+    monkeypatch.delattr(os, "getloadavg")
+    warn_of_busy_cores(launched())
+    assert not caplog.records

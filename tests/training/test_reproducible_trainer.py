@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.reproducible_trainer import EpochSeededSampler, ReproducibleTrainer
+from hf_maskattn.training.reproducible_trainer import EpochSeededSampler, FiniteLabelSmoother, ReproducibleTrainer
 from tests.training.toy_recipe import write_recipe
 
 
@@ -106,3 +107,30 @@ def test_weights_that_are_tied_are_not_called_missing(tmp_path, caplog):
         assert "['other']" in caplog.messages[0]
     finally:
         transformers_logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])
+def test_smoothed_labels_of_which_none_is_left_change_nothing(count):
+    logits = torch.randn(2, 3, 5, requires_grad=True)
+    loss = FiniteLabelSmoother(0.1)({"logits": logits}, torch.full((2, 3), -100), num_items_in_batch=count)
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("count", [None, 4, torch.tensor(7)])
+def test_labels_are_smoothed_as_transformers_does(count):
+    logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, -100, 4], [0, 0, -100]])
+    found, expected = (
+        smooth({"logits": logits}, labels, num_items_in_batch=count)
+        for smooth in (FiniteLabelSmoother(0.1), LabelSmoother(0.1))
+    )
+    assert torch.equal(found, expected)
+
+
+def test_a_batch_without_masked_tokens_has_a_smoothed_loss(tmp_path):
+    settings = ("per_device_eval_batch_size=1", "label_smoothing_factor=0.1", "logging_nan_inf_filter=false")
+    recipe = read_recipe(write_recipe(tmp_path, "fill-mask"), [f"training.{setting}" for setting in settings])
+    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    assert min((batch["labels"] != -100).sum() for batch in trainer.get_eval_dataloader()) == 0
+    assert trainer.evaluate()["eval_loss"] > 0
