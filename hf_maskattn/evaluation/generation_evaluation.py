@@ -77,6 +77,11 @@ def evaluation_for_generation(
     )
 
 
+def text_metric_names(metric: str) -> tuple[str, ...]:
+    """Name the values of a metric; the first tells which checkpoint is best."""
+    return _METRICS[metric][0].names
+
+
 def _without(ids: np.ndarray | tuple[int, ...], dropped: set[int]) -> tuple[int, ...]:
     return tuple(int(number) for number in ids if int(number) not in dropped)
 

@@ -12,6 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from hf_maskattn.evaluation.task_evaluation import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.recipes.training_rules import check_arguments, check_optimization, check_training
 
 _STEPS = 500
 """As often as Trainer saves. Left to itself, it would evaluate as often as it logs, and refuse where the two do not fit."""
@@ -64,23 +65,29 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         The arguments; `choose_metric` completes them once the data is known.
 
     Raises:
-        ValueError: If the settings do not go together.
-        ImportError: If a package that the run is to report to is not installed.
+        ValueError: If a setting has no effect, no meaning for the task, or does not go with the others.
+        ImportError: If a package that the run is to report to, or that its optimizer comes from, is not installed.
     """
+    check_training(recipe)
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
     settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
     try:
         args = arguments_class(recipe.model.task)(**settings)
-        reporters = get_reporting_integration_callbacks(args.report_to)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"training: {error}") from error
-    _check_that_they_are_installed(reporters)
+        raise ValueError(f"training: {str(error).rstrip('.')}.") from error
+    _check_that_they_are_installed(args.report_to)
+    check_arguments(args, recipe)
+    check_optimization(args, recipe)
     return args
 
 
-def _check_that_they_are_installed(reporters: list[type]) -> None:
+def _check_that_they_are_installed(names: list[str]) -> None:
+    try:
+        reporters = get_reporting_integration_callbacks(names)
+    except ValueError as error:
+        raise ValueError(f"training.report_to: {error}") from error
     for reporter in reporters:
         try:
             reporter()

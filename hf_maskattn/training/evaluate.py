@@ -1,5 +1,6 @@
 """Scores a model folder on a split of a recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,22 +10,23 @@ from hf_maskattn.processes.launch import check_launch
 from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import scoring_defaults, with_pinned_memory_where_it_helps
+from hf_maskattn.recipes.training_rules import check_arguments, check_training
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
 from hf_maskattn.training.model_building import AUTO_CLASSES
 from hf_maskattn.training.run_report import RunReport, score
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
 
-_ONLY_OF_TRAINING = (
-    "output_dir",
-    "eval_strategy",
-    "eval_steps",
-    "save_strategy",
-    "load_best_model_at_end",
-    "metric_for_best_model",
-    "greater_is_better",
-    "push_to_hub",
-    "report_to",
+_OF_SCORING = (
+    *("per_device_eval_batch_size", "eval_accumulation_steps", "prediction_loss_only", "label_smoothing_factor"),
+    *("predict_with_generate", "generation_max_length", "generation_num_beams"),
+    *("bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32", "use_cpu", "accelerator_config"),
+    *("torch_compile", "torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps"),
+    *("seed", "data_seed", "full_determinism", "train_sampling_strategy"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
+    *("dataloader_multiprocessing_context", "dataloader_in_order", "ddp_backend", "ddp_timeout"),
+    *("disable_tqdm", "log_level", "log_level_replica", "logging_nan_inf_filter", "skip_memory_metrics", "debug"),
 )
+"""Fields of `training` that have a meaning without training."""
 
 
 def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> RunReport:
@@ -46,10 +48,12 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
     config = load_config(model_folder)
     _check_task(config, recipe, str(model_folder))
     with TemporaryDirectory() as scratch:
+        recipe = replace(recipe, training={key: value for key, value in recipe.training.items() if key in _OF_SCORING})
+        check_training(recipe)
         settings = {"train_sampling_strategy": "group_by_length", **scoring_defaults(recipe), **recipe.training}
-        settings = {key: value for key, value in settings.items() if key not in _ONLY_OF_TRAINING}
         build = arguments_class(recipe.model.task)
         args = build(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
+        check_arguments(args, recipe)
         check_launch(args)
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]

@@ -13,12 +13,13 @@ from hf_maskattn.checkpoints.folder_lock import held_alone
 from hf_maskattn.checkpoints.interruption import StopOnInterrupt, TrainingInterrupted
 from hf_maskattn.checkpoints.output_folder import METRICS_FILE
 from hf_maskattn.data.row_stream import RowStream
-from hf_maskattn.processes.launch import check_launch
+from hf_maskattn.processes.launch import check_launch, warn_of_busy_cores
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import Assembly, assemble
 from hf_maskattn.training.model_building import check_model
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
+from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
 from hf_maskattn.training.run_end import telling_how_to_go_on, write_results
 from hf_maskattn.training.run_report import RunReport, read_metrics, score
 from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
@@ -47,6 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     args = training_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
+    warn_of_busy_cores(args)
     target = take_over_publishing(args)
     folder = Path(args.output_dir)
     with held_alone(folder) if args.process_index == 0 else nullcontext():
@@ -64,6 +66,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, 
     if target is not None and is_main:
         target = with_repository(target)
     assembly = assemble(recipe, args)
+    _require_a_batch(assembly.trainer)
     if is_main:
         begin(folder, recipe, start)
     with telling_how_to_go_on(assembly.trainer, folder):
@@ -74,6 +77,20 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, 
         write_results(assembly, recipe, folder, metrics)
     report = RunReport(folder, metrics, is_main)
     return report if target is None or not is_main else publish_run(report, target)
+
+
+def _require_a_batch(trainer: ReproducibleTrainer) -> None:
+    """Refuse a run of no steps; a stream has as many batches as are asked for."""
+    args = trainer.args
+    rows_of_step = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and not isinstance(trainer.train_dataset, RowStream):
+        rows = len(trainer.train_dataset)
+        if rows < rows_of_step:
+            raise ValueError(
+                f"training.dataloader_drop_last=True leaves nothing to train on: the train split has {rows} rows, a batch "
+                f"has {rows_of_step} (training.per_device_train_batch_size={args.per_device_train_batch_size}, "
+                f"{args.world_size} processes). Set a smaller batch, or training.dataloader_drop_last=false."
+            )
 
 
 def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:

@@ -112,7 +112,7 @@ def test_settings_that_do_not_go_together_are_told(tmp_path):
 
 
 def test_reporting_to_what_is_not_there_is_refused_before_training(complete, monkeypatch):
-    with pytest.raises(ValueError, match=r"training: tensorbord is not supported, only .*tensorboard"):
+    with pytest.raises(ValueError, match=r"training\.report_to: tensorbord is not supported, only .*tensorboard"):
         complete("training.report_to=tensorbord")
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
     with pytest.raises(ImportError, match=r"training\.report_to: TensorBoardCallback requires tensorboard to be installed"):

@@ -64,3 +64,28 @@ def test_labels_that_the_model_does_not_know_are_told(trained, tmp_path):
     path = write_recipe(tmp_path, make=lambda row: {**row, "label": row["label"].replace("dog", "bird")})
     with pytest.raises(ValueError, match="bird"):
         evaluate(folder, read_recipe(path))
+
+
+def test_settings_of_training_do_not_change_how_a_split_is_scored(trained):
+    folder, path = trained
+    expected = evaluate(folder, read_recipe(path)).metrics["test"]
+    overrides = ["dataloader_drop_last=true", "per_device_train_batch_size=1000", "batch_eval_metrics=true", "fsdp=full_shard"]
+    found = evaluate(folder, read_recipe(path, [f"training.{override}" for override in overrides])).metrics["test"]
+    assert {name: found[name] for name in ("loss", "accuracy", "macro_f1")} == {
+        name: expected[name] for name in ("loss", "accuracy", "macro_f1")
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.per_device_eval_batch_size=0", r"training\.per_device_eval_batch_size must be at least 1, got 0\."),
+        ("training.fp16=true", r"training\.fp16=True needs an accelerator"),
+        ("training.log_level=loud", r"training\.log_level must be one of"),
+    ],
+)
+def test_settings_of_scoring_are_checked_before_data_is_read(trained, monkeypatch, override, message):
+    folder, path = trained
+    monkeypatch.setattr("hf_maskattn.training.evaluate.evaluation_data", lambda *args: pytest.fail("data was read"))
+    with pytest.raises(ValueError, match=message):
+        evaluate(folder, read_recipe(path, [override]))

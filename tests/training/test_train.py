@@ -323,3 +323,72 @@ def test_the_last_checkpoint_of_a_run_with_max_steps_is_its_end(tmp_path):
     (tmp_path / "run" / "metrics.json").unlink()
     assert train(recipe, resume=True).metrics["train"]["steps"] == 7
     assert weights(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_are_dropped_from_training_alone(tmp_path, task):
+    recipe = read(tmp_path, "training.dataloader_drop_last=true", "training.per_device_train_batch_size=16", task=task)
+    report = train(recipe)
+    assert report.metrics["train"]["steps"] == 2 * (40 // 16)
+    kept = read(tmp_path, "training.dataloader_drop_last=false", task=task)
+    for split in ("validation", "test"):
+        again = evaluate(tmp_path / "run", kept, split).metrics
+        assert without_times(again)[split] == without_times(report.metrics)[split]
+    logged = [
+        entry["eval_loss"]
+        for entry in json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+        if "eval_loss" in entry
+    ]
+    assert report.metrics["validation"]["loss"] in logged
+
+
+def test_a_run_without_a_full_batch_is_refused_before_training(tmp_path):
+    settings = ("training.dataloader_drop_last=true", "training.per_device_train_batch_size=41")
+    with pytest.raises(ValueError, match=r"nothing to train on: the train split has 40 rows, a batch has 41 \(training\.per"):
+        train(read(tmp_path, *settings))
+    assert not (tmp_path / "run").exists()
+    assert train(read(tmp_path, settings[0], "training.per_device_train_batch_size=40")).metrics["train"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(
+            "max_steps=0",
+            "num_train_epochs=0",
+            "optim=adamw_anyprecision",
+            "lr_scheduler_type=warmup_stable_decay",
+            "fp16=true",
+        ),
+        *("batch_eval_metrics=true", "eval_do_concat_batches=false", "report_to=nonsense", "seed=-1", "log_level=loud"),
+        *("metric_for_best_model=nonsense", "per_device_eval_batch_size=0", "gradient_accumulation_steps=0"),
+    ],
+)
+def test_a_run_that_is_refused_leaves_the_one_that_it_would_replace(finished, setting):
+    before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
+    with pytest.raises((ValueError, ImportError)):
+        train(read_recipe(finished, [f"training.{setting}"]), overwrite=True)
+    assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_a_full_batch_leaves_the_one_that_it_would_replace(finished):
+    before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
+    settings = ["training.dataloader_drop_last=true", "training.per_device_train_batch_size=41"]
+    with pytest.raises(ValueError, match="leaves nothing to train on"):
+        train(read_recipe(finished, settings), overwrite=True)
+    assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The recipe of a run that is finished."""
+    recipe = write_recipe(tmp_path_factory.mktemp("finished"), training={"num_train_epochs": 1})
+    train(read_recipe(recipe))
+    return recipe
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_scoring_in_half_precision_leaves_the_weights_as_they_were_trained(tmp_path, precision):
+    train(read(tmp_path, f"training.output_dir={tmp_path / 'full'}"))
+    train(read(tmp_path, f"training.{precision}_full_eval=true", f"training.output_dir={tmp_path / 'half'}"))
+    assert weights(tmp_path / "half") == weights(tmp_path / "full")
