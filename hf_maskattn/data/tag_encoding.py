@@ -1,19 +1,26 @@
-"""Rows of words with a tag each -> inputs of a model that sees raw text, as a pipeline does."""
+"""Tags of words -> labels of the tokens of a raw text, as a pipeline sees it; and tags of tokens -> tags of words."""
 
+import logging
+import unicodedata
 from bisect import bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize
-from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
 from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.tag_reading import TagReader
+from hf_maskattn.data.tag_schemes import TagScheme, find_entities
+from hf_maskattn.data.tokenizer_kinds import WORDS_AND_MARKS
 from hf_maskattn.model.losses import IGNORED
+
+logger = logging.getLogger(__name__)
 
 _FEATURES = Features(
     {
@@ -22,6 +29,8 @@ _FEATURES = Features(
         "labels": List(Value("int64")),
     }
 )
+_ROWS_CHECKED = 1000
+_WORDS = pre_tokenizers.Split(WORDS_AND_MARKS, "removed", invert=True)
 
 
 def encode_tags(
@@ -33,12 +42,15 @@ def encode_tags(
     label_column: str,
     labels: Sequence[str],
     max_length: int,
+    names: Sequence[str] | None = None,
+    scheme: TagScheme | None = None,
+    is_strict: bool = False,
     places: Places | None = None,
 ) -> Dataset | RowStream:
     """Turn words with a tag each into model inputs with a label per token.
 
     The raw text is cut, not the words, so that training sees what a pipeline sees; a token gets the tag of the word
-    that its characters lie in (see `align_tags`).
+    that its characters lie in (see `align_tags`). Words without a visible character are skipped together with their tags.
 
     Args:
         split: Rows with words and tags.
@@ -46,9 +58,13 @@ def encode_tags(
         text_column: Column of the raw text; `None` to join the words by spaces.
         tokens_column: Column of the lists of words, in the order of the text.
         label_column: Column of the lists of tags: names, numbers of a `ClassLabel`, or places in `labels`.
-        labels: Names of the tags in the order of their numbers, such as `["O", "B-DAY", "I-DAY"]`.
+        labels: Labels of the model by id, such as `["O", "B-DAY", "I-DAY"]`.
         max_length: Largest number of tokens; the rest of a text is cut off.
         places: Where the rows stand, for error messages.
+        names: Names of the tags of the data in the order of their numbers; `None` where they are `labels`.
+        scheme: Scheme of the tags of the data, which are converted to IOB2; "none" for tags that stand for themselves, so that
+            all tokens of a word get its tag; `None` for tags that are labels of the model as they are.
+        is_strict: Whether a tag without a prefix of `scheme` is an error.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels` (-100 at the special tokens that the tokenizer adds).
@@ -57,17 +73,15 @@ def encode_tags(
         TypeError: A text is no string.
         ValueError: A row has more words than tags or fewer, an unknown tag, or a word that its text does not have.
     """
-    item = item_feature(split.features[label_column])
-    if item is None:
-        raise ValueError(f"the column {label_column!r} holds {split.features[label_column]}; a list of tags per row is needed")
     encode = partial(
         _encode_batch,
         tokenizer=tokenizer,
         text_column=text_column,
         tokens_column=tokens_column,
         label_column=label_column,
-        numbers=label_numbers(item, labels),
-        labels=list(labels),
+        reader=TagReader.of(
+            split, label_column, labels if names is None else names, labels=tuple(labels), scheme=scheme, is_strict=is_strict
+        ),
         max_length=max_length,
     )
     return map_rows(split, encode, features=_FEATURES, places=places)
@@ -78,7 +92,7 @@ def find_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
 
     Args:
         text: The text.
-        words: Its words, in order.
+        words: Its words, in order; white space around them is no part of them.
 
     Returns:
         First character and end of each word.
@@ -87,7 +101,7 @@ def find_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
         ValueError: A word is empty or does not occur after the one before it.
     """
     spans, end = [], 0
-    for word in words:
+    for word in map(str.strip, words):
         start = text.find(word, end) if word else -1
         if start < 0:
             raise ValueError(f"the word {word!r} does not occur in the text {text!r} after character {end}")
@@ -97,24 +111,140 @@ def find_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def align_tags(
-    text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str], offsets: Sequence[tuple[int, int]]
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    tags: Sequence[str],
+    offsets: Sequence[tuple[int, int]],
+    *,
+    mark_entities: bool = True,
 ) -> list[str]:
     """Give each token of a text a tag.
 
-    The first token of a word gets the tag of the word, the next ones of a "B-X" word get "I-X". A token between two
-    words gets "I-X" where the entity X goes on, else "O". A token that lies in two words belongs to the first.
+    The first token of an entity gets "B-X", the next ones "I-X"; those of a word without a prefix all get its tag. A token
+    between two words gets "I-X" where the entity X goes on, else "O". A token that lies in two words belongs to the first.
 
     Args:
         text: The text.
         spans: First character and end of each word, in order.
-        tags: Tag of each word.
+        tags: Tag of each word; entities as in IOB2.
         offsets: First character and end of each token, in order; a leading space may be part of it.
+        mark_entities: Whether "B-" and "I-" mark entities; otherwise they are a part of a tag as any other.
 
     Returns:
         A tag per token.
     """
+    words = _words_of_tokens(text, spans, offsets)
+    if not mark_entities:
+        return [tags[word] if is_inside else "O" for word, is_inside in words]
+    heads = _heads(tags)
+    aligned, begun = [], set()
+    for word, is_inside in words:
+        if not is_inside:
+            aligned.append(_between(tags[word] if word >= 0 else "O", tags[word + 1] if word + 1 < len(tags) else "O"))
+            continue
+        # The first token of an entity begins it, also where its first word has no token.
+        head = heads[word]
+        aligned.append(_inside(tags[word]) if head is None or head in begun else tags[head])
+        begun.add(head)
+    return aligned
+
+
+def warn_of_lost_entities(
+    split: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    reader: TagReader,
+    *,
+    text_column: str | None,
+    tokens_column: str,
+    label_column: str,
+    places: Places,
+) -> None:
+    """Warn if tokens cannot mark some entities of the first 1,000 rows, since they lie in two words or reach beyond one.
+
+    Args:
+        split: Rows with words and tags.
+        tokenizer: What cuts the texts.
+        reader: Reads their tags.
+        text_column: Column of the raw text; `None` to join the words by spaces.
+        tokens_column: Column of the lists of words.
+        label_column: Column of the lists of tags.
+        places: Where the rows stand, for the warning and error messages.
+
+    Raises:
+        ValueError: See `encode_tags`.
+    """
+    lost, total, first = 0, 0, 0
+    for row, item in enumerate(split.select(range(min(_ROWS_CHECKED, split.num_rows)))):
+        words, tags = reader.read(places(row), item[tokens_column], item[label_column])
+        text = " ".join(words) if text_column is None else item[text_column]
+        if not isinstance(text, str):
+            continue  # which is told when the row is encoded
+        spans = _spans(places(row), text, words)
+        offsets = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)["offset_mapping"]
+        expected = _marked(text, spans, tags)
+        found = _marked(text, offsets, align_tags(text, spans, tags, offsets))
+        if expected - found and not lost:
+            first = row
+        lost += len(expected - found)
+        total += len(expected)
+    if lost:
+        logger.warning(
+            f"{lost} of {total} entities in the first rows cannot be learned exactly, since a token lies in two words or "
+            f"reaches beyond the entity; the first is in {places(first)}. A tokenizer of another kind "
+            "may cut there (data.tokenizer: char or bpe)."
+        )
+
+
+def tags_of_words(text: str, tokens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Turn what a pipeline says of each token into what it says of each word.
+
+    Args:
+        text: The text.
+        tokens: Of each token `entity`, `score`, `start` and `end`, as the pipeline of transformers gives them without
+            aggregation and without labels to ignore.
+
+    Returns:
+        For each word or punctuation mark of the text `entity` and `score` of its first token, `word`, `start` and `end`. A word
+        without a token, such as one that is cut off, is left out.
+    """
+    words = [span for _, span in _WORDS.pre_tokenize_str(text)]
+    tagged, index = [], 0
+    for start, end in words:
+        # A token that lies in two words gives the tag of both.
+        while index < len(tokens) and tokens[index]["end"] <= start:
+            index += 1
+        if index < len(tokens) and tokens[index]["start"] < end:
+            token = tokens[index]
+            word = {"word": text[start:end], "start": start, "end": end}
+            tagged.append({"entity": token["entity"], "score": token["score"], **word})
+    return tagged
+
+
+def _marked(text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Find type, first character and end of the entities that tags in IOB2 mark."""
+    marked = set()
+    for name, first, last in find_entities(tags):
+        start, end = spans[first][0], spans[last][1]
+        while start < end and text[start].isspace():
+            start += 1
+        # A normalizer may have joined these to the character before them, and left them out of the offsets.
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1
+        marked.add((name, start, end))
+    return marked
+
+
+def _spans(row: Place, text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    try:
+        return find_words(text, words)
+    except ValueError as error:
+        raise ValueError(f"{row}: {error}") from error
+
+
+def _words_of_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[tuple[int, bool]]:
+    """Find the word that each token lies in and `True`, or the last word before it, -1 if there is none, and `False`."""
     starts = [start for start, _ in spans]
-    aligned, last_word = [], -1
+    found = []
     for start, end in offsets:
         visible = start + len(text[start:end]) - len(text[start:end].lstrip())
         blank = visible >= end
@@ -122,12 +252,17 @@ def align_tags(
         word = bisect_right(starts, start - 1 if blank else visible) - 1
         if not blank and (word < 0 or visible >= spans[word][1]) and word + 1 < len(spans) and starts[word + 1] < end:
             word += 1
-        if word >= 0 and (start if blank else visible) < spans[word][1]:
-            aligned.append(tags[word] if word > last_word else _inside(tags[word]))
-            last_word = word
-        else:
-            aligned.append(_between(tags[word] if word >= 0 else "O", tags[word + 1] if word + 1 < len(tags) else "O"))
-    return aligned
+        found.append((word, word >= 0 and (start if blank else visible) < spans[word][1]))
+    return found
+
+
+def _heads(tags: Sequence[str]) -> list[int | None]:
+    """Find the word with "B-" of the entity that each word belongs to."""
+    heads: list[int | None] = []
+    for word, tag in enumerate(tags):
+        goes_on = word > 0 and tag.startswith("I-") and _inside(tags[word - 1]) == tag
+        heads.append(word if tag.startswith("B-") else heads[-1] if goes_on else None)
+    return heads
 
 
 def _inside(tag: str) -> str:
@@ -146,41 +281,28 @@ def _encode_batch(
     text_column: str | None,
     tokens_column: str,
     label_column: str,
-    numbers: dict[Hashable, int],
-    labels: list[str],
+    reader: TagReader,
     max_length: int,
 ) -> dict[str, Any]:
-    all_words, all_values = batch[tokens_column], batch[label_column]
-    for row, words, values in zip(rows, all_words, all_values, strict=True):
-        _check_row(row, words, values, numbers, labels)
-    texts = [" ".join(words) for words in all_words] if text_column is None else batch[text_column]
+    read = [
+        reader.read(row, words, values)
+        for row, words, values in zip(rows, batch[tokens_column], batch[label_column], strict=True)
+    ]
+    texts = [" ".join(words) for words, _ in read] if text_column is None else batch[text_column]
     encoded = tokenize(
         tokenizer, texts, rows, max_length=max_length, return_offsets_mapping=True, return_special_tokens_mask=True
     )
     all_labels = []
-    for index, row in enumerate(rows):
-        try:
-            spans = find_words(texts[index], all_words[index])
-        except ValueError as error:
-            raise ValueError(f"{row}: {error}") from error
-        tags = [labels[numbers[value]] for value in all_values[index]]
-        aligned = align_tags(texts[index], spans, tags, encoded["offset_mapping"][index])
+    for index, (row, (words, tags)) in enumerate(zip(rows, read, strict=True)):
+        spans = _spans(row, texts[index], words)
+        offsets = encoded["offset_mapping"][index]
+        aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
         added = encoded["special_tokens_mask"][index]
-        all_labels.append([IGNORED if skip else _number(tag, labels) for tag, skip in zip(aligned, added, strict=True)])
+        all_labels.append([IGNORED if skip else _number(tag, reader.labels) for tag, skip in zip(aligned, added, strict=True)])
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": all_labels}
 
 
-def _check_row(row: Place, words: Any, values: Any, numbers: dict[Hashable, int], labels: list[str]) -> None:
-    if words is None or values is None:
-        raise ValueError(f"{row}: there are no words or no tags")
-    if len(words) != len(values):
-        raise ValueError(f"{row}: {len(words)} words, but {len(values)} tags; each word needs one")
-    for value in values:
-        if value not in numbers:
-            raise UnknownLabelError(f"{row}: the tag {value!r} is none of {', '.join(labels[:20])}")
-
-
-def _number(tag: str, labels: list[str]) -> int:
+def _number(tag: str, labels: Sequence[str]) -> int:
     """Give the number of a tag; "I-X" falls back to "B-X", and "O" to the ignored label, where labels lack them."""
     for candidate in (tag, f"B-{tag[2:]}"):
         if candidate in labels:

@@ -12,7 +12,9 @@ KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 SPACE = "▁"
 """What a space looks like as a token of kind `char`."""
 
-_WORDS_AND_MARKS = Regex(r"\w+|[^\w\s]")
+WORDS_AND_MARKS = Regex(r"\w+|[^\w\s]")
+"""The words and punctuation marks of a text."""
+
 _MARK = Regex(r" ?[^\w\s]")
 _WITHOUT_LIMIT = 2**31
 
@@ -53,7 +55,7 @@ def _build_char(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_s
 def _build_word(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(_WORDS_AND_MARKS, "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_MARKS, "removed", invert=True)
     trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special_tokens, show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
@@ -94,7 +96,7 @@ def _build_bpe(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_si
 def _build_wordpiece(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(_WORDS_AND_MARKS, "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_MARKS, "removed", invert=True)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     # The trainer numbers the "##" characters in the order of a hash map, which differs from run to run, and breaks
     # ties by these numbers. Given as first tokens they have fixed ones; the vocabulary then moves to a new model.

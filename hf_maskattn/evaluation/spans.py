@@ -10,8 +10,15 @@ from hf_maskattn.model.code_version import install_command
 SPAN_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 
 
-def are_span_tags(names: list[str]) -> bool:
-    """Tell whether tags mark spans, as "B-DATE", "I-DATE", "O" do, and parts of speech do not."""
+def are_span_tags(names: list[str], tag_scheme: str | None = None) -> bool:
+    """Tell whether tags mark spans, as "B-DATE", "I-DATE", "O" do, and parts of speech do not.
+
+    Args:
+        names: All tags.
+        tag_scheme: Scheme that the configuration of a model names, if it does.
+    """
+    if tag_scheme == "none":
+        return False
     return any(name != "O" for name in names) and all(name == "O" or name.startswith(SPAN_PREFIXES) for name in names)
 
 

@@ -35,7 +35,9 @@ class TaskEvaluation:
     include_for_metrics: tuple[str, ...] = ()
 
 
-def evaluation_for(task: str, *, problem_type: str | None = None, label_names: Sequence[str] = ()) -> TaskEvaluation:
+def evaluation_for(
+    task: str, *, problem_type: str | None = None, label_names: Sequence[str] = (), tag_scheme: str | None = None
+) -> TaskEvaluation:
     """Find how a task is evaluated.
 
     Args:
@@ -43,6 +45,7 @@ def evaluation_for(task: str, *, problem_type: str | None = None, label_names: S
         problem_type: Of text classification: "single_label_classification" (as None),
             "multi_label_classification" or "regression".
         label_names: Of token classification: names of the tags, by id. Tags as "B-DATE" are scored as spans.
+        tag_scheme: Of token classification: scheme of the tags of the data; with "none" no tags are scored as spans.
 
     Returns:
         Metrics that ignore every position labeled -100.
@@ -55,7 +58,7 @@ def evaluation_for(task: str, *, problem_type: str | None = None, label_names: S
         return TaskEvaluation(MaskedTokenMetric.names, _flat(MaskedTokenMetric), logit_reduction.most_likely)
     if task == "token-classification":
         names = list(label_names)
-        if are_span_tags(names):
+        if are_span_tags(names, tag_scheme):
             require_seqeval()
             return TaskEvaluation(SpanMetric.names, _tagging(names), logit_reduction.most_likely)
         return TaskEvaluation(SingleLabelMetric.names, _flat(SingleLabelMetric), logit_reduction.most_likely)

@@ -192,8 +192,18 @@ def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None,
     return (
         f"A {kind} for {use}{labels}: {layers} of width {config.hidden_size}, additive attention with "
         f"{_counted(config.num_attention_heads, 'head')}, {num_parameters:,} parameters.{origin} A padded token does not exist "
-        "for it: a text has the same result alone and in any batch."
+        f"for it: a text has the same result alone and in any batch.{_tags(config, task)}"
     )
+
+
+def _tags(config: PreTrainedConfig, task: str | None) -> str:
+    """Tell how the data is tagged, and what the labels of the model mark."""
+    scheme = getattr(config, "tag_scheme", None)
+    if task != "token-classification" or scheme is None:
+        return ""
+    if scheme == "none":
+        return "\n\nTag scheme of the data: none. The label of the first token of a word is its tag."
+    return f"\n\nTag scheme of the data: {scheme}. The labels mark the same entities in IOB2 (B-, I-, O), which pipelines read."
 
 
 def _counted(number: int, name: str) -> str:

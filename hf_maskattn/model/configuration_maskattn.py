@@ -40,6 +40,8 @@ class MaskAttnConfig(PreTrainedConfig):
         classifier_dropout: Dropout before the head of a classifier; None takes `hidden_dropout_prob`.
         pad_token_id: Token id that collators pad with. Padding is told by `attention_mask` alone.
         tie_word_embeddings: Whether the masked language model predicts with the embedding matrix.
+        tag_scheme: Scheme of the tags of the training data of a token classifier: "IOB1", "IOB2", "BIOES" or "BILOU", whose
+            entities the labels mark in IOB2, or "none" for tags that mark no entities. None if it is not known.
 
     Raises:
         StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices, a size is below 1, or a
@@ -71,6 +73,7 @@ class MaskAttnConfig(PreTrainedConfig):
     classifier_dropout: float | int | None = probability_field("classifier_dropout", None)
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
+    tag_scheme: str | None = None
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args
 
 from huggingface_hub.dataclasses import strict
 
+from hf_maskattn.data.tag_schemes import TagScheme
 from hf_maskattn.recipes.declared_fields import declared_fields
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ NOT_IN_A_RECIPE = {
         "num_labels": _LABELS_COME_FROM,
         "id2label": _LABELS_COME_FROM,
         "label2id": _LABELS_COME_FROM,
+        "tag_scheme": "it is detected in the data; say another one as data.tag_scheme",
     },
     "data": {},
     "training": {
@@ -71,6 +73,7 @@ ONLY_FOR = {
     ("data", "tokens_column"): ("token-classification",),
     ("data", "label_column"): ("text-classification", "token-classification"),
     ("data", "labels"): ("text-classification", "token-classification"),
+    ("data", "tag_scheme"): ("token-classification",),
     ("data", "mlm_probability"): ("fill-mask",),
     ("data", "source_column"): ("text2text-generation",),
     ("data", "target_column"): ("text2text-generation",),
@@ -131,7 +134,10 @@ class DataArguments:
         tokens_column: Column with the list of words, of token classification.
         label_column: Column with the label; None means "label", or "tags" for token classification.
         labels: Names of all labels in the order of their numbers; None takes them from the train split. Whole numbers in the
-            data are positions in these names if no name is a whole number itself and no split holds texts.
+            data are positions in these names if no name is a whole number itself and no split holds texts. Of tags, as the
+            data names them.
+        tag_scheme: How tags mark entities: "IOB1", "IOB2", "BIOES", "BILOU", or "none" for tags that stand for themselves,
+            such as parts of speech; None detects it in the train split. The model learns the same entities in IOB2.
         source_column: Column with the text to start from, of text-to-text generation.
         target_column: Column with the text to write, or a list of right ones, of which the first is written.
         references_column: Column with all right texts, which scores are for; None means `target_column`.
@@ -163,6 +169,7 @@ class DataArguments:
     tokens_column: str = "tokens"
     label_column: str | None = None
     labels: list[str] | None = None
+    tag_scheme: TagScheme | None = None
     source_column: str = "source"
     target_column: str = "target"
     references_column: str | None = None

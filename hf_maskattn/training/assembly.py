@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 
 from datasets import Dataset
 from transformers import (
@@ -20,6 +21,7 @@ from hf_maskattn.data.token_masking import RowMaskingCollator
 from hf_maskattn.evaluation.generation_evaluation import evaluation_for_generation
 from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
 from hf_maskattn.evaluation.text_round_trip import first_changed_text
+from hf_maskattn.loading.model_loading import load_config
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import choose_metric
 from hf_maskattn.training.model_building import build_model, set_generation
@@ -47,12 +49,13 @@ class Assembly:
     evaluation: TaskEvaluation
 
 
-def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
+def assemble(recipe: Recipe, args: TrainingArguments, checkpoint: Path | None = None) -> Assembly:
     """Put the Trainer of a recipe together.
 
     Args:
         recipe: The recipe.
         args: Its Trainer arguments, from `training_arguments(recipe)`.
+        checkpoint: Checkpoint that the training continues from, if it does.
 
     Returns:
         The Trainer and its parts.
@@ -61,14 +64,14 @@ def assemble(recipe: Recipe, args: TrainingArguments) -> Assembly:
         ValueError: If anything in the recipe does not fit the data or each other; likewise TypeError, OSError.
     """
     with args.main_process_first(desc="preparing the data"):
-        data = training_data(recipe, args.seed)
+        data = training_data(recipe, args.seed, as_tagged=checkpoint is not None and _has_tags_of_the_data(checkpoint))
     if args.full_determinism:
         enable_full_determinism(args.seed)
     else:
         set_seed(args.seed)
     if args.process_index == 0 and data.references:
         _warn_of_changed_answers(data)
-    model = build_model(recipe.model, data.tokenizer, data.labels)
+    model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme)
     set_generation(model, recipe, data.max_target_length)
     evaluation = evaluation_of(recipe, data)
     choose_metric(args, recipe, evaluation)
@@ -82,7 +85,17 @@ def evaluation_of(recipe: Recipe, data: TaskData) -> TaskEvaluation:
     """Find how the model of a recipe is evaluated on data."""
     if recipe.model.task == "text2text-generation":
         return evaluation_for_generation(recipe.data.metric, data.tokenizer, references=data.references)
-    return evaluation_for(recipe.model.task, problem_type=recipe.model.problem_type, label_names=data.labels or ())
+    return evaluation_for(
+        recipe.model.task,
+        problem_type=recipe.model.problem_type,
+        label_names=data.labels or (),
+        tag_scheme=data.tag_scheme,
+    )
+
+
+def _has_tags_of_the_data(checkpoint: Path) -> bool:
+    """Tell whether the labels of a model are tags as the data has them, as before there was a `tag_scheme`."""
+    return getattr(load_config(checkpoint), "tag_scheme", None) is None
 
 
 def _warn_of_changed_answers(data: TaskData) -> None:

@@ -45,13 +45,16 @@ def check_model(arguments: ModelArguments) -> None:
         raise ValueError(f"model.{error.__cause__}") from error
 
 
-def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None) -> PreTrainedModel:
+def build_model(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None, tag_scheme: str | None = None
+) -> PreTrainedModel:
     """Build the model of a recipe, with random weights, or those of `pretrained` and a new head where tasks differ.
 
     Args:
         arguments: The `model` group of the recipe.
         tokenizer: The tokenizer it reads with.
         labels: Names of the labels by id; None for regression and masked language modeling.
+        tag_scheme: Scheme of the tags of the data, for the configuration.
 
     Returns:
         The model.
@@ -63,6 +66,8 @@ def build_model(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, l
     """
     auto_class = AUTO_CLASSES[arguments.task]
     settings = {**arguments.config, **_head(arguments, labels)}
+    if arguments.task != "text2text-generation":
+        settings["tag_scheme"] = tag_scheme
     if arguments.pretrained is None:
         register()
         return auto_class.from_config(config_class(arguments.task)(**settings, **_vocabulary(arguments, tokenizer)))

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import Pipeline, PreTrainedConfig, pipeline
 
+from hf_maskattn.data.tag_encoding import tags_of_words
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.evaluation.spans import are_span_tags
 from hf_maskattn.export.onnx_pipeline import onnx_pipeline
@@ -43,7 +44,8 @@ def predict(
 
     Yields:
         For each text, in order, `{"text": ..., "predictions": [...]}`. A prediction is what the pipeline gives: label and
-        score of a text (of each label, where there may be several), of each span, or of each filling of the mask; or
+        score of a text (of each label, where there may be several), of each span, of each word where tags mark no spans, or of
+        each filling of the mask; or
         `{"generated_text": ...}`, as many as `num_return_sequences` of the model's `generation_config`. A text without a
         visible character has no predictions.
 
@@ -106,7 +108,10 @@ def _predicted(pipe: Pipeline, texts: Sequence[str], batch_size: int) -> Iterato
     if pipe.task == "fill-mask":
         _check_masks(texts, pipe.tokenizer.mask_token)
     settings = _settings(pipe)
-    for found in pipe((text for text in texts), batch_size=batch_size, **settings) if texts else ():
+    results = pipe((text for text in texts), batch_size=batch_size, **settings) if texts else ()
+    for text, found in zip(texts, results, strict=True):
+        if settings.get("aggregation_strategy") == "none":
+            found = tags_of_words(text, found)
         yield [_plain(item) for item in (found if isinstance(found, list) else [found])]
 
 
@@ -123,7 +128,9 @@ def _settings(pipe: Pipeline) -> dict[str, Any]:
         return {"tokenizer_kwargs": {"truncation": True}}
     if pipe.task == "token-classification":
         names = list(pipe.model.config.id2label.values())
-        return {"aggregation_strategy": "simple" if are_span_tags(names) else "none"}
+        if are_span_tags(names, getattr(pipe.model.config, "tag_scheme", None)):
+            return {"aggregation_strategy": "simple"}
+        return {"aggregation_strategy": "none", "ignore_labels": []}
     several = pipe.model.config.problem_type == "multi_label_classification"
     return {"truncation": True, **({"top_k": None} if several else {})}
 

@@ -24,10 +24,12 @@ from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, ref
 from hf_maskattn.data.places import Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.tag_encoding import encode_tags
+from hf_maskattn.data.tag_encoding import encode_tags, warn_of_lost_entities
+from hf_maskattn.data.tag_reading import is_visible
 from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
 from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.training.tagging import Tagging, tagging_of_model, tagging_to_learn
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_MAX_LENGTH = 512
@@ -45,6 +47,7 @@ class TaskData:
         tokenizer: What made them.
         labels: Names of the labels by id; None for regression and masked language modeling.
         about: What the data says about itself.
+        tag_scheme: Of token classification, the scheme that the model was trained on; None where it is not recorded.
         references: Of text-to-text generation, the right answers of each row that is scored; else None.
         max_target_length: Of text-to-text generation, the longest target, in tokens; else None.
         examples: Some texts of the validation split, or else of the test split.
@@ -54,17 +57,19 @@ class TaskData:
     tokenizer: PreTrainedTokenizerBase
     labels: list[str] | None
     about: DatasetInfo
+    tag_scheme: str | None = None
     references: References | None = None
     max_target_length: int | None = None
     examples: list[str] = field(default_factory=list)
 
 
-def training_data(recipe: Recipe, seed: int) -> TaskData:
+def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> TaskData:
     """Load all splits, train or load the tokenizer, find the labels.
 
     Args:
         recipe: The recipe.
         seed: For `validation_fraction`.
+        as_tagged: Whether tags of the data are labels of the model as they are, as in runs of before there was a `tag_scheme`.
 
     Returns:
         The data, with a "train" split.
@@ -76,17 +81,38 @@ def training_data(recipe: Recipe, seed: int) -> TaskData:
         raise ValueError("there is nothing to train on: set data.source (and data.train_split), or data.train_file.")
     shards = _open(recipe) if recipe.data.streaming else None
     raw = _load(recipe, seed) if shards is None else _load_beside(recipe, shards)
-    tokenizer = _tokenizer(recipe, raw)
-    labels = None
-    if _has_labels(recipe):
+    labels, tagging = None, None
+    if recipe.model.task == "token-classification":
+        tagging = tagging_to_learn(recipe, raw, as_tagged=as_tagged)
+        labels = tagging.labels
+    elif _has_labels(recipe):
         labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels, places=raw.places)
+    if labels is not None:
         _check_several(recipe, labels)
+    tokenizer = _tokenizer(recipe, raw)
     splits = raw if shards is None else {**raw, "train": shards}
-    data = _encode(recipe, splits, tokenizer, labels, scored=("validation", "test"), places=raw.places)
+    data = _encode(recipe, splits, tokenizer, labels, tagging, scored=("validation", "test"), places=raw.places)
+    if tagging is not None and tagging.marks_entities:
+        warn_of_lost_entities(
+            raw["train"],
+            tokenizer,
+            tagging.reader(raw["train"], recipe.label_column),
+            text_column=_sentence_column(recipe, raw["train"]),
+            tokens_column=recipe.data.tokens_column,
+            label_column=recipe.label_column,
+            places=raw.places["train"],
+        )
     return replace(data, examples=_examples(recipe, raw))
 
 
-def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrainedTokenizerBase, labels: list[str]) -> TaskData:
+def evaluation_data(
+    recipe: Recipe,
+    seed: int,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str],
+    tag_scheme: str | None = None,
+) -> TaskData:
     """Load one split for a model that exists.
 
     Args:
@@ -95,6 +121,7 @@ def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrained
         split: "train", "validation" or "test".
         tokenizer: The tokenizer of the model.
         labels: The labels of the model, by id.
+        tag_scheme: The `tag_scheme` of its configuration.
 
     Returns:
         The data of that split.
@@ -109,14 +136,19 @@ def evaluation_data(recipe: Recipe, seed: int, split: str, tokenizer: PreTrained
     raw = _load(recipe, seed, only=split)
     if _has_labels(recipe):
         _check_positions(recipe, seed, raw[split].features, labels)
-    return _encode(
+    tagging = None
+    if recipe.model.task == "token-classification":
+        tagging = tagging_of_model(recipe, split, raw, labels, tag_scheme)
+    data = _encode(
         recipe,
         {split: raw[split]},
         tokenizer,
         labels if _has_labels(recipe) else None,
+        tagging,
         scored=(split,),
         places=raw.places,
     )
+    return replace(data, tag_scheme=tag_scheme)
 
 
 def _check_several(recipe: Recipe, labels: list[str]) -> None:
@@ -228,7 +260,9 @@ def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
     if recipe.model.task == "text2text-generation":
         return split[recipe.data.source_column]
     column = _sentence_column(recipe, split) if recipe.model.task == "token-classification" else _text_column(recipe)
-    return split[column] if column is not None else (" ".join(words) for words in split[recipe.data.tokens_column])
+    if column is not None:
+        return split[column]
+    return (" ".join(filter(is_visible, words)) for words in split[recipe.data.tokens_column])
 
 
 def _examples(recipe: Recipe, raw: Mapping[str, Dataset]) -> list[str]:
@@ -253,6 +287,7 @@ def _encode(
     raw: Mapping[str, Dataset | Shards],
     tokenizer: PreTrainedTokenizerBase,
     labels: list[str] | None,
+    tagging: Tagging | None,
     scored: tuple[str, ...],
     places: Mapping[str, Places],
 ) -> TaskData:
@@ -265,16 +300,16 @@ def _encode(
             return encode_for_masked_lm(
                 split, tokenizer, text_column=_text_column(recipe), max_length=max_length, places=places
             )
-        if recipe.model.task == "token-classification":
+        if tagging is not None:
             return encode_tags(
                 split,
                 tokenizer,
                 text_column=_sentence_column(recipe, split),
                 tokens_column=data.tokens_column,
                 label_column=recipe.label_column,
-                labels=labels or [],
                 max_length=max_length,
                 places=places,
+                **vars(tagging),
             )
         if recipe.model.task == "text2text-generation":
             return encode_pairs(
@@ -306,9 +341,9 @@ def _encode(
     tokenizer("", truncation=True, max_length=max_length)
     about = next(iter(raw.values())).info
     if recipe.model.task != "text2text-generation":
-        return TaskData(splits, tokenizer, labels, about)
+        return TaskData(splits, tokenizer, labels, about, tagging.scheme if tagging else None)
     references = _references(recipe, raw, splits, scored, places)
-    return TaskData(splits, tokenizer, None, about, references, max_target_length)
+    return TaskData(splits, tokenizer, None, about, references=references, max_target_length=max_target_length)
 
 
 def _references(
@@ -343,6 +378,4 @@ def _has_labels(recipe: Recipe) -> bool:
 
 
 def _label_kind(recipe: Recipe) -> LabelKind:
-    if recipe.model.task == "token-classification":
-        return "tags"
     return "multi" if recipe.model.problem_type == "multi_label_classification" else "single"

@@ -65,7 +65,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, 
         return RunReport(folder, read_metrics(folder / METRICS_FILE), is_main)
     if target is not None and is_main:
         target = with_repository(target)
-    assembly = assemble(recipe, args)
+    assembly = assemble(recipe, args, checkpoint)
     _require_a_batch(assembly.trainer)
     if is_main:
         begin(folder, recipe, start)

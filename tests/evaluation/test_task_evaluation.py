@@ -50,6 +50,11 @@ def test_tags_that_mark_no_spans_are_scored_one_by_one():
     assert values["accuracy"] == 0.5
 
 
+def test_tags_are_scored_one_by_one_where_their_scheme_is_none():
+    assert "f1" not in evaluation_for("token-classification", label_names=["O", "B-X"], tag_scheme="none").metric_names
+    assert "f1" in evaluation_for("token-classification", label_names=["O", "B-X"], tag_scheme="IOB1").metric_names
+
+
 def test_masked_language_modeling_scores_masked_tokens_only():
     labels = torch.tensor([[-100, 7, -100], [3, -100, -100]])
     predictions = torch.tensor([[1, 7, 1], [2, 1, 1]])

@@ -159,3 +159,19 @@ def test_a_card_that_somebody_wrote_stays_as_it_is(text):
 def test_a_header_that_cannot_be_read_is_told(text):
     with pytest.raises(ValueError, match="the header of the model card cannot be read: "):
         name_in_card(text, "someone/pets")
+
+
+@pytest.mark.parametrize(
+    ("tag_scheme", "line"),
+    [
+        (
+            "BIOES",
+            "Tag scheme of the data: BIOES. The labels mark the same entities in IOB2 (B-, I-, O), which pipelines read.",
+        ),
+        ("none", "Tag scheme of the data: none. The label of the first token of a word is its tag."),
+    ],
+)
+def test_the_tag_scheme_is_named(tiny_config, tag_scheme, line):
+    config = tiny_config(num_labels=3, tag_scheme=tag_scheme)
+    assert line in build_model_card("toy", config, 1234, "token-classification").text
+    assert "Tag scheme" not in build_model_card("toy", tiny_config(num_labels=3), 1234, "token-classification").text

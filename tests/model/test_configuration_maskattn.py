@@ -19,6 +19,7 @@ PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dro
         ("hidden_size", "256"),
         ("hidden_dropout_prob", "0.1"),
         ("bidirectional", "yes"),
+        ("tag_scheme", 2),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(field, value):
@@ -29,7 +30,7 @@ def test_a_wrong_value_is_refused_by_name(field, value):
 
 
 def test_a_configuration_survives_saving(tmp_path):
-    config = MaskAttnConfig(rnn_type="gru", num_labels=5, hidden_dropout_prob=0, classifier_dropout=0.5)
+    config = MaskAttnConfig(rnn_type="gru", num_labels=5, hidden_dropout_prob=0, classifier_dropout=0.5, tag_scheme="BIOES")
     config.save_pretrained(tmp_path)
     assert MaskAttnConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 

@@ -1,7 +1,9 @@
 import logging
+from itertools import cycle
 
 import pytest
 
+from hf_maskattn import MaskAttnConfig
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
@@ -29,3 +31,15 @@ def test_right_answers_that_the_tokenizer_does_not_give_back_are_told_before_tra
 
 def test_right_answers_that_come_back_are_passed_over_in_silence(warnings_of):
     assert warnings_of("data.tokenizer=char") == []
+
+
+@pytest.mark.parametrize(("tag_scheme", "labels"), [(None, ["E-X", "I-X", "O", "S-X"]), ("BIOES", ["I-X", "O", "B-X"])])
+def test_a_run_from_before_tag_schemes_keeps_the_tags_of_its_data(tmp_path, tag_scheme, labels):
+    MaskAttnConfig(tag_scheme=tag_scheme).save_pretrained(tmp_path / "checkpoint-1")
+    tags = cycle([["S-X", "O"], ["I-X", "E-X"]])
+    path = write_recipe(tmp_path, "token-classification", make=lambda row: {"tokens": ["a", "b"], "tags": next(tags)})
+    recipe = read_recipe(path)
+    assembly = assemble(recipe, training_arguments(recipe), tmp_path / "checkpoint-1")
+    assert assembly.data.labels == labels
+    assert assembly.trainer.model.config.tag_scheme == tag_scheme
+    assert list(assembly.trainer.model.config.id2label.values()) == labels

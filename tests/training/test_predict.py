@@ -1,8 +1,12 @@
 import json
 
 import pytest
+import torch
+from transformers import AutoTokenizer, pipeline
 
-from hf_maskattn import MaskAttnModel
+from hf_maskattn import MaskAttnConfig, MaskAttnForTokenClassification, MaskAttnModel
+from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.export.onnx_export import export_onnx
 from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.predict import predict
 from hf_maskattn.training.train import train
@@ -154,3 +158,64 @@ def test_a_model_without_a_head_is_refused(tmp_path, tiny_config):
 def test_batch_sizes_below_one_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
         list(predict(tmp_path, ["x"], batch_size=0))
+
+
+@pytest.fixture(scope="module")
+def word_tagger(tmp_path_factory):
+    """A saved model of parts of speech with random weights and a tokenizer of characters, and its ONNX file."""
+    folder = tmp_path_factory.mktemp("words")
+    tokenizer = train_tokenizer(["don't go, réel हिन्दी"], kind="char", vocab_size=60, max_length=99)
+    names = dict(enumerate(["NOUN", "VERB", "O"]))
+    sizes = {"embedding_size": 6, "hidden_size": 8, "attention_size": 8}
+    torch.manual_seed(0)
+    model = MaskAttnForTokenClassification(MaskAttnConfig(vocab_size=60, id2label=names, tag_scheme="none", **sizes)).eval()
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    export_onnx(model, folder / "model.onnx")
+    return folder
+
+
+def test_tags_that_mark_no_spans_are_given_for_each_word(word_tagger):
+    text = " Don't go,  re\u0301el हिन्दी"
+    (result,) = predict(word_tagger, [text])
+    words = result["predictions"]
+    assert [word["word"] for word in words] == ["Don", "'", "t", "go", ",", "re\u0301el", "हिन्दी"]
+    assert all(text[word["start"] : word["end"]] == word["word"] for word in words)
+    assert all(set(word) == {"entity", "score", "word", "start", "end"} for word in words)
+    pieces = pipeline("token-classification", model=str(word_tagger), aggregation_strategy="none")(text, ignore_labels=[])
+    first = {piece["start"]: piece for piece in reversed(pieces) if piece["word"] != "▁"}
+    assert [(word["entity"], word["score"]) for word in words] == [
+        (first[word["start"]]["entity"], pytest.approx(first[word["start"]]["score"])) for word in words
+    ]
+
+
+def test_words_are_tagged_the_same_by_an_onnx_file(word_tagger):
+    texts = ["don't go", "", "réel, go"]
+    by_model, by_file = (
+        [[(word["entity"], word["start"], word["end"]) for word in result["predictions"]] for result in results]
+        for results in (predict(word_tagger, texts), predict(word_tagger, texts, onnx_file=word_tagger / "model.onnx"))
+    )
+    assert by_file == by_model
+    assert [len(words) for words in by_file] == [4, 0, 3]
+
+
+def test_tags_with_a_prefix_stand_for_themselves_where_their_scheme_is_none(word_tagger, tmp_path):
+    tokenizer, config = AutoTokenizer.from_pretrained(word_tagger), MaskAttnConfig.from_pretrained(word_tagger)
+    config.id2label = dict(enumerate(["B-X", "I-X", "O"]))
+    for part in (MaskAttnForTokenClassification(config), tokenizer):
+        part.save_pretrained(tmp_path)
+    (result,) = predict(tmp_path, ["don't go"])
+    assert [word["word"] for word in result["predictions"]] == ["don", "'", "t", "go"]
+    assert all(word["entity"] in ("B-X", "I-X", "O") for word in result["predictions"])
+
+
+def test_tags_of_an_earlier_model_are_grouped_as_before(word_tagger, tmp_path):
+    tokenizer, config = AutoTokenizer.from_pretrained(word_tagger), MaskAttnConfig.from_pretrained(word_tagger)
+    config.id2label, config.tag_scheme = dict(enumerate(["E-X", "S-X", "O"])), None
+    for part in (MaskAttnForTokenClassification(config), tokenizer):
+        part.save_pretrained(tmp_path)
+    read = pipeline("token-classification", model=str(tmp_path), aggregation_strategy="simple")
+    (result,) = predict(tmp_path, ["don't go"])
+    assert [(item["entity_group"], item["start"], item["end"]) for item in result["predictions"]] == [
+        (item["entity_group"], item["start"], item["end"]) for item in read("don't go")
+    ]

@@ -26,7 +26,7 @@ def test_texts_become_inputs_with_labels(tmp_path):
 
 def test_tagged_words_are_joined_where_there_is_no_text(tmp_path):
     data = load(tmp_path, "token-classification")
-    assert data.labels == ["B-SOUND", "O"]
+    assert data.labels == ["B-SOUND", "O", "I-SOUND"]
     assert len(data.splits["train"][0]["labels"]) == len(data.splits["train"][0]["input_ids"])
 
 

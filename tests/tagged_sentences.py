@@ -1,0 +1,95 @@
+"""Random sentences with entities, their tags in each scheme, and a model that says what the labels of a split say."""
+
+import json
+import random
+
+import torch
+from transformers.modeling_outputs import TokenClassifierOutput
+
+import hf_maskattn
+
+_WORDS = "New York don't U.S. a-b 12.5 Straße İstanbul 日本 हिन्दी é re\u0301el 😀 x\u200by mother-in-law McDonald's ﬁn 3rd C++"
+_MARKS = ",()."
+WORDS = [*_WORDS.split(), *_MARKS, "San José"]
+TYPES = ["PER", "LOC", "MISC-x"]
+
+
+def draw_entities(length, rng):
+    """Draw entities as (type, first word, last word), often one after the other with one type."""
+    entities, word = [], 0
+    while word < length:
+        last = min(length - 1, word + rng.choice([0, 0, 1, 2]))
+        if rng.random() < 0.6:
+            again = entities and entities[-1][2] == word - 1 and rng.random() < 0.6
+            entities.append((entities[-1][0] if again else rng.choice(TYPES), word, last))
+        word = last + 1
+    return entities
+
+
+def tags_in(scheme, entities, length):
+    """Tag entities in a scheme."""
+    tags = ["O"] * length
+    for index, (name, first, last) in enumerate(entities):
+        follows_its_type = index > 0 and entities[index - 1][0] == name and entities[index - 1][2] == first - 1
+        begin, inside, end, single = {
+            "IOB1": "BIIB" if follows_its_type else "IIII",
+            "IOB2": "BIIB",
+            "BIOES": "BIES",
+            "BILOU": "BILU",
+        }[scheme]
+        for word in range(first, last + 1):
+            is_first, is_last = word == first, word == last
+            prefix = single if is_first and is_last else begin if is_first else end if is_last else inside
+            tags[word] = f"{prefix}-{name}"
+    return tags
+
+
+def draw_rows(scheme, count, seed, *, with_text):
+    """Draw rows with `tokens`, `tags` and, beside these, `entities` as (type, first character, end), and the `text`."""
+    rng, rows, texts = random.Random(seed), [], set()
+    while len(rows) < count:
+        words = [rng.choice(WORDS) for _ in range(rng.randint(1, 9))]
+        text, spans = "", []
+        for word in words:
+            gaps = (
+                ["", " "]
+                if with_text and (word in _MARKS or text[-1:] in _MARKS)
+                else [" ", "  ", "\u00a0"][: 1 + 2 * with_text]
+            )
+            text += rng.choice(gaps) if text else ""
+            spans.append((len(text), len(text) + len(word)))
+            text += word
+        if "".join(words) in texts:
+            continue  # the tokens may be the same, whatever the tags
+        texts.add("".join(words))
+        entities = draw_entities(len(words), rng)
+        marked = [(name, spans[first][0], spans[last][1]) for name, first, last in entities]
+        row = {"tokens": words, "tags": tags_in(scheme, entities, len(words)), **({"text": text} if with_text else {})}
+        rows.append({"row": row, "entities": marked, "text": text})
+    return rows
+
+
+def write_tagged(path, rows):
+    path.write_text("".join(json.dumps(item["row"]) + "\n" for item in rows), encoding="utf-8")
+    return str(path)
+
+
+class Oracle(hf_maskattn.MaskAttnForTokenClassification):
+    """Says of each text that it knows, by its token ids, the labels of the split that it was given."""
+
+    @classmethod
+    def of(cls, split, labels, tag_scheme):
+        settings = {"vocab_size": 2000, "embedding_size": 2, "hidden_size": 2, "attention_size": 2, "tag_scheme": tag_scheme}
+        config = hf_maskattn.MaskAttnConfig(id2label=dict(enumerate(labels)), architectures=[cls.__base__.__name__], **settings)
+        oracle = cls(config).eval()
+        oracle.known = {tuple(row["input_ids"]): row["labels"] for row in split}
+        assert len(oracle.known) == len(split), "two sentences have the same tokens"
+        return oracle
+
+    def forward(self, input_ids, attention_mask, **inputs):
+        logits = torch.zeros(*input_ids.shape, self.config.num_labels)
+        for row, (ids, mask) in enumerate(zip(input_ids, attention_mask.bool(), strict=True)):
+            # A position without a label says anything at all.
+            labels = torch.tensor(self.known[tuple(ids[mask].tolist())])
+            logits[row, mask] = 9.0 * torch.nn.functional.one_hot(labels.clamp(min=0), self.config.num_labels)
+        return TokenClassifierOutput(logits=logits)

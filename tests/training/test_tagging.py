@@ -1,0 +1,153 @@
+import pytest
+from datasets import ClassLabel, Dataset, List
+
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.task_data import evaluation_data, training_data
+from hf_maskattn.training.train import train
+from tests.tagged_sentences import draw_rows, write_tagged
+from tests.training.toy_recipe import write_recipe
+
+
+def recipe_of(folder, rows, *overrides, data=None, **others):
+    """A recipe whose splits hold the rows; without `others` there is only the train split."""
+    path = write_recipe(folder, "token-classification", data={"tokenizer": "char", "vocab_size": 200, **(data or {})})
+    splits = {"train": rows, **others}.items()
+    files = [f"data.{name}_file={write_rows(folder / f'{name}_rows.jsonl', rows)}" for name, rows in splits]
+    missing = [f"data.{name}_file=" for name in ("validation", "test") if name not in others]
+    return read_recipe(path, [*files, *missing, *overrides])
+
+
+def write_rows(path, rows):
+    items = [{"row": {"tokens": words.split(), "tags": tags.split()}} for words, tags in rows]
+    return write_tagged(path, items)
+
+
+def labels_of(data, split="train"):
+    return [[data.labels[label] if label >= 0 else None for label in row] for row in data.splits[split]["labels"]]
+
+
+def test_labels_given_in_the_scheme_of_the_data_are_converted(tmp_path):
+    recipe = recipe_of(tmp_path, [("ab c", "S-X O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
+    data = training_data(recipe, seed=0)
+    assert (data.labels, data.tag_scheme) == (["O", "B-X", "I-X"], "BIOES")
+    assert labels_of(data) == [["B-X", "I-X", "O", "O"]]
+
+
+def test_a_scheme_may_be_said(tmp_path):
+    recipe = recipe_of(tmp_path, [("ab c", "B-X I-X")], "data.tag_scheme=none")
+    data = training_data(recipe, seed=0)
+    assert (data.labels, data.tag_scheme) == (["B-X", "I-X"], "none")
+    assert labels_of(data) == [["B-X", "B-X", None, "I-X"]]
+
+
+def test_a_scheme_that_is_not_that_of_the_data_is_refused_with_the_row(tmp_path):
+    recipe = recipe_of(tmp_path, [("ab", "O"), ("ab c", "B-X E-X")], "data.tag_scheme=IOB2")
+    with pytest.raises(
+        ValueError, match=r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
+    ):
+        training_data(recipe, seed=0)
+
+
+def test_a_scheme_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"data\.tag_scheme='BIO': expected one of 'IOB1', 'IOB2', 'BIOES'"):
+        recipe_of(tmp_path, [("a", "O")], "data.tag_scheme=BIO")
+    with pytest.raises(ValueError, match=r"data\.tag_scheme means nothing for model\.task=text-classification"):
+        read_recipe(write_recipe(tmp_path), ["data.tag_scheme=IOB2"])
+    with pytest.raises(ValueError, match=r"model\.tag_scheme may not be set: .* say another one as data\.tag_scheme"):
+        read_recipe(write_recipe(tmp_path, "token-classification"), ["model.tag_scheme=IOB2"])
+
+
+def test_a_tag_that_other_splits_alone_have_means_a_label_of_the_training_split(tmp_path):
+    recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X B-X")])
+    data = training_data(recipe, seed=0)
+    assert data.tag_scheme == "IOB1"
+    assert labels_of(data, "test") == [["B-X", "O", "B-X"]]
+
+
+def test_a_type_that_other_splits_alone_have_is_refused(tmp_path):
+    recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X O"), ("a b", "I-Y O")])
+    with pytest.raises(ValueError, match=r"the split 'test' has labels in 'tags' that the training split does not have: I-Y"):
+        training_data(recipe, seed=0)
+
+
+@pytest.mark.parametrize("scheme", ["IOB1", "BIOES", "BILOU"])
+def test_numbers_of_a_class_label_are_converted(tmp_path, scheme):
+    items = draw_rows(scheme, 40, seed=1, with_text=False)
+    names = sorted({tag for item in items for tag in item["row"]["tags"]}, reverse=True)
+    rows = Dataset.from_list([item["row"] for item in items]).cast_column("tags", List(ClassLabel(names=names)))
+    rows.to_parquet(tmp_path / "tagged.parquet")
+    by_name = recipe_of(tmp_path, [("a", "O")], f"data.train_file={write_tagged(tmp_path / 'tagged.jsonl', items)}")
+    by_number = recipe_of(tmp_path, [("a", "O")], f"data.train_file={tmp_path / 'tagged.parquet'}")
+    assert labels_of(training_data(by_number, seed=0)) == labels_of(training_data(by_name, seed=0))
+
+
+def test_plain_numbers_are_positions_in_the_labels_of_the_recipe(tmp_path):
+    recipe = recipe_of(tmp_path, [("a", "O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
+    write_tagged(tmp_path / "train_rows.jsonl", [{"row": {"tokens": ["a", "b", "c"], "tags": [1, 2, 4]}}])
+    data = training_data(recipe, seed=0)
+    assert labels_of(data) == [["B-X", "O", "B-X", "I-X", "I-X"]]
+    scored = evaluation_data(recipe, 0, "train", data.tokenizer, data.labels, data.tag_scheme)
+    assert labels_of(scored, "train") == labels_of(data)
+
+
+def test_numbers_of_another_split_are_no_positions(tmp_path):
+    recipe = recipe_of(tmp_path, [("a b", "B-X O")], test=[("a b", "B-X O")])
+    write_tagged(tmp_path / "test_rows.jsonl", [{"row": {"tokens": ["a"], "tags": [0]}}])
+    with pytest.raises(ValueError, match=r"the split 'test' has labels .*: 0 \(whole numbers, where the split 'train'"):
+        training_data(recipe, seed=0)
+
+
+def test_an_empty_word_costs_its_tag_and_one_warning(tmp_path, caplog):
+    recipe = recipe_of(tmp_path, [("a", "O")], "data.streaming=true", "training.max_steps=2", "data.shuffle_buffer=0")
+    items = [{"row": {"tokens": ["a", "", "b"], "tags": ["B-X", "B-X", "I-X"]}}] * 30
+    write_tagged(tmp_path / "train_rows.jsonl", items)
+    data = training_data(recipe, seed=0)
+    stream = iter(data.splits["train"])
+    assert [data.labels[label] for label in next(stream)["labels"]] == ["B-X", "O", "B-X"]
+    next(stream)
+    (message,) = [record.message for record in caplog.records if "empty" in record.message]
+    assert message.startswith("30 empty words in the column 'tokens' are skipped")
+    assert message.endswith("rows.jsonl, line 1, split 'train (the first 30 rows)'.")
+
+
+def test_entities_that_tokens_cannot_mark_are_counted(tmp_path, caplog):
+    rows = [{"row": {"text": "a bc", "tokens": ["a", "b", "c"], "tags": ["B-X", "B-X", "B-X"]}}] * 2
+    recipe = recipe_of(tmp_path, [("a", "O")], data={"tokenizer": "word"})
+    write_tagged(tmp_path / "train_rows.jsonl", rows)
+    training_data(recipe, seed=0)
+    assert "4 of 6 entities in the first rows cannot be learned exactly" in caplog.text
+    assert "rows.jsonl, line 1." in caplog.text
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Train on sentences in BIOES, with a test split."""
+    folder = tmp_path_factory.mktemp("run")
+    items = draw_rows("BIOES", 60, seed=2, with_text=False)
+    recipe_of(folder, [])
+    files = [f"data.{name}_file={write_tagged(folder / f'{name}_rows.jsonl', items)}" for name in ("train", "test")]
+    path = folder / "toy.yaml"
+    report = train(read_recipe(path, [*files, "data.validation_file="]))
+    return path, files, items, report
+
+
+def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
+    path, files, items, report = run
+    scores = []
+    for scheme in ("BIOES", "IOB1", "IOB2", "BILOU"):
+        again = draw_rows(scheme, 60, seed=2, with_text=False)
+        assert [item["text"] for item in again] == [item["text"] for item in items]
+        test_file = write_tagged(tmp_path / f"{scheme}.jsonl", again)
+        recipe = read_recipe(path, [*files[:1], f"data.test_file={test_file}", "data.validation_file="])
+        scored = evaluate(report.model_folder, recipe).metrics["test"]
+        scores.append({name: scored[name] for name in ("f1", "accuracy", "loss")})
+    assert scores[0] == pytest.approx({name: report.metrics["test"][name] for name in scores[0]})
+    assert all(score == scores[0] for score in scores)
+
+
+def test_a_split_without_entities_is_scored_by_its_spans(run, tmp_path):
+    path, files, _, report = run
+    write_rows(tmp_path / "outside.jsonl", [("of New", "O O")])
+    recipe = read_recipe(path, [*files[:1], f"data.test_file={tmp_path / 'outside.jsonl'}", "data.validation_file="])
+    assert "f1" in evaluate(report.model_folder, recipe).metrics["test"]
