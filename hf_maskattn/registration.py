@@ -5,6 +5,7 @@ from types import ModuleType
 import transformers
 
 from hf_maskattn.model import configuration_maskattn, configuration_rnnsearch, modeling_maskattn, modeling_rnnsearch
+from hf_maskattn.tokenization import MaskAttnTokenizer
 
 FAMILIES = ((configuration_maskattn, modeling_maskattn), (configuration_rnnsearch, modeling_rnnsearch))
 
@@ -18,6 +19,8 @@ def families_by_model_type() -> dict[str, tuple[ModuleType, ModuleType]]:
 def register() -> None:
     """Register every public class with its Auto class, in the library and for saving with the weights.
 
+    The class of the tokenizers is registered in the library alone: without it, `AutoTokenizer` takes the one of transformers.
+
     Source: `AUTO_MAP` of each configuration file, which is also what a saved `config.json` tells a loader.
     """
     for configurations, models in FAMILIES:
@@ -27,6 +30,7 @@ def register() -> None:
                 config_class = getattr(configurations, class_name)
                 auto_class.register(config_class.model_type, config_class)
                 config_class.register_for_auto_class(auto_name)
+                transformers.AutoTokenizer.register(config_class, MaskAttnTokenizer, exist_ok=True)
             else:
                 model_class = getattr(models, class_name)
                 auto_class.register(model_class.config_class, model_class)

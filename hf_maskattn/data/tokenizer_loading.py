@@ -4,6 +4,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from hf_maskattn.tokenization import MaskAttnTokenizer
+
 
 def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None) -> PreTrainedTokenizerFast:
     """Load any tokenizer that this package can train on: a fast one that can pad.
@@ -13,7 +15,7 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
         max_length: Replaces the number of tokens from which on the tokenizer cuts; `None` keeps its own.
 
     Returns:
-        The tokenizer; a saved copy is the same one again.
+        The tokenizer; a saved copy is the same one again. One of no class of its own is a `MaskAttnTokenizer`.
 
     Raises:
         FileNotFoundError: There is no such folder or name, or the Hub cannot be reached.
@@ -22,6 +24,8 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
     settings = {} if max_length is None else {"model_max_length": max_length}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
+        if type(tokenizer) is PreTrainedTokenizerFast:  # as earlier versions of this package saved them
+            tokenizer = MaskAttnTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
     except OSError as error:
         raise FileNotFoundError(
             f"the tokenizer {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: "

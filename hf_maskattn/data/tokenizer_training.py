@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, processors
-from transformers import PreTrainedTokenizerFast
 
 from hf_maskattn.data.tokenizer_kinds import KINDS, TokenizerKind, train_kind
+from hf_maskattn.tokenization import MaskAttnTokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[MASK]")
 """The special tokens of a tokenizer for models that read; their places are their ids."""
@@ -24,7 +24,7 @@ def train_tokenizer(
     lowercase: bool = False,
     max_length: int,
     for_generation: bool = False,
-) -> PreTrainedTokenizerFast:
+) -> MaskAttnTokenizer:
     """Train a tokenizer; the same texts give the same tokenizer.
 
     Every kind brings text into Unicode NFC first. `char`: a token per character, a space is the token "▁";
@@ -79,7 +79,7 @@ def train_tokenizer(
         )
     if for_generation:
         _end_every_text(tokenizer)
-    return PreTrainedTokenizerFast(
+    return MaskAttnTokenizer(
         tokenizer_object=tokenizer,
         **{_ROLES[name]: token for name, token in zip(names, special_tokens, strict=True)},
         model_max_length=max_length,

@@ -25,6 +25,7 @@ FLOORS = {
     "export": 6,
     "loading": 5,
     "registration": 4,
+    "tokenization": 3,
     "model": 3,
 }
 CARRIED_FLOORS = {

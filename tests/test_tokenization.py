@@ -1,0 +1,95 @@
+"""Texts without a token: they have a shape, cost nothing, and go through pipelines in batches with others."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
+
+from hf_maskattn.data.tokenizer_kinds import KINDS
+from hf_maskattn.data.tokenizer_loading import load_tokenizer
+from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.tokenization import MaskAttnTokenizer
+from tests.heads import build_head
+
+TEXTS = ["a b", "the date is 3 May", "words"]
+BATCHES = [["", "a b"], ["a b", ""], ["", ""], [" ", "the date"], ["\t\n", "a", "", "words words"]]
+
+
+def trained(kind="word"):
+    return train_tokenizer(TEXTS, kind=kind, vocab_size=300, max_length=64)
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        for left, right in zip(one, other, strict=True):
+            # The index of a token counts the padding before it.
+            assert {**left, "score": 0, "index": 0} == {**right, "score": 0, "index": 0}
+            assert left["score"] == pytest.approx(right["score"], abs=1e-6)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pipelines_take_empty_texts_in_batches(kind, side, tiny_config):
+    tokenizer = trained(kind)
+    tokenizer.padding_side = side
+    for task, head in {"token-classification": "TokenClassification", "text-classification": "SequenceClassification"}.items():
+        pipe = pipeline(task, model=build_head(f"MaskAttnFor{head}", tiny_config, vocab_size=300), tokenizer=tokenizer)
+        settings = {"top_k": None} if task == "text-classification" else {}
+        for texts in BATCHES:
+            assert_same(pipe(texts, batch_size=len(texts), **settings), pipe(texts, batch_size=1, **settings))
+    pipe = pipeline("feature-extraction", model=build_head("MaskAttnModel", tiny_config, vocab_size=300), tokenizer=tokenizer)
+    assert len(pipe(["", "a b"], batch_size=2)) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_without_tokens_is_one_padding_position_of_tensors(kind):
+    tokenizer = trained(kind)
+    encoded = tokenizer("", return_tensors="pt", return_offsets_mapping=True, return_special_tokens_mask=True)
+    assert {name: tensor.tolist() for name, tensor in encoded.items()} == {
+        "input_ids": [[0]],
+        "attention_mask": [[0]],
+        "special_tokens_mask": [[1]],
+        "offset_mapping": [[[0, 0]]],
+    }
+    assert tokenizer(["", ""], return_tensors="pt", padding=True)["attention_mask"].tolist() == [[0], [0]]
+    assert tokenizer("")["input_ids"] == []
+    assert tokenizer(["", "a"], padding=True)["attention_mask"] == [[0], [1]]
+
+
+def test_models_return_for_it_what_they_return_without_it(tiny_config):
+    model = build_head("MaskAttnForSequenceClassification", tiny_config).eval()
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    with torch.no_grad():
+        expected = model(input_ids=nothing, attention_mask=nothing).logits
+        assert torch.equal(model(**trained()("", return_tensors="pt")).logits, expected)
+
+
+def test_every_way_to_load_gives_the_class(tmp_path, tiny_config):
+    trained().save_pretrained(tmp_path)
+    assert type(AutoTokenizer.from_pretrained(tmp_path)) is MaskAttnTokenizer
+    build_head("MaskAttnForTokenClassification", tiny_config).save_pretrained(tmp_path)
+    assert type(pipeline("token-classification", model=str(tmp_path)).tokenizer) is MaskAttnTokenizer
+
+
+def test_folders_of_earlier_versions_load_as_the_class(tmp_path):
+    PreTrainedTokenizerFast(tokenizer_object=trained()._tokenizer, pad_token="[PAD]").save_pretrained(tmp_path)
+    assert "MaskAttnTokenizer" not in (tmp_path / "tokenizer_config.json").read_text()
+    tokenizer = load_tokenizer(tmp_path, max_length=7)
+    assert type(tokenizer) is MaskAttnTokenizer
+    assert tokenizer.model_max_length == 7
+    assert tokenizer("a b")["input_ids"] == trained()("a b")["input_ids"]
+
+
+def test_it_loads_without_this_package(tmp_path):
+    trained().save_pretrained(tmp_path)
+    probe = (
+        "import sys; sys.modules['hf_maskattn'] = None; import transformers\n"
+        "tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "assert type(tokenizer) is transformers.PreTrainedTokenizerFast\n"
+        "print(tokenizer('a b')['input_ids'])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, tmp_path], capture_output=True, text=True)
+    assert done.stdout.strip() == str(trained()("a b")["input_ids"]), done.stderr
+    assert done.stderr == ""
