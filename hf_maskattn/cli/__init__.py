@@ -1,5 +1,8 @@
 """The command `hf-maskattn`. Verbs import what they need when they run, so that help comes at once."""
 
+import io
+import sys
+
 import typer
 
 from hf_maskattn.cli.audit import audit
@@ -28,5 +31,7 @@ app.command()(benchmark)
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; a character that the encoding of stdout does not have becomes a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     app(prog_name="hf-maskattn")

@@ -2,12 +2,16 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.endings import say, told_in_one_line
+
+UNANSWERED = 1
+_SECONDS_WITHOUT_A_BAR = 2.0
 
 
 def predict(
@@ -18,7 +22,10 @@ def predict(
         Literal["jsonl", "table"] | None,
         typer.Option("--format", help="The default is table in a terminal, else jsonl.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Texts that go through the model together.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Most texts that go through the model together.")] = 32,
+    max_length: Annotated[
+        int | None, typer.Option(help="Cut texts to this number of tokens; by default nothing is cut.", show_default=False)
+    ] = None,
     onnx: Annotated[
         Path | None, typer.Option(help="File that `export` wrote from the model, to be run by onnxruntime.")
     ] = None,
@@ -28,7 +35,11 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
 ) -> None:
-    """Predict for texts given by --text, --file or on stdin, a result for each line."""
+    """Predict for texts given by --text, --file or on stdin, a result for each line; JSON lines are UTF-8.
+
+    Exit code 1 if a text cannot be answered, such as one without a mask for a model that fills masks: its result has an
+    `error` in place of `predictions`, the others are complete.
+    """
     with told_in_one_line():
         from hf_maskattn.cli.messages import show_messages
         from hf_maskattn.cli.prediction_table import show_predictions
@@ -41,9 +52,38 @@ def predict(
             raise ValueError("there is no text: give --text TEXT, --file FILE, or pipe lines in.")
         show_messages()
         texts = text or (lines_of_file(file) if file else lines_of_stream(sys.stdin.buffer))
-        predictions = run(model, texts, batch_size=batch_size, onnx_file=onnx, alignment_file=alignment, overwrite=overwrite)
+        predictions = run(
+            model,
+            texts,
+            batch_size=batch_size,
+            max_length=max_length,
+            onnx_file=onnx,
+            alignment_file=alignment,
+            overwrite=overwrite,
+        )
+        unanswered: list[str] = []
+        results = _collect_errors(_with_bar(predictions, len(texts)), unanswered)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
-            show_predictions(predictions)
+            show_predictions(results)
         else:
-            for prediction in predictions:
-                typer.echo(json.dumps(prediction, ensure_ascii=False))
+            for result in results:
+                # Half of a surrogate pair, which UTF-8 does not have, becomes the escape that JSON has for it.
+                typer.echo(json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+        if unanswered:
+            say(f"{len(unanswered):,} of {len(texts):,} texts have no answer. The first reason: {unanswered[0]}")
+            raise typer.Exit(UNANSWERED)
+
+
+def _with_bar(predictions: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:
+    """Show a progress bar on a terminal, where it takes some time and results go elsewhere."""
+    from tqdm import tqdm
+
+    hidden = sys.stdout.isatty() or not sys.stderr.isatty()
+    return tqdm(predictions, total=total, unit="text", delay=_SECONDS_WITHOUT_A_BAR, disable=hidden)
+
+
+def _collect_errors(results: Iterable[dict[str, Any]], errors: list[str]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        if "error" in result:
+            errors.append(result["error"])
+        yield result

@@ -12,7 +12,11 @@ def show_predictions(predictions: Iterable[dict[str, Any]]) -> None:
     """Print a row for each text."""
     table = Table("text", "predictions")
     for prediction in predictions:
-        table.add_row(Text(prediction["text"]), Text("\n".join(_describe(item) for item in prediction["predictions"])))
+        if "error" in prediction:
+            found = f"error: {prediction['error']}"
+        else:
+            found = "\n".join(_describe(item) for item in prediction["predictions"])
+        table.add_row(Text(prediction["text"]), Text(found))
     Console().print(table)
 
 

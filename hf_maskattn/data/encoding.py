@@ -163,6 +163,20 @@ def tokenize(
     )
 
 
+def count_cut_tokens(encoded: BatchEncoding) -> list[int]:
+    """Count the tokens that truncation cut off.
+
+    Args:
+        encoded: Texts that a fast tokenizer encoded.
+
+    Returns:
+        A number for each text, without tokens that the tokenizer adds.
+    """
+    return [
+        sum(len(part) - sum(part.special_tokens_mask) for part in encoding.overflowing) for encoding in encoded.encodings or ()
+    ]
+
+
 def _encode_batch(
     batch: dict[str, list[Any]],
     rows: list[Place],

@@ -228,9 +228,14 @@ class ReproducibleTrainer(SealingTrainer):
         """Leave the model card alone: the one of this package is written before a push."""
 
 
+_ONE_TEXT_A_ROW = {"num_return_sequences": 1, "return_dict_in_generate": False}
+
+
 class _WritingTrainer(Seq2SeqTrainer):
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
         if len(inputs["labels"]):
+            # One text a row is scored, the best one, whatever the generation config of the model says for `generate()`.
+            gen_kwargs = {**getattr(self, "_gen_kwargs", {}), **gen_kwargs, **_ONE_TEXT_A_ROW}
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
         # A process without rows has nothing to write, which `generate()` does not take.
         loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)

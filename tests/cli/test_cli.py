@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from hf_maskattn.cli import app
 from hf_maskattn.cli.audit import LEAKS
 from hf_maskattn.cli.endings import INTERRUPTED, MISTAKE
+from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.training.train import train
 from tests.toy_writer import toy_writer
 from tests.training.toy_recipe import write_recipe
 
@@ -170,6 +172,51 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     (tmp_path / "texts").write_text("woof\n", encoding="utf-8")
     result = run("predict", trained[0], "--file", tmp_path / "texts")
     assert json.loads(result.stdout)["text"] == "woof"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", None])
+def test_json_lines_are_utf_8_and_tables_do_not_die_in_any_encoding(trained, tmp_path, encoding):
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    settings |= {} if encoding is None else {"PYTHONIOENCODING": encoding}
+    texts = ["Łódź — 東京", "naïve “quotes”", "😀 meow"]
+    (tmp_path / "texts").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    command = [PROGRAM, "predict", trained[0], "--file", tmp_path / "texts"]
+    done = subprocess.run(command, env={**ENVIRONMENT, **settings}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["text"] for line in done.stdout.decode("utf-8").splitlines()] == texts
+    done = subprocess.run([*command, "--format", "table"], env={**ENVIRONMENT, **settings}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"meow" in done.stdout
+    assert b"Traceback" not in done.stderr
+
+
+def test_half_of_a_surrogate_pair_is_still_json(trained, run):
+    result = run("predict", trained[0], "--text", "meow", "--text", "\udce9")
+    assert result.exit_code == 1
+    good, bad = (json.loads(line) for line in result.stdout_bytes.decode("utf-8").splitlines())
+    assert good["predictions"][0]["label"] == "cat"
+    assert bad["text"] == "\udce9"
+    assert "error" in bad
+
+
+def test_texts_without_an_answer_end_in_exit_code_1(run, tmp_path):
+    write_recipe(tmp_path, "fill-mask", training={"num_train_epochs": 1})
+    train(read_recipe(tmp_path / "toy.yaml"))
+    for output, words in {"jsonl": '"error": "A text must have one', "table": "│ error: A text must have one"}.items():
+        result = run("predict", tmp_path / "run", "--format", output, stdin="a [MASK]\nmeow\n[MASK] purr\n")
+        assert result.exit_code == 1
+        assert words in result.stdout
+        assert result.stdout.count("purr") >= 1
+        assert "1 of 3 texts have no answer. The first reason: A text must have one [MASK], got none." in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_texts_are_cut_only_where_asked_for(trained, run, caplog):
+    caplog.set_level("WARNING", logger="hf_maskattn")
+    assert run("predict", trained[0], "--text", "meow " * 600).exit_code == 0
+    assert not caplog.messages
+    assert run("predict", trained[0], "--text", "meow " * 600, "--max-length", "5").exit_code == 0
+    assert caplog.messages == ["1 of 1 texts were longer than max_length=5 tokens; 595 tokens were cut."]
 
 
 def test_predict_writes_texts_and_draws_their_alignment(run, tmp_path):

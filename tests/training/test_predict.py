@@ -1,17 +1,31 @@
 import json
+import random
 
 import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from hf_maskattn import MaskAttnConfig, MaskAttnForTokenClassification, MaskAttnModel
+from hf_maskattn import (
+    MaskAttnConfig,
+    MaskAttnForSequenceClassification,
+    MaskAttnForTokenClassification,
+    MaskAttnModel,
+)
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from hf_maskattn.export.onnx_export import export_onnx
 from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.training.predict import predict
+from hf_maskattn.training.predict import _batches, predict
 from hf_maskattn.training.train import train
 from tests.toy_writer import TEXTS, toy_writer
 from tests.training.toy_recipe import write_recipe
+
+
+def assert_same(result, expected):
+    assert result["text"] == expected["text"]
+    for one, other in zip(result["predictions"], expected["predictions"], strict=True):
+        assert list(one) == list(other)
+        assert {**one, "score": 0} == {**other, "score": 0}
+        assert one["score"] == pytest.approx(other["score"], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +81,40 @@ def test_masks_are_filled(trained):
     assert {"token_str", "score", "sequence"} <= set(result["predictions"][0])
 
 
-def test_a_text_without_a_mask_is_told(trained):
-    with pytest.raises(ValueError, match=r"the text 'meow' has no \[MASK\]: put one where"):
-        list(predict(trained("fill-mask"), ["meow"]))
-    with pytest.raises(ValueError, match=r"has 2 \[MASK\]: put one where"):
-        list(predict(trained("fill-mask"), ["meow [MASK] [MASK]"]))
+def test_a_text_that_cannot_be_filled_costs_no_other_one_its_answer(trained):
+    good = ["meow [MASK]", "[MASK]", "woof [MASK] bark"]
+    bad = {
+        "meow": "must have one [MASK], got none",
+        "meow [MASK] [MASK]": "must have one [MASK], got 2",
+        "paw " * 5 + "[MASK]": "The [MASK] of this text lies behind max_length=4 tokens. Raise or omit max_length.",
+        "\ud83d": "TypeError: ",
+    }
+    expected = list(predict(trained("fill-mask"), good))
+    texts = [good[0], *list(bad)[:2], good[1], "", *list(bad)[2:], good[2]]
+    for size in (1, 3, 32):
+        results = {result["text"]: result for result in predict(trained("fill-mask"), texts, batch_size=size, max_length=4)}
+        assert list(results) == texts
+        for text, words in bad.items():
+            assert list(results[text]) == ["text", "error"]
+            assert words in results[text]["error"]
+        for one in expected:
+            assert_same(results[one["text"]], one)
+
+
+def test_a_failure_of_the_model_is_that_of_one_text(trained, monkeypatch):
+    folder = trained("text-classification")
+    forward = MaskAttnForSequenceClassification.forward
+
+    def out_of_memory(self, input_ids=None, **inputs):
+        if input_ids.shape[1] > 4:
+            raise RuntimeError("out of\nmemory")
+        return forward(self, input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(MaskAttnForSequenceClassification, "forward", out_of_memory)
+    texts = ["woof", "meow " * 5, "bark bark", "meow"]
+    results = list(predict(folder, texts))
+    assert results.pop(1) == {"text": texts[1], "error": "RuntimeError: out of memory."}
+    assert [result["predictions"][0]["label"] for result in results] == ["dog", "dog", "cat"]
 
 
 def test_several_labels_are_all_scored(trained):
@@ -88,9 +131,46 @@ def test_numbers_are_not_squeezed_into_probabilities(trained):
     assert result["predictions"][0]["score"] > 1
 
 
-def test_long_texts_are_cut_as_in_training(trained):
-    (result,) = predict(trained("text-classification"), ["meow " * 2000])
-    assert result["predictions"][0]["label"] == "cat"
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
+def test_nothing_is_cut_unless_a_limit_is_given(trained, task, caplog):
+    limit, mask = (3, " [MASK]") if task == "fill-mask" else (2, "")
+    long = f"paw{mask} " + "meow " * 600 + "meow"
+    (whole,) = predict(trained(task), [long])
+    assert not caplog.messages
+    if task == "token-classification":
+        assert whole["predictions"][-1]["end"] == len(long)
+    texts = ["paw" + mask, long, "", f"tail{mask} tail tail"]
+    results = list(predict(trained(task), texts, max_length=limit, batch_size=2))
+    assert [("error" in result) for result in results] == [False] * 4
+    assert caplog.messages == [f"2 of 4 texts were longer than max_length={limit} tokens; 601 tokens were cut."]
+
+
+def test_a_text_is_read_to_its_end(trained):
+    folder = trained("text-classification")
+    texts = ["woof " * 700 + end * 300 for end in ("bark ", "meow ")]
+    whole = [result["predictions"][0]["score"] for result in predict(folder, texts)]
+    cut = [result["predictions"][0]["score"] for result in predict(folder, texts, max_length=512)]
+    assert whole[0] != whole[1]
+    assert cut[0] == cut[1]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
+def test_results_are_those_of_the_pipeline_in_order(trained, task, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.training.predict._BATCHES_IN_A_WINDOW", 2)
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(["meow", "woof", "paw", "unknown", "."], k=rng.randint(1, 9))) for _ in range(50)]
+    texts = [f"{text} [MASK]" if task == "fill-mask" else text for text in texts]
+    pipe = pipeline(task, model=str(trained(task)))
+    settings = {"aggregation_strategy": "simple"} if task == "token-classification" else {}
+    for text, result in zip(texts, predict(trained(task), iter(texts), batch_size=4), strict=True):
+        found = pipe(text, **settings)
+        assert result["text"] == text
+        assert_same(result, {"text": text, "predictions": found})
+
+
+def test_batches_of_long_texts_hold_fewer_of_them():
+    assert list(_batches(["a" * 200_000, "b", "", "c" * 100_000, "d" * 100_000, "e"], 4)) == [[0], [3, 4], [1, 5]]
+    assert list(_batches(["a" * 2**20], 4)) == [[0]]
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +236,10 @@ def test_a_model_without_a_head_is_refused(tmp_path, tiny_config):
 
 
 def test_batch_sizes_below_one_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         list(predict(tmp_path, ["x"], batch_size=0))
+    with pytest.raises(ValueError, match="max_length must be at least 1, got -1"):
+        list(predict(tmp_path, ["x"], max_length=-1))
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,13 @@ def test_several_outputs_come_best_first_and_the_best_is_aligned(writer, monkeyp
         assert "".join(token for token in one.alignment.target if token != "[EOS]").replace("▁", " ") == one.texts[0]
 
 
-def test_long_texts_are_cut_as_in_training(writer):
-    assert written(writer, ["meow purr meow purr"])[0].texts == written(writer, ["meow purr m"])[0].texts
+def test_long_texts_are_cut_where_a_limit_is_given(writer):
+    long, short = ["meow purr meow purr"], ["meow purr m"]
+    (cut,) = written(writer, long, max_length=12)
+    assert (cut.texts, cut.cut_tokens) == (written(writer, short)[0].texts, 8)
+    (whole,) = written(writer, long, with_alignment=True)
+    assert whole.cut_tokens == 0
+    assert len(whole.alignment.source) == len(long[0]) + 1
 
 
 def test_a_string_may_stop_it(writer, monkeypatch):
