@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from hf_maskattn.export.model_card import read_model_card
+from hf_maskattn.loading.model_files import newest_checkpoint, use_checkpoint
 from hf_maskattn.model.code_version import CODE_VERSION, install_command, is_newer_than_this_code
 from hf_maskattn.registration import families_by_model_type
 
@@ -52,7 +53,9 @@ def copy_what_is_published(folder: Path, target: Path) -> None:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}: name one that a training run or save_pretrained wrote.")
-    config = _read_json(_require(folder, CONFIG_FILE, "save the model there with save_pretrained"))
+    checkpoint = newest_checkpoint(folder)
+    way_out = "save the model there with save_pretrained" if checkpoint is None else use_checkpoint(checkpoint)
+    config = _read_json(_require(folder, CONFIG_FILE, way_out))
     _check_config(folder, config)
     configurations, models = families_by_model_type()[config["model_type"]]
     config |= {"auto_map": dict(configurations.AUTO_MAP), "code_version": CODE_VERSION}

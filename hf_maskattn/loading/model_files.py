@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 from huggingface_hub.utils import httpx
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 
 def find_file(name_or_folder: str | Path, file: str) -> str | None:
@@ -48,6 +48,28 @@ def has_file(name_or_folder: str | Path, file: str) -> bool:
         raise
     except httpx.HTTPError as error:
         raise _broken_off(name_or_folder, file, error) from error
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint with a model in the folder of a run that was stopped.
+
+    Args:
+        folder: The output folder of the run.
+
+    Returns:
+        The checkpoint of the largest step, None if there is none.
+    """
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{CONFIG_NAME}")]
+    steps = {path: path.name.removeprefix("checkpoint-") for path in found}
+    return max((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]), default=None)
+
+
+def use_checkpoint(checkpoint: Path) -> str:
+    """Say what to do with the checkpoint of a run that was stopped, where a model is asked for."""
+    return (
+        f"its run was stopped. Give its newest checkpoint instead, {checkpoint}, or finish the run with hf-maskattn train "
+        "RECIPE --resume"
+    )
 
 
 def _broken_off(name_or_folder: str | Path, file: str, error: Exception) -> OSError:

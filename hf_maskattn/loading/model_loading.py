@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file
 
+from hf_maskattn.loading.model_files import newest_checkpoint, use_checkpoint
 from hf_maskattn.loading.weight_shapes import Shapes, in_one_line, in_short, weight_shapes, widest
 from hf_maskattn.registration import register
 
@@ -43,7 +44,9 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False, 
             f"the model {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: {error}"
         ) from error
     if path is None:
-        raise FileNotFoundError(without_config(Path(name_or_folder)))
+        checkpoint = newest_checkpoint(Path(name_or_folder))
+        way_out = "give a folder that save_pretrained wrote a model to" if checkpoint is None else use_checkpoint(checkpoint)
+        raise FileNotFoundError(f"{name_or_folder} has no {CONFIG_NAME}: {way_out}.")
     try:
         raw = json.loads(Path(path).read_bytes())
         if not isinstance(raw, dict):
@@ -56,28 +59,6 @@ def load_config(name_or_folder: str | Path, *, trust_remote_code: bool = False, 
         return config
     except Exception as error:
         raise ValueError(f"the {CONFIG_NAME} of {name_or_folder} cannot be used: {in_one_line(error)}.") from error
-
-
-def without_config(folder: Path) -> str:
-    """Say what to use in place of a folder that holds no configuration.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The error message. Of a run that was stopped it names the newest checkpoint that holds a model.
-    """
-    checkpoints = {
-        path.parent: path.parent.name.removeprefix("checkpoint-") for path in folder.glob(f"checkpoint-*/{CONFIG_NAME}")
-    }
-    steps = {path: int(step) for path, step in checkpoints.items() if step.isdecimal()}
-    if not steps:
-        return f"{folder} has no {CONFIG_NAME}: give a folder that save_pretrained wrote a model to."
-    newest = max(steps, key=steps.__getitem__)
-    return (
-        f"{folder} has no {CONFIG_NAME}, its run is not finished. Use its newest checkpoint, {newest}, in place of it, or finish "
-        "the run with hf-maskattn train RECIPE --resume."
-    )
 
 
 def load_whole_model(

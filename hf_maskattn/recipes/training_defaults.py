@@ -3,6 +3,7 @@
 A stream has no epochs: it does so every so many steps, as Trainer does.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
     settings = resolved_training(recipe)
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
-    settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(settings)}
+    settings = {**_OF_THE_PROCESSES, **with_pinned_memory_where_it_helps(with_bars_on_a_terminal(settings))}
     try:
         args = arguments_class(recipe.model.task)(**settings)
     except (TypeError, ValueError) as error:
@@ -101,6 +102,11 @@ def with_pinned_memory_where_it_helps(settings: dict[str, Any]) -> dict[str, Any
     A property of the machine, not of the run: it is not part of `resolved_training`.
     """
     return {"dataloader_pin_memory": torch.accelerator.is_available(), **settings}
+
+
+def with_bars_on_a_terminal(settings: dict[str, Any]) -> dict[str, Any]:
+    """Show progress bars on a terminal alone, unless the recipe says otherwise; likewise no property of the run."""
+    return {"disable_tqdm": not sys.stderr.isatty(), **settings}
 
 
 def choose_metric(args: TrainingArguments, recipe: Recipe, evaluation: TaskEvaluation) -> None:

@@ -9,7 +9,11 @@ from hf_maskattn.loading.model_loading import load_config, load_whole_model
 from hf_maskattn.processes.launch import check_launch
 from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import scoring_defaults, with_pinned_memory_where_it_helps
+from hf_maskattn.recipes.training_defaults import (
+    scoring_defaults,
+    with_bars_on_a_terminal,
+    with_pinned_memory_where_it_helps,
+)
 from hf_maskattn.recipes.training_rules import check_arguments, check_training
 from hf_maskattn.training.assembly import build_trainer, evaluation_of
 from hf_maskattn.training.model_building import AUTO_CLASSES
@@ -52,7 +56,9 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         check_training(recipe)
         settings = {"train_sampling_strategy": "group_by_length", **scoring_defaults(recipe), **recipe.training}
         build = arguments_class(recipe.model.task)
-        args = build(**with_pinned_memory_where_it_helps(settings), output_dir=scratch, report_to="none")
+        args = build(
+            **with_pinned_memory_where_it_helps(with_bars_on_a_terminal(settings)), output_dir=scratch, report_to="none"
+        )
         check_arguments(args, recipe)
         check_launch(args)
         tokenizer = load_tokenizer(model_folder)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,18 @@ def test_training_ends_with_the_scores_and_the_line_that_loads_the_model(trained
     assert f'transformers.pipeline("text-classification", model="{folder}")' in done.stdout
 
 
+def test_nothing_moves_where_nobody_looks(tmp_path):
+    recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
+    recipe.write_text(recipe.read_text().replace("  disable_tqdm: true\n", ""))
+    environment = {**ENVIRONMENT, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    for command in (["train", recipe], ["evaluate", tmp_path / "run", recipe], ["predict", tmp_path / "run", "--text", "a"]):
+        done = subprocess.run([PROGRAM, *command], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "\r" not in done.stderr + done.stdout
+        assert "it/s" not in done.stderr
+        assert "Generating" not in done.stderr
+
+
 def test_evaluate_prints_the_scores_of_training(trained, run):
     folder, recipe, _ = trained
     result = run("evaluate", folder, recipe, "--split", "validation")
@@ -254,6 +267,18 @@ def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
         assert result.stderr.startswith("error: ")
         assert message in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {} {recipe}", "export {} --onnx x.onnx", "audit {}"])
+def test_a_stopped_run_names_its_newest_checkpoint(trained, run, tmp_path, command):
+    for step in (9, 10):
+        shutil.copytree(trained[0], tmp_path / f"checkpoint-{step}")
+    result = run(*command.format(tmp_path, recipe=trained[1]).split())
+    assert result.exit_code == 2
+    assert f"has no config.json: its run was stopped. Give its newest checkpoint instead, {tmp_path}/checkpoint-10, or" in (
+        result.stderr
+    )
+    assert run("predict", tmp_path / "checkpoint-10", "--text", "meow").exit_code == 0
 
 
 def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
