@@ -1,7 +1,9 @@
 """Rows of a dataset -> inputs of a model: texts with their labels, and texts alone."""
 
+import logging
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,11 @@ from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.progress import bars_for_many_rows
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+
+logger = logging.getLogger(__name__)
+
+_BEYOND = "tokens_beyond_"
+"""Begins the name of a column with the number of tokens that a limit cut off; the name of the limit ends it."""
 
 _INPUTS = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
 
@@ -26,6 +33,7 @@ def encode_texts(
     labels: Sequence[str] | None,
     max_length: int,
     places: Places | None = None,
+    name: str = "",
 ) -> Dataset | RowStream:
     """Turn texts with one label, several labels or a number each into model inputs.
 
@@ -39,6 +47,7 @@ def encode_texts(
         labels: Names of the labels in the order of their numbers; `None` for regression.
         max_length: Largest number of tokens; the rest of a text is cut off.
         places: Where the rows stand, for error messages.
+        name: Name of the split, for the warning of rows that are cut.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels`: the number of the label; or, from lists, one 0.0 or 1.0
@@ -66,7 +75,8 @@ def encode_texts(
         read=read,
         max_length=max_length,
     )
-    return map_rows(split, encode, features=Features({**_INPUTS, "labels": output}), places=places)
+    features, limits = Features({**_INPUTS, "labels": output}), {"max_length": max_length}
+    return map_rows(split, encode, features=features, limits=limits, name=name, places=places)
 
 
 def encode_for_masked_lm(
@@ -76,6 +86,7 @@ def encode_for_masked_lm(
     text_column: str,
     max_length: int,
     places: Places | None = None,
+    name: str = "",
 ) -> Dataset | RowStream:
     """Turn texts into model inputs; a collator masks them anew in each epoch.
 
@@ -85,6 +96,7 @@ def encode_for_masked_lm(
         text_column: Column of the texts.
         max_length: Largest number of tokens; the rest of a text is cut off.
         places: Where the rows stand, for error messages.
+        name: Name of the split, for the warning of rows that are cut.
 
     Returns:
         Columns `input_ids` and `attention_mask`.
@@ -93,34 +105,84 @@ def encode_for_masked_lm(
         TypeError: A text is no string.
     """
     encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    return map_rows(split, encode, features=Features(_INPUTS), places=places)
+    return map_rows(split, encode, features=Features(_INPUTS), limits={"max_length": max_length}, name=name, places=places)
 
 
 def map_rows(
-    split: Dataset | Shards, encode: Callable[..., dict[str, Any]], *, features: Features, places: Places | None = None
+    split: Dataset | Shards,
+    encode: Callable[..., dict[str, Any]],
+    *,
+    features: Features,
+    limits: Mapping[str, int],
+    name: str,
+    places: Places | None = None,
 ) -> Dataset | RowStream:
     """Replace all columns of a split by what a function makes of its batches and the places of their rows.
 
     Args:
         split: The rows.
-        encode: From a batch and the places of its rows to the new columns.
+        encode: From a batch and the places of its rows to the new columns and, for each limit, a column of the numbers of
+            tokens that it cut off (see `cut_column`).
         features: Types of the new columns.
+        limits: Largest numbers of tokens, by their key in the group `data` of a recipe. A warning counts the rows that one cut:
+            once for a split; of a stream, which is never known whole, those of the first rows of which one is cut.
+        name: Name of the split, for that warning.
         places: Where the rows of a dataset stand; `None` to name them by their numbers.
 
     Returns:
         The new columns, in the order of the rows; of shards a stream, which makes them when they are read.
     """
     if isinstance(split, Shards):
-        return RowStream(split, encode)
+        return RowStream(split, _StreamEncoding(encode, limits, name))
     with bars_for_many_rows(split.num_rows):
-        return split.map(
+        encoded = split.map(
             partial(_encode_at_places, encode=encode, places=places or Places()),
             batched=True,
             with_indices=True,
             remove_columns=split.column_names,
-            features=features,
+            features=Features({**features, **{cut_column(key): Value("int32") for key in limits}}),
             desc="Encoding",
         )
+    # The numbers are part of what datasets caches, so that rows from its cache are counted, too.
+    for key, limit in limits.items():
+        _warn_of_cuts(encoded[cut_column(key)], key, limit, f"rows of the split {name!r}")
+    return encoded.remove_columns([cut_column(key) for key in limits])
+
+
+def cut_column(limit: str) -> str:
+    """Name the column with the number of tokens of each row that a limit, such as "max_length", cut off."""
+    return f"{_BEYOND}{limit}"
+
+
+@dataclass
+class _StreamEncoding:
+    """Encodes batches of a stream, and warns the first time that a limit cuts a row."""
+
+    encode: Callable[..., dict[str, Any]]
+    limits: Mapping[str, int]
+    name: str
+    silent: set[str] = field(default_factory=set)
+
+    def __call__(self, batch: dict[str, list[Any]], places: list[Any]) -> dict[str, Any]:
+        columns = self.encode(batch, places)
+        for key, limit in self.limits.items():
+            cuts = columns.pop(cut_column(key))
+            if key not in self.silent and _warn_of_cuts(
+                cuts, key, limit, f"rows read together of the stream {self.name!r}", " Later rows are cut without a warning."
+            ):
+                self.silent.add(key)
+        return columns
+
+
+def _warn_of_cuts(cuts: Sequence[int], key: str, limit: int, rows: str, note: str = "") -> bool:
+    cut = [number for number in cuts if number]
+    if cut:
+        what = "targets longer" if key == "max_target_length" else "texts longer"
+        logger.warning(
+            f"{len(cut):,} of {len(cuts):,} {rows} have {what} than {key}={limit} tokens; {sum(cut):,} tokens were cut. Raise "
+            f"data.{key} to keep them.{note}"
+        )
+    return bool(cut)
 
 
 def _encode_at_places(
@@ -142,7 +204,7 @@ def tokenize(
         **settings: Further settings of the tokenizer, such as `return_offsets_mapping`.
 
     Returns:
-        `input_ids`, `attention_mask` and what the settings ask for.
+        `input_ids`, `attention_mask`, what the settings ask for, and the numbers of tokens that were cut off.
 
     Raises:
         TypeError: A text is no string.
@@ -153,7 +215,7 @@ def tokenize(
                 f"{row}: the text is {text!r} ({type(text).__name__}), not a string; remove the "
                 "row, or turn the column into text"
             )
-    return tokenizer(
+    encoded = tokenizer(
         texts,
         truncation=True,
         max_length=max_length,
@@ -161,6 +223,8 @@ def tokenize(
         return_token_type_ids=False,
         **settings,
     )
+    encoded[cut_column("max_length")] = count_cut_tokens(encoded)
+    return encoded
 
 
 def count_cut_tokens(encoded: BatchEncoding) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import map_rows, tokenize
+from hf_maskattn.data.encoding import count_cut_tokens, cut_column, map_rows, tokenize
 from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
@@ -36,6 +36,7 @@ def encode_pairs(
     max_source_length: int,
     max_target_length: int,
     places: Places | None = None,
+    name: str = "",
 ) -> Dataset | RowStream:
     """Turn pairs of a source and a target into model inputs.
 
@@ -47,6 +48,7 @@ def encode_pairs(
         max_source_length: Largest number of tokens of a source, with those that the tokenizer adds; the rest is cut off.
         max_target_length: Likewise of a target, with its end token.
         places: Where the rows stand, for error messages.
+        name: Name of the split, for the warning of rows that are cut.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels`; labels end with the end token, also where they are cut.
@@ -68,7 +70,8 @@ def encode_pairs(
         max_source_length=max_source_length,
         max_target_length=max_target_length,
     )
-    return map_rows(split, encode, features=_FEATURES, places=places)
+    limits = {"max_length": max_source_length, "max_target_length": max_target_length}
+    return map_rows(split, encode, features=_FEATURES, limits=limits, name=name, places=places)
 
 
 def references_of(split: Dataset, encoded: Dataset, column: str, places: Places | None = None) -> References:
@@ -134,8 +137,11 @@ def _encode_batch(
 ) -> dict[str, Any]:
     encoded = dict(tokenize(tokenizer, batch[source_column], rows, max_length=max_source_length))
     targets = [right_texts(row, value)[0] for row, value in zip(rows, batch[target_column], strict=True)]
-    labels = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)["input_ids"]
-    encoded["labels"] = [_ended(ids, tokenizer.eos_token_id, max_target_length) for ids in labels]
+    written = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)
+    encoded["labels"] = [_ended(ids, tokenizer.eos_token_id, max_target_length) for ids in written["input_ids"]]
+    cuts = zip(count_cut_tokens(written), written["input_ids"], encoded["labels"], strict=True)
+    # The end token may take the place of the last token that the tokenizer left.
+    encoded[cut_column("max_target_length")] = [cut + (len(ended) == len(ids) and ended != ids) for cut, ids, ended in cuts]
     return encoded
 
 

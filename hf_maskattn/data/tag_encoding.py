@@ -11,7 +11,7 @@ from datasets import Dataset, Features, List, Value
 from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import map_rows, tokenize
+from hf_maskattn.data.encoding import cut_column, map_rows, tokenize
 from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
@@ -46,6 +46,7 @@ def encode_tags(
     scheme: TagScheme | None = None,
     is_strict: bool = False,
     places: Places | None = None,
+    name: str = "",
 ) -> Dataset | RowStream:
     """Turn words with a tag each into model inputs with a label per token.
 
@@ -65,6 +66,7 @@ def encode_tags(
         scheme: Scheme of the tags of the data, which are converted to IOB2; "none" for tags that stand for themselves, so that
             all tokens of a word get its tag; `None` for tags that are labels of the model as they are.
         is_strict: Whether a tag without a prefix of `scheme` is an error.
+        name: Name of the split, for the warning of rows that are cut.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels` (-100 at the special tokens that the tokenizer adds).
@@ -84,7 +86,8 @@ def encode_tags(
         ),
         max_length=max_length,
     )
-    return map_rows(split, encode, features=_FEATURES, places=places)
+    limits = {"max_length": max_length}
+    return map_rows(split, encode, features=_FEATURES, limits=limits, name=name, places=places)
 
 
 def find_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
@@ -299,7 +302,8 @@ def _encode_batch(
         aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
         added = encoded["special_tokens_mask"][index]
         all_labels.append([IGNORED if skip else _number(tag, reader.labels) for tag, skip in zip(aligned, added, strict=True)])
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": all_labels}
+    kept = ("input_ids", "attention_mask", cut_column("max_length"))
+    return {**{name: encoded[name] for name in kept}, "labels": all_labels}
 
 
 def _number(tag: str, labels: Sequence[str]) -> int:

@@ -130,7 +130,9 @@ def evaluation_data(
         ValueError: If the recipe has no such split, or its labels are not those of the model.
     """
     if not recipe.has_split(split):
-        raise ValueError(f"the recipe has no {split} split: set data.{split}_file or data.{split}_split.")
+        present = [name for name in ("validation", "test", "train") if recipe.has_split(name)]
+        hint = f" It has a {present[0]} split: score that with --split {present[0]}." if present else ""
+        raise ValueError(f"the recipe has no {split} split: set data.{split}_file or data.{split}_split.{hint}")
     if split == "train" and recipe.data.streaming:
         raise ValueError("the train split is a stream (data.streaming), which has no end: score validation or test.")
     raw = _load(recipe, seed, only=split)
@@ -295,10 +297,10 @@ def _encode(
     max_length = tokenizer.model_max_length if data.max_length is None else data.max_length
     max_target_length = max_length if data.max_target_length is None else data.max_target_length
 
-    def encode(split: Dataset | Shards, places: Places) -> Dataset | RowStream:
+    def encode(name: str, split: Dataset | Shards, places: Places) -> Dataset | RowStream:
         if recipe.model.task == "fill-mask":
             return encode_for_masked_lm(
-                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, places=places
+                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, places=places, name=name
             )
         if tagging is not None:
             return encode_tags(
@@ -309,6 +311,7 @@ def _encode(
                 label_column=recipe.label_column,
                 max_length=max_length,
                 places=places,
+                name=name,
                 **vars(tagging),
             )
         if recipe.model.task == "text2text-generation":
@@ -320,6 +323,7 @@ def _encode(
                 max_source_length=max_length,
                 max_target_length=max_target_length,
                 places=places,
+                name=name,
             )
         return encode_texts(
             split,
@@ -329,9 +333,10 @@ def _encode(
             labels=labels,
             max_length=max_length,
             places=places,
+            name=name,
         )
 
-    splits = {name: encode(split, places[name]) for name, split in raw.items()}
+    splits = {name: encode(name, split, places[name]) for name, split in raw.items()}
     stream = splits.get("train")
     if isinstance(stream, RowStream):
         stream.shuffle_buffer = data.shuffle_buffer

@@ -142,3 +142,25 @@ def test_the_built_in_corpus(dates):
     encoded = _encode(test, tokenizer, max_source_length=64, max_target_length=16)
     assert tokenizer.batch_decode(encoded["labels"][:], skip_special_tokens=True) == test["target"][:]
     assert {len(labels) for labels in encoded["labels"]} == {len("2026-03-01") + 1}
+
+
+def test_an_end_token_in_the_place_of_a_token_counts_as_a_cut(caplog):
+    tokenizer = train_tokenizer(["a b c d"], kind="word", vocab_size=10, max_length=9)
+    tokenizer.eos_token = "[MASK]"  # which this tokenizer does not add
+    columns = {"source": ["a", "a", "a b c d"], "target": ["a b c", "a b", "a b c d"]}
+    encoded = encode_pairs(
+        Dataset.from_dict(columns),
+        tokenizer,
+        source_column="source",
+        target_column="target",
+        max_source_length=3,
+        max_target_length=3,
+        name="train",
+    )
+    assert [len(row) for row in encoded["labels"]] == [3, 3, 3]
+    assert caplog.messages == [
+        "1 of 3 rows of the split 'train' have texts longer than max_length=3 tokens; 1 tokens were cut. Raise "
+        "data.max_length to keep them.",
+        "2 of 3 rows of the split 'train' have targets longer than max_target_length=3 tokens; 3 tokens were cut. Raise "
+        "data.max_target_length to keep them.",
+    ]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from hf_maskattn.recipes.recipe import read_recipe
@@ -48,8 +50,32 @@ def test_unknown_splits_are_refused(trained):
 
 def test_a_missing_split_is_told(trained):
     folder, path = trained
-    with pytest.raises(ValueError, match=r"^the recipe has no test split: set data\.test_file or data\.test_split\.$"):
-        evaluate(folder, read_recipe(path, ["data.test_file="]))
+    recipe = read_recipe(path, ["data.test_file="])
+    words = r"^the recipe has no test split: set data\.test_file or data\.test_split\."
+    with pytest.raises(ValueError, match=words + r" It has a validation split: score that with --split validation\.$"):
+        evaluate(folder, recipe)
+    recipe = read_recipe(path, ["data.test_file=", "data.validation_file=", "data.validation_fraction=0.25"])
+    with pytest.raises(ValueError, match="score that with --split validation"):
+        evaluate(folder, recipe)
+    recipe = read_recipe(path, ["data.test_file=", "data.validation_file="])
+    with pytest.raises(ValueError, match="score that with --split train"):
+        evaluate(folder, recipe)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_beams": 3, "num_return_sequences": 3}, {"num_beams": 2, "return_dict_in_generate": True}]
+)
+def test_one_text_a_row_is_scored_whatever_generate_returns(tmp_path, settings):
+    path = write_recipe(tmp_path, "text2text-generation", training={"num_train_epochs": 1})
+    train(read_recipe(path))
+    stored = tmp_path / "run" / "generation_config.json"
+    values = json.loads(stored.read_text())
+    beams = {name: value for name, value in settings.items() if name == "num_beams"}
+    stored.write_text(json.dumps({**values, **beams}))
+    expected = evaluate(tmp_path / "run", read_recipe(path)).metrics["test"]
+    stored.write_text(json.dumps({**values, **settings, "do_sample": False}))
+    found = evaluate(tmp_path / "run", read_recipe(path)).metrics["test"]
+    assert {**found, "runtime": 0, "samples_per_second": 0} == {**expected, "runtime": 0, "samples_per_second": 0}
 
 
 def test_a_model_of_another_task_is_refused_not_given_a_random_head(trained, tmp_path):

@@ -1,3 +1,4 @@
+import json
 from itertools import islice
 
 import datasets
@@ -372,3 +373,59 @@ def test_all_missing_columns_are_named_with_their_keys(tmp_path):
     for stream in ((), STREAM):
         with pytest.raises(ValueError, match=message):
             load(tmp_path, "text-classification", *stream, make=lambda row: {"a": 1})
+
+
+LONG = {"text": "paw " * 9, "label": "cat", "tokens": ["paw"] * 9, "tags": ["O"] * 9, "source": "a " * 9, "target": "b " * 9}
+
+
+def with_long_rows(row):
+    """Three of ten rows, about, get 9 words, where at most 7 were."""
+    return {key: LONG[key] for key in row} if sum(map(len, map(str, row.values()))) % 3 == 0 else row
+
+
+def lengths(row):
+    return [
+        len((row.get("text") or row.get("source") or " ".join(row.get("tokens", ()))).split()),
+        len(row.get("target", "").split()),
+    ]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, task, streaming):
+    pairs = task == "text2text-generation"
+    data = {"max_length": 4, **({"max_target_length": 3} if pairs else {})}
+    if streaming:
+        data |= {"streaming": True, "shuffle_buffer": 5, "sample_rows": 40}
+    training = {"max_steps": 2} if streaming else {}
+    recipe = read_recipe(write_recipe(tmp_path, task, data=data, training=training, make=with_long_rows))
+    ends = int(pairs)
+    expected = []
+    for split in ("validation", "test") if streaming else SIZES:
+        rows = [lengths(json.loads(line)) for line in (tmp_path / f"{split}.jsonl").read_text().splitlines()]
+        for column, (key, limit) in enumerate({"max_length": 4, "max_target_length": 3}.items()):
+            cut = [row[column] + ends - limit for row in rows if row[column] + ends > limit]
+            if cut:
+                words = "targets longer" if column else "texts longer"
+                expected.append(
+                    f"{len(cut)} of {len(rows)} rows of the split {split!r} have {words} than {key}={limit} tokens; "
+                    f"{sum(cut)} tokens were cut. Raise data.{key} to keep them."
+                )
+    for _ in range(2):  # the second time, datasets has the rows in its cache
+        caplog.clear()
+        data = training_data(recipe, seed=0)
+        if streaming:
+            columns = {key for row in islice(data.splits["train"], 100) for key in row}
+            assert not any("beyond" in column for column in columns)
+        of_stream = [message for message in caplog.messages if "the stream 'train'" in message]
+        assert [message for message in caplog.messages if message not in of_stream] == sorted(
+            expected, key=caplog.messages.index
+        )
+        assert len(of_stream) == (streaming and 1 + pairs)
+        assert all("Later rows are cut without a warning." in message for message in of_stream)
+        assert not any("beyond" in name for name in data.splits["validation"].column_names)
+
+
+def test_rows_that_fit_say_nothing(tmp_path, caplog):
+    training_data(read_recipe(write_recipe(tmp_path, data={"max_length": 7})), seed=0)
+    assert not caplog.messages
