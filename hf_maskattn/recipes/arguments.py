@@ -145,7 +145,7 @@ class DataArguments:
             name.
         vocab_size: Largest vocabulary of a tokenizer that is trained.
         lowercase: Whether a tokenizer that is trained ignores case.
-        max_length: Tokens beyond this are cut off; None means 512, or what a loaded tokenizer says.
+        max_length: Tokens beyond this are cut off, and counted in a warning; None means 512, or what a loaded tokenizer says.
         max_target_length: Likewise for the target of text-to-text generation, and as many are generated at most; None means
             as `max_length`.
         metric: What generated texts are scored by: "text-match", "pronunciation" or "translation".

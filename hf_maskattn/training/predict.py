@@ -33,7 +33,7 @@ _TEXT_TO_TEXT = "text2text-generation"
 
 _BATCHES_IN_A_WINDOW = 64
 
-_CHARACTERS_IN_A_BATCH = 2**18
+_CHARACTERS_IN_A_BATCH = 2**17
 """Padding included: batches of long texts hold fewer of them, since memory follows the characters."""
 
 _FAILURES = (ValueError, TypeError, IndexError, RuntimeError)
