@@ -242,11 +242,18 @@ batch = tokenizer(["..."], return_tensors="pt")
 print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))"""
 
 
+_LIMIT_OF_TAGS = """
+
+This pipeline cuts a text at the `model_max_length` of its tokenizer without a word, though the model has no limit. To read \
+longer texts, set `model.tokenizer.model_max_length = 10**9`."""
+
+
 def _use(name: str, config: PreTrainedConfig, task: str | None) -> str:
     call = loading_call(config, task, name)
     names = ", ".join([call.partition("(")[0].partition(".")[0], *([] if call.startswith("pipeline") else ["AutoTokenizer"])])
     tokenizer = "" if call.startswith("pipeline") else f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
     written = _GENERATE if task == "text2text-generation" else ""
+    limit = _LIMIT_OF_TAGS if task == "token-classification" else ""
     return f"""\
 With the package (`{install_command()}`):
 
@@ -263,7 +270,7 @@ Without it, the code that travels with the weights is used; read it before you t
 from transformers import {names}
 
 {tokenizer.replace(")", ", trust_remote_code=True)")}model = {loading_call(config, task, name, trust_remote_code=True)}{written}
-```"""
+```{limit}"""
 
 
 def _licenses(data: TrainingData | None) -> str:

