@@ -22,6 +22,7 @@ from hf_maskattn.data.columns import check_columns, nearest
 from hf_maskattn.data.labels import item_feature, labels_of_row
 from hf_maskattn.data.local_files import check_separator, find_files, load_files
 from hf_maskattn.data.places import Places
+from hf_maskattn.data.progress import bars_for_many_bytes
 from hf_maskattn.data.pronunciations import DICTIONARY_ENDING, load_pronunciations
 from hf_maskattn.data.shards import Shards
 from hf_maskattn.data.table_file import TableFile
@@ -245,7 +246,8 @@ def _open_source(source: str, subset: str | None, streaming: bool, separator: st
             raise ValueError(f"csv_separator={separator!r} has no meaning for this dataset, which is no CSV")
         if streaming:
             return _Source(builder.as_streaming_dataset())
-        builder.download_and_prepare()
+        with bars_for_many_bytes(None):
+            builder.download_and_prepare()
         return _Source(builder.as_dataset())
 
 

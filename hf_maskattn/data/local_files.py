@@ -14,6 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from hf_maskattn.data.cache_directory import check_cache_after_failure
 from hf_maskattn.data.file_patterns import matching_files
+from hf_maskattn.data.progress import bars_for_many_bytes
 from hf_maskattn.data.table_file import COMPRESSIONS, FILE_ENDINGS, TableFile, no_rows
 from hf_maskattn.data.table_reading import common_schema, read_tables, schema_of
 
@@ -86,7 +87,8 @@ def load_files(files: Sequence[TableFile], *, split: str) -> datasets.Dataset:
         builder = _TableBuilder(
             dataset_name="files", files=tuple(files), stamps=tuple(_stamp(file) for file in files), split=split
         )
-        builder.download_and_prepare()
+        with bars_for_many_bytes(None if files[0].is_remote else sum(os.path.getsize(file.path) for file in files)):
+            builder.download_and_prepare()
     except Exception as error:
         check_cache_after_failure(error)
         if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
