@@ -4,7 +4,8 @@ The attention belongs to the first layer; the layers above read its context besi
 alone may have to go step by step, and every layer above runs the whole target in one kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from .attention import AdditiveAttention
 from .cells import CellLayout, cell_layout, from_cells, to_cells
 from .decoder_layers import AttentiveLayer, PlainLayer
 from .decoding_state import DecodingState, Memory, count_rows_per_source
+from .eager_attention import weighted_sum
+from .gradient_path import TensorRecorder, compute_from
 from .masking import RealColumns, real_columns
 from .recurrence import RNN_TYPES
 from .recurrent_kernel import arrange
@@ -126,6 +129,8 @@ class AttentiveDecoder(nn.Module):
         state: DecodingState | None = None,
         source: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
         keep_state: bool = False,
+        hidden_states: TensorRecorder | None = None,
+        attentions: TensorRecorder | None = None,
     ) -> DecoderOutput:
         """Read a target, from its beginning or from a state.
 
@@ -137,6 +142,8 @@ class AttentiveDecoder(nn.Module):
             source: What a target begins with, where there is no state: annotations `[B, Tk, M]`, whose values at pads are not
                 read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`.
             keep_state: Whether to return the state to go on from. Of rows that have pads it is found column by column.
+            hidden_states: Records the states of each layer.
+            attentions: Records the weights, over all columns of the source.
         """
         if state is None:
             if source is None:
@@ -145,7 +152,7 @@ class AttentiveDecoder(nn.Module):
         if mask is not None and host_can_read(mask) and bool(mask.all()):
             mask = None
         if mask is not None and keep_state:
-            return self._column_by_column(x, mask, state)
+            return self._column_by_column(x, mask, state, hidden_states, attentions)
         cells = None if mask is None else self._arrange(mask)
         segments = (Segment(x.shape[1], x.shape[0]),) if cells is None else cells.segments
         order = None if cells is None else cells.order
@@ -154,18 +161,23 @@ class AttentiveDecoder(nn.Module):
             first = tuple(tuple(tensor[order] for tensor in layer) for layer in first)
         lowest, *above = self.layers
         states, contexts, weights, last = self._attend(lowest, x, mask, segments, cells, state, first[0])
-        all_states, all_last = [states], [last]
+        if attentions is not None:
+            contexts = _record_weights(attentions, weights, contexts, state)
+        record = _unchanged if hidden_states is None else hidden_states.record
+        all_states, all_last = [record(_from_steps(states, cells, x.shape))], [last]
         if above:
             read = _to_steps(contexts, cells)  # [N, M]
         for layer, first_of_layer in zip(above, first[1:], strict=True):
-            states, last = layer(torch.cat([self.dropout(all_states[-1]), read], dim=-1), segments, *first_of_layer)
-            all_states.append(states)
+            if hidden_states is not None:
+                states = compute_from(states, _to_steps(all_states[-1], cells))
+            states, last = layer(torch.cat([self.dropout(states), read], dim=-1), segments, *first_of_layer)
+            all_states.append(record(_from_steps(states, cells, x.shape)))
             all_last.append(last)
         after = None
         if keep_state:
             fed = contexts[:, -1] if self.input_feeding else None
             after = DecodingState(tuple(all_last), fed, state.memory, state.seen_tokens + x.shape[1])
-        return DecoderOutput(tuple(_from_steps(states, cells, x.shape) for states in all_states), contexts, weights, after)
+        return DecoderOutput(tuple(all_states), contexts, weights, after)
 
     def _start(self, memory: torch.Tensor, mask: torch.Tensor, summary: torch.Tensor) -> DecodingState:
         """Prepare the memory for all steps, and make s_0 = tanh(W_s summary + b) of each layer, of an LSTM its cell likewise.
@@ -223,23 +235,87 @@ class AttentiveDecoder(nn.Module):
             return cell_layout(mask, lengths, 1, segments)
         return arrange(self.rnn_type, mask, 1, self.hidden_size)
 
-    def _column_by_column(self, x: torch.Tensor, mask: torch.Tensor, state: DecodingState) -> DecoderOutput:
-        """Read tokens one at a time, so that a row keeps its state where it has a pad."""
+    def _column_by_column(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor,
+        state: DecodingState,
+        hidden_states: TensorRecorder | None,
+        attentions: TensorRecorder | None,
+    ) -> DecoderOutput:
+        """Read tokens one at a time, layer by layer, so that a row keeps its state where it has a pad."""
+        segments = (Segment(1, len(x)),)
+        record = _unchanged if hidden_states is None else hidden_states.record
+        lowest, *above = self.layers
+
+        def run_lowest(column: torch.Tensor, first: tuple[torch.Tensor, ...]) -> tuple[list, tuple[torch.Tensor, ...]]:
+            context, first = (first[-1], first[:-1]) if self.input_feeding else (None, first)
+            before = replace(state, context=context)
+            states, contexts, weights, last = self._attend(lowest, column, None, segments, None, before, first)
+            found = [_from_steps(states, None, column.shape), contexts, weights.transpose(1, 2)]
+            return found, (*last, contexts[:, -1]) if self.input_feeding else last
+
+        first = state.layers[0] if state.context is None else (*state.layers[0], state.context)
         x = x.masked_fill(~mask[..., None], 0)
-        outputs = []
-        for token, real in zip(x.split(1, dim=1), mask.unbind(dim=1), strict=True):
-            outputs.append(self(token, None, state, keep_state=True))
-            state = outputs[-1].state.where(real, state)
-        states = (torch.cat(layer, dim=1) for layer in zip(*(output.states for output in outputs), strict=True))
-        contexts = torch.cat([output.contexts for output in outputs], dim=1)
-        weights = torch.cat([output.weights for output in outputs], dim=2)
-        pads = ~mask[..., None]
-        return DecoderOutput(
-            tuple(layer.masked_fill(pads, 0) for layer in states),
-            contexts.masked_fill(pads, 0),
-            weights.masked_fill(pads[:, None], 0),
-            state,
-        )
+        (states, contexts, weights), last = _read_columns(run_lowest, x, mask, first)
+        context, last = (last[-1], last[:-1]) if self.input_feeding else (None, last)
+        weights = weights.transpose(1, 2)  # [B, heads, T, Tk]
+        if attentions is not None:
+            contexts = _record_weights(attentions, weights, contexts, state)
+        all_states, all_last = [record(states)], [last]
+        for layer, first in zip(above, state.layers[1:], strict=True):
+
+            def run(column, first, layer=layer):
+                states, last = layer(_to_steps(column, None).contiguous(), segments, *first)
+                return [_from_steps(states, None, column.shape)], last
+
+            read = torch.cat([self.dropout(all_states[-1]), contexts], dim=-1)
+            (states,), last = _read_columns(run, read, mask, first)
+            all_states.append(record(states))
+            all_last.append(last)
+        after = DecodingState(tuple(all_last), context, state.memory, state.seen_tokens + x.shape[1])
+        return DecoderOutput(tuple(all_states), contexts, weights, after)
+
+
+def _read_columns(
+    run: Callable[..., tuple[list, tuple[torch.Tensor, ...]]],
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    first: tuple[torch.Tensor, ...],
+) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Run a layer over one column of `x` `[B, T, W]` after the other; the state of a row passes over its pads.
+
+    Args:
+        run: Gives for a column `[B, 1, W]` and a state what the layer makes of it, each `[B, 1, ...]`, and the next state.
+        x: `[B, T, W]`.
+        mask: `[B, T]`, bool, True = real.
+        first: The state before the first column, each `[B, ...]`.
+
+    Returns:
+        What the layer makes of all columns, each `[B, T, ...]`, 0 at pads; the last state.
+    """
+    outputs, state = [], first
+    for column, real in zip(x.split(1, dim=1), mask.unbind(dim=1), strict=True):
+        found, new = run(column, state)
+        state = tuple(torch.where(real[:, None], mine, before) for mine, before in zip(new, state, strict=True))
+        outputs.append(found)
+    whole = [torch.cat(columns, dim=1) for columns in zip(*outputs, strict=True)]
+    return [y.masked_fill(~mask.view(*mask.shape, *[1] * (y.dim() - 2)), 0) for y in whole], state
+
+
+def _record_weights(
+    attentions: TensorRecorder, weights: torch.Tensor, contexts: torch.Tensor, state: DecodingState
+) -> torch.Tensor:
+    """Record the weights `[B, heads, T, Tk]` of a target; returns the contexts `[B, T, M]`, computed from them."""
+    weights = attentions.record(weights, 2)
+    if not weights.requires_grad:
+        return contexts
+    values = state.memory.padded_values().repeat_interleave(state.rows_per_source, dim=0)
+    return compute_from(contexts, weighted_sum(state.memory.columns.narrow(weights, 3), values))
+
+
+def _unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def _to_steps(x: torch.Tensor, cells: CellLayout | None) -> torch.Tensor:

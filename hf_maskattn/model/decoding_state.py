@@ -29,6 +29,14 @@ class Memory(NamedTuple):
     mask: torch.Tensor
     columns: RealColumns
 
+    def padded_values(self) -> torch.Tensor:
+        """Lay the annotations out as `[S, Tk, H]`, finite at pads, under any implementation of attention."""
+        if self.values.dim() == 3:
+            return self.values
+        return self.values.new_zeros(*self.mask.shape, self.values.shape[1]).index_put(
+            self.mask.nonzero(as_tuple=True), self.values
+        )
+
     def take_rows(self, rows: torch.Tensor) -> "Memory":
         """Take some rows, in any order, any of them more than once: int64 `[R]`."""
         mask = self.mask.index_select(0, rows)
@@ -120,23 +128,6 @@ class DecodingState:
         if repeats == 0:
             self.memory = self.memory.take_rows(torch.tensor([], dtype=torch.long, device=self.memory.mask.device))
         self._replace_tensors(lambda tensor: tensor.repeat_interleave(repeats, dim=0))
-
-    def where(self, mask: torch.Tensor, other: "DecodingState") -> "DecodingState":
-        """Take this state in some rows and another state of the same memory in the others.
-
-        Args:
-            mask: `[B]`, bool, True = this state.
-            other: The state elsewhere.
-        """
-        mine = mask[:, None]
-        layers = tuple(
-            tuple(torch.where(mine, a, b) for a, b in zip(one, two, strict=True))
-            for one, two in zip(self.layers, other.layers, strict=True)
-        )
-        context = self.context
-        if context is not None and other.context is not None:
-            context = torch.where(mine, context, other.context)
-        return DecodingState(layers, context, self.memory, self.seen_tokens)
 
     def _replace_tensors(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.layers = tuple(tuple(function(tensor) for tensor in layer) for layer in self.layers)

@@ -48,10 +48,14 @@ def heads_apart(energy: torch.Tensor) -> torch.Tensor:
 
 def weigh(scores: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, dropout: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn scores `[B, heads, Tq, Tk]` into context and weights; the rest is as in `eager_attention`."""
-    heads = scores.shape[1]
     mask = mask[:, None, None]  # [B, 1, 1, Tk]
     if dropout:
         mask = drop_tokens(mask.expand_as(scores), dropout)
     weights = masked_softmax(scores, mask)  # [B, heads, Tq, Tk]
-    context = weights @ values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, Tq, H / heads]
-    return context.transpose(1, 2).flatten(2), weights
+    return weighted_sum(weights, values), weights
+
+
+def weighted_sum(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Sum values `[B, Tk, H]` with the weights `[B, heads, Tq, Tk]` of each head for its own slice of H: `[B, Tq, H]`."""
+    context = weights @ values.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)  # [B, heads, Tq, H / heads]
+    return context.transpose(1, 2).flatten(2)

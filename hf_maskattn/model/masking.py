@@ -96,8 +96,13 @@ class RealColumns(NamedTuple):
         """Put the other columns back as zeros, at dimension `dim` of `x`."""
         if self.stop - self.start == self.time:
             return x
-        trailing = x.dim() - 1 - dim % x.dim()
-        return pad(x, (*[0, 0] * trailing, self.start, self.time - self.stop))
+        return pad(x, (*[0, 0] * (x.dim() - 1 - dim % x.dim()), self.start, self.time - self.stop))
+
+    def narrow(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """Take the other columns out again: the inverse of `widen`."""
+        if self.stop - self.start == self.time:
+            return x
+        return pad(x, (*[0, 0] * (x.dim() - 1 - dim % x.dim()), -self.start, self.stop - self.time))
 
 
 def real_columns(mask: torch.Tensor) -> RealColumns:

@@ -23,8 +23,9 @@ from .chunked_attention import chunked_attention  # noqa: F401
 from .code_version import is_newer_than_this_code  # noqa: F401
 from .configuration_checks import check_widths  # noqa: F401
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
-from .eager_attention import eager_attention  # noqa: F401
+from .eager_attention import weighted_sum
 from .gate_steps import gru_step  # noqa: F401
+from .gradient_path import TensorRecorder, compute_from
 from .gru_gradient import gru_over_cells  # noqa: F401
 from .initialization import recurrent_weight  # noqa: F401
 from .losses import classification_loss, elementwise_loss
@@ -70,12 +71,15 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
         """
         mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
         columns = real_columns(mask)
+        requests = [kwargs.get(name) for name in ("output_hidden_states", "output_attentions")]
+        defaults = [self.config.output_hidden_states, self.config.output_attentions]
+        if any(default if request is None else request for request, default in zip(requests, defaults, strict=True)):
+            # Widened here, hidden states and attentions would be copies that no output depends on: the encoder widens them.
+            outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
+            outputs.last_hidden_state = columns.cut(outputs.last_hidden_state)
+            return outputs, mask, columns
         ids, embeds = (None if inputs is None else columns.cut(inputs) for inputs in (input_ids, inputs_embeds))
         outputs = self.maskattn(ids, columns.cut(mask), inputs_embeds=embeds, return_dict=True, **kwargs)
-        if outputs.hidden_states is not None:
-            outputs.hidden_states = tuple(columns.widen(states, 1) for states in outputs.hidden_states)
-        if outputs.attentions is not None:
-            outputs.attentions = tuple(columns.widen(weights, 3) for weights in outputs.attentions)
         return outputs, mask, columns
 
     def _loss_of_tokens(self, logits, labels, num_items_in_batch, mask, columns) -> torch.Tensor:
@@ -146,7 +150,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         Returns:
             `last_hidden_state` `[B, T, H]`, 0 at pads; `pooler_output` `[B, H]`, the context, 0 for a row without a real
             token; `attentions`, one map `[B, heads, 1, T]`, exactly 0 at pads; `hidden_states`, `num_hidden_layers + 1`
-            tensors, 0 at pads.
+            tensors, 0 at pads. Gradients reach them all: the outputs are computed from these very tensors.
 
         Raises:
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
@@ -159,19 +163,25 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         embedded = self._embedded(input_ids, inputs_embeds, mask, columns, self.word_embeddings)  # [B, T, E]
-        states = self.recurrence(embedded, mask, num_segments)
+        hidden_states = TensorRecorder(columns) if output_hidden_states else None
+        if hidden_states is not None:
+            embedded = hidden_states.record(embedded.masked_fill(~mask[..., None], 0))
+        states = self.recurrence(embedded, mask, num_segments, None if hidden_states is None else hidden_states.record)
         memory = states[-1]  # [B, T, H]
+        if hidden_states is not None:
+            memory = memory.masked_fill(~mask[..., None], 0)  # a mean adds up the zeros at pads: they get no gradient
         last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
         context, weights = self.pooling(memory, mask, last_state)
-        hidden_states = None
-        if output_hidden_states:
-            embedded = embedded.masked_fill(~mask[..., None], 0)
-            hidden_states = tuple(columns.widen(layer, 1) for layer in (embedded, *states))
+        attentions = TensorRecorder(columns) if output_attentions else None
+        if attentions is not None:
+            weights = attentions.record(weights, 3)
+            if weights.requires_grad:
+                context = compute_from(context, weighted_sum(weights, memory)[:, 0])
         return BaseModelOutputWithPooling(
-            last_hidden_state=columns.widen(memory, 1),  # [B, T, H]
+            last_hidden_state=columns.widen(memory, 1) if hidden_states is None else hidden_states.tensors[-1],  # [B, T, H]
             pooler_output=context,  # [B, H]
-            hidden_states=hidden_states,
-            attentions=(columns.widen(weights, 3),) if output_attentions else None,  # [B, heads, 1, T]
+            hidden_states=None if hidden_states is None else tuple(hidden_states.tensors),
+            attentions=None if attentions is None else tuple(attentions.tensors),  # [B, heads, 1, T]
         )
 
 

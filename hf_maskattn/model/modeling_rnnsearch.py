@@ -29,6 +29,7 @@ from .deep_output import DeepOutput
 from .eager_attention import eager_attention  # noqa: F401
 from .gate_steps import gru_step  # noqa: F401
 from .generation_limits import refuse_settings  # noqa: F401
+from .gradient_path import TensorRecorder
 from .gru_gradient import gru_over_cells  # noqa: F401
 from .initialization import recurrent_weight  # noqa: F401
 from .losses import IGNORED, classification_loss
@@ -121,7 +122,8 @@ class RNNSearchEncoder(RNNSearchPreTrainedModel):
             **kwargs: Accepted as by every transformers model.
 
         Returns:
-            `last_hidden_state` `[B, Tk, H]`, 0 at pads; `hidden_states`, `encoder_layers + 1` tensors, 0 at pads.
+            `last_hidden_state` `[B, Tk, H]`, 0 at pads; `hidden_states`, `encoder_layers + 1` tensors, 0 at pads, all on the
+            path from embeddings to annotations.
 
         Raises:
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
@@ -132,12 +134,12 @@ class RNNSearchEncoder(RNNSearchPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         embedded = self._embedded(input_ids, inputs_embeds, mask, columns, self.word_embeddings)  # [B, L, E]
-        states = self.recurrence(embedded, mask)
-        hidden_states = None
-        if output_hidden_states:
-            embedded = embedded.masked_fill(~mask[..., None], 0)
-            hidden_states = tuple(columns.widen(layer, 1) for layer in (embedded, *states))
-        return BaseModelOutput(last_hidden_state=columns.widen(states[-1], 1), hidden_states=hidden_states)
+        if not output_hidden_states:
+            return BaseModelOutput(last_hidden_state=columns.widen(self.recurrence(embedded, mask)[-1], 1))
+        hidden_states = TensorRecorder(columns)
+        embedded = hidden_states.record(embedded.masked_fill(~mask[..., None], 0))
+        self.recurrence(embedded, mask, record=hidden_states.record)
+        return BaseModelOutput(last_hidden_state=hidden_states.tensors[-1], hidden_states=tuple(hidden_states.tensors))
 
 
 class RNNSearchModel(RNNSearchPreTrainedModel):
@@ -225,6 +227,8 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             `last_hidden_state` `[B, T, output_size]`, what the next words are chosen by; `cache` (before transformers 5.24
             `past_key_values`); `decoder_hidden_states`, the embeddings and the states of each layer, 0 at pads;
             `cross_attentions`, one map `[B, heads, T, Tk]`, exactly 0 at pads of either side; and the same of the encoder.
+            Gradients reach hidden states and attentions: what is above them in the model is computed from these very tensors.
+            As every hidden state, an attention map has the gradient of what is computed from it above its own layer.
             A source without a real token has weights and contexts of 0, and begins with the bias of the first state.
 
         Raises:
@@ -253,15 +257,16 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
         source = None
         if encoded is not None and state is None:
             source = self._source(encoded.last_hidden_state, attention_mask, rows)
-        decoded = self.decoder(words, mask, state, source, use_cache)
+        hidden_states = TensorRecorder(columns) if output_hidden_states else None
+        attentions = TensorRecorder(columns) if output_attentions else None
+        if hidden_states is not None:
+            words = hidden_states.record(words)
+        decoded = self.decoder(words, mask, state, source, use_cache, hidden_states, attentions)
         features = self.output(decoded.states[-1], words, decoded.contexts, mask)  # [B, L, output_size]
-        hidden_states = None
-        if output_hidden_states:
-            hidden_states = tuple(columns.widen(layer, 1) for layer in (words, *decoded.states))
         return Seq2SeqModelOutput(
             last_hidden_state=columns.widen(features, 1),
-            decoder_hidden_states=hidden_states,
-            cross_attentions=(columns.widen(decoded.weights, 2),) if output_attentions else None,
+            decoder_hidden_states=None if hidden_states is None else tuple(hidden_states.tensors),
+            cross_attentions=None if attentions is None else tuple(attentions.tensors),
             encoder_last_hidden_state=None if encoded is None else encoded.last_hidden_state,
             encoder_hidden_states=None if encoded is None else encoded.hidden_states,
             **{STATE: decoded.state},

@@ -1,5 +1,7 @@
 """A stack of recurrent layers for which padding does not exist, without PackedSequence."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import pad
@@ -131,7 +133,13 @@ class MaskedRecurrence(nn.Module):
             for layer in range(num_layers)
         )
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor, num_segments: int | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor,
+        num_segments: int | None = None,
+        record: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, ...]:
         """Run all layers.
 
         Compiled for inference or exported, each layer is one operator in the graph. Compiled for training, the recurrence
@@ -142,6 +150,7 @@ class MaskedRecurrence(nn.Module):
             mask: `[B, T]`, bool, True = real, in any arrangement.
             num_segments: Parts that time is cut into, so that rows that have ended cost little; None takes what costs
                 least, and on an accelerator 1, which needs no host sync. The results are the same up to rounding.
+            record: Called with the states of each layer; what it returns is used in their place.
 
         Returns:
             The states of every layer, each `[B, T, H]`, 0 at pads.
@@ -153,24 +162,25 @@ class MaskedRecurrence(nn.Module):
             raise ValueError(f"num_segments={num_segments} must be at least 1.")
         if x.shape[1] == 0:
             # A pad changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
-            states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_segments)
-            return tuple(layer_states[:, :0] for layer_states in states)
+            states = (layer_states[:, :0] for layer_states in self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_segments))
+            return tuple(states) if record is None else tuple(record(layer_states) for layer_states in states)
         if torch.compiler.is_compiling() and torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            return self._run_between_graphs(x, mask, num_segments)
-        return self._run(x, mask, num_segments)
+            return self._run_between_graphs(x, mask, num_segments, record)
+        return self._run(x, mask, num_segments, record)
 
-    def _run(self, x: torch.Tensor, mask: torch.Tensor, num_segments: int | None) -> tuple[torch.Tensor, ...]:
+    def _run(self, x, mask, num_segments, record) -> tuple[torch.Tensor, ...]:
         cells = None
         if not torch.compiler.is_compiling():
             cells = arrange(self.rnn_type, mask, self.directions, self.width, num_segments)
         states: tuple[torch.Tensor, ...] = ()
         for layer in self.layers:
-            states = (*states, layer(self.dropout(states[-1]) if states else x, mask, cells, num_segments))
+            layer_states = layer(self.dropout(states[-1]) if states else x, mask, cells, num_segments)
+            states = (*states, layer_states if record is None else record(layer_states))
         return states
 
     @torch.compiler.disable(reason="the recurrence trains between two graphs; for fullgraph=True compile under torch.no_grad()")
-    def _run_between_graphs(self, x, mask, num_segments):
-        return self._run(x, mask, num_segments)
+    def _run_between_graphs(self, x, mask, num_segments, record):
+        return self._run(x, mask, num_segments, record)
 
     def last_state(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Take the state of each direction after its last real token: `[B, T, H]` -> `[B, H]`, 0 for a row without one."""

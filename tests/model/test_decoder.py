@@ -100,6 +100,8 @@ def test_a_pad_leaves_the_state_untouched(form, kind):
                     for found, expected in zip(output.state.layers, alone.state.layers, strict=True):
                         for a, b in zip(found, expected, strict=True):
                             torch.testing.assert_close(a[row], b[0], atol=1e-6, rtol=0)
+                    if form["input_feeding"]:
+                        torch.testing.assert_close(output.state.context[row], alone.state.context[0], atol=1e-6, rtol=0)
     if kind == "empty":
         first = torch.tanh(decoder.first_state(summary[0]))
         torch.testing.assert_close(torch.cat([t[0] for layer in output.state.layers for t in layer]), first)

@@ -113,16 +113,6 @@ def test_rows_with_other_masks_have_other_sources():
     assert count_rows_per_source(torch.zeros(2, 2, 4), torch.tensor([[True, True], [True, False]])) == 1
 
 
-@pytest.mark.parametrize("fed", [True, False])
-def test_one_state_in_some_rows_and_another_elsewhere(fed):
-    state, _ = build(fed=fed)
-    other = copy.deepcopy(state)
-    other.reorder_cache(torch.tensor([3, 2, 1, 0]))
-    mixed = state.where(torch.tensor([True, False, True, False]), other)
-    for found, one, two in zip(tensors(mixed), tensors(state), tensors(other), strict=True):
-        assert torch.equal(found, torch.stack([one[0], two[1], one[2], two[3]]))
-
-
 def test_it_tells_generate_that_it_is_no_cache_of_keys():
     state, _ = build()
     assert not state.is_compileable
