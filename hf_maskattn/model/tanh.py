@@ -7,7 +7,7 @@ def tanh(x: torch.Tensor) -> torch.Tensor:
     """Compute tanh of a tensor of any shape.
 
     Numerics:
-        Of a float32 tensor on a CPU as 2 sigmoid(2 x) - 1, with an error of at most 2e-7; otherwise torch's own.
+        Of a float32 tensor on a CPU as 2 sigmoid(2 x) - 1, with an error of about 2e-7; otherwise torch's own.
     """
     return torch.tanh(x) if torch.compiler.is_compiling() else _Tanh.apply(x)
 

@@ -6,6 +6,7 @@ from hf_maskattn.benchmark.classifiers import our_classifier, transformer_classi
 from hf_maskattn.benchmark.inference import inference_plans, model_ways, precision_ways
 from hf_maskattn.benchmark.training import labeled_batch
 from hf_maskattn.benchmark.ways import check
+from tests.tolerances import assert_same_function
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def test_the_transformer_has_as_many_parameters():
 
 def test_the_textbook_equals_ours(small):
     outcomes = check(model_ways([labeled_batch([5, 2, 1], CPU)], CPU))
-    assert outcomes["textbook"].difference < 1e-5
+    assert_same_function(outcomes["textbook"])
     assert outcomes["DistilBERT"].difference is None
 
 

@@ -9,6 +9,7 @@ from hf_maskattn.benchmark.shares import PARTS, REST, STEP
 from hf_maskattn.benchmark.training import labeled_batch, our_way, training_plans
 from hf_maskattn.benchmark.ways import check
 from hf_maskattn.recipes.recipe import read_recipe
+from tests.tolerances import assert_same_function
 
 CPU = torch.device("cpu")
 
@@ -42,7 +43,7 @@ def test_the_textbook_equals_ours(small):
         our_way("ours", batches, CPU, WITHOUT_DROPOUT),
         training._textbook_way(batches, WITHOUT_DROPOUT, CPU),
     ]
-    assert check(ways)["textbook"].difference < 1e-5
+    assert_same_function(check(ways)["textbook"])
     assert {"loss", "gradient of maskattn.pooling.query"} <= ways[0].run().keys()
     assert check(ways)["textbook"].unequal, "ours is one step ahead"
 
@@ -53,12 +54,12 @@ def test_tables(small, setting, monkeypatch, values):
     row = others.cases["random batches, no dropout"]()
     assert values(row)["ours"] > 0
     assert values(row)["textbook"] > 0
-    assert row.outcomes["textbook"].difference < 1e-5
+    assert_same_function(row.outcomes["textbook"])
     assert others.cases["random batches, dropout"]().outcomes["textbook"].difference is None
     assert row.outcomes["Keras 3"].value is None
     assert row.outcomes["Keras 3"].remark == "keras is not installed: pip install keras"
     near, far = padding.cases["without dropout"]().outcomes.values()
-    assert far.difference < 1e-5
+    assert_same_function(far)
     assert near.value > 0
     assert padding.cases["with dropout"]().outcomes["padded to 512"].difference is None
     found = values(shares.cases["random batches"]())

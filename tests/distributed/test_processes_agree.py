@@ -9,6 +9,7 @@ from hf_maskattn.recipes.recipe import read_recipe
 from hf_maskattn.training.evaluate import evaluate
 from hf_maskattn.training.train import train
 from tests.distributed.conftest import ACCUMULATED, DROPPED, RUNS, STEPS_PER_EPOCH, STOPPED_AT, STOPPED_IN_ONE, STOPPED_IN_TWO
+from tests.tolerances import MANY_STEPS, TRAINED
 
 SPLITS = ("validation", "test")
 TIMES = ("runtime", "samples_per_second")
@@ -31,7 +32,7 @@ def assert_same_weights(folder, other):
     found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(found[name], value, atol=TRAINED, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_all_processes_ended_with_the_one_that_got_ctrl_c(launched):
@@ -54,7 +55,7 @@ def test_two_processes_train_along_the_loss_curve_of_one(launched, run):
     for name in ("loss", "grad_norm"):
         curve = history(one, name)
         assert len(curve) == steps
-        assert history(two, name) == pytest.approx(curve, abs=1e-4)
+        assert history(two, name) == pytest.approx(curve, abs=TRAINED)
     assert curve[0] != pytest.approx(curve[-1], abs=1e-3)
     assert_same_weights(two, one)
 
@@ -63,9 +64,9 @@ def test_two_processes_train_along_the_loss_curve_of_one(launched, run):
 def test_two_processes_score_as_one(launched, run):
     expected = scores(launched.reports[run].metrics)
     assert len(expected) >= 2 * len(SPLITS)
-    assert written_scores(launched.run(run, 2)) == pytest.approx(expected, abs=1e-6)
+    assert written_scores(launched.run(run, 2)) == pytest.approx(expected, abs=TRAINED)
     for name in {f"eval_{name}" for _, name in expected}:
-        assert history(launched.run(run, 2), name) == pytest.approx(history(launched.run(run, 1), name), abs=1e-6)
+        assert history(launched.run(run, 2), name) == pytest.approx(history(launched.run(run, 1), name), abs=TRAINED)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -74,7 +75,7 @@ def test_what_two_processes_wrote_loads_in_one(launched, run):
     recipe = read_recipe(folder / "recipe.yaml")
     found = evaluate(folder, recipe, "test").metrics["test"]
     expected = {name: value for (split, name), value in written_scores(folder).items() if split == "test"}
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=MANY_STEPS)
 
 
 def test_a_checkpoint_is_written_once_but_for_the_random_states(launched):
@@ -93,13 +94,13 @@ def test_ctrl_c_in_one_process_saves_once_and_one_process_goes_on(launched):
     assert [path.name for path in stopped.glob("checkpoint-*")] == [f"checkpoint-{STEPS_PER_EPOCH}", f"checkpoint-{STOPPED_AT}"]
     stopped.rename(launched.run(STOPPED_IN_TWO, 1))
     report = train(launched.recipe(STOPPED_IN_TWO, "spans"), resume=True)
-    assert scores(report.metrics) == pytest.approx(scores(launched.reports["spans"].metrics), abs=1e-6)
+    assert scores(report.metrics) == pytest.approx(scores(launched.reports["spans"].metrics), abs=TRAINED)
     assert_same_weights(report.model_folder, launched.run("spans", 1))
 
 
 def test_two_processes_go_on_where_one_stopped(launched):
     resumed = launched.run(STOPPED_IN_ONE, 2)
     assert f"Going on from {resumed / f'checkpoint-{STOPPED_AT}'}" in launched.output
-    assert written_scores(resumed) == pytest.approx(scores(launched.reports["spans"].metrics), abs=1e-6)
+    assert written_scores(resumed) == pytest.approx(scores(launched.reports["spans"].metrics), abs=TRAINED)
     assert_same_weights(resumed, launched.run("spans", 1))
-    assert history(resumed, "loss") == pytest.approx(history(launched.run("spans", 1), "loss"), abs=1e-4)
+    assert history(resumed, "loss") == pytest.approx(history(launched.run("spans", 1), "loss"), abs=TRAINED)

@@ -8,6 +8,7 @@ import torch
 
 from hf_maskattn.export.onnx_runtime import OnnxSession, quantize_onnx
 from tests.masks import ragged_mask
+from tests.tolerances import MANY_STEPS
 
 
 def test_rows_without_columns_have_outputs(exported):
@@ -18,7 +19,7 @@ def test_rows_without_columns_have_outputs(exported):
     model, path = exported("lstm")
     logits, attentions = OnnxSession(path).run(nothing, nothing)
     with torch.no_grad():
-        np.testing.assert_allclose(logits, model(input_ids=torch.from_numpy(nothing)).logits.numpy(), atol=1e-6)
+        np.testing.assert_allclose(logits, model(input_ids=torch.from_numpy(nothing)).logits.numpy(), atol=MANY_STEPS)
     assert attentions.shape == (2, 2, 1, 0)
 
 

@@ -8,8 +8,7 @@ import torch
 import hf_maskattn
 from tests.heads import HEADS, labels_for
 from tests.masks import MASK_KINDS, ragged_mask
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+from tests.tolerances import OUTPUT_BY_DTYPE, assert_near
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Case:
 
 
 @st.composite
-def cases(draw, heads=tuple(HEADS), dtypes=tuple(TOLERANCE), **fixed):
+def cases(draw, heads=tuple(HEADS), dtypes=tuple(OUTPUT_BY_DTYPE), **fixed):
     """Draw a case; `fixed` holds fields of the configuration that are not drawn."""
     choices = {
         "rnn_type": draw(st.sampled_from(["lstm", "gru"])),
@@ -64,10 +63,7 @@ def assert_close(found, expected, dtype, scale=1.0):
     """Compare two dictionaries of tensors within the tolerance of `dtype`, relative to values above one."""
     assert found.keys() == expected.keys()
     for key, value in expected.items():
-        size = max(1.0, value.abs().max().item()) if value.numel() else 1.0
-        torch.testing.assert_close(
-            found[key].double(), value.double(), atol=TOLERANCE[dtype] * size * scale, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
-        )
+        assert_near(found[key].double(), value.double(), OUTPUT_BY_DTYPE[dtype] * scale, key)
 
 
 def assert_same_bits(found, expected):

@@ -6,6 +6,7 @@ import torch
 from hf_maskattn import MaskAttnModel
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.reference import ReferenceEncoder, run_reference
+from tests.tolerances import GRADIENT, OUTPUT, assert_near
 
 
 @pytest.mark.parametrize("mask_kind", MASK_KINDS)
@@ -31,11 +32,11 @@ def test_outputs_and_gradients(tiny_config, rnn_type, layers, implementation, ma
     got = (outputs.last_hidden_state, outputs.pooler_output, outputs.attentions[0])
     expected = run_reference(reference, ids, mask)
     for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
     directions = [torch.randn_like(tensor) for tensor in expected]
     sum((tensor * d).sum() for tensor, d in zip(got, directions, strict=True)).backward()
     sum((tensor * d).sum() for tensor, d in zip(expected, directions, strict=True)).backward()
     gradients = reference.gradients([name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        assert_near(parameter.grad, gradients[name], GRADIENT, name)

@@ -12,6 +12,7 @@ from hf_maskattn.model.configuration_maskattn import AUTO_MAP
 from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as RNNSEARCH_AUTO_MAP
 from tests.clean_process import run_without_package
 from tests.heads import HEADS, build_head
+from tests.tolerances import OUTPUT
 
 LOAD_ALL = """
     import torch, transformers
@@ -102,7 +103,7 @@ def test_a_checkpoint_loads_under_any_implementation(tmp_path, tiny_config, writ
     other = hf_maskattn.MaskAttnModel.from_pretrained(tmp_path, attention_implementation=read).eval()
     ids, mask = torch.randint(40, (2, 4)), torch.tensor([[1, 0, 1, 1], [1, 1, 0, 0]])
     assert other.pooling.attention.implementation == read
-    torch.testing.assert_close(other(ids, mask).pooler_output, model(ids, mask).pooler_output, atol=1e-6, rtol=0)
+    torch.testing.assert_close(other(ids, mask).pooler_output, model(ids, mask).pooler_output, atol=OUTPUT, rtol=0)
 
 
 def test_the_masked_language_model_saves_its_embeddings_once(tmp_path, tiny_config):

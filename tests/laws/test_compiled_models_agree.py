@@ -5,6 +5,7 @@ import torch
 
 from tests.heads import HEADS, build_head
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import OUTPUT, assert_near
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler provokes warnings of its own
@@ -29,11 +30,11 @@ def test_inference(tiny_config, head, implementation, rnn_type, query):
             mask = ragged_mask(2 + index, 9 - index, kind)
             inputs = {"input_ids": torch.randint(40, mask.shape), "attention_mask": mask.long(), "output_attentions": True}
             found, expected = compiled(**inputs), model(**inputs)
-            torch.testing.assert_close(found.attentions[0], expected.attentions[0], atol=1e-6, rtol=0)
+            torch.testing.assert_close(found.attentions[0], expected.attentions[0], atol=OUTPUT, rtol=0)
             one, other = (
                 value[0] if value[0].dim() == 2 else torch.where(mask[..., None], value[0], 0) for value in (found, expected)
             )
-            torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+            assert_near(one, other, OUTPUT)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -44,4 +45,4 @@ def test_the_default_compiler_under_masks_with_and_without_pads(tiny_config):
     with torch.no_grad():
         for mask in (ragged_mask(3, 5, "holes"), torch.ones(4, 6, dtype=torch.bool), ragged_mask(2, 7, "left")):
             inputs = {"input_ids": torch.randint(40, mask.shape), "attention_mask": mask.long()}
-            torch.testing.assert_close(compiled(**inputs).logits[mask], model(**inputs).logits[mask], atol=1e-6, rtol=0)
+            assert_near(compiled(**inputs).logits[mask], model(**inputs).logits[mask], OUTPUT)

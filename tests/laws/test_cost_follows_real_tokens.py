@@ -12,7 +12,7 @@ from tests.masks import ragged_mask
 def work(monkeypatch):
     """Runs a model and lists how many tokens its kernels, embeddings and linear maps are given, call by call."""
 
-    def run(model, ids, mask):
+    def run(model, ids, mask, **requests):
         seen = []
         with monkeypatch.context() as patch:
             for name, kernel in dict(recurrent_kernel.KERNELS).items():
@@ -27,7 +27,7 @@ def work(monkeypatch):
                 for module in model.modules()
                 if isinstance(module, (torch.nn.Embedding, torch.nn.Linear))
             ]
-            model(ids, mask)
+            model(ids, mask, **requests)
             for hook in hooks:
                 hook.remove()
         return seen
@@ -35,16 +35,17 @@ def work(monkeypatch):
     return run
 
 
+@pytest.mark.parametrize("requests", [{}, {"output_hidden_states": True, "output_attentions": True}], ids=["", "all outputs"])
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @pytest.mark.parametrize("head", HEADS)
-def test_padding_all_rows_further_adds_no_work(tiny_config, work, head, implementation):
+def test_padding_all_rows_further_adds_no_work(tiny_config, work, head, implementation, requests):
     model = build_head(head, tiny_config, attention_implementation=implementation)
     mask = ragged_mask(4, 9, "right")
     mask[0] = True
     ids = torch.randint(40, mask.shape)
-    expected = work(model, ids, mask)
+    expected = work(model, ids, mask, **requests)
     for padding in ((0, 503), (503, 0), (250, 250)):
-        assert work(model, *(torch.nn.functional.pad(tensor, padding) for tensor in (ids, mask))) == expected
+        assert work(model, *(torch.nn.functional.pad(tensor, padding) for tensor in (ids, mask)), **requests) == expected
 
 
 @pytest.mark.parametrize("head", HEADS)

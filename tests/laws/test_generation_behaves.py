@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_maskattn.model.decoding_state import STATE, DecodingState
 from tests.laws.generation_cases import EOS, FORMS, IDS, MASK, SOURCE, decided_model
+from tests.tolerances import LOG_PROBABILITY, MANY_STEPS, OUTPUT
 
 PROMPTS = torch.tensor([[1, 7, 8], [0, 1, 7], [0, 0, 1], [1, 20, 21]])
 """Begun targets, padded on the left."""
@@ -60,11 +61,11 @@ def test_beams_are_scored_by_the_model_and_ranked(model):
     chosen = scores.gather(2, words[:, 1:, None])[..., 0]
     real = (words[:, 1:] == EOS).cumsum(dim=1) - (words[:, 1:] == EOS).long() == 0
     lengths = real.sum(dim=1)
-    torch.testing.assert_close(beams.sequences_scores, (chosen * real).sum(dim=1) / lengths, atol=1e-4, rtol=0)
+    torch.testing.assert_close(beams.sequences_scores, (chosen * real).sum(dim=1) / lengths, atol=LOG_PROBABILITY, rtol=0)
     ranked = beams.sequences_scores.view(len(MASK), 4)
     assert torch.equal(ranked, ranked.sort(dim=1, descending=True).values)
     transitions = model.compute_transition_scores(words, beams.scores, beams.beam_indices)
-    torch.testing.assert_close(transitions.sum(dim=1) / lengths, beams.sequences_scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(transitions.sum(dim=1) / lengths, beams.sequences_scores, atol=LOG_PROBABILITY, rtol=0)
 
 
 def test_a_search_that_does_not_reorder_the_state_finds_something_else(model):
@@ -108,9 +109,9 @@ def test_what_is_made_of_a_source_is_kept_once_for_all_its_rows_and_read_as_if_e
     shared, own = results
     assert torch.equal(shared.sequences, own.sequences)
     for name in ("scores", "logits"):
-        torch.testing.assert_close(shared[name], own[name], atol=1e-4, rtol=0)
+        torch.testing.assert_close(shared[name], own[name], atol=LOG_PROBABILITY, rtol=0)
     for (one,), (other,) in zip(shared.cross_attentions, own.cross_attentions, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one, other, atol=MANY_STEPS, rtol=0)
 
 
 def test_a_loop_of_its_own_may_drop_rows(model):
@@ -147,13 +148,13 @@ def test_all_outputs_come_out(model):
     for (weights,), states in zip(found.cross_attentions, found.decoder_hidden_states, strict=True):
         assert weights.shape == (4, heads, 1, 6)
         assert not weights.masked_select(MASK[:, None, None] == 0).any()
-        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, heads, 1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, heads, 1), atol=OUTPUT, rtol=0)
         assert len(states) == layers + 1
     assert len(found.encoder_hidden_states) == 2
     whole = model(**SOURCE, decoder_input_ids=found.sequences[:, :-1], output_attentions=True, use_cache=False)
     weights = torch.cat([step[0] for step in found.cross_attentions], dim=2)
-    torch.testing.assert_close(weights, whole.cross_attentions[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.stack(found.logits, dim=1), whole.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(weights, whole.cross_attentions[0], atol=MANY_STEPS, rtol=0)
+    torch.testing.assert_close(torch.stack(found.logits, dim=1), whole.logits, atol=LOG_PROBABILITY, rtol=0)
     assert found[STATE].get_seq_length() == found.sequences.shape[1] - 1
 
 

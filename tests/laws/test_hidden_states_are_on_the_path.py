@@ -8,6 +8,7 @@ import torch
 from hf_maskattn import MaskAttnConfig, RNNSearchForConditionalGeneration, RNNSearchModel
 from tests.heads import HEADS, build_head
 from tests.masks import ragged_mask
+from tests.tolerances import GRADIENT
 
 MASKS = {
     "none": None,
@@ -125,7 +126,7 @@ def test_gradient_of_weights_is_that_of_the_context(tiny_config, implementation)
     outputs.pooler_output.square().sum().backward()
     memory = outputs.last_hidden_state.detach().unflatten(-1, (2, 4))  # [B, T, heads, H / heads]
     expected = torch.einsum("bkh,btkh->bkt", context.grad.unflatten(-1, (2, 4)), memory)
-    torch.testing.assert_close(weights.grad[:, :, 0], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights.grad[:, :, 0], expected, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("query", ["previous", "current"])

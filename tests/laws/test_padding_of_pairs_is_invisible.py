@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given
 
-from tests.laws.cases import TOLERANCE, assert_close, assert_same_bits
+from tests.laws.cases import assert_close, assert_same_bits
 from tests.laws.rnnsearch_cases import pairs, run_pair, words_of
+from tests.tolerances import AUTOCAST_OF_PAIRS, OUTPUT_BY_DTYPE, assert_near
 
 
 def moved(values, real, time, kind, fill):
@@ -23,7 +24,7 @@ def moved(values, real, time, kind, fill):
     return found, mask
 
 
-@given(case=pairs(dtypes=tuple(TOLERANCE)))
+@given(case=pairs(dtypes=tuple(OUTPUT_BY_DTYPE)))
 def test_junk_under_the_mask_changes_no_bit(case):
     junk = torch.where(case.mask, case.ids, torch.randint(-(10**6), 10**6, case.ids.shape))
     outputs, gradients = run_pair(case.model, case.ids, case.mask, case.labels)
@@ -124,5 +125,4 @@ def test_under_autocast_pads_stay_invisible_and_numbers_are_near(case):
         near.append((gradients, wide_gradients))
     for found, expected in near:
         for key, value in expected.items():
-            size = max(1.0, value.abs().max().item())
-            torch.testing.assert_close(found[key].float(), value, atol=0.05 * size, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+            assert_near(found[key].float(), value, AUTOCAST_OF_PAIRS, key)

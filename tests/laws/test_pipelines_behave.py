@@ -7,6 +7,7 @@ from transformers import pipeline
 
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from tests.heads import build_head
+from tests.tolerances import MANY_STEPS
 
 TEXTS = ["a", "the date is 3 May 1999 or so", "words", "", "some more words, longer than all of the others before"]
 HEADS = {
@@ -47,7 +48,7 @@ def assert_same(one, other):
     one, other = numbers(one), numbers(other)
     assert [type(n) for n in one] == [type(n) for n in other]
     for a, b in zip(one, other, strict=True):
-        assert a == b if isinstance(a, str) else np.allclose(a, b, atol=1e-5, rtol=0)
+        assert a == b if isinstance(a, str) else np.allclose(a, b, atol=MANY_STEPS, rtol=0)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])

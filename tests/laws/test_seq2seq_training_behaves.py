@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_maskattn import RNNSearchForConditionalGeneration
+from tests.tolerances import GRADIENT
 
 LETTERS = "abcdefgh"
 
@@ -72,9 +73,9 @@ def test_accumulated_small_batches_are_one_large_batch(tmp_path, tokenizer, tiny
     config = tiny_rnnsearch_config(attention_query=query)
     whole = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)
     parts = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=4, gradient_accumulation_steps=4)
-    assert abs(whole[0] - parts[0]) < 1e-5
+    assert abs(whole[0] - parts[0]) < GRADIENT
     for name, value in whole[1].items():
-        torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=0)
+        torch.testing.assert_close(parts[1][name], value, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention_query": "current", "decoder_layers": 2, "rnn_type": "lstm"}], ids=str)

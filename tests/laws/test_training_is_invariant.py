@@ -10,12 +10,11 @@ from torch.nn.functional import pad
 from tests.heads import labels_for, loss_of
 from tests.laws.cases import cases
 from tests.masks import ragged_mask
-
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+from tests.tolerances import GRADIENT_BY_DTYPE
 
 
 @given(
-    case=cases(dtypes=tuple(TOLERANCE), num_hidden_layers=1),  # one layer keeps an example short
+    case=cases(dtypes=tuple(GRADIENT_BY_DTYPE), num_hidden_layers=1),  # one layer keeps an example short
     extra=st.integers(1, 16),
     side=st.sampled_from(["right", "left"]),
 )
@@ -24,7 +23,7 @@ def test_fifty_steps(case, extra, side):
     fixed = [padded(*batch, case.mask.shape[1] + extra, side) for batch in batches]
     dynamic_curve, fixed_curve = train(copy.deepcopy(case.model), batches), train(case.model, fixed)
     assert dynamic_curve[0] != dynamic_curve[-1]
-    torch.testing.assert_close(fixed_curve, dynamic_curve, atol=TOLERANCE[case.dtype], rtol=0)
+    torch.testing.assert_close(fixed_curve, dynamic_curve, atol=GRADIENT_BY_DTYPE[case.dtype], rtol=0)
 
 
 def batch_of(model, shape, side):

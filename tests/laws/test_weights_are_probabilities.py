@@ -8,11 +8,10 @@ from hypothesis import given
 from hf_maskattn.model.attention import AdditiveAttention
 from hf_maskattn.model.softmax import masked_softmax, segment_softmax
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import WEIGHT_SUM_BY_DTYPE
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 4e-3}
 
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("dtype", WEIGHT_SUM_BY_DTYPE, ids=str)
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @given(
     seed=st.integers(0, 2**31),
@@ -35,7 +34,7 @@ def test_weights(dtype, implementation, seed, kind, time, heads, dropout, scale)
     assert not weights.masked_select(~mask[:, None, None]).any()
     sums = weights.double().sum(dim=-1)
     expected = mask.any(dim=1).double()[:, None, None].expand_as(sums)
-    torch.testing.assert_close(sums, expected, atol=TOLERANCE[dtype], rtol=0)
+    torch.testing.assert_close(sums, expected, atol=WEIGHT_SUM_BY_DTYPE[dtype], rtol=0)
     assert context.isfinite().all()
 
 

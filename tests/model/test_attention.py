@@ -3,6 +3,7 @@ import torch
 
 from hf_maskattn.model.attention import AdditiveAttention, AttentionPooling
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import GRADIENT, OUTPUT
 
 
 def build(implementation="eager", **changes):
@@ -21,8 +22,8 @@ def test_an_additive_product_by_hand():
     memory = torch.tensor([[[0.5], [-1.0], [100.0]]])
     context, weights = attention(torch.tensor([[[0.25]]]), memory, torch.tensor([[True, True, False]]))
     # scores 3 tanh(0.25 + 1) = 2.544851, 3 tanh(0.25 - 2) = -2.824127; their softmax and the mean of 0.5 and -1 under it
-    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=1e-6, rtol=0)
-    torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
@@ -41,7 +42,7 @@ def test_all_implementations_agree(kind, heads, implementation):
         ((context * direction).sum() + (weights**2).sum()).backward()
         results.append([context, weights, query.grad, memory.grad, *(p.grad for p in attention.parameters())])
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(one, other, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -52,7 +53,7 @@ def test_rows_may_share_a_memory(implementation, heads):
     found = attention(query, attention.prepare(memory, mask), mask)
     repeated, own = memory.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0)
     for one, other in zip(found, attention(query, repeated, own), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

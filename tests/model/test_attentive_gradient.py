@@ -5,6 +5,7 @@ from hf_maskattn.model.attentive_gradient import attentive_recurrence_over_cells
 from hf_maskattn.model.attentive_recurrence import attentive_recurrence
 from hf_maskattn.model.eager_attention import eager_attention
 from hf_maskattn.model.segments import Segment
+from tests.tolerances import GRADIENT_BY_DTYPE
 
 WIDTH, SIZE, MEMORY, ROWS = 3, 4, 6, 3
 EQUAL, ENDING, SINGLE = (Segment(4, 3),), (Segment(2, 3), Segment(1, 2), Segment(2, 1)), (Segment(1, 2),)
@@ -82,7 +83,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_loop(rnn_type, heads, mask
         total = sum((tensor * direction).sum() for tensor, direction in zip(results, directions, strict=True))
         gradients.append(torch.autograd.grad(total, [*given.values()]))
     for one, other in zip((*found, *found_last, *gradients[0]), (*expected, *last, *gradients[1]), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
+        torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
@@ -114,7 +115,7 @@ def test_without_a_gradient_it_gives_the_same(rnn_type, heads, segments):
         *found, found_last = run(rnn_type, segments, given)
     for one, other in zip((*found, *found_last), (*expected, *last), strict=True):
         assert one.shape == other.shape
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+        torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -130,7 +131,7 @@ def test_rows_that_share_a_source_read_it_as_if_each_had_its_own(rnn_type, heads
             *found, last = run(rnn_type, (Segment(steps, 2 * ROWS),), {**given, **first})
             *expected, expected_last = run(rnn_type, (Segment(steps, 2 * ROWS),), {**given, **own, **first}, mask=mask)
         for one, other in zip((*found, *last), (*expected, *expected_last), strict=True):
-            torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+            torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("grad", [True, False])

@@ -4,6 +4,7 @@ import torch
 from hf_maskattn.model.attentive_recurrence import attentive_recurrence
 from hf_maskattn.model.attentive_step import attentive_step
 from hf_maskattn.model.eager_attention import eager_attention
+from tests.tolerances import OUTPUT, OUTPUT_BY_DTYPE
 
 WIDTH, SIZE, MEMORY, ROWS = 3, 12, 6, 3
 GATES = {"lstm": 4, "gru": 3}
@@ -41,7 +42,7 @@ def step_by_modules(rnn_type, x, weights, attention, memory, state):
     return *(tensor[0] for tensor in found), last
 
 
-def assert_same(found, expected, atol=1e-12):
+def assert_same(found, expected, atol=OUTPUT_BY_DTYPE[torch.float64]):
     (*found, last), (*expected, expected_last) = found, expected
     for one, other in zip((*found, *last), (*expected, *expected_last), strict=True):
         assert one.shape == other.shape
@@ -74,7 +75,7 @@ def test_it_runs_in_the_dtype_of_its_weights(rnn_type, autocast):
         found = attentive_step(rnn_type, x, weights, attention, (*inputs, mask), state)
     x, *inputs = (tensor.float() for tensor in (x, *inputs))
     state = [tensor.float() for tensor in state]
-    assert_same(found, step_by_modules(rnn_type, x, weights, attention, (*inputs, mask), state), atol=1e-6)
+    assert_same(found, step_by_modules(rnn_type, x, weights, attention, (*inputs, mask), state), atol=OUTPUT)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -6,6 +6,7 @@ from hf_maskattn.model.attention import AdditiveAttention
 from hf_maskattn.model.chunked_attention import _tile_shape, _TiledScores
 from hf_maskattn.model.eager_attention import heads_apart
 from tests.graphs import nodes_behind, saved_tensors
+from tests.tolerances import OUTPUT_BY_DTYPE
 
 SIZES = {"query_size": 8, "memory_size": 8, "attention_size": 8}
 
@@ -26,7 +27,7 @@ def test_scores_and_gradients_are_those_of_the_formula():
     queries, keys, energy = inputs()
     scores = _TiledScores.apply(queries, keys, energy)
     expected = (torch.tanh(queries[:, :, None] + keys[:, None]) @ heads_apart(energy)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(scores, expected, atol=1e-14, rtol=0)
+    torch.testing.assert_close(scores, expected, atol=OUTPUT_BY_DTYPE[torch.float64], rtol=0)
     assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy))
 
 

@@ -6,6 +6,7 @@ import torch
 from hf_maskattn.model import gate_steps, recurrent_kernel
 from hf_maskattn.model.decoder import AttentiveDecoder
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import OUTPUT
 
 SIZES = {"input_size": 3, "hidden_size": 4, "memory_size": 6, "attention_size": 4}
 FORMS = [
@@ -44,10 +45,10 @@ def test_a_target_may_be_read_in_any_parts(form):
     assert state.get_seq_length() == whole.state.get_seq_length() == 7
     dims = [*(1 for _ in whole.states), 1, 2]
     for dim, expected, *found in zip(dims, everything(whole), *map(everything, parts), strict=True):
-        torch.testing.assert_close(torch.cat(found, dim=dim), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(torch.cat(found, dim=dim), expected, atol=OUTPUT, rtol=0)
     for found, expected in zip(state.layers, whole.state.layers, strict=True):
         for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+            torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -64,7 +65,7 @@ def test_rows_that_share_a_source_read_it_as_if_each_had_its_own(form, monkeypat
             results.append([*everything(begun), *everything(first), *everything(after)])
             monkeypatch.setattr("hf_maskattn.model.decoder.count_rows_per_source", lambda memory, mask: 1)
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -94,14 +95,14 @@ def test_a_pad_leaves_the_state_untouched(form, kind):
                 one = slice(row, row + 1)
                 alone = decoder(x[one, real], None, source=(memory[one], mask[one], summary[one]), keep_state=True)
                 for found, expected in zip(output.states, alone.states, strict=True):
-                    torch.testing.assert_close(found[row, real], expected[0], atol=1e-6, rtol=0)
-                torch.testing.assert_close(output.weights[row][:, real], alone.weights[0], atol=1e-6, rtol=0)
+                    torch.testing.assert_close(found[row, real], expected[0], atol=OUTPUT, rtol=0)
+                torch.testing.assert_close(output.weights[row][:, real], alone.weights[0], atol=OUTPUT, rtol=0)
                 if keep_state:
                     for found, expected in zip(output.state.layers, alone.state.layers, strict=True):
                         for a, b in zip(found, expected, strict=True):
-                            torch.testing.assert_close(a[row], b[0], atol=1e-6, rtol=0)
+                            torch.testing.assert_close(a[row], b[0], atol=OUTPUT, rtol=0)
                     if form["input_feeding"]:
-                        torch.testing.assert_close(output.state.context[row], alone.state.context[0], atol=1e-6, rtol=0)
+                        torch.testing.assert_close(output.state.context[row], alone.state.context[0], atol=OUTPUT, rtol=0)
     if kind == "empty":
         first = torch.tanh(decoder.first_state(summary[0]))
         torch.testing.assert_close(torch.cat([t[0] for layer in output.state.layers for t in layer]), first)

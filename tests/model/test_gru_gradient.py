@@ -4,6 +4,7 @@ import torch
 from hf_maskattn.model import gru_gradient
 from hf_maskattn.model.gru_gradient import gru_over_cells
 from hf_maskattn.model.segments import Segment
+from tests.tolerances import GRADIENT, OUTPUT
 
 SEGMENTS = [(Segment(4, 3),), (Segment(2, 3), Segment(1, 2), Segment(3, 1)), (Segment(1, 1),), (Segment(1, 5), Segment(1, 2))]
 
@@ -49,14 +50,14 @@ def test_states_and_gradients_are_those_of_torch():
     first = torch.randn(2, 3, 3)
     states = run((Segment(4, 3),))(x.flatten(1, 2), first, *flat).view(2, 4, 3, 3)
     expected = torch.stack([rnn(own, state[None])[0] for rnn, own, state in zip(rnns, x, first, strict=True)])
-    torch.testing.assert_close(states, expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(states, expected, atol=OUTPUT, rtol=0)
     direction = torch.randn_like(states)
     for found, right in zip(
         torch.autograd.grad((states * direction).sum(), flat),
         torch.autograd.grad((expected * direction).sum(), flat),
         strict=True,
     ):
-        torch.testing.assert_close(found, right, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found, right, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("directions", [1, 2])

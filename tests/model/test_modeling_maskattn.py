@@ -9,6 +9,7 @@ from hf_maskattn import (
     MaskAttnModel,
 )
 from tests.heads import HEADS, build_head
+from tests.tolerances import OUTPUT
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -145,7 +146,7 @@ def test_two_runs_of_one_model_share_no_state(tiny_config):
 
 def test_the_number_of_segments_reaches_the_recurrence_through_a_head(tiny_config):
     model = build_head("MaskAttnForTokenClassification", tiny_config)
-    torch.testing.assert_close(model(IDS, MASK, num_segments=2).logits, model(IDS, MASK).logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model(IDS, MASK, num_segments=2).logits, model(IDS, MASK).logits, atol=OUTPUT, rtol=0)
     with pytest.raises(ValueError, match="num_segments=0 must be at least 1"):
         model(IDS, MASK, num_segments=0)
 

@@ -7,6 +7,7 @@ from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.model.decoding_state import STATE
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.rnnsearch_reference import ReferenceRNNSearch, run_reference
+from tests.tolerances import GRADIENT, OUTPUT, assert_near
 
 FORMS = [
     {},
@@ -34,14 +35,14 @@ def test_outputs_and_gradients_are_those_of_single_rows_step_by_step(tiny_rnnsea
     scores, maps, states = run_reference(reference, source, mask, target, target_mask)
     expected = (scores, maps, *states)
     for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        assert_near(one, other, OUTPUT)
 
     directions = [torch.randn_like(tensor) for tensor in expected]
     sum((tensor * d).sum() for tensor, d in zip(got, directions, strict=True)).backward()
     sum((tensor * d).sum() for tensor, d in zip(expected, directions, strict=True)).backward()
     gradients = reference.gradients()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        assert_near(parameter.grad, gradients[name], GRADIENT, name)
 
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
@@ -105,7 +106,7 @@ def test_a_state_is_taken_under_either_name_that_transformers_has_had(tiny_rnnse
     state = model(IDS, MASK, FIRST_WORDS[:, :1])[STATE]
     for mask in (None, torch.ones(2, 2), torch.ones(2, 3)):
         found = model(decoder_input_ids=FIRST_WORDS[:, 1:], decoder_attention_mask=mask, **{name: state})
-        torch.testing.assert_close(found.logits, whole[:, 1:], atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.logits, whole[:, 1:], atol=OUTPUT, rtol=0)
         assert found[STATE].get_seq_length() == 3
 
 
@@ -244,7 +245,7 @@ def test_weights_may_be_offloaded(tiny_rnnsearch_config, changes):
     words = model.generate(IDS, attention_mask=MASK, max_new_tokens=4)
     cpu_offload(model, execution_device=torch.device("cpu"))
     assert all(parameter.is_meta for parameter in model.rnnsearch.decoder.parameters())
-    torch.testing.assert_close(model(IDS, MASK, labels=LABELS).logits, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model(IDS, MASK, labels=LABELS).logits, expected, atol=OUTPUT, rtol=0)
     assert torch.equal(model.generate(IDS, attention_mask=MASK, max_new_tokens=4), words)
 
 

@@ -4,6 +4,7 @@ import torch
 from hf_maskattn.model import real_tokens
 from hf_maskattn.model.real_tokens import over_real_tokens
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import GRADIENT, OUTPUT
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def test_values_and_gradients_are_those_of_the_real_tokens(seen, kind):
     direction = torch.randn_like(y)
     (found,) = torch.autograd.grad((y * direction).sum(), x)
     (expected,) = torch.autograd.grad((torch.where(mask[..., None], seen(x), 0) * direction).sum(), x)
-    torch.testing.assert_close(y, torch.where(mask[..., None], seen(x), 0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(y, torch.where(mask[..., None], seen(x), 0), atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(found, expected, atol=GRADIENT, rtol=0)
     assert not found[~mask].any()
 
 

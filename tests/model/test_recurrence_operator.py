@@ -7,6 +7,7 @@ import torch
 import hf_maskattn.model.recurrence_operator as operator_file
 from hf_maskattn.model.recurrence import MaskedRecurrence
 from tests.masks import ragged_mask
+from tests.tolerances import OUTPUT
 
 
 def operator_calls(recurrence, x, mask):
@@ -20,7 +21,7 @@ def operator_calls(recurrence, x, mask):
 
     with torch.no_grad():
         states = torch.compile(recurrence, backend=backend, fullgraph=True, dynamic=True)(x, mask)
-        torch.testing.assert_close(states[-1], recurrence(x, mask)[-1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(states[-1], recurrence(x, mask)[-1], atol=OUTPUT, rtol=0)
     (graph,) = graphs
     return [node.target for node in graph.graph.nodes].count(torch.ops.hf_maskattn.recurrence_v1)
 
@@ -48,7 +49,7 @@ def test_export_leaves_batch_and_time_open():
     )
     for shape in ((1, 1), (4, 9)):
         x, mask = torch.randn(*shape, 3), ragged_mask(*shape, "left")
-        torch.testing.assert_close(program.module()(x, mask)[-1], recurrence(x, mask)[-1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(program.module()(x, mask)[-1], recurrence(x, mask)[-1], atol=OUTPUT, rtol=0)
 
 
 def test_the_file_may_be_loaded_twice(monkeypatch):

@@ -4,6 +4,7 @@ import torch
 from hf_maskattn.model import recurrent_kernel
 from hf_maskattn.model.recurrence import MaskedRecurrence
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import GRADIENT
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_the_number_of_segments_changes_nothing(rnn_type, kind, num_segments, gr
             sum((layer * torch.randn_like(layer)).sum() for layer in states).backward()
         results.append([*states, *([x.grad, *(p.grad.clone() for p in recurrence.parameters())] if gradient else [])])
     for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, one, atol=2e-6, rtol=0)
+        torch.testing.assert_close(other, one, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])

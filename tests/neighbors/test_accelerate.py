@@ -11,6 +11,7 @@ from transformers import DataCollatorWithPadding
 
 from tests.heads import build_head
 from tests.shared_storage import share_storage
+from tests.tolerances import TRAINED
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def test_accumulated_small_batches_are_one_large_batch(tiny_config, rows, tokeni
         model = build_head("MaskAttnForSequenceClassification", tiny_config)
         ends.append(train_by_hand(model, rows[:24], tokenizer, "no", accumulation, batch_size)[1].state_dict())
     for name, value in ends[0].items():
-        torch.testing.assert_close(ends[1][name], value, atol=1e-4, rtol=0)
+        torch.testing.assert_close(ends[1][name], value, atol=TRAINED, rtol=0)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])

@@ -5,6 +5,7 @@ from datasets import Dataset
 
 from tests.heads import build_head
 from tests.neighbors.conftest import TEXTS
+from tests.tolerances import OUTPUT
 
 
 def test_a_padded_dataset_in_torch_format_is_a_batch(tiny_config, tokenizer):
@@ -14,4 +15,4 @@ def test_a_padded_dataset_in_torch_format_is_a_batch(tiny_config, tokenizer):
     batch = data.rename_column("label", "labels").with_format("torch")[:]
     assert batch["input_ids"].shape == (4, 64)
     alone = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in TEXTS])
-    torch.testing.assert_close(model(**batch).logits, alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model(**batch).logits, alone, atol=OUTPUT, rtol=0)

@@ -12,6 +12,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from tests.tolerances import OUTPUT
+
 OF_POOLER = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
 WITH_EMPTY = [*TEXTS, ""]
 
@@ -42,7 +44,7 @@ def test_embeddings_are_those_of_the_model_in_batches_and_alone(saved, tokenizer
     with torch.no_grad():
         expected = torch.stack([by_hand(model, tokenizer, text, modules) for text in WITH_EMPTY])
     assert expected[:-1].abs().amax(dim=1).min() > 1e-3
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, expected, atol=OUTPUT, rtol=0)
 
 
 def test_a_folder_of_ours_is_taken_as_it_is(saved):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.heads import build_head
+from tests.tolerances import OUTPUT, OUTPUT_BY_DTYPE
 
 BATCH = {
     "input_ids": torch.arange(1, 11).view(2, 5),
@@ -39,7 +40,7 @@ def test_gradients_are_clipped_to_a_norm(model):
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     clipped = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()
     assert norm > 0.01
-    torch.testing.assert_close(clipped, torch.tensor(0.01), atol=1e-6, rtol=0)
+    torch.testing.assert_close(clipped, torch.tensor(0.01), atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("assign", [False, True])
@@ -52,7 +53,10 @@ def test_a_model_without_memory_takes_the_weights_of_another(model, assign):
     assert torch.equal(logits(empty), logits(model))
 
 
-@pytest.mark.parametrize(("change", "tolerance"), [("half", 4e-3), ("bfloat16", 3e-2), ("double", 1e-6)])
+@pytest.mark.parametrize(
+    ("change", "tolerance"),
+    [("half", OUTPUT_BY_DTYPE[torch.float16]), ("bfloat16", OUTPUT_BY_DTYPE[torch.bfloat16]), ("double", OUTPUT)],
+)
 def test_the_precision_can_be_changed_and_changed_back(model, change, tolerance):
     before, changed = logits(model), getattr(deepcopy(model), change)()
     torch.testing.assert_close(logits(changed).float(), before, atol=tolerance, rtol=0)
