@@ -68,7 +68,9 @@ def predict(
         else:
             for result in results:
                 # Half of a surrogate pair, which UTF-8 does not have, becomes the escape that JSON has for it.
-                typer.echo(json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+                line = json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
+                # A stream without bytes below it, such as io.StringIO, has no encoding.
+                typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
         if unanswered:
             say(f"{len(unanswered):,} of {len(texts):,} texts have no answer. The first reason: {unanswered[0]}")
             raise typer.Exit(UNANSWERED)

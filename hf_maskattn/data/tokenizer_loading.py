@@ -26,6 +26,8 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
         if type(tokenizer) is PreTrainedTokenizerFast:  # as earlier versions of this package saved them
             tokenizer = MaskAttnTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
+        if type(tokenizer) is MaskAttnTokenizer and (own_code := (tokenizer.init_kwargs.get("auto_map") or {})):
+            raise ValueError(f"it has code of its own ({own_code}), which is not run without trust_remote_code")
     except OSError as error:
         raise FileNotFoundError(
             f"the tokenizer {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: "

@@ -116,7 +116,7 @@ def test_what_a_machine_lacks_is_said_before_data_is_read(recipes, tmp_path, mon
     class DataWasReadError(Exception):
         pass
 
-    def read(*args):
+    def read(*args, **kwargs):
         raise DataWasReadError
 
     monkeypatch.setattr("hf_maskattn.training.assembly.training_data", read)
