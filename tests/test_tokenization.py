@@ -12,6 +12,7 @@ from hf_maskattn.data.tokenizer_loading import load_tokenizer
 from hf_maskattn.data.tokenizer_training import train_tokenizer
 from hf_maskattn.tokenization import MaskAttnTokenizer
 from tests.heads import build_head
+from tests.tolerances import MANY_STEPS
 
 TEXTS = ["a b", "the date is 3 May", "words"]
 BATCHES = [["", "a b"], ["a b", ""], ["", ""], [" ", "the date"], ["\t\n", "a", "", "words words"]]
@@ -26,7 +27,7 @@ def assert_same(found, expected):
         for left, right in zip(one, other, strict=True):
             # The index of a token counts the padding before it.
             assert {**left, "score": 0, "index": 0} == {**right, "score": 0, "index": 0}
-            assert left["score"] == pytest.approx(right["score"], abs=1e-6)
+            assert left["score"] == pytest.approx(right["score"], abs=MANY_STEPS)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
