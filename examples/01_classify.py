@@ -6,9 +6,9 @@ python examples/01_classify.py
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
 from hf_maskattn import MaskAttnConfig
-from hf_maskattn.data.cldr_languages import build_cldr_languages
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.evaluation.task_evaluation import evaluation_for
+from hf_maskattn.data.cldr import build_cldr_languages
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.metrics.task_metrics import evaluation_for
 
 
 def main(folder="runs/01_classify", rows=None, epochs=3):

@@ -19,11 +19,11 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
 from hf_maskattn import MaskAttnConfig
-from hf_maskattn.data.cldr_languages import build_cldr_languages
+from hf_maskattn.data.cldr import build_cldr_languages
 from hf_maskattn.data.encoding import encode_texts
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.model import modeling_maskattn
-from hf_maskattn.model.masking import RealColumns
+from hf_maskattn.model.masking import TokenColumns
 
 WAYS = ("masked", "renormalized", "zeroed", "no mask")
 BATCHES = ("as trained", "other rows", "padded to 2x", "padded to 4x")
@@ -37,7 +37,7 @@ class MaskedAfterSoftmax(nn.Module):
         super().__init__()
         self.attention, self.renormalize = attention, renormalize
 
-    def forward(self, query, memory, mask, zero_at_pads):
+    def forward(self, query, memory, mask, is_zero_at_padding):
         _, weights = self.attention(query, memory, torch.ones_like(mask))  # [B, 1, 1, T]
         weights = weights * mask[:, None, None]
         if self.renormalize:
@@ -149,12 +149,12 @@ def draw(results, picture):
 
 
 def all_columns(mask):
-    return RealColumns(0, mask.shape[1], mask.shape[1])
+    return TokenColumns(0, mask.shape[1], mask.shape[1])
 
 
 def main(fast=False, picture=PICTURE):
     # The model cuts columns without a real token away before it computes, which would hide what the naive ways do.
-    with patch.object(modeling_maskattn, "real_columns", all_columns):
+    with patch.object(modeling_maskattn, "find_token_columns", all_columns):
         results = study(seeds=(0,) if fast else (0, 1, 2), epochs=1 if fast else 4, rows=256 if fast else None)
     show(results)
     draw(results, picture)

@@ -5,16 +5,16 @@ python examples/05_translate_dates.py
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_maskattn.inspection.alignment_maps import alignment_maps
+from hf_maskattn.inspection.attention_maps import alignment_maps
 from hf_maskattn.inspection.plots import draw_alignments
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 
 DATES = ["March 5, 2024", "17. September 1989", "8 октября 2031", "5 Ιανουαρίου 1967", "12 მაისი, 2044"]
 
 
 def main(folder="runs/05_translate_dates", *overrides):
-    recipe = read_recipe("configs/dates_to_iso.yaml", [f"training.output_dir={folder}", *overrides])
+    recipe = load_recipe("configs/dates_to_iso.yaml", [f"training.output_dir={folder}", *overrides])
     print(train(recipe, overwrite=True).metrics["test"])
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)

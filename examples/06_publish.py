@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from hf_maskattn.export.hub import publish
+from hf_maskattn.hub.publish import publish
 
 USE = """
 import sys

@@ -6,7 +6,11 @@ Importing this package registers its models, so that `AutoModel.from_pretrained`
 import sys
 from pathlib import Path
 
+from hf_maskattn.deprecated_modules import install
+
 __version__ = "0.1.0"
+
+install()
 
 
 def _is_imported_by_its_command() -> bool:
@@ -24,6 +28,7 @@ def _is_imported_by_its_command() -> bool:
 
 
 if not _is_imported_by_its_command():
+    from hf_maskattn.auto import register
     from hf_maskattn.inspection.audit import AuditReport, audit
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
@@ -39,7 +44,6 @@ if not _is_imported_by_its_command():
         RNNSearchModel,
         RNNSearchPreTrainedModel,
     )
-    from hf_maskattn.registration import register
 
     __all__ = [
         "AuditReport",

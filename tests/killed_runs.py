@@ -84,9 +84,9 @@ class Progress:
 
     def follow(self) -> None:
         """Note the phases of the run in this process."""
-        from hf_maskattn.checkpoints import checkpoint_writing
         from hf_maskattn.training import train
-        from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+        from hf_maskattn.training import trainer as checkpoint_writing
+        from hf_maskattn.training.trainer import ReproducibleTrainer
 
         self._note(ReproducibleTrainer, "training_step", "train")
         self._note(ReproducibleTrainer, "evaluation_loop", "evaluate")
@@ -172,12 +172,12 @@ def _train_and_exit(recipe: Path, resume: bool, progress: Progress, change: int 
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
-        from hf_maskattn.recipes.recipe import read_recipe
+        from hf_maskattn.recipes.recipe import load_recipe
         from hf_maskattn.training.train import train
 
         progress.follow()
         progress.kill_before(change, recipe.parent / "run")
-        train(read_recipe(recipe, [f"training.output_dir={recipe.parent / 'run'}"]), resume=resume)
+        train(load_recipe(recipe, [f"training.output_dir={recipe.parent / 'run'}"]), resume=resume)
         code = 0
     except BaseException:
         traceback.print_exc()

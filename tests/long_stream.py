@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from transformers import TrainerCallback
 
 from hf_maskattn.data.local_files import find_files
-from hf_maskattn.data.shard_reader import ShardReader, Share
-from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.shards import ShardReader, Shards, Share
 from hf_maskattn.recipes.recipe import DataArguments, ModelArguments, Recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble

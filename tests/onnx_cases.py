@@ -3,7 +3,7 @@
 import torch
 
 import hf_maskattn
-from hf_maskattn.export.onnx_export import export_onnx
+from hf_maskattn.onnx.export import export_onnx
 
 CASES = {
     "lstm": {

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from hf_maskattn.cli import app
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -61,7 +61,7 @@ def test_flags_are_those_of_the_command(command, monkeypatch):
     for word in command:
         assert not word.startswith("configs/") or (ROOT / word).is_file()
     if command[0] == "train":
-        read_recipe(Path(command[1]), [word for word in command[2:] if not word.startswith("-")])
+        load_recipe(Path(command[1]), [word for word in command[2:] if not word.startswith("-")])
 
 
 def test_launcher_reads_its_flags_and_files():
@@ -95,7 +95,7 @@ def test_recipe_fragments_fit_a_recipe(tmp_path):
         for group, values in yaml.safe_load(text).items():
             base[group].update(values)
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(base))
-        read_recipe(tmp_path / "recipe.yaml")
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch, capfd):

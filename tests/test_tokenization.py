@@ -8,8 +8,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 from hf_maskattn.data.tokenizer_kinds import KINDS
-from hf_maskattn.data.tokenizer_loading import load_tokenizer
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import load_tokenizer, train_tokenizer
 from hf_maskattn.tokenization import MaskAttnTokenizer
 from tests.heads import build_head
 from tests.tolerances import MANY_STEPS

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 import hf_maskattn
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.export.model_card import TrainingData, build_model_card
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.hub.model_card import TrainingData, build_model_card
 
 PUBLISHED = {"README.md", "attention.png", "metrics.json", "recipe.yaml", "config.json", "model.safetensors"} | {
     "tokenizer.json",

@@ -1,15 +1,15 @@
 """An encoder-decoder that writes something for every text, and its tokenizer: a few hundred random weights."""
 
 from hf_maskattn import RNNSearchConfig
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from tests.laws.generation_cases import decided_model
+from hf_maskattn.data.tokenizers import train_tokenizer
+from tests.properties.generation_cases import decided_model
 
-TEXTS = ["meow purr", "woof", "bark tail"]
+PAIR_TEXTS = ["meow purr", "woof", "bark tail"]
 
 
 def toy_writer(**changes):
     """A model of decided opinions, and a tokenizer of characters."""
-    tokenizer = train_tokenizer([*TEXTS, "abcdef"], kind="char", vocab_size=40, max_length=12, for_generation=True)
+    tokenizer = train_tokenizer([*PAIR_TEXTS, "abcdef"], kind="char", vocab_size=40, max_length=12, for_generation=True)
     config = RNNSearchConfig(
         vocab_size=len(tokenizer),
         embedding_size=6,

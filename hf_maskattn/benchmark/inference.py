@@ -80,8 +80,8 @@ def _onnx_way(model: PreTrainedModel, batches: Sequence[LabeledBatch], device: t
     if device.type != "cpu":
         return Way(ONNX, None, remark="measured on a CPU only")
     try:
-        from hf_maskattn.export.onnx_export import export_onnx
-        from hf_maskattn.export.onnx_runtime import OnnxSession
+        from hf_maskattn.onnx.export import export_onnx
+        from hf_maskattn.onnx.runtime import OnnxSession
 
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"

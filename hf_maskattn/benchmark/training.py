@@ -11,8 +11,8 @@ from hf_maskattn.benchmark.classifiers import NUM_LABELS, VOCAB_SIZE, WITHOUT_DR
 from hf_maskattn.benchmark.keras_rival import keras_classifier
 from hf_maskattn.benchmark.lengths import grouped_batches, random_batches, right_padded_mask
 from hf_maskattn.benchmark.plan import Plan, Setting
+from hf_maskattn.benchmark.profiling import REST, STEP, step_shares
 from hf_maskattn.benchmark.report import Ratio, Row
-from hf_maskattn.benchmark.shares import REST, STEP, step_shares
 from hf_maskattn.benchmark.timing import race
 from hf_maskattn.benchmark.ways import Results, Way
 

@@ -1,11 +1,173 @@
 """The checkpoints of a run: from which one it can go on, and which ones are in the way."""
 
+import hashlib
+import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hf_maskattn.checkpoints.manifest import find_damage, is_resumable, is_sealed, unseal
+from safetensors import SafetensorError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under another name, then put it in place in one step.
+
+    Until then, what was there before stays; afterwards, not even a power cut takes it back.
+
+    Args:
+        path: The file, in a folder that exists.
+        text: Its content.
+
+    Raises:
+        OSError: If it cannot be written; names the file.
+    """
+    scratch = scratch_of(path)
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(f"{path} could not be written: {reason(error)}.") from error
+
+
+def scratch_of(path: Path) -> Path:
+    """Name the file that is left where `write_whole` was cut off."""
+    return path.with_name(path.name + ".part")
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why a file could not be written."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()).rstrip(".")
+
+
+def is_write_failure(error: Exception) -> bool:
+    """Tell whether an error came from a file that could not be written, not from a network or a mistake in a program.
+
+    torch and tokenizers raise a RuntimeError and an Exception, with nothing but words to tell them by.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None
+    words = ("os error", "PytorchStreamWriter", "inline_container", "file write failed", "iostream error")
+    return isinstance(error, SafetensorError) or any(word in str(error) for word in words)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # has no file descriptors of folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+MANIFEST_FILE = "manifest.json"
+_FILES_AT_ONCE = 8
+# Windows writes out only what is open for writing.
+_TO_SYNC = "r+b" if os.name == "nt" else "rb"
+
+
+def seal(folder: Path, files: Iterable[Path] | None = None, *, resumable: bool = True) -> None:
+    """Write the manifest of a folder in which everything has been written.
+
+    Args:
+        folder: The folder.
+        files: The files to list; None lists all, those in folders below included.
+        resumable: Whether a run can go on from what is in it.
+
+    Raises:
+        OSError: If a file cannot be read, or the manifest not be written.
+    """
+    listed = _all_files(folder) if files is None else files
+    paths = sorted(listed)
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:  # a disk takes about as long for many small files as for one
+        described = pool.map(_describe, paths)
+    entries = {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, described, strict=True)}
+    write_whole(folder / MANIFEST_FILE, json.dumps({"resumable": resumable, "files": entries}, indent=1) + "\n")
+
+
+def unseal(folder: Path) -> None:
+    """Take the manifest away, before anything in the folder is changed or removed."""
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Tell whether a folder has a manifest; what it lists is not looked at."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def is_resumable(folder: Path) -> bool:
+    """Tell whether a run can go on from an unharmed folder, or it holds a model alone."""
+    return json.loads((folder / MANIFEST_FILE).read_bytes())["resumable"] is True
+
+
+def find_damage(folder: Path) -> str | None:
+    """Compare a folder with its manifest, every byte.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        What is wrong, with the name of the file; None if all is as it was written.
+    """
+    if not is_sealed(folder):
+        return f"it was cut off while being written: there is no {MANIFEST_FILE}"
+    files = _listed_in(folder / MANIFEST_FILE)
+    if files is None:
+        return f"{MANIFEST_FILE} is damaged"
+    for name, (size, sha256) in files.items():
+        path = folder / name
+        try:
+            found = path.stat().st_size
+            if found != size:
+                return f"{name} has {found:,} bytes, {size:,} were written"
+            if _sha256(path) != sha256:
+                return f"{name} has other bytes than were written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        except ValueError:  # no file can have that name
+            return f"{MANIFEST_FILE} is damaged"
+    return None
+
+
+def _listed_in(manifest_file: Path) -> dict[str, tuple[int, str]] | None:
+    """Read size and checksum of each file, by name; None if the manifest is damaged."""
+    try:
+        manifest = json.loads(manifest_file.read_bytes())
+        files = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        is_whole = type(manifest["resumable"]) is bool
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    is_whole = is_whole and all((type(size), type(sha256)) == (int, str) for size, sha256 in files.values())
+    return files if is_whole else None
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """List files, but the manifest and what is left of one that was cut off while being written."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(MANIFEST_FILE)]
+
+
+def _describe(path: Path) -> dict[str, int | str]:
+    # On the disk before the manifest is, or a power cut could leave a manifest of what is not there.
+    with path.open(_TO_SYNC) as file:
+        os.fsync(file.fileno())
+    return {"size": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 logger = logging.getLogger(__name__)
 

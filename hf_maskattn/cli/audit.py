@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.errors import told_in_one_line
 
 LEAKS = 1
 _WIDTH_OF_A_LOG = 140
@@ -30,9 +30,9 @@ def audit(
     with told_in_one_line():
         from rich.console import Console
 
-        from hf_maskattn.cli.messages import show_messages
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.data.loading import lines_of_file
         from hf_maskattn.inspection.audit import audit as run
-        from hf_maskattn.training.text_lines import lines_of_file
 
         show_messages()
         texts = None

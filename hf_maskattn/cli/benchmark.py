@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.errors import told_in_one_line
 
 UNEQUAL = 1
 _WIDTH_OF_A_LOG = 140
@@ -32,8 +32,8 @@ def benchmark(
         from rich.progress import Progress
 
         from hf_maskattn.benchmark.benchmark import benchmark as run
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.data.cldr_languages import build_cldr_languages
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.data.cldr import build_cldr_languages
 
         show_messages()
         # A token of the recipe language_identification is a character.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.errors import told_in_one_line
 
 
 def evaluate(
@@ -19,15 +19,15 @@ def evaluate(
     """Score a model on a split."""
     with told_in_one_line():
         from hf_maskattn.recipes.local_files import check_local_files
-        from hf_maskattn.recipes.recipe import read_recipe
+        from hf_maskattn.recipes.recipe import load_recipe
 
-        parsed = read_recipe(recipe, overrides or ())
+        parsed = load_recipe(recipe, overrides or ())
         if split in ("train", "validation", "test"):
             check_local_files(parsed, [split])
         # From here on imports take seconds.
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.cli.metrics_table import show_metrics
-        from hf_maskattn.training.evaluate import evaluate as run
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.tables import show_metrics
+        from hf_maskattn.inference.evaluate import evaluate as run
 
         show_messages()
         report = run(model, parsed, split)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.errors import told_in_one_line
 
 
 def export(
@@ -27,10 +27,10 @@ def export(
             raise ValueError("--int8 changes predictions: give --text-file FILE with texts to compare them on.")
         if text_file is not None and not int8:
             raise ValueError("--text-file is read for --int8 alone.")
-        from hf_maskattn.cli.export_table import show_export
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.training.export import export as run
-        from hf_maskattn.training.text_lines import lines_of_file
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.tables import show_export
+        from hf_maskattn.data.loading import lines_of_file
+        from hf_maskattn.inference.export import export as run
 
         show_messages()
         texts = None if text_file is None else lines_of_file(text_file)

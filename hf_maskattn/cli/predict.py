@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.endings import say, told_in_one_line
+from hf_maskattn.cli.errors import say, told_in_one_line
 
 UNANSWERED = 1
 _SECONDS_WITHOUT_A_BAR = 2.0
@@ -41,10 +41,10 @@ def predict(
     `error` in place of `predictions`, the others are complete.
     """
     with told_in_one_line():
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.cli.prediction_table import show_predictions
-        from hf_maskattn.training.predict import predict as run
-        from hf_maskattn.training.text_lines import lines_of_file, lines_of_stream
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.tables import show_predictions
+        from hf_maskattn.data.loading import lines_of_file, lines_of_stream
+        from hf_maskattn.inference.predict import predict as run
 
         if text and file:
             raise ValueError("--text and --file are both given, give one of them.")

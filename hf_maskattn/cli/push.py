@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.endings import told_in_one_line
+from hf_maskattn.cli.errors import told_in_one_line
 
 
 def push(
@@ -33,9 +33,9 @@ def push(
         from huggingface_hub import constants
         from huggingface_hub.utils import enable_progress_bars
 
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.cli.publication_lines import show_publication
-        from hf_maskattn.export.hub import publish
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.tables import show_publication
+        from hf_maskattn.hub.publish import publish
 
         show_messages()
         if not constants.HF_HUB_DISABLE_PROGRESS_BARS:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.endings import INTERRUPTED, say, told_in_one_line
-from hf_maskattn.cli.processes import is_first_process, is_one_of_several
+from hf_maskattn.cli.errors import INTERRUPTED, is_first_process, is_one_of_several, say, told_in_one_line
 
 
 def train(
@@ -24,16 +23,15 @@ def train(
     """
     with told_in_one_line():
         from hf_maskattn.recipes.local_files import check_local_files
-        from hf_maskattn.recipes.recipe import read_recipe
+        from hf_maskattn.recipes.recipe import load_recipe
 
-        parsed = read_recipe(recipe, overrides or ())
+        parsed = load_recipe(recipe, overrides or ())
         if not resume:  # a finished run needs no data
             check_local_files(parsed)
         # From here on imports take seconds.
-        from hf_maskattn.checkpoints.interruption import TrainingInterrupted
-        from hf_maskattn.cli.messages import show_messages
-        from hf_maskattn.cli.metrics_table import show_metrics
-        from hf_maskattn.cli.publication_lines import show_publication
+        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.tables import show_metrics, show_publication
+        from hf_maskattn.training.callbacks import TrainingInterrupted
         from hf_maskattn.training.publishing import NotPublished
         from hf_maskattn.training.train import train as run
 

@@ -13,8 +13,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
 from hf_maskattn.data.places import Place, Places
 from hf_maskattn.data.progress import bars_for_many_rows
-from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.streaming import RowStream
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
@@ -15,9 +15,8 @@ from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.utils import httpx
 
 from hf_maskattn.data.cache_directory import check_cache_after_failure
-from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
-from hf_maskattn.data.cldr_dates import build_cldr_dates
-from hf_maskattn.data.cldr_languages import build_cldr_languages
+from hf_maskattn.data.cldr import build_cldr_languages
+from hf_maskattn.data.cldr_dates import build_cldr_date_fields, build_cldr_dates
 from hf_maskattn.data.columns import check_columns, nearest
 from hf_maskattn.data.labels import item_feature, labels_of_row
 from hf_maskattn.data.local_files import check_separator, find_files, load_files
@@ -353,3 +352,31 @@ def _keep_labels(rows: dict[str, list[int]], labels: Sequence[set[Any]]) -> None
     if kept:
         rows["train"] += kept
         rows["validation"] = [row for row in rows["validation"] if row not in set(kept)]
+
+
+def lines_of_file(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is not UTF-8; names the line.
+    """
+    return _lines(path.read_bytes(), str(path))
+
+
+def lines_of_stream(stream: BinaryIO) -> list[str]:
+    """Read the lines of a UTF-8 stream; see `lines_of_file`."""
+    return _lines(stream.read(), "stdin")
+
+
+def _lines(content: bytes, origin: str) -> list[str]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{origin}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the text as UTF-8."
+        ) from error
+    # Not splitlines(), which would cut at characters that are part of a text, such as U+2028.
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines

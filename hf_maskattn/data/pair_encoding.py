@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import count_cut_tokens, cut_column, map_rows, tokenize
 from hf_maskattn.data.places import Place, Places
-from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.streaming import RowStream
 
 RowIds = tuple[tuple[int, ...], tuple[int, ...]]
 """The token ids of a source, and the labels of its row."""

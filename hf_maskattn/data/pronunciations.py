@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, DatasetInfo, Features, List, Value
 
-from hf_maskattn.data.hashed_splits import hashed_splits
+from hf_maskattn.data.cldr import hashed_splits
 from hf_maskattn.data.table_file import TableFile, check_utf8
 
 DICTIONARY_ENDING = ".dict"

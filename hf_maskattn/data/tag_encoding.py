@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import cut_column, map_rows, tokenize
 from hf_maskattn.data.places import Place, Places
-from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.data.tag_reading import TagReader
 from hf_maskattn.data.tag_schemes import TagScheme, find_entities
 from hf_maskattn.data.tokenizer_kinds import WORDS_AND_MARKS

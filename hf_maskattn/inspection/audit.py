@@ -6,16 +6,73 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import transformers
+from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_maskattn.inspection import audit_attention_checks, audit_checks, audit_gradient_checks
+from hf_maskattn.auto import register
+from hf_maskattn.inspection import audit_checks
 from hf_maskattn.inspection.audit_checks import NotApplicableError
 from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
-from hf_maskattn.inspection.audit_loading import load_model, load_tokenizer_if_any
 from hf_maskattn.inspection.audit_report import NAN_UNDER_THE_MASK, AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
+from hf_maskattn.loading import has_file, in_one_line, load_config, load_whole_model
+
+
+def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a model as the class that its configuration names, as the bare model if it names none that is known.
+
+    Args:
+        name_or_folder: Folder that `save_pretrained` wrote, or a name on the Hub.
+        trust_remote_code: Whether to run code that lies beside the weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
+        ValueError: If it is no model of transformers, would run code that is not trusted, or its weights are no safetensors
+            or damaged.
+    """
+    config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
+    # Of the implementations of attention only eager, which is what is loaded, returns the weights that two checks look at.
+    return load_whole_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer beside a model; None if there is none.
+
+    Args:
+        name_or_folder: As in `load_model`.
+        trust_remote_code: As in `load_model`.
+
+    Returns:
+        The tokenizer or None.
+
+    Raises:
+        OSError: If the Hub does not say whether there is one.
+        ValueError: If there is one that cannot be loaded.
+    """
+    register()
+    # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
+    if not has_file(name_or_folder, "tokenizer_config.json"):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
+
+
+def _class_for(config: PreTrainedConfig) -> Any:
+    """Find what loads the class that a configuration names: an Auto class for code that lies outside of transformers."""
+    name = next(iter(config.architectures or ()), "")
+    for auto_name, path in (getattr(config, "auto_map", None) or {}).items():
+        if str(path).endswith(f".{name}") and hasattr(transformers, auto_name):
+            return getattr(transformers, auto_name)
+    return getattr(transformers, name, AutoModel)
+
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +91,12 @@ CHECKS: dict[str, Check] = {
     "holes": audit_checks.holes,
     "empty row": audit_checks.empty_row,
     "permuted rows": audit_checks.permuted_rows,
-    "attention to pads": audit_attention_checks.attention_to_pads,
-    "attention to tokens": audit_attention_checks.attention_to_tokens,
+    "attention to pads": audit_checks.attention_to_pads,
+    "attention to tokens": audit_checks.attention_to_tokens,
 }
 GRADIENT_CHECKS: dict[str, Check] = {
-    "gradients at pads": audit_gradient_checks.gradients_at_pads,
-    "gradients under junk": audit_gradient_checks.gradients_under_junk,
+    "gradients at pads": audit_checks.gradients_at_pads,
+    "gradients under junk": audit_checks.gradients_under_junk,
 }
 
 

@@ -3,14 +3,15 @@
 A check takes the audited model and returns what it found; it raises `NotApplicableError` if it has no meaning for the model.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
-from hf_maskattn.inspection.audit_comparison import compare, worst
-from hf_maskattn.inspection.audit_forward import AuditedModel
-from hf_maskattn.inspection.audit_placement import EXTRA_PADS, Placement, padded_left, padded_right, scattered
+from hf_maskattn.inspection.audit_forward import TOLERANCES, AuditedModel, compare, judge, worst
 from hf_maskattn.inspection.audit_report import FAILURES, Finding, Verdict
+from hf_maskattn.inspection.audit_rows import EXTRA_PADS, Placement, padded_left, padded_right, scattered
 
 _RELATIVE_POSITIONS = ("relative_attention", "relative_attention_num_buckets", "clamp_len")
 _ANY_POSITIONS = ("max_position_embeddings", *_RELATIVE_POSITIONS)
@@ -131,3 +132,131 @@ def _reads_only_the_past(audited: AuditedModel) -> bool:
         )
     )
     return compare(expected, found).verdict is not Verdict.LEAKS
+
+
+@torch.no_grad()
+def attention_to_pads(audited: AuditedModel) -> Finding:
+    """Add up the attention that real tokens give to pads: nothing."""
+    names = _names_of_maps(audited)
+    placement = audited.pads_within
+    outputs = audited.run(audited.inputs(audited.rows, placement, positions=audited.takes_positions))
+    findings = []
+    for name in names:
+        for row, real in enumerate(placement.mask):
+            mass = _attention(audited, outputs, name, placement, row, ~real)
+            findings.append(judge(float(mass.max()), TOLERANCES[outputs[name].dtype], output=name, row=row))
+    return worst(findings)
+
+
+@torch.no_grad()
+def attention_to_tokens(audited: AuditedModel) -> Finding:
+    """Add up the attention that real tokens give to real tokens: as much as in the row alone."""
+    names = _names_of_maps(audited)
+    placement = audited.pads_within
+    outputs = audited.run(audited.inputs(audited.rows, placement, positions=audited.takes_positions))
+    findings = []
+    for row, real in enumerate(placement.mask):
+        single = audited.rows.select([row])
+        alone = padded_right(single.lengths)
+        outputs_alone = audited.run(audited.inputs(single, alone))
+        for name in names:
+            expected = _attention(audited, outputs_alone, name, alone, 0, alone.mask[0])
+            found = _attention(audited, outputs, name, placement, row, real)
+            difference = float((expected - found).abs().max())
+            findings.append(judge(difference, TOLERANCES[outputs[name].dtype], output=name, row=row))
+    return worst(findings)
+
+
+def _names_of_maps(audited: AuditedModel) -> list[str]:
+    """Find the attention weights among the outputs: those whose last axis counts tokens."""
+    names = [name for name, axes in audited.axes.items() if "attentions" in name and axes[-1:] == (-1,)]
+    if names:
+        return names
+    implementation = getattr(audited.model.config, "_attn_implementation", None)
+    if implementation in (None, "eager"):
+        raise NotApplicableError("returns no attention weights")
+    raise NotApplicableError(f'computes no weights under {implementation}: load it with attn_implementation="eager"')
+
+
+def _attention(
+    audited: AuditedModel,
+    outputs: Mapping[str, torch.Tensor],
+    name: str,
+    placement: Placement,
+    row: int,
+    columns: torch.Tensor,
+) -> torch.Tensor:
+    """Sum the weights `[heads, Tq, Tk]` of a row over some columns, for the queries that are real tokens."""
+    weights = outputs[name][row].cpu().double()
+    for axis in audited.axes[name][:-1]:
+        weights = weights.index_select(axis, placement.columns[row])
+    return weights[..., columns].sum(dim=-1)
+
+
+_EMBEDDINGS = "gradient of the embeddings"
+
+
+def gradients_at_pads(audited: AuditedModel) -> Finding:
+    """Look at the gradient of the embeddings of pads: nothing."""
+    at_embeddings, _ = _gradients(audited, "padding")
+    pads = ~audited.pads_within.mask
+    if at_embeddings.shape[:2] != pads.shape and "inputs_embeds" in audited.signature.names:
+        # It embeds a part of the columns; handed embeddings of all, it says which it uses.
+        at_embeddings, _ = _gradients(audited, "padding", hand_embeddings=True)
+    if at_embeddings.shape[:2] != pads.shape:
+        raise NotApplicableError("its embeddings are not laid out as [batch, tokens, width]")
+    if not at_embeddings.isfinite().all():
+        return Finding(Verdict.NOT_FINITE, output=_EMBEDDINGS)
+    sizes = at_embeddings.abs().amax(dim=-1)  # [B, T]
+    tolerance = TOLERANCES[at_embeddings.dtype] * float(sizes.max())
+    at_pads = sizes.masked_fill(~pads, 0).amax(dim=-1)  # [B]
+    return judge(float(at_pads.max()), tolerance, output=_EMBEDDINGS, row=int(at_pads.argmax()))
+
+
+def gradients_under_junk(audited: AuditedModel) -> Finding:
+    """Compare the gradients of the parameters with those that they have when other ids stand at pads."""
+    _, plain = _gradients(audited, "padding")
+    _, junk = _gradients(audited, "junk")
+    if not plain:
+        raise NotApplicableError("no parameter requires a gradient")
+    # The gradient of a bias before a softmax is nothing but rounding: only beside the others is it small.
+    scale = max(float(gradient.abs().max()) for (gradient,) in plain.values())
+    return replace(compare(plain, junk, scale=scale), row=None)
+
+
+def _gradients(
+    audited: AuditedModel, pads: Literal["padding", "junk"], hand_embeddings: bool = False
+) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
+    """Differentiate a weighted sum of all that the model says at real tokens.
+
+    Args:
+        audited: The model.
+        pads: What stands at pads.
+        hand_embeddings: Whether the model is given `inputs_embeds` instead of ids.
+
+    Returns:
+        The gradient at the embedding of every token `[B, T, E]`, and that of every parameter by name.
+    """
+    placement = audited.pads_within
+    embedded: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        embedded.append(output if output.requires_grad else output.requires_grad_())
+
+    hook = audited.embeddings.register_forward_hook(keep)
+    try:
+        # cuDNN keeps what a backward pass through a recurrent layer needs in training mode only.
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            inputs = audited.inputs(audited.rows, placement, pads=pads, positions=audited.takes_positions)
+            if hand_embeddings:
+                inputs["inputs_embeds"] = audited.embeddings(inputs.pop("input_ids"))
+            reading = audited.read_outputs(audited.run(inputs), placement)
+            # Weights that differ, since the sum over a layer norm has no gradient.
+            said = torch.cat([row.cpu().double().flatten() for rows in reading.values() for row in rows])
+            loss = (said * torch.arange(len(said)).sin()).sum()
+            parameters = {name: value for name, value in audited.model.named_parameters() if value.requires_grad}
+            first, *others = torch.autograd.grad(loss, [embedded[0], *parameters.values()], materialize_grads=True)
+    finally:
+        hook.remove()
+    names = [f"gradient of {name}" for name in parameters]
+    return first.cpu(), {name: [gradient.cpu()] for name, gradient in zip(names, others, strict=True)}

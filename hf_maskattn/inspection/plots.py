@@ -4,9 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hf_maskattn.inspection.alignment_maps import AlignmentMap
-from hf_maskattn.inspection.attention_maps import AttentionMap
-from hf_maskattn.model.code_version import install_command
+from hf_maskattn.inspection.attention_maps import AlignmentMap, AttentionMap
+from hf_maskattn.model.remote_code import install_command
 
 logger = logging.getLogger(__name__)
 

@@ -1,30 +1,29 @@
-"""Additive attention as a module that owns its weights, and the pooling of a sequence by it."""
+"""Additive attention as a module with its weights, and the pooling of a sequence with it."""
 
 import torch
 from torch import nn
 
-from .chunked_attention import chunked_attention
-from .eager_attention import eager_attention
-from .ragged_attention import ragged_attention
-from .real_tokens import over_real_tokens
+from .attention_functions import chunked_attention, eager_attention, ragged_attention, weighted_sum
+from .masking import apply_to_tokens
 
 IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
+QUERIES = ("learned", "last", "mean")
 
 
 class AdditiveAttention(nn.Module):
-    """Masked additive attention, score(q, h) = v . tanh(W q + U h), of any number of heads.
+    """Masked additive attention, score(q, h) = v . tanh(W q + U h), with any number of heads.
 
     Args:
         query_size: Width of a query.
         memory_size: Width H of the memory; each head weighs its own slice of it.
         attention_size: Width A of the space in which queries and memory are compared, all heads together.
         num_heads: Number of heads; divides A and H.
-        dropout: Chance of each score to be dropped before the softmax in training.
-        implementation: "eager" (method 1: pads removed before the softmax), "ragged" (method 2: pads never enter the
-            graph) or "chunked" (method 1 in tiles, for many queries). The same numbers up to the order of summation.
+        dropout: Probability of each score to be dropped before the softmax in training.
+        implementation: "eager" (method 1: scores of padding filled before the softmax), "ragged" (method 2: padding never
+            enters the graph) or "chunked" (method 1 in tiles, for many queries). The same numbers up to the order of summation.
 
     Raises:
-        ValueError: If a size cannot be divided by `num_heads`, `dropout` is no chance, or `implementation` is unknown.
+        ValueError: If a size cannot be divided by `num_heads`, `dropout` is no probability, or `implementation` is unknown.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2.
@@ -42,16 +41,16 @@ class AdditiveAttention(nn.Module):
     ):
         super().__init__()
         if num_heads < 1:
-            raise ValueError(f"num_attention_heads={num_heads} must be at least 1.")
+            raise ValueError(f"num_attention_heads must be at least 1, got {num_heads}.")
         if not 0 <= dropout <= 1:
-            raise ValueError(f"attention_dropout_prob={dropout} is no chance: it lies between 0 and 1.")
+            raise ValueError(f"attention_dropout_prob must be in [0, 1], got {dropout}.")
         for name, size in (("attention_size", attention_size), ("hidden_size", memory_size)):
             if size < 1:
-                raise ValueError(f"{name}={size} must be at least 1.")
+                raise ValueError(f"{name} must be at least 1, got {size}.")
             if size % num_heads:
-                raise ValueError(f"{name}={size} cannot be divided by num_attention_heads={num_heads}.")
+                raise ValueError(f"{name} must be divisible by num_attention_heads={num_heads}, got {size}.")
         if implementation not in IMPLEMENTATIONS:
-            raise ValueError(f"attention_implementation={implementation!r} is unknown; choose from {[*IMPLEMENTATIONS]}.")
+            raise ValueError(f"attention_implementation must be one of {[*IMPLEMENTATIONS]}, got {implementation!r}.")
         self.implementation = implementation
         self.dropout = dropout
         self.query_projection = nn.Linear(query_size, attention_size, bias=False)  # W
@@ -63,41 +62,41 @@ class AdditiveAttention(nn.Module):
         query: torch.Tensor,
         memory: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor,
-        zero_at_pads: bool = False,
+        is_zero_at_padding: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attend from each query over the real tokens of its row.
+        """Attend from each query over the tokens of its row.
 
         Args:
             query: `[B, Tq, query_size]`.
-            memory: `[B, Tk, H]`, what stands at pads is not read; or what `prepare` made of it.
-            mask: `[B, Tk]`, bool, True = real.
-            zero_at_pads: Whether the memory is known to be 0 at pads, which saves a pass over it.
+            memory: `[B, Tk, H]`, not read at padding; or the keys and values of `prepare`.
+            mask: `[B, Tk]`, bool, True = token.
+            is_zero_at_padding: Whether the memory is known to be 0 at padding, which saves a pass over it.
 
         Returns:
-            Context `[B, Tq, H]` and weights `[B, heads, Tq, Tk]`, exactly 0 at pads; both 0 for a row without a real token.
+            Context `[B, Tq, H]` and weights `[B, heads, Tq, Tk]`, exactly 0 at padding; both 0 for a row without a token.
         """
-        keys, values = memory if isinstance(memory, tuple) else self.prepare(memory, mask, zero_at_pads)
+        keys, values = memory if isinstance(memory, tuple) else self.prepare(memory, mask, is_zero_at_padding)
         return self.attend(query, keys, values, mask)
 
     def prepare(
-        self, memory: torch.Tensor, mask: torch.Tensor, zero_at_pads: bool = False
+        self, memory: torch.Tensor, mask: torch.Tensor, is_zero_at_padding: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Project a memory `[B, Tk, H]` once for any number of calls of `attend`.
+        """Project a memory once for any number of calls of `attend`.
 
         Args:
             memory: `[B, Tk, H]`.
-            mask: `[B, Tk]`, bool, True = real.
-            zero_at_pads: Whether the memory is known to be 0 at pads, which saves a pass over it.
+            mask: `[B, Tk]`, bool, True = token.
+            is_zero_at_padding: Whether the memory is known to be 0 at padding, which saves a pass over it.
 
         Returns:
-            Keys and values in the form of the implementation: `[B, Tk, A]` and `[B, Tk, H]`, or the flat list of the real
-            tokens, `[N, A]` and `[N, H]`.
+            Keys and values in the form of the implementation: `[B, Tk, A]` and `[B, Tk, H]`, or for "ragged" the flat list of
+            the tokens, `[N, A]` and `[N, H]`.
         """
         if self.implementation == "ragged":
             values = memory[mask]
             return self.key_projection(values), values
-        values = memory if zero_at_pads else memory.masked_fill(~mask[..., None], 0)
-        return over_real_tokens(self.key_projection, values, mask, self.key_projection.out_features), values
+        values = memory if is_zero_at_padding else memory.masked_fill(~mask[..., None], 0)
+        return apply_to_tokens(self.key_projection, values, mask, self.key_projection.out_features), values
 
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
@@ -105,20 +104,21 @@ class AdditiveAttention(nn.Module):
         """Attend over a prepared memory of B rows; returns as `forward` does.
 
         Args:
-            query: `[B, Tq, query_size]`, or `[n * B, Tq, query_size]`, where n rows, one after the other, ask the same memory.
-            keys: As `prepare` made them.
-            values: As `prepare` made them.
-            mask: `[B, Tk]`, bool, True = real.
+            query: `[B, Tq, query_size]`, or `[n * B, Tq, query_size]`, where n consecutive rows share a row of the memory.
+            keys: As returned by `prepare`.
+            values: As returned by `prepare`.
+            mask: `[B, Tk]`, bool, True = token.
         """
-        attention = IMPLEMENTATIONS[self.implementation]
+        attention_function = IMPLEMENTATIONS[self.implementation]
         dropout = self.dropout if self.training else 0.0
-        (rows, queries), sources = query.shape[:2], mask.shape[0]
+        rows, num_queries, query_size = query.shape
+        sources = mask.shape[0]
         if rows > sources:
-            query = query.reshape(sources, -1, query.shape[2])
-        context, weights = attention(self.query_projection(query), keys, values, self.energy, mask, dropout)
+            query = query.reshape(sources, -1, query_size)
+        context, weights = attention_function(self.query_projection(query), keys, values, self.energy, mask, dropout)
         if rows > sources:
-            context = context.reshape(rows, queries, -1)
-            weights = weights.unflatten(2, (-1, queries)).transpose(1, 2).flatten(0, 1)
+            context = context.reshape(rows, num_queries, -1)
+            weights = weights.unflatten(2, (-1, num_queries)).transpose(1, 2).flatten(0, 1)
         return context, weights
 
 
@@ -127,7 +127,7 @@ class AttentionPooling(nn.Module):
 
     Args:
         query: "learned" (one trained vector for all sequences), "last" (the final state of the recurrence) or "mean" (the
-            mean of the real tokens).
+            mean of the tokens).
         memory_size: Width H of the memory and of the query.
         attention_size: As in `AdditiveAttention`, as are `num_heads`, `dropout` and `implementation`.
 
@@ -146,8 +146,8 @@ class AttentionPooling(nn.Module):
         implementation: str = "eager",
     ):
         super().__init__()
-        if query not in ("learned", "last", "mean"):
-            raise ValueError(f"attention_query={query!r} is unknown; choose from ['learned', 'last', 'mean'].")
+        if query not in QUERIES:
+            raise ValueError(f"attention_query must be one of {[*QUERIES]}, got {query!r}.")
         self.query_form = query
         self.query = nn.Parameter(torch.empty(memory_size)) if query == "learned" else None
         self.attention = AdditiveAttention(
@@ -160,14 +160,19 @@ class AttentionPooling(nn.Module):
         )
 
     def forward(
-        self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor | None = None
+        self,
+        memory: torch.Tensor,
+        mask: torch.Tensor,
+        last_state: torch.Tensor | None = None,
+        output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pool a memory.
 
         Args:
-            memory: `[B, T, H]`, zero at pads.
-            mask: `[B, T]`, bool, True = real.
+            memory: `[B, T, H]`, 0 at padding.
+            mask: `[B, T]`, bool, True = token.
             last_state: `[B, H]`, the final state of the recurrence; read by the query "last".
+            output_attentions: Whether the context is computed from the returned weights, so that gradients reach them.
 
         Returns:
             Context `[B, H]` and weights `[B, heads, 1, T]`.
@@ -176,8 +181,13 @@ class AttentionPooling(nn.Module):
         if self.query is not None:
             query = self.query.expand(memory.shape[0], -1)
         elif self.query_form == "mean":
-            query = memory.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+            # Filled again, so that a gradient of the sum does not reach padding.
+            total = memory.masked_fill(~mask[..., None], 0).sum(dim=1)
+            query = total / mask.sum(dim=1, keepdim=True).clamp(min=1)
         if query is None:
             raise ValueError('attention_query="last" needs `last_state`, the final state of the recurrence.')
-        context, weights = self.attention(query[:, None], memory, mask, zero_at_pads=True)
+        context, weights = self.attention(query[:, None], memory, mask, is_zero_at_padding=True)
+        if output_attentions and self.attention.implementation == "ragged" and weights.requires_grad:
+            # "ragged" reads the flat list of weights; those that it returns are a padded copy.
+            context = weighted_sum(weights, memory).to(context.dtype)
         return context[:, 0], weights

@@ -1,12 +1,61 @@
 """Configuration of the masked recurrent encoder."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers.configuration_utils import PreTrainedConfig
 
-from .code_version import warn_of_newer_code
-from .configuration_checks import check_widths, probability_field, size_field
+from .remote_code import warn_about_newer_code
+
+
+def size_field(name: str, default: int) -> Any:
+    """Declare a field whose values are at least 1.
+
+    Args:
+        name: Name of the field.
+        default: Its default.
+    """
+
+    def check(value: int) -> None:
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+
+    return validated_field(check, default=default)
+
+
+def probability_field(name: str, default: float | None) -> Any:
+    """Declare a field whose values are in [0, 1].
+
+    Args:
+        name: Name of the field.
+        default: Its default; where it is None, None is a value too.
+    """
+
+    def check(value: float | None) -> None:
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+    return validated_field(check, default=default)
+
+
+def check_widths(hidden_size: int, attention_size: int, num_attention_heads: int, bidirectional: bool) -> None:
+    """Refuse widths that cannot be divided among directions or heads.
+
+    Raises:
+        ValueError: If `hidden_size` is odd in both directions together, or heads do not divide a width.
+    """
+    if bidirectional and hidden_size % 2:
+        raise ValueError(
+            f"hidden_size must be even where layers are bidirectional, got {hidden_size}. Each direction has half of it: set "
+            f"hidden_size={hidden_size + 1}."
+        )
+    for name, size in (("attention_size", attention_size), ("hidden_size", hidden_size)):
+        if size % num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads must divide {name}={size}, got {num_attention_heads}. Set another number of heads, or "
+                f"{name}={size + num_attention_heads - size % num_attention_heads}."
+            )
+
 
 AUTO_MAP = {
     "AutoConfig": "configuration_maskattn.MaskAttnConfig",
@@ -78,7 +127,7 @@ class MaskAttnConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
-        warn_of_newer_code(config_dict.get("code_version"))
+        warn_about_newer_code(config_dict.get("code_version"))
         return super().from_dict(config_dict, **kwargs)
 
     def validate_widths(self):

@@ -5,8 +5,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .code_version import warn_of_newer_code
-from .configuration_checks import check_widths, probability_field, size_field
+from .configuration_maskattn import check_widths, probability_field, size_field
+from .remote_code import warn_about_newer_code
 
 AUTO_MAP = {
     "AutoConfig": "configuration_rnnsearch.RNNSearchConfig",
@@ -105,7 +105,7 @@ class RNNSearchConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
-        warn_of_newer_code(config_dict.get("code_version"))
+        warn_about_newer_code(config_dict.get("code_version"))
         return super().from_dict(config_dict, **kwargs)
 
     def validate_vocabularies(self):

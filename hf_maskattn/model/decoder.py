@@ -1,11 +1,12 @@
-"""A recurrent decoder that attends: to be taught a whole target at once, or to go on from a state word by word.
+"""A recurrent decoder with attention: reads a whole target at once in training, or continues from a state token by token.
 
-The attention belongs to the first layer; the layers above read its context beside the states below them. So the first layer
-alone may have to go step by step, and every layer above runs the whole target in one kernel.
+The attention belongs to the first layer; the layers above read its context together with the states below them. So only the
+first layer may have to run step by step, and every layer above runs the whole target in one kernel.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,28 +14,25 @@ from torch import nn
 from torch.nn.functional import pad
 
 from .attention import AdditiveAttention
-from .cells import CellLayout, cell_layout, from_cells, to_cells
+from .attention_functions import weighted_sum
 from .decoder_layers import AttentiveLayer, PlainLayer
-from .decoding_state import DecodingState, Memory, count_rows_per_source
-from .eager_attention import weighted_sum
-from .gradient_path import TensorRecorder, compute_from
-from .masking import RealColumns, real_columns
+from .generation import DecodingState, Memory, count_rows_per_source
+from .masking import TokenColumns, find_token_columns, is_host_readable
+from .packing import PackedLayout, TimeChunk, build_packed_layout, pack_tokens, split_time_exactly, unpack_tokens
 from .recurrence import RNN_TYPES
-from .recurrent_kernel import arrange
-from .segments import Segment, exact_segments
-from .tensor_checks import host_can_read
+from .recurrent_kernel import choose_layout
 
 QUERIES = ("previous", "current")
 
 
 class DecoderOutput(NamedTuple):
-    """What a decoder makes of a target of B rows and T columns; 0 at pads.
+    """The output of a decoder for a target of B rows and T columns; 0 at padding.
 
     Attributes:
         states: The states of each layer, `[B, T, H]`.
-        contexts: What the attention read at each step, `[B, T, M]`.
-        weights: How it read, `[B, heads, T, Tk]`, exactly 0 at pads of the source, too.
-        state: The state to go on from; None if it was not asked for.
+        contexts: The context of each step, `[B, T, M]`.
+        weights: The attention weights of each step, `[B, heads, T, Tk]`, exactly 0 at padding of the source as well.
+        state: The state to continue from; None if it was not requested.
     """
 
     states: tuple[torch.Tensor, ...]
@@ -52,9 +50,9 @@ class AttentiveDecoder(nn.Module):
         memory_size: Width M of the annotations; even, the second half of each is the state of the backward encoder.
         num_layers: Number of layers.
         rnn_type: "lstm" or "gru".
-        attention_query: Which state of the first layer asks at step i: the "previous" one s_(i-1), whose context the step
-            itself reads (Bahdanau), or the "current" one s_i, which so depends on no context (Luong).
-        input_feeding: Whether, under "current", the context of a step is read in the next one.
+        attention_query: Which state of the first layer is the query at step i: the "previous" one s_(i-1), so that the step
+            itself reads the context (Bahdanau), or the "current" one s_i, which then depends on no context (Luong).
+        input_feeding: Whether, with "current", the context of a step is read in the next one.
         attention_size: As in `AdditiveAttention`, as are `num_heads`, `attention_dropout` and `implementation`.
         dropout: Dropout between layers.
 
@@ -63,7 +61,7 @@ class AttentiveDecoder(nn.Module):
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.2.2; Luong et al. 2015 (arXiv:1508.04025). For several layers Wu et
-        al. 2016 (arXiv:1609.08144), section 3: the first layer attends, and all above read its context.
+        al. 2016 (arXiv:1609.08144), section 3: the first layer attends, and all layers above read its context.
     """
 
     def __init__(
@@ -84,21 +82,22 @@ class AttentiveDecoder(nn.Module):
     ):
         super().__init__()
         if num_layers < 1:
-            raise ValueError(f"decoder_layers={num_layers} must be at least 1.")
+            raise ValueError(f"decoder_layers must be at least 1, got {num_layers}.")
         if rnn_type not in RNN_TYPES:
-            raise ValueError(f"rnn_type={rnn_type!r} is unknown; choose from {[*RNN_TYPES]}.")
+            raise ValueError(f"rnn_type must be one of {[*RNN_TYPES]}, got {rnn_type!r}.")
         if attention_query not in QUERIES:
-            raise ValueError(f"attention_query={attention_query!r} is unknown; choose from {[*QUERIES]}.")
+            raise ValueError(f"attention_query must be one of {[*QUERIES]}, got {attention_query!r}.")
         if input_feeding and attention_query == "previous":
             raise ValueError(
-                "input_feeding=True needs attention_query='current': with 'previous' each step reads its own context."
+                "attention_query must be 'current' with input_feeding=True, got 'previous', with which each step reads its own "
+                "context. Set one of the two."
             )
         self.rnn_type = rnn_type
         self.hidden_size = hidden_size
-        self.states_of_layer = 2 if rnn_type == "lstm" else 1
+        self.states_per_layer = 2 if rnn_type == "lstm" else 1
         self.input_feeding = input_feeding
         self.dropout = nn.Dropout(dropout)
-        self.first_state = nn.Linear(memory_size // 2, num_layers * self.states_of_layer * hidden_size)  # W_s
+        self.first_state = nn.Linear(memory_size // 2, num_layers * self.states_per_layer * hidden_size)  # W_s
         self.attention = AdditiveAttention(
             query_size=hidden_size,
             memory_size=memory_size,
@@ -114,7 +113,7 @@ class AttentiveDecoder(nn.Module):
                 hidden_size=hidden_size,
                 memory_size=memory_size,
                 rnn_type=rnn_type,
-                feeds_input=input_feeding,
+                input_feeding=input_feeding,
             )
         else:
             first_layer = PlainLayer(input_size=input_size, hidden_size=hidden_size, rnn_type=rnn_type)
@@ -128,204 +127,198 @@ class AttentiveDecoder(nn.Module):
         mask: torch.Tensor | None,
         state: DecodingState | None = None,
         source: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None,
-        keep_state: bool = False,
-        hidden_states: TensorRecorder | None = None,
-        attentions: TensorRecorder | None = None,
+        use_cache: bool = False,
+        output_attentions: bool = False,
     ) -> DecoderOutput:
-        """Read a target, from its beginning or from a state.
+        """Read a target, from its start or from a state.
 
         Args:
-            x: Embedded target tokens `[B, T, input_size]`, T >= 1; what stands at pads is not read.
-            mask: `[B, T]`, bool, True = real, in any arrangement; a token that is not real leaves the state untouched. None
-                means that all are.
-            state: What an earlier call returned; it stays as it is. None begins with the source.
-            source: What a target begins with, where there is no state: annotations `[B, Tk, M]`, whose values at pads are not
-                read, their mask `[B, Tk]`, and the state of the backward encoder at the first real token, `[B, M / 2]`.
-            keep_state: Whether to return the state to go on from. Of rows that have pads it is found column by column.
-            hidden_states: Records the states of each layer.
-            attentions: Records the weights, over all columns of the source.
+            x: Embedded target tokens `[B, T, input_size]`, T >= 1; not read at padding.
+            mask: `[B, T]`, bool, True = token, in any arrangement; padding leaves the state unchanged. None means that there is
+                no padding.
+            state: The state that an earlier call returned; it is not changed. None starts with the source.
+            source: Where a target starts without a state: annotations `[B, Tk, M]`, not read at padding, their mask `[B, Tk]`,
+                and the state of the backward encoder at the first token, `[B, M / 2]`.
+            use_cache: Whether to return the state to continue from. For rows with padding it is computed column by column.
+            output_attentions: Whether the returned contexts are computed from the returned weights, so that gradients reach
+                the weights. The contexts differ from those that the cells read by rounding.
         """
         if state is None:
             if source is None:
-                raise ValueError("A target begins with a `source`, or goes on from a `state`: neither was given.")
+                raise ValueError("One of `state` and `source` must be given, got neither.")
             state = self._start(*source)
-        if mask is not None and host_can_read(mask) and bool(mask.all()):
+        if mask is not None and is_host_readable(mask) and bool(mask.all()):
             mask = None
-        if mask is not None and keep_state:
-            return self._column_by_column(x, mask, state, hidden_states, attentions)
-        cells = None if mask is None else self._arrange(mask)
-        segments = (Segment(x.shape[1], x.shape[0]),) if cells is None else cells.segments
-        order = None if cells is None else cells.order
-        first = state.layers
-        if order is not None:
-            first = tuple(tuple(tensor[order] for tensor in layer) for layer in first)
-        lowest, *above = self.layers
-        states, contexts, weights, last = self._attend(lowest, x, mask, segments, cells, state, first[0])
-        if attentions is not None:
-            contexts = _record_weights(attentions, weights, contexts, state)
-        record = _unchanged if hidden_states is None else hidden_states.record
-        all_states, all_last = [record(_from_steps(states, cells, x.shape))], [last]
-        if above:
-            read = _to_steps(contexts, cells)  # [N, M]
-        for layer, first_of_layer in zip(above, first[1:], strict=True):
-            if hidden_states is not None:
-                states = compute_from(states, _to_steps(all_states[-1], cells))
-            states, last = layer(torch.cat([self.dropout(states), read], dim=-1), segments, *first_of_layer)
-            all_states.append(record(_from_steps(states, cells, x.shape)))
-            all_last.append(last)
-        after = None
-        if keep_state:
-            fed = contexts[:, -1] if self.input_feeding else None
-            after = DecodingState(tuple(all_last), fed, state.memory, state.seen_tokens + x.shape[1])
-        return DecoderOutput(tuple(all_states), contexts, weights, after)
+        if mask is not None and use_cache:
+            return self._read_column_by_column(x, mask, state, output_attentions)
+        layout = None if mask is None else self._choose_layout(mask)
+        time_chunks = (TimeChunk(x.shape[1], x.shape[0]),) if layout is None else layout.time_chunks
+        initial_states = state.layers
+        if layout is not None and layout.sorted_indices is not None:
+            initial_states = tuple(tuple(tensor[layout.sorted_indices] for tensor in layer) for layer in initial_states)
+        first_layer, *layers_above = self.layers
+        packed, contexts, weights, final_state = self._run_first_layer(
+            first_layer, x, mask, time_chunks, layout, state, initial_states[0]
+        )
+        if output_attentions:
+            contexts = _recompute_contexts(contexts, weights, state)
+        states, final_states = [_unpack(packed, layout, x.shape)], [final_state]
+        for layer, initial_state in zip(layers_above, initial_states[1:], strict=True):
+            layer_input = torch.cat([self.dropout(states[-1]), contexts], dim=-1)  # [B, T, H + M]
+            packed, final_state = layer(_pack(layer_input, layout), time_chunks, *initial_state)
+            states.append(_unpack(packed, layout, x.shape))
+            final_states.append(final_state)
+        next_state = None
+        if use_cache:
+            latest_context = contexts[:, -1] if self.input_feeding else None
+            next_state = DecodingState(tuple(final_states), latest_context, state.memory, state.seen_tokens + x.shape[1])
+        return DecoderOutput(tuple(states), contexts, weights, next_state)
 
     def _start(self, memory: torch.Tensor, mask: torch.Tensor, summary: torch.Tensor) -> DecodingState:
-        """Prepare the memory for all steps, and make s_0 = tanh(W_s summary + b) of each layer, of an LSTM its cell likewise.
+        """Project the memory for all steps, and compute s_0 = tanh(W_s summary + b) of each layer, for an LSTM its cell too.
 
-        Of a source without a real token the summary is 0, and so is every context.
+        For a source without a token the summary is 0, and so is every context.
         """
-        states = torch.tanh(self.first_state(summary)).split(self.hidden_size, dim=-1)
-        layers = tuple(
-            tuple(states[start : start + self.states_of_layer]) for start in range(0, len(states), self.states_of_layer)
-        )
-        fed = memory.new_zeros(len(memory), memory.shape[2]) if self.input_feeding else None
+        tensors = torch.tanh(self.first_state(summary)).split(self.hidden_size, dim=-1)
+        count = self.states_per_layer
+        layers = tuple(tuple(tensors[start : start + count]) for start in range(0, len(tensors), count))
+        context = memory.new_zeros(len(memory), memory.shape[2]) if self.input_feeding else None
         rows_per_source = count_rows_per_source(memory, mask)
         memory, mask = memory[::rows_per_source], mask[::rows_per_source]
-        columns = real_columns(mask)
-        if mask.shape[1] == 0:  # a pad changes nothing, and with it every parameter takes part
-            memory, mask, columns = pad(memory, (0, 0, 0, 1)), pad(mask, (0, 1)), RealColumns(0, 1, 0)
-        mask = columns.cut(mask)
-        keys, values = self.attention.prepare(columns.cut(memory), mask)
-        return DecodingState(layers, fed, Memory(keys, values, mask, columns))
+        columns = find_token_columns(mask)
+        if mask.shape[1] == 0:  # padding changes nothing, and with it every parameter takes part
+            memory, mask, columns = pad(memory, (0, 0, 0, 1)), pad(mask, (0, 1)), TokenColumns(0, 1, 0)
+        mask = columns.crop(mask)
+        keys, values = self.attention.prepare(columns.crop(memory), mask)
+        return DecodingState(layers, context, Memory(keys, values, mask, columns))
 
-    def _attend(
+    def _run_first_layer(
         self,
         layer: nn.Module,
         x: torch.Tensor,
         target_mask: torch.Tensor | None,
-        segments: Sequence[Segment],
-        cells: CellLayout | None,
+        time_chunks: Sequence[TimeChunk],
+        layout: PackedLayout | None,
         state: DecodingState,
-        first: tuple[torch.Tensor, ...],
+        initial_state: tuple[torch.Tensor, ...],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Run the first layer: states `[N, H]`, contexts `[B, T, M]`, weights `[B, heads, T, Tk]` and the last state."""
+        """Run the first layer: states `[N, H]`, contexts `[B, T, M]`, weights `[B, heads, T, Tk]` and the final state."""
         memory, columns = state.memory, state.memory.columns
-        if cells is not None and cells.order is not None and isinstance(layer, AttentiveLayer):
-            memory = memory.take_rows(cells.order // state.rows_per_source)
-        keys, values, mask, _ = memory
-        steps = _to_steps(x, cells)  # [N, E]
+        packed = _pack(x, layout)  # [N, E]
         if isinstance(layer, AttentiveLayer):
-            states, contexts, weights, last = layer(steps, segments, self.attention, keys, values, mask, state.context, *first)
-            maps = _from_steps(weights, cells, x.shape)  # [B, T, heads, Tk]
-            return states, _from_steps(contexts, cells, x.shape), columns.widen(maps.transpose(1, 2), 3), last
-        states, last = layer(steps, segments, *first)
-        contexts, weights = self.attention(_from_steps(states, cells, x.shape), (keys, values), mask)
+            if layout is not None and layout.sorted_indices is not None:
+                memory = memory.select_rows(layout.sorted_indices // state.rows_per_source)
+            states, contexts, weights, final_state = layer(
+                packed, time_chunks, self.attention, memory.keys, memory.values, memory.mask, state.context, *initial_state
+            )
+            contexts, weights = _unpack(contexts, layout, x.shape), _unpack(weights, layout, x.shape).transpose(1, 2)
+            return states, contexts, columns.pad(weights, 3), final_state
+        states, final_state = layer(packed, time_chunks, *initial_state)
+        queries = _unpack(states, layout, x.shape)
+        contexts, weights = self.attention(queries, (memory.keys, memory.values), memory.mask)
         if target_mask is not None:
-            pads = ~target_mask[..., None]
-            contexts, weights = contexts.masked_fill(pads, 0), weights.masked_fill(pads[:, None], 0)
-        return states, contexts, columns.widen(weights, 3), last
+            is_padding = ~target_mask[..., None]
+            contexts, weights = contexts.masked_fill(is_padding, 0), weights.masked_fill(is_padding[:, None], 0)
+        return states, contexts, columns.pad(weights, 3), final_state
 
-    def _arrange(self, mask: torch.Tensor) -> CellLayout | None:
-        """Choose the order in which a target with pads is read: a layer that goes step by step takes whole columns."""
+    def _choose_layout(self, mask: torch.Tensor) -> PackedLayout | None:
+        """Choose the layout of a target with padding; a layer that runs step by step needs whole columns unless it is fused."""
         if isinstance(self.layers[0], AttentiveLayer):
-            lengths, segments = mask.sum(dim=1), None
-            if self.layers[0].is_fused(self.attention) and host_can_read(mask):
+            lengths, time_chunks = mask.sum(dim=1), None
+            if self.layers[0].is_fused(self.attention) and is_host_readable(mask):
                 longest_first = sorted(lengths.tolist(), reverse=True)
-                segments = exact_segments([max(1, longest_first[0]), *longest_first[1:]])
-            return cell_layout(mask, lengths, 1, segments)
-        return arrange(self.rnn_type, mask, 1, self.hidden_size)
+                longest_first[0] = max(1, longest_first[0])
+                time_chunks = split_time_exactly(longest_first)
+            return build_packed_layout(mask, lengths, 1, time_chunks)
+        return choose_layout(self.rnn_type, mask, 1, self.hidden_size)
 
-    def _column_by_column(
-        self,
-        x: torch.Tensor,
-        mask: torch.Tensor,
-        state: DecodingState,
-        hidden_states: TensorRecorder | None,
-        attentions: TensorRecorder | None,
+    def _read_column_by_column(
+        self, x: torch.Tensor, mask: torch.Tensor, state: DecodingState, output_attentions: bool
     ) -> DecoderOutput:
-        """Read tokens one at a time, layer by layer, so that a row keeps its state where it has a pad."""
-        segments = (Segment(1, len(x)),)
-        record = _unchanged if hidden_states is None else hidden_states.record
-        lowest, *above = self.layers
+        """Read one column after the other, layer by layer, so that a row keeps its state where it has padding."""
+        time_chunks = (TimeChunk(1, len(x)),)
+        first_layer, *layers_above = self.layers
 
-        def run_lowest(column: torch.Tensor, first: tuple[torch.Tensor, ...]) -> tuple[list, tuple[torch.Tensor, ...]]:
-            context, first = (first[-1], first[:-1]) if self.input_feeding else (None, first)
-            before = replace(state, context=context)
-            states, contexts, weights, last = self._attend(lowest, column, None, segments, None, before, first)
-            found = [_from_steps(states, None, column.shape), contexts, weights.transpose(1, 2)]
-            return found, (*last, contexts[:, -1]) if self.input_feeding else last
+        def run_first_layer(column, layer_state):
+            context, layer_state = (layer_state[0], layer_state[1:]) if self.input_feeding else (None, layer_state)
+            column_state = replace(state, context=context)
+            states, contexts, weights, next_state = self._run_first_layer(
+                first_layer, column, None, time_chunks, None, column_state, layer_state
+            )
+            if self.input_feeding:
+                next_state = (contexts[:, -1], *next_state)
+            return [_unpack(states, None, column.shape), contexts, weights.transpose(1, 2)], next_state
 
-        first = state.layers[0] if state.context is None else (*state.layers[0], state.context)
+        def run_layer(layer, column, layer_state):
+            states, next_state = layer(_pack(column, None).contiguous(), time_chunks, *layer_state)
+            return [_unpack(states, None, column.shape)], next_state
+
         x = x.masked_fill(~mask[..., None], 0)
-        (states, contexts, weights), last = _read_columns(run_lowest, x, mask, first)
-        context, last = (last[-1], last[:-1]) if self.input_feeding else (None, last)
+        initial_state = state.layers[0] if state.context is None else (state.context, *state.layers[0])
+        (layer_states, contexts, weights), final_state = _scan_columns(run_first_layer, x, mask, initial_state)
+        context, final_state = (final_state[0], final_state[1:]) if self.input_feeding else (None, final_state)
         weights = weights.transpose(1, 2)  # [B, heads, T, Tk]
-        if attentions is not None:
-            contexts = _record_weights(attentions, weights, contexts, state)
-        all_states, all_last = [record(states)], [last]
-        for layer, first in zip(above, state.layers[1:], strict=True):
-
-            def run(column, first, layer=layer):
-                states, last = layer(_to_steps(column, None).contiguous(), segments, *first)
-                return [_from_steps(states, None, column.shape)], last
-
-            read = torch.cat([self.dropout(all_states[-1]), contexts], dim=-1)
-            (states,), last = _read_columns(run, read, mask, first)
-            all_states.append(record(states))
-            all_last.append(last)
-        after = DecodingState(tuple(all_last), context, state.memory, state.seen_tokens + x.shape[1])
-        return DecoderOutput(tuple(all_states), contexts, weights, after)
+        if output_attentions:
+            contexts = _recompute_contexts(contexts, weights, state)
+        states, final_states = [layer_states], [final_state]
+        for layer, initial_state in zip(layers_above, state.layers[1:], strict=True):
+            layer_input = torch.cat([self.dropout(states[-1]), contexts], dim=-1)
+            (layer_states,), final_state = _scan_columns(partial(run_layer, layer), layer_input, mask, initial_state)
+            states.append(layer_states)
+            final_states.append(final_state)
+        next_state = DecodingState(tuple(final_states), context, state.memory, state.seen_tokens + x.shape[1])
+        return DecoderOutput(tuple(states), contexts, weights, next_state)
 
 
-def _read_columns(
-    run: Callable[..., tuple[list, tuple[torch.Tensor, ...]]],
+def _scan_columns(
+    run: Callable[..., tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]],
     x: torch.Tensor,
     mask: torch.Tensor,
-    first: tuple[torch.Tensor, ...],
+    initial_state: tuple[torch.Tensor, ...],
 ) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """Run a layer over one column of `x` `[B, T, W]` after the other; the state of a row passes over its pads.
+    """Run a layer over one column of `x` `[B, T, W]` after the other; padding leaves the state of a row unchanged.
 
     Args:
-        run: Gives for a column `[B, 1, W]` and a state what the layer makes of it, each `[B, 1, ...]`, and the next state.
+        run: Maps a column `[B, 1, W]` and a state to outputs, each `[B, 1, ...]`, and the next state.
         x: `[B, T, W]`.
-        mask: `[B, T]`, bool, True = real.
-        first: The state before the first column, each `[B, ...]`.
+        mask: `[B, T]`, bool, True = token.
+        initial_state: The state before the first column, each tensor `[B, ...]`.
 
     Returns:
-        What the layer makes of all columns, each `[B, T, ...]`, 0 at pads; the last state.
+        The outputs of all columns, each `[B, T, ...]`, 0 at padding; the final state.
     """
-    outputs, state = [], first
-    for column, real in zip(x.split(1, dim=1), mask.unbind(dim=1), strict=True):
-        found, new = run(column, state)
-        state = tuple(torch.where(real[:, None], mine, before) for mine, before in zip(new, state, strict=True))
-        outputs.append(found)
-    whole = [torch.cat(columns, dim=1) for columns in zip(*outputs, strict=True)]
-    return [y.masked_fill(~mask.view(*mask.shape, *[1] * (y.dim() - 2)), 0) for y in whole], state
+    outputs, state = [], initial_state
+    for column, is_token in zip(x.split(1, dim=1), mask.unbind(dim=1), strict=True):
+        column_outputs, next_state = run(column, state)
+        outputs.append(column_outputs)
+        state = tuple(torch.where(is_token[:, None], new, old) for new, old in zip(next_state, state, strict=True))
+    joined = []
+    for columns in zip(*outputs, strict=True):
+        output = torch.cat(columns, dim=1)
+        is_padding = ~mask.view(*mask.shape, *[1] * (output.dim() - 2))
+        joined.append(output.masked_fill(is_padding, 0))
+    return joined, state
 
 
-def _record_weights(
-    attentions: TensorRecorder, weights: torch.Tensor, contexts: torch.Tensor, state: DecodingState
-) -> torch.Tensor:
-    """Record the weights `[B, heads, T, Tk]` of a target; returns the contexts `[B, T, M]`, computed from them."""
-    weights = attentions.record(weights, 2)
-    if not weights.requires_grad:
+def _recompute_contexts(contexts: torch.Tensor, weights: torch.Tensor, state: DecodingState) -> torch.Tensor:
+    """Compute the contexts `[B, T, M]` from the weights `[B, heads, T, Tk]`, where a gradient may be needed."""
+    has_source_columns = weights.shape[3] > 0
+    if not (torch.is_grad_enabled() and weights.requires_grad and has_source_columns):
         return contexts
     values = state.memory.padded_values().repeat_interleave(state.rows_per_source, dim=0)
-    return compute_from(contexts, weighted_sum(state.memory.columns.narrow(weights, 3), values))
+    columns = state.memory.columns
+    return weighted_sum(weights.narrow(3, columns.start, columns.stop - columns.start), values).to(contexts.dtype)
 
 
-def _unchanged(x: torch.Tensor) -> torch.Tensor:
-    return x
+def _pack(x: torch.Tensor, layout: PackedLayout | None) -> torch.Tensor:
+    """Pack tokens `[B, T, W]` step by step: `[N, W]`."""
+    return x.transpose(0, 1).flatten(0, 1) if layout is None else pack_tokens(x, layout)[0, :-1]
 
 
-def _to_steps(x: torch.Tensor, cells: CellLayout | None) -> torch.Tensor:
-    """Bring tokens `[B, T, W]` into the order of time: cells `[N, W]`."""
-    return x.transpose(0, 1).flatten(0, 1) if cells is None else to_cells(x, cells)[0, :-1]
-
-
-def _from_steps(y: torch.Tensor, cells: CellLayout | None, shape: torch.Size) -> torch.Tensor:
-    """Bring cells `[N, ...]` back to their tokens, `[B, T, ...]`; 0 at pads."""
-    if cells is None:
-        return y.view(shape[1], shape[0], *y.shape[1:]).transpose(0, 1)
-    flat = y.flatten(1)
-    return from_cells(torch.cat([flat, flat.new_zeros(1, flat.shape[1])])[None], cells).unflatten(-1, y.shape[1:])
+def _unpack(packed: torch.Tensor, layout: PackedLayout | None, shape: torch.Size) -> torch.Tensor:
+    """Unpack `[N, ...]` to `[B, T, ...]`; 0 at padding."""
+    if layout is None:
+        return packed.view(shape[1], shape[0], *packed.shape[1:]).transpose(0, 1)
+    flat = packed.flatten(1)
+    with_padding = torch.cat([flat, flat.new_zeros(1, flat.shape[1])])
+    return unpack_tokens(with_padding[None], layout).unflatten(-1, packed.shape[1:])

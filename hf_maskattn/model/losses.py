@@ -1,4 +1,4 @@
-"""Losses summed over the labels that exist and divided by their number, that of the whole step if Trainer tells it."""
+"""Losses summed over the labels that exist and divided by their number, or by that of the whole step if Trainer passes it."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,7 @@ import torch
 from torch import nn
 from transformers.loss.loss_utils import fixed_cross_entropy
 
-from .precision import at_least_float32
-from .tensor_checks import check_values
+from .masking import at_least_float32, check_values
 
 IGNORED = -100
 
@@ -24,7 +23,7 @@ def classification_loss(
         logits: `[..., C]`.
         labels: `[...]`, int, 0..C-1 or -100.
         num_items_in_batch: What to divide by instead of the number of labels.
-        mask: `[...]`, bool, True = real; labels elsewhere are not read.
+        mask: `[...]`, bool, True = token; labels at padding are not read.
 
     Raises:
         ValueError: If the shapes do not fit or a label is neither -100 nor in 0..C-1.
@@ -32,17 +31,17 @@ def classification_loss(
     classes = logits.shape[-1]
     labels = labels.to(logits.device)
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"`labels` has shape {list(labels.shape)}, expected {list(logits.shape[:-1])}.")
+        raise ValueError(f"`labels` must have shape {list(logits.shape[:-1])}, got {list(labels.shape)}.")
     if labels.is_floating_point():
-        raise ValueError(f"`labels` has dtype {labels.dtype}, classes are whole numbers: convert it with `.long()`.")
+        raise ValueError(f"`labels` must have an integer dtype, got {labels.dtype}. Convert them with `.long()`.")
     if mask is not None:
         labels = labels.masked_fill(~mask.to(labels.device), IGNORED)
-    known = (labels == IGNORED) | ((labels >= 0) & (labels < classes))
+    is_valid = (labels == IGNORED) | ((labels >= 0) & (labels < classes))
     check_values(
-        known,
+        is_valid,
         lambda: (
-            f"`labels` holds {labels[~known][0].item()}, the model has {classes} classes: labels are 0 to {classes - 1}, "
-            f"or {IGNORED} where there is none."
+            f"`labels` must be in [0, {classes - 1}], the classes of the model, or {IGNORED} where there is none, got "
+            f"{labels[~is_valid][0].item()}."
         ),
         f"labels holds a class outside of 0..{classes - 1}",
     )
@@ -74,11 +73,11 @@ def elementwise_loss(
         "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
     }
     if problem_type not in losses:
-        raise ValueError(f"problem_type={problem_type!r} is unknown; choose from {['single_label_classification', *losses]}.")
+        raise ValueError(f"problem_type must be one of {['single_label_classification', *losses]}, got {problem_type!r}.")
     if labels.shape != logits.shape and not (logits.shape[1] == 1 and labels.shape == logits.shape[:1]):
         raise ValueError(
-            f"`labels` has shape {list(labels.shape)}, problem_type={problem_type!r} needs one number for each logit, "
-            f"{list(logits.shape)}."
+            f"`labels` must have shape {list(logits.shape)} for problem_type={problem_type!r}, one number for each logit, got "
+            f"{list(labels.shape)}."
         )
     logits = at_least_float32(logits)
     labels = labels.to(logits.device, logits.dtype).view_as(logits)

@@ -1,31 +1,33 @@
-"""The one door for masks: whatever a caller has becomes a boolean tensor, True where a token is real."""
+"""Masks: which positions of a batch are tokens, which columns have any, and computing for those alone."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import pad
+from torch.nn import functional
 
-from .tensor_checks import check_values, host_can_read
+_FEW_PADDING = 1 / 4
+_LITTLE_WORK = 2**16
 
 
-def real_token_mask(
+def build_token_mask(
     shape: torch.Size,
     device: torch.device,
     attention_mask: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Tell for every token whether it is real.
+    """Convert whatever mask a caller has to a boolean tensor, True where a position is a token.
 
     Args:
         shape: `(B, T)`, batch size and padded time of the inputs.
         device: Where the mask is needed.
-        attention_mask: `[B, T]`, bool, integer or float, 1 = real, 0 = padding, in any arrangement: right padding, left
-            padding, holes, rows without a real token.
-        lengths: `[B]`, integer, number of real tokens of each right-padded row. An alternative to `attention_mask`;
-            with neither, every token is real.
+        attention_mask: `[B, T]`, bool, integer or float, 1 = token, 0 = padding, in any arrangement: right padding, left
+            padding, holes, rows without a token.
+        lengths: `[B]`, integer, number of tokens of each right-padded row. An alternative to `attention_mask`; with neither,
+            there is no padding.
 
     Returns:
-        `[B, T]`, bool, True = real.
+        `[B, T]`, bool, True = token.
 
     Raises:
         ValueError: If both are given, a shape does not fit, or a value is not 0 or 1 (for lengths: not in 0..T).
@@ -33,25 +35,25 @@ def real_token_mask(
     """
     batch_size, time = shape
     if attention_mask is not None and lengths is not None:
-        raise ValueError("`attention_mask` and `lengths` were both given: they say the same thing, pass one of them.")
+        raise ValueError("Only one of `attention_mask` and `lengths` must be given, got both. Remove one of them.")
     if lengths is not None:
         return _mask_from_lengths(lengths, batch_size, time, device)
     if attention_mask is None:
         return torch.ones(batch_size, time, dtype=torch.bool, device=device)
     if attention_mask.shape != shape:
         raise ValueError(
-            f"`attention_mask` has shape {list(attention_mask.shape)}, the inputs are {[batch_size, time]} tokens: "
-            "pass one 0 or 1 for each token, as tokenizers and collators return it."
+            f"`attention_mask` must have shape {[batch_size, time]} as the inputs, got {list(attention_mask.shape)}. "
+            "Pass one 0 or 1 for each position, as tokenizers and collators return it."
         )
     attention_mask = attention_mask.to(device)
     if attention_mask.dtype == torch.bool:
         return attention_mask
-    valid = (attention_mask == 0) | (attention_mask == 1)
+    is_valid = (attention_mask == 0) | (attention_mask == 1)
     check_values(
-        valid,
+        is_valid,
         lambda: (
-            f"`attention_mask` holds {attention_mask[~valid][0].item()}: only 1 (real token) and 0 (padding) mean "
-            "something here; additive masks such as 0 and -inf do not."
+            f"`attention_mask` must hold only 1 (token) and 0 (padding), got {attention_mask[~is_valid][0].item()}. "
+            "Additive masks such as 0 and -inf are not supported."
         ),
         "attention_mask holds a value other than 0 and 1",
     )
@@ -60,27 +62,25 @@ def real_token_mask(
 
 def _mask_from_lengths(lengths: torch.Tensor, batch_size: int, time: int, device: torch.device) -> torch.Tensor:
     if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-        raise TypeError(f"`lengths` has dtype {lengths.dtype}: pass whole numbers, such as torch.int64.")
+        raise TypeError(f"`lengths` must have an integer dtype such as torch.int64, got {lengths.dtype}.")
     if lengths.shape != (batch_size,):
-        raise ValueError(
-            f"`lengths` has shape {list(lengths.shape)}, the batch has {batch_size} rows: pass one number for each row."
-        )
+        raise ValueError(f"`lengths` must have shape {[batch_size]}, one number for each row, got {list(lengths.shape)}.")
     lengths = lengths.to(device)
-    valid = (lengths >= 0) & (lengths <= time)
+    is_valid = (lengths >= 0) & (lengths <= time)
     check_values(
-        valid,
-        lambda: f"`lengths` holds {lengths[~valid][0].item()}, a row of this batch has 0 to {time} tokens.",
+        is_valid,
+        lambda: f"`lengths` must be in [0, {time}], the columns of this batch, got {lengths[~is_valid][0].item()}.",
         "lengths holds a value outside of 0..T",
     )
     return torch.arange(time, device=device) < lengths[:, None]  # [B, T]
 
 
-class RealColumns(NamedTuple):
-    """The columns of a batch from the first to the last in which any row has a real token.
+class TokenColumns(NamedTuple):
+    """The columns of a batch from the first to the last in which any row has a token.
 
     Attributes:
         start: The first of them.
-        stop: The one behind the last.
+        stop: The one after the last.
         time: Number T of columns of the batch.
     """
 
@@ -88,36 +88,98 @@ class RealColumns(NamedTuple):
     stop: int
     time: int
 
-    def cut(self, x: torch.Tensor) -> torch.Tensor:
-        """Leave the other columns out: `[B, T, ...]` -> `[B, stop - start, ...]`."""
+    def all_columns(self) -> "TokenColumns":
+        """Return all columns of the batch."""
+        return TokenColumns(0, self.time, self.time)
+
+    def crop(self, x: torch.Tensor) -> torch.Tensor:
+        """Remove the other columns: `[B, T, ...]` -> `[B, stop - start, ...]`."""
         return x[:, self.start : self.stop]
 
-    def widen(self, x: torch.Tensor, dim: int) -> torch.Tensor:
-        """Put the other columns back as zeros, at dimension `dim` of `x`."""
+    def pad(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """Add the other columns as zeros, at dimension `dim` of `x`."""
         if self.stop - self.start == self.time:
             return x
-        return pad(x, (*[0, 0] * (x.dim() - 1 - dim % x.dim()), self.start, self.time - self.stop))
-
-    def narrow(self, x: torch.Tensor, dim: int) -> torch.Tensor:
-        """Take the other columns out again: the inverse of `widen`."""
-        if self.stop - self.start == self.time:
-            return x
-        return pad(x, (*[0, 0] * (x.dim() - 1 - dim % x.dim()), -self.start, self.stop - self.time))
+        trailing = x.dim() - 1 - dim % x.dim()
+        return functional.pad(x, (*[0, 0] * trailing, self.start, self.time - self.stop))
 
 
-def real_columns(mask: torch.Tensor) -> RealColumns:
-    """Find the columns in which a batch has its real tokens, so that nothing is computed for the others.
+def find_token_columns(mask: torch.Tensor) -> TokenColumns:
+    """Find the columns in which a batch has its tokens, so that nothing is computed for the others.
 
     Args:
-        mask: `[B, T]`, bool, True = real.
+        mask: `[B, T]`, bool, True = token.
 
     Returns:
         The columns: at least one if T >= 1, and all of them where they are not known without a host sync.
     """
     time = mask.shape[1]
-    if not host_can_read(mask) or not time:
-        return RealColumns(0, time, time)
-    real = mask.any(dim=0).tolist()
-    if True not in real:
-        return RealColumns(0, 1, time)
-    return RealColumns(real.index(True), time - real[::-1].index(True), time)
+    if not is_host_readable(mask) or not time:
+        return TokenColumns(0, time, time)
+    has_token = mask.any(dim=0).tolist()
+    if True not in has_token:
+        return TokenColumns(0, 1, time)
+    return TokenColumns(has_token.index(True), time - has_token[::-1].index(True), time)
+
+
+def apply_to_tokens(
+    function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, mask: torch.Tensor | None, width: int
+) -> torch.Tensor:
+    """Apply a function of single tokens to the tokens of a batch, without its padding where that pays.
+
+    Args:
+        function: Maps `[..., W]` to `[..., V]`, or ids `[...]` to `[..., V]`, each token on its own.
+        x: `[B, T, W]` or, for ids, `[B, T]`; finite (or a valid id) at padding.
+        mask: `[B, T]`, bool, True = token; None means that there is no padding.
+        width: Numbers that the function reads or writes for a token, which decides whether leaving padding out pays.
+
+    Returns:
+        `[B, T, V]`, the function at tokens. At padding it is 0, or where there is little padding or the host does not know it,
+        the function of what stands there.
+    """
+    if mask is None or mask.numel() * width < _LITTLE_WORK or not is_host_readable(mask):
+        return function(x)
+    num_tokens = int(mask.sum())
+    num_padding = mask.numel() - num_tokens
+    if not num_tokens or num_padding <= _FEW_PADDING * mask.numel() or num_padding * width < _LITTLE_WORK:
+        return function(x)
+    positions = mask.flatten().nonzero()[:, 0]  # [N]
+    y = function(x.flatten(0, 1).index_select(0, positions))  # [N, V]
+    return y.new_zeros(mask.numel(), y.shape[1]).index_copy(0, positions, y).unflatten(0, mask.shape)
+
+
+def is_host_readable(tensor: torch.Tensor) -> bool:
+    """Whether Python may read the values of `tensor` for free: on a CPU, outside of compilation and export.
+
+    A subclass of tensors, such as torch's fake tensors, may have no values to read.
+    """
+    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
+
+
+def check_values(is_valid: torch.Tensor, message: Callable[[], str], short_message: str) -> None:
+    """Raise where an element of `is_valid` is False, without making an accelerator wait for the host.
+
+    On a CPU the error is raised here. On a CUDA device the check is queued behind the work before it, and a failure
+    surfaces as the device-side assertion `short_message`; other devices and compiled graphs are not checked.
+
+    Args:
+        is_valid: Boolean tensor of any shape, True where the value is valid.
+        message: Builds the full error text; called only after a failure, so that it may read values.
+        short_message: The text of the device-side assertion.
+
+    Raises:
+        ValueError: With `message()`, on a CPU.
+    """
+    if is_host_readable(is_valid):
+        if not bool(is_valid.all()):
+            raise ValueError(message())
+    elif is_valid.is_cuda and not torch.compiler.is_compiling():
+        torch._assert_async(is_valid.all(), short_message)
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Convert a 16-bit tensor to float32; leave float32 and float64 as they are.
+
+    Sums of exponentials and of losses need 32 bits.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

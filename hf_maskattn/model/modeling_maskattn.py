@@ -3,6 +3,8 @@
 input_ids + attention_mask -> embeddings -> masked recurrence -> masked additive attention -> head
 """
 
+import warnings
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -15,36 +17,23 @@ from transformers.modeling_outputs import (
 )
 from transformers.utils.generic import can_return_tuple
 
-# After a download that broke, transformers looks again only for the files that this one names: it names all (F401).
 from .attention import AttentionPooling
-from .cells import CellLayout  # noqa: F401
-from .checkpoint_code import carry_code_above_checkpoint  # noqa: F401
-from .chunked_attention import chunked_attention  # noqa: F401
-from .code_version import is_newer_than_this_code  # noqa: F401
-from .configuration_checks import check_widths  # noqa: F401
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
-from .eager_attention import weighted_sum
-from .gate_steps import gru_step  # noqa: F401
-from .gradient_path import TensorRecorder, compute_from
-from .gru_gradient import gru_over_cells  # noqa: F401
-from .initialization import recurrent_weight  # noqa: F401
 from .losses import classification_loss, elementwise_loss
-from .masking import RealColumns, real_columns
+from .masking import TokenColumns, apply_to_tokens, find_token_columns
 from .modeling_recurrent import RecurrentPreTrainedModel
-from .precision import at_least_float32  # noqa: F401
-from .ragged_attention import ragged_attention  # noqa: F401
-from .real_tokens import over_real_tokens
 from .recurrence import MaskedRecurrence
-from .recurrence_operator import recurrence_operator  # noqa: F401
-from .recurrent_kernel import arrange  # noqa: F401
-from .segments import Segment  # noqa: F401
-from .softmax import masked_softmax  # noqa: F401
-from .tanh import tanh  # noqa: F401
-from .tensor_checks import host_can_read  # noqa: F401
+
+# After an interrupted download, transformers looks again only for the files that this one imports (F401).
+from .attention_functions import eager_attention  # noqa: F401  # isort: skip
+from .packing import PackedLayout  # noqa: F401  # isort: skip
+from .recurrent_autograd import packed_gru  # noqa: F401  # isort: skip
+from .recurrent_kernel import choose_layout  # noqa: F401  # isort: skip
+from .remote_code import CODE_VERSION  # noqa: F401  # isort: skip
 
 
 class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
-    """What the encoder and its heads share."""
+    """Base class of the encoder and its heads."""
 
     config: MaskAttnConfig
     all_auto_classes = AUTO_MAP
@@ -61,36 +50,44 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def _encode(
-        self, input_ids, inputs_embeds, attention_mask, lengths, **kwargs
-    ) -> tuple[BaseModelOutputWithPooling, torch.Tensor, RealColumns]:
-        """Run the encoder of a head over the columns that have a real token.
+    def _select_columns(self, mask, output_hidden_states=None, output_attentions=None) -> TokenColumns:
+        """Select the columns to compute: those with a token, or all where hidden states or attentions are returned.
 
-        Returns:
-            Its outputs over these columns, but hidden states and attentions over all; the mask `[B, T]`; the columns.
+        Padded afterwards, the returned tensors would be copies that no output depends on.
         """
-        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        columns = real_columns(mask)
-        requests = [kwargs.get(name) for name in ("output_hidden_states", "output_attentions")]
-        defaults = [self.config.output_hidden_states, self.config.output_attentions]
-        if any(default if request is None else request for request, default in zip(requests, defaults, strict=True)):
-            # Widened here, hidden states and attentions would be copies that no output depends on: the encoder widens them.
-            outputs = self.maskattn(input_ids, mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
-            outputs.last_hidden_state = columns.cut(outputs.last_hidden_state)
-            return outputs, mask, columns
-        ids, embeds = (None if inputs is None else columns.cut(inputs) for inputs in (input_ids, inputs_embeds))
-        outputs = self.maskattn(ids, columns.cut(mask), inputs_embeds=embeds, return_dict=True, **kwargs)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        columns = find_token_columns(mask)
+        return columns.all_columns() if output_hidden_states or output_attentions else columns
+
+    def _encode(
+        self, input_ids, inputs_embeds, attention_mask, lengths, output_hidden_states=None, output_attentions=None, **kwargs
+    ) -> tuple[BaseModelOutputWithPooling, torch.Tensor, TokenColumns]:
+        """Run the encoder of a head; returns its outputs over the selected columns, the mask `[B, T]` and the columns."""
+        mask = self._token_mask(input_ids, inputs_embeds, attention_mask, lengths)
+        columns = self._select_columns(mask, output_hidden_states, output_attentions)
+        outputs = self.maskattn(
+            None if input_ids is None else columns.crop(input_ids),
+            columns.crop(mask),
+            inputs_embeds=None if inputs_embeds is None else columns.crop(inputs_embeds),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
+            **kwargs,
+        )
         return outputs, mask, columns
 
-    def _loss_of_tokens(self, logits, labels, num_items_in_batch, mask, columns) -> torch.Tensor:
-        """Average the cross entropy of logits over the real columns and labels `[B, T]`."""
+    def _token_loss(self, logits, labels, num_items_in_batch, mask, columns) -> torch.Tensor:
+        """Average the cross entropy of logits over the selected columns and labels `[B, T]`."""
         if labels.shape != mask.shape:
-            raise ValueError(f"`labels` has shape {list(labels.shape)}, expected {list(mask.shape)}.")
-        return classification_loss(logits, columns.cut(labels), num_items_in_batch, columns.cut(mask))
+            raise ValueError(f"`labels` must have shape {list(mask.shape)}, got {list(labels.shape)}.")
+        return classification_loss(logits, columns.crop(labels), num_items_in_batch, columns.crop(mask))
 
 
 class MaskAttnModel(MaskAttnPreTrainedModel):
-    """The encoder: states of every token, and one vector for the sequence by additive attention over its real tokens."""
+    """The encoder: a state for every token, and one vector for the sequence by additive attention over its tokens."""
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -128,7 +125,7 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
-        num_segments: int | None = None,
+        num_time_chunks: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs,
@@ -137,56 +134,52 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
         Args:
             input_ids: `[B, T]`, int, token ids.
-            attention_mask: `[B, T]`, 1 = real token, 0 = padding, in any arrangement; None means that all are real.
-            token_type_ids: Accepted from BERT tokenizers; the model does not tell segments apart.
+            attention_mask: `[B, T]`, 1 = token, 0 = padding, in any arrangement; None means that there is no padding.
+            token_type_ids: Accepted from BERT tokenizers; not read.
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
-            lengths: `[B]`, int, real tokens of each right-padded row, instead of `attention_mask`.
-            num_segments: Parts that time is cut into in the recurrence; None takes what costs least. The results are the
-                same up to rounding.
-            output_attentions: Whether to return the attention weights.
-            output_hidden_states: Whether to return the embeddings and the states of every layer.
+            lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
+            num_time_chunks: Number of chunks into which time is cut in the recurrence; None takes what costs least. The results
+                are the same up to rounding.
+            output_attentions: Whether to return the attention weights; None takes `config.output_attentions`.
+            output_hidden_states: Whether to return the embeddings and the states of every layer; None takes
+                `config.output_hidden_states`.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
-            `last_hidden_state` `[B, T, H]`, 0 at pads; `pooler_output` `[B, H]`, the context, 0 for a row without a real
-            token; `attentions`, one map `[B, heads, 1, T]`, exactly 0 at pads; `hidden_states`, `num_hidden_layers + 1`
-            tensors, 0 at pads. Gradients reach them all: the outputs are computed from these very tensors.
+            `last_hidden_state` `[B, T, H]`, 0 at padding; `pooler_output` `[B, H]`, the context, 0 for a row without a token;
+            `attentions`, one tensor `[B, heads, 1, T]`, exactly 0 at padding; `hidden_states`, `num_hidden_layers + 1`
+            tensors, 0 at padding. The outputs are computed from these very tensors, so that gradients reach them.
 
         Raises:
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
         """
-        mask = self._real_tokens(input_ids, inputs_embeds, attention_mask, lengths)
-        columns = real_columns(mask)
-        mask = columns.cut(mask)
+        if "num_segments" in kwargs:
+            warnings.warn("num_segments is deprecated. Use num_time_chunks.", FutureWarning, stacklevel=2)
+            num_time_chunks = kwargs["num_segments"]
+        mask = self._token_mask(input_ids, inputs_embeds, attention_mask, lengths)
+        columns = self._select_columns(mask, output_hidden_states, output_attentions)
+        mask = columns.crop(mask)
         if output_attentions is None:
             output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        embedded = self._embedded(input_ids, inputs_embeds, mask, columns, self.word_embeddings)  # [B, T, E]
-        hidden_states = TensorRecorder(columns) if output_hidden_states else None
-        if hidden_states is not None:
-            embedded = hidden_states.record(embedded.masked_fill(~mask[..., None], 0))
-        states = self.recurrence(embedded, mask, num_segments, None if hidden_states is None else hidden_states.record)
+        embedded = self._embed(input_ids, inputs_embeds, mask, columns, self.word_embeddings)  # [B, T, E]
+        if output_hidden_states:
+            embedded = embedded.masked_fill(~mask[..., None], 0)
+        states = self.recurrence(embedded, mask, num_time_chunks)
         memory = states[-1]  # [B, T, H]
-        if hidden_states is not None:
-            memory = memory.masked_fill(~mask[..., None], 0)  # a mean adds up the zeros at pads: they get no gradient
         last_state = self.recurrence.last_state(memory, mask) if self.config.attention_query == "last" else None
-        context, weights = self.pooling(memory, mask, last_state)
-        attentions = TensorRecorder(columns) if output_attentions else None
-        if attentions is not None:
-            weights = attentions.record(weights, 3)
-            if weights.requires_grad:
-                context = compute_from(context, weighted_sum(weights, memory)[:, 0])
+        context, weights = self.pooling(memory, mask, last_state, output_attentions)
         return BaseModelOutputWithPooling(
-            last_hidden_state=columns.widen(memory, 1) if hidden_states is None else hidden_states.tensors[-1],  # [B, T, H]
+            last_hidden_state=columns.pad(memory, 1),  # [B, T, H]
             pooler_output=context,  # [B, H]
-            hidden_states=None if hidden_states is None else tuple(hidden_states.tensors),
-            attentions=None if attentions is None else tuple(attentions.tensors),  # [B, heads, 1, T]
+            hidden_states=(embedded, *states) if output_hidden_states else None,
+            attentions=(weights,) if output_attentions else None,  # [B, heads, 1, T]
         )
 
 
 class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
-    """One label, several labels or numbers for a sequence, from its context vector."""
+    """Sequence classification (one label or several) and regression, from the context vector of a sequence."""
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -207,22 +200,22 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        """Classify sequences; the inputs are those of `MaskAttnModel`.
+        """Classify sequences.
 
         Args:
-            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
-            attention_mask: See there.
-            token_type_ids: See there.
-            inputs_embeds: See there.
-            lengths: See there.
+            input_ids: `[B, T]`, int, token ids.
+            attention_mask: `[B, T]`, 1 = token, 0 = padding, in any arrangement; None means that there is no padding.
+            token_type_ids: Accepted from BERT tokenizers; not read.
+            inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
+            lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
             labels: `[B]`, int, class of each row, or -100 for a row that has none; `[B, num_labels]`, 0 or 1, for several
                 labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` says which; where it is None
-                it is found as transformers does, from `num_labels` and the dtype, and kept.
-            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
-            **kwargs: Passed on to `MaskAttnModel`.
+                it is inferred as in transformers, from `num_labels` and the dtype, and kept.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
+            **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
         Returns:
-            `loss` if there are labels, `logits` `[B, num_labels]`, and `hidden_states` and `attentions` if asked for.
+            `loss` if there are labels, `logits` `[B, num_labels]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
@@ -248,7 +241,7 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
 
 
 class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
-    """A label for each token, from its state beside the context vector of its sequence."""
+    """A label for each token, from its state together with the context vector of its sequence."""
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -270,41 +263,39 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> TokenClassifierOutput:
-        """Label tokens; the inputs are those of `MaskAttnModel`.
+        """Label tokens.
 
         Args:
-            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
-            attention_mask: See there.
-            token_type_ids: See there.
-            inputs_embeds: See there.
-            lengths: See there.
-            labels: `[B, T]`, int, class of each token, -100 for a token that has none; labels at pads are not read.
-            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
-            **kwargs: Passed on to `MaskAttnModel`.
+            input_ids: `[B, T]`, int, token ids.
+            attention_mask: `[B, T]`, 1 = token, 0 = padding, in any arrangement; None means that there is no padding.
+            token_type_ids: Accepted from BERT tokenizers; not read.
+            inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
+            lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
+            labels: `[B, T]`, int, class of each token, -100 for a token that has none; not read at padding.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
+            **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
         Returns:
-            `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states` and `attentions` if asked for.
+            `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        logits = over_real_tokens(
+        logits = apply_to_tokens(
             lambda features: self.token_classifier(self.dropout(features)),
             _token_features(outputs),
-            columns.cut(mask),
+            columns.crop(mask),
             2 * self.config.hidden_size,
         )  # [B, L, num_labels]
-        loss = None
-        if labels is not None:
-            loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)
+        loss = None if labels is None else self._token_loss(logits, labels, num_items_in_batch, mask, columns)
         return TokenClassifierOutput(
-            loss=loss, logits=columns.widen(logits, 1), hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            loss=loss, logits=columns.pad(logits, 1), hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
 class ScoreNorm(nn.LayerNorm):
-    """The norm before the decoder; its first value makes scores by unit-scale embeddings start at unit scale too."""
+    """The norm before the output matrix, initialized so that scores by unit-scale embeddings start at unit scale too."""
 
 
 class MaskedLMHead(nn.Module):
@@ -322,7 +313,7 @@ class MaskedLMHead(nn.Module):
 
 
 class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
-    """The token that stood under each mask token, from its state beside the context vector of its sequence."""
+    """Masked language modeling: the token under each mask token, from its state and the context vector of its sequence."""
 
     _tied_weights_keys = {"lm_head.decoder.weight": "maskattn.word_embeddings.weight"}  # noqa: RUF012
 
@@ -350,36 +341,30 @@ class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> MaskedLMOutput:
-        """Predict masked tokens; the inputs are those of `MaskAttnModel`.
+        """Predict masked tokens.
 
         Args:
-            input_ids: See `MaskAttnModel`, as `attention_mask`, `token_type_ids`, `inputs_embeds` and `lengths`.
-            attention_mask: See there.
-            token_type_ids: See there.
-            inputs_embeds: See there.
-            lengths: See there.
-            labels: `[B, T]`, int, the token ids to predict, -100 elsewhere; labels at pads are not read.
-            num_items_in_batch: Number of labels in all batches of a step, by which Trainer has the loss divided.
-            **kwargs: Passed on to `MaskAttnModel`.
+            input_ids: `[B, T]`, int, token ids.
+            attention_mask: `[B, T]`, 1 = token, 0 = padding, in any arrangement; None means that there is no padding.
+            token_type_ids: Accepted from BERT tokenizers; not read.
+            inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
+            lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
+            labels: `[B, T]`, int, the token ids to predict, -100 elsewhere; not read at padding.
+            num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
+            **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
         Returns:
-            `loss` if there are labels, `logits` `[B, T, vocab_size]`, and `hidden_states` and `attentions` if asked for.
+            `loss` if there are labels, `logits` `[B, T, vocab_size]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
             ValueError: As `MaskAttnModel`; if a label is outside of the vocabulary or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        logits = over_real_tokens(
-            self.lm_head, _token_features(outputs), columns.cut(mask), self.config.vocab_size
-        )  # [B, L, V]
-        loss = None
-        if labels is not None:
-            loss = self._loss_of_tokens(logits, labels, num_items_in_batch, mask, columns)
+        features = _token_features(outputs)
+        logits = apply_to_tokens(self.lm_head, features, columns.crop(mask), self.config.vocab_size)  # [B, L, V]
+        loss = None if labels is None else self._token_loss(logits, labels, num_items_in_batch, mask, columns)
         return MaskedLMOutput(
-            loss=loss,
-            logits=columns.widen(logits, 1),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss=loss, logits=columns.pad(logits, 1), hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
@@ -388,7 +373,7 @@ def _classifier_dropout(config: MaskAttnConfig) -> float:
 
 
 def _token_features(outputs: BaseModelOutputWithPooling) -> torch.Tensor:
-    """Put the context of its sequence beside the state of each token: `[B, T, 2 H]`."""
+    """Concatenate the state of each token and the context of its sequence: `[B, T, 2 H]`."""
     states = outputs.last_hidden_state
     return torch.cat([states, outputs.pooler_output[:, None].expand_as(states)], dim=-1)
 

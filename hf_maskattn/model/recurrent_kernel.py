@@ -1,175 +1,256 @@
-"""torch's own recurrent kernels over a batch under any mask, in one direction or both, wherever they run."""
+"""torch's own recurrent kernels over a batch under any mask, in one direction or both, eager or as one operator of a graph."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from .cells import CellLayout, cell_layout, from_cells, to_cells
-from .gru_gradient import gru_over_cells
-from .segments import Segment, cheapest_segments, exact_segments, quantile_segments
-from .tensor_checks import host_can_read
+from .masking import is_host_readable
+from .packing import (
+    PackedLayout,
+    TimeChunk,
+    build_packed_layout,
+    pack_tokens,
+    split_time_at_quantiles,
+    split_time_cheaply,
+    split_time_exactly,
+    unpack_tokens,
+)
+from .recurrent_autograd import packed_gru
 
 KERNELS: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru}
 
-# torch's weight_ih, weight_hh, bias_ih and bias_hh of one layer and one direction.
-Weights = Sequence[torch.Tensor]
+DirectionParameters = Sequence[torch.Tensor]
+"""torch's weight_ih, weight_hh, bias_ih and bias_hh of one layer in one direction."""
+
+OPERATOR_NAME = "hf_maskattn::recurrence_v1"
+"""To be counted up with any change of signature or meaning: checkpoints carry this file, and a process may load several."""
 
 
-def arrange(
-    rnn_type: str, mask: torch.Tensor, directions: int, width: int, num_segments: int | None = None
-) -> CellLayout | None:
-    """Choose how a batch is brought before the kernel.
+def choose_layout(
+    rnn_type: str, mask: torch.Tensor, directions: int, width: int, num_time_chunks: int | None = None
+) -> PackedLayout | None:
+    """Choose the layout in which the kernel reads a batch.
 
-    On a CPU time is cut into segments, where that pays. Elsewhere the lengths are not known without a host sync: one segment
-    of all rows and columns is the form that needs none.
+    On a CPU time is cut into chunks where that pays. On an accelerator the lengths are not known without a host sync: one
+    chunk of all rows and columns needs none.
 
     Args:
         rnn_type: "lstm" or "gru".
-        mask: `[B, T]`, bool, True = real, in any arrangement; T >= 1.
+        mask: `[B, T]`, bool, True = token, in any arrangement; T >= 1.
         directions: 1, or 2 for a bidirectional layer.
-        width: Number of units of one direction, on which the cost of a segment depends.
-        num_segments: Number of segments; None takes what costs least. More than one reads the lengths on the host.
+        width: Number of units of one direction, on which the cost of a chunk depends.
+        num_time_chunks: Number of chunks; None takes what costs least. More than one reads the lengths on the host.
 
     Returns:
-        The arrangement; None if every token is real and the kernel can take the batch as it is.
+        The layout; None if there is no padding and the kernel can read the batch as it is.
     """
     lengths = mask.sum(dim=1)  # [B]
-    if not host_can_read(mask) and num_segments in (None, 1):
-        return cell_layout(mask, lengths, directions)
+    if not is_host_readable(mask) and num_time_chunks in (None, 1):
+        return build_packed_layout(mask, lengths, directions)
     longest_first = sorted(lengths.tolist(), reverse=True)
     num_tokens = sum(longest_first)
     if not longest_first:
         return None
-    full = longest_first[-1] == mask.shape[1]
-    if full and host_can_read(mask) and not (rnn_type == "gru" and torch.is_grad_enabled()):
+    has_no_padding = longest_first[-1] == mask.shape[1]
+    if has_no_padding and is_host_readable(mask) and not (rnn_type == "gru" and torch.is_grad_enabled()):
         return None
     longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
-    if num_segments is not None:
-        segments = quantile_segments(longest_first, num_segments)
+    if num_time_chunks is not None:
+        time_chunks = split_time_at_quantiles(longest_first, num_time_chunks)
     elif _is_gru_on_cpu(rnn_type, mask):
-        segments = exact_segments(longest_first)
+        time_chunks = split_time_exactly(longest_first)
     else:
-        segments = cheapest_segments(longest_first, width)
-    return cell_layout(mask, lengths, directions, segments, num_tokens)
+        time_chunks = split_time_cheaply(longest_first, width)
+    return build_packed_layout(mask, lengths, directions, time_chunks, num_tokens)
 
 
-def run_over_cells(rnn_type: str, x: torch.Tensor, weights: Sequence[Weights], cells: CellLayout | None) -> torch.Tensor:
-    """Run one recurrent layer over the real tokens of each row, from a zero state.
+def run_layer(
+    rnn_type: str, x: torch.Tensor, parameters: Sequence[DirectionParameters], layout: PackedLayout | None
+) -> torch.Tensor:
+    """Run one recurrent layer over the tokens of each row, from a zero state.
 
     Args:
         rnn_type: "lstm" or "gru".
-        x: `[B, T, input_size]`; what stands at pads is not read.
-        weights: The weights of the forward direction and, for a bidirectional layer, of the backward one.
-        cells: The arrangement of the batch by `arrange`.
+        x: `[B, T, input_size]`; what stands at padding is not read.
+        parameters: The parameters of the forward direction and, for a bidirectional layer, of the backward one.
+        layout: The layout of the batch by `choose_layout`.
 
     Returns:
-        The states `[B, T, D * H]`, those of the forward direction first; 0 at pads.
+        The states `[B, T, D * H]`, those of the forward direction first; 0 at padding.
 
     Numerics:
-        Where a CPU has no kernel of the dtype of autocast, the recurrence runs in the dtype of its weights.
+        Where a CPU has no kernel for the dtype of autocast, the recurrence runs in the dtype of its weights.
     """
-    if _lacks_kernel(rnn_type, x):
-        with torch.autocast("cpu", enabled=False):
-            return run_over_cells(rnn_type, x.to(weights[0][0].dtype), weights, cells)
-    if cells is None:
-        return _run(rnn_type, x, weights, len(x), batch_first=True)[0]
-    inputs = to_cells(x, cells)  # [D, N + 1, input_size]
-    width = weights[0][1].shape[1]
+    if not _lacks_autocast_kernel(rnn_type, x):
+        return _run_layer(rnn_type, x, parameters, layout)
+    with torch.autocast("cpu", enabled=False):
+        return _run_layer(rnn_type, x.to(parameters[0][0].dtype), parameters, layout)
+
+
+def _run_layer(
+    rnn_type: str, x: torch.Tensor, parameters: Sequence[DirectionParameters], layout: PackedLayout | None
+) -> torch.Tensor:
+    if layout is None:
+        return _call_kernel(rnn_type, x, parameters, len(x), batch_first=True)[0]
+    packed = pack_tokens(x, layout)  # [D, N + 1, input_size]
+    directions, width = len(packed), parameters[0][1].shape[1]
+    inputs = packed[:, :-1]  # [D, N, input_size]
     if _is_gru_on_cpu(rnn_type, x):
-        first = x.new_zeros(len(inputs), cells.segments[0].rows, width)
-        parts = [[states] for states in gru_over_cells(inputs[:, :-1], weights, cells.segments, first)]
+        initial_state = x.new_zeros(directions, layout.time_chunks[0].rows, width)
+        states = [[direction_states] for direction_states in packed_gru(inputs, parameters, layout.time_chunks, initial_state)]
     else:
-        each = zip(inputs[:, :-1], weights, strict=True)
-        parts = [_run_direction(rnn_type, direction, own, cells.segments)[0] for direction, own in each]
-    at_pads = parts[0][0].new_zeros(1, width)  # under autocast not of the dtype of the input
-    states = torch.cat([part for direction in parts for part in (*direction, at_pads)])
-    return from_cells(states.view(len(inputs), -1, width), cells)
+        states = [
+            _run_direction(rnn_type, direction_input, own_parameters, layout.time_chunks)[0]
+            for direction_input, own_parameters in zip(inputs, parameters, strict=True)
+        ]
+    padding_state = states[0][0].new_zeros(1, width)  # under autocast not of the dtype of the input
+    flat = torch.cat([part for direction_states in states for part in (*direction_states, padding_state)])
+    return unpack_tokens(flat.view(directions, -1, width), layout)
 
 
-def run_from_state(
-    rnn_type: str, x: torch.Tensor, weights: Weights, segments: Sequence[Segment], first: Sequence[torch.Tensor]
+def run_packed_layer(
+    rnn_type: str,
+    x: torch.Tensor,
+    parameters: DirectionParameters,
+    time_chunks: Sequence[TimeChunk],
+    initial_state: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Run one recurrent layer in one direction over inputs that already stand in cells, from a state that is given.
+    """Run one recurrent layer in one direction over packed inputs, from a given state.
 
     Args:
         rnn_type: "lstm" or "gru".
-        x: `[N, input_size]`, the cells of the segments, one step after the other.
-        weights: The weights of the layer.
-        segments: Steps and rows of each segment; rows never increase.
-        first: The state of each row before its first step, `[R, H]`; of an LSTM also its cell.
+        x: `[N, input_size]`, the positions of the chunks, one step after the other.
+        parameters: The parameters of the layer.
+        time_chunks: Steps and rows of each chunk; the number of rows never increases.
+        initial_state: The state of each row before its first step, `[R, H]`; for an LSTM its cell as well.
 
     Returns:
-        The states `[N, H]`, and the state of the rows of the last segment after its last step, as `first`.
+        The states `[N, H]`, and the final state of the rows of the last chunk, as `initial_state`.
 
     Numerics:
-        As `run_over_cells`.
+        As `run_layer`.
     """
-    if _lacks_kernel(rnn_type, x):
-        with torch.autocast("cpu", enabled=False):
-            x, *first = (tensor.to(weights[0].dtype) for tensor in (x, *first))
-            return run_from_state(rnn_type, x, weights, segments, first)
+    if not _lacks_autocast_kernel(rnn_type, x):
+        return _run_packed_layer(rnn_type, x, parameters, time_chunks, initial_state)
+    dtype = parameters[0].dtype
+    with torch.autocast("cpu", enabled=False):
+        initial_state = [tensor.to(dtype) for tensor in initial_state]
+        return _run_packed_layer(rnn_type, x.to(dtype), parameters, time_chunks, initial_state)
+
+
+def _run_packed_layer(
+    rnn_type: str,
+    x: torch.Tensor,
+    parameters: DirectionParameters,
+    time_chunks: Sequence[TimeChunk],
+    initial_state: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     if _is_gru_on_cpu(rnn_type, x):
-        states = gru_over_cells(x[None], [weights], segments, first[0][None])[0]
-        return states, (states[len(states) - segments[-1].rows :],)
-    parts, last = _run_direction(rnn_type, x, weights, segments, [tensor[None] for tensor in first])
-    return torch.cat(parts), tuple(tensor[0] for tensor in last)
+        states = packed_gru(x[None], [parameters], time_chunks, initial_state[0][None])[0]
+        return states, (states[len(states) - time_chunks[-1].rows :],)
+    chunks, final_state = _run_direction(rnn_type, x, parameters, time_chunks, [tensor[None] for tensor in initial_state])
+    return torch.cat(chunks), tuple(tensor[0] for tensor in final_state)
 
 
 def _run_direction(
     rnn_type: str,
     x: torch.Tensor,
-    weights: Weights,
-    segments: Sequence[Segment],
+    parameters: DirectionParameters,
+    time_chunks: Sequence[TimeChunk],
     state: list[torch.Tensor] | None = None,
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Run the segments one after the other, each from the state that the one before left in its rows.
+    """Run the chunks one after the other, each from the state in which the previous one left its rows.
 
     Returns:
-        The states of each segment, `[cells, H]`, and the state after the last; states are `[1, rows, H]`.
+        The states of each chunk, `[steps * rows, H]`, and the final state, whose tensors are `[1, rows, H]`.
     """
-    parts = []
-    for (steps, rows), part in zip(segments, x.split([steps * rows for steps, rows in segments]), strict=True):
+    outputs = []
+    chunk_inputs = x.split([steps * rows for steps, rows in time_chunks])
+    for (steps, rows), chunk_input in zip(time_chunks, chunk_inputs, strict=True):
         if state is not None:
             state = [tensor[:, :rows] for tensor in state]
-        output, *state = _run(rnn_type, part.view(steps, rows, x.shape[1]), [weights], rows, state)
-        parts.append(output.flatten(0, 1))
-    return parts, state or []
+        output, *state = _call_kernel(rnn_type, chunk_input.view(steps, rows, x.shape[1]), [parameters], rows, state)
+        outputs.append(output.flatten(0, 1))
+    return outputs, state or []
 
 
-def _run(
+def _call_kernel(
     rnn_type: str,
     x: torch.Tensor,
-    weights: Sequence[Weights],
+    parameters: Sequence[DirectionParameters],
     rows: int,
     state: list[torch.Tensor] | None = None,
     batch_first: bool = False,
 ) -> tuple[torch.Tensor, ...]:
-    """Call the kernel of one layer: the states of all steps, then the last state (of an LSTM, and its cell)."""
+    """Call the kernel of one layer: the states of all steps, then the final state (for an LSTM h and c)."""
     if state is None:
-        zero = x.new_zeros(len(weights), rows, weights[0][1].shape[1])
+        zero = x.new_zeros(len(parameters), rows, parameters[0][1].shape[1])
         state = [zero, zero] if rnn_type == "lstm" else [zero]
-    flat = [weight for direction in weights for weight in direction]
-    first = state if rnn_type == "lstm" else state[0]
-    # A kernel that is not told to train keeps nothing for a gradient, whatever the mode of the model.
-    return KERNELS[rnn_type](x, first, flat, True, 1, 0.0, torch.is_grad_enabled(), len(weights) == 2, batch_first)
+    flat = [parameter for direction in parameters for parameter in direction]
+    hx = state if rnn_type == "lstm" else state[0]
+    bidirectional = len(parameters) == 2
+    # A kernel that does not train keeps nothing for a gradient, whatever the mode of the model.
+    train = torch.is_grad_enabled()
+    return KERNELS[rnn_type](x, hx, flat, True, 1, 0.0, train, bidirectional, batch_first)
 
 
 def _is_gru_on_cpu(rnn_type: str, tensor: torch.Tensor) -> bool:
-    """Tell whether torch has no fused kernel, so that `gru_over_cells` is the fast way."""
-    return rnn_type == "gru" and host_can_read(tensor)
+    """Whether torch has no fused kernel, so that `packed_gru` is faster."""
+    return rnn_type == "gru" and is_host_readable(tensor)
 
 
-def _lacks_kernel(rnn_type: str, x: torch.Tensor) -> bool:
-    """Tell whether a CPU under autocast has no recurrent kernel for the dtype of autocast."""
+def _lacks_autocast_kernel(rnn_type: str, x: torch.Tensor) -> bool:
+    """Whether a CPU under autocast has no recurrent kernel for the dtype of autocast."""
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return False
     return rnn_type == "gru" or not _cpu_has_kernel(torch.get_autocast_dtype("cpu"))
 
 
 def _cpu_has_kernel(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN has a recurrent kernel for a 16-bit dtype on this CPU."""
+    """Whether oneDNN has a recurrent kernel for a 16-bit dtype on this CPU."""
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+
+
+def recurrence_operator(
+    rnn_type: str,
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    parameters: list[list[torch.Tensor]],
+    num_time_chunks: int | None = None,
+) -> torch.Tensor:
+    """Run one layer as `run_layer` does, as one operator without gradient; the result has the dtype of the weights.
+
+    Traced into, torch's recurrent kernels would freeze the number of steps. As one operator any batch size and time stay
+    open, and an exporter can put the native node of its format in its place.
+    """
+    flat = [parameter for direction in parameters for parameter in direction]
+    return torch.ops.hf_maskattn.recurrence_v1(x, mask, flat, rnn_type, num_time_chunks or 0)
+
+
+def _register_operator() -> None:
+    """Define the operator, once in a process: this file may be loaded twice, installed and next to weights."""
+    namespace, name = OPERATOR_NAME.split("::")
+    if hasattr(getattr(torch.ops, namespace), name):
+        return
+
+    @torch.library.custom_op(OPERATOR_NAME, mutates_args=())
+    def recurrence(
+        x: torch.Tensor, mask: torch.Tensor, weights: list[torch.Tensor], rnn_type: str, num_segments: int
+    ) -> torch.Tensor:
+        parameters = [weights[start : start + 4] for start in range(0, len(weights), 4)]
+        width = weights[1].shape[1]
+        with torch.autocast(x.device.type, enabled=False):
+            layout = choose_layout(rnn_type, mask, len(parameters), width, num_segments or None)
+            return run_layer(rnn_type, x.to(weights[0].dtype), parameters, layout).contiguous()
+
+    @recurrence.register_fake
+    def _(x, mask, weights, rnn_type, num_segments):
+        directions, width = len(weights) // 4, weights[1].shape[1]
+        return x.new_empty(*x.shape[:2], directions * width, dtype=weights[0].dtype)
+
+
+_register_operator()

@@ -12,10 +12,9 @@ import torch
 from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 
-from hf_maskattn.evaluation.generation_evaluation import text_metric_names
-from hf_maskattn.evaluation.single_label import SingleLabelMetric
-from hf_maskattn.evaluation.spans import SpanMetric
-from hf_maskattn.evaluation.task_evaluation import evaluation_for
+from hf_maskattn.metrics.classification import SingleLabelMetric, SpanMetric
+from hf_maskattn.metrics.generation_metrics import text_metric_names
+from hf_maskattn.metrics.task_metrics import evaluation_for
 from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
 

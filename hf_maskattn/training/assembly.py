@@ -15,19 +15,18 @@ from transformers import (
     set_seed,
 )
 
-from hf_maskattn.data.pair_collator import PairCollator
-from hf_maskattn.data.row_stream import RowStream
-from hf_maskattn.data.token_masking import RowMaskingCollator
-from hf_maskattn.evaluation.generation_evaluation import evaluation_for_generation
-from hf_maskattn.evaluation.task_evaluation import TaskEvaluation, evaluation_for
-from hf_maskattn.evaluation.text_round_trip import first_changed_text
-from hf_maskattn.loading.model_loading import load_config
+from hf_maskattn.data.collators import PairCollator, RowMaskingCollator
+from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.loading import load_config
+from hf_maskattn.metrics.generation_metrics import evaluation_for_generation
+from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for
+from hf_maskattn.metrics.text import first_changed_text
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import choose_metric
+from hf_maskattn.training.callbacks import StreamPosition
 from hf_maskattn.training.model_building import build_model, set_generation
-from hf_maskattn.training.reproducible_trainer import ReproducibleSeq2SeqTrainer, ReproducibleTrainer
-from hf_maskattn.training.stream_position import StreamPosition
 from hf_maskattn.training.task_data import TaskData, training_data
+from hf_maskattn.training.trainer import ReproducibleSeq2SeqTrainer, ReproducibleTrainer
 
 logger = logging.getLogger(__name__)
 

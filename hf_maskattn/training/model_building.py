@@ -13,11 +13,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_maskattn.loading.model_loading import check_fit, describe, load_config, load_whole_model, other_shapes
-from hf_maskattn.loading.weight_shapes import Shapes, weight_shapes
+from hf_maskattn.auto import register
+from hf_maskattn.loading import Shapes, check_fit, describe, load_config, load_whole_model, other_shapes, weight_shapes
 from hf_maskattn.recipes.arguments import ModelArguments, config_class
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.registration import register
 
 AUTO_CLASSES = {
     "text-classification": AutoModelForSequenceClassification,

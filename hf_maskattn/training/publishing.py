@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_maskattn.export.hub import Publication, make_repository, publish
-from hf_maskattn.model.code_version import CODE_VERSION
+from hf_maskattn.hub.publish import Publication, make_repository, publish
+from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.training.run_report import RunReport
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class HubTarget:
     at_every_save: bool
 
     def publish(self, folder: Path, message: str | None = None) -> Publication:
-        """Publish a folder of the run; see `hf_maskattn.export.hub.publish`."""
+        """Publish a folder of the run; see `hf_maskattn.hub.publish.publish`."""
         return publish(folder, self.repo_id, private=self.private, revision=self.revision, message=message)
 
 

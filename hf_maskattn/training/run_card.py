@@ -7,17 +7,17 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_model_param_count
 
-from hf_maskattn.checkpoints.output_folder import CARD_FILE, PICTURE_FILE
-from hf_maskattn.checkpoints.whole_files import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.pronunciations import DICTIONARY_ENDING
-from hf_maskattn.data.row_stream import RowStream
-from hf_maskattn.export.model_card import MOST_EXAMPLES, TrainingData, build_model_card
+from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
+from hf_maskattn.inspection.text_generation import write_texts
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.assembly import Assembly
-from hf_maskattn.training.text_generation import write_texts
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import transformers
 from transformers import Trainer
 
 from hf_maskattn import __version__
-from hf_maskattn.checkpoints.whole_files import write_whole
-from hf_maskattn.evaluation.task_evaluation import TaskEvaluation
-from hf_maskattn.export.hub import Publication
+from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.hub.publish import Publication
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from hf_maskattn.data.labels import (
 from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of, right_texts
 from hf_maskattn.data.places import Places
-from hf_maskattn.data.row_stream import RowStream
 from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.data.tag_encoding import encode_tags, warn_of_lost_entities
 from hf_maskattn.data.tag_reading import is_visible
-from hf_maskattn.data.tokenizer_loading import load_tokenizer
-from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
+from hf_maskattn.data.tokenizer_kinds import KINDS
+from hf_maskattn.data.tokenizers import load_tokenizer, train_tokenizer
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.tagging import Tagging, tagging_of_model, tagging_to_learn
 

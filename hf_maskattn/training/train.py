@@ -1,28 +1,182 @@
 """Trains a recipe: from an empty folder to a model with its tokenizer, scores, recipe and card."""
 
+import json
+import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-from hf_maskattn.checkpoints.best_checkpoint import KeepTrackOfBest
-from hf_maskattn.checkpoints.checkpoints import last_whole_checkpoint
-from hf_maskattn.checkpoints.epoch_end import SaveAtEpochEnd
-from hf_maskattn.checkpoints.folder_lock import held_alone
-from hf_maskattn.checkpoints.interruption import StopOnInterrupt, TrainingInterrupted
-from hf_maskattn.checkpoints.output_folder import METRICS_FILE
-from hf_maskattn.data.row_stream import RowStream
-from hf_maskattn.processes.launch import check_launch, warn_of_busy_cores
+from hf_maskattn.checkpoints.checkpoints import is_write_failure, last_sealed_checkpoint, last_whole_checkpoint, write_whole
+from hf_maskattn.checkpoints.run_folder import (
+    METRICS_FILE,
+    RECIPE_FILE,
+    STATE_FILE,
+    finish,
+    held_alone,
+    is_finished,
+    remove_run,
+    reopen,
+    require_empty,
+    require_run,
+)
+from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.recipes.training_defaults import changed_keys, save_recipe, training_arguments
 from hf_maskattn.training.assembly import Assembly, assemble
+from hf_maskattn.training.callbacks import KeepTrackOfBest, SaveAtEpochEnd, StopOnInterrupt, TrainingInterrupted
+from hf_maskattn.training.launch import check_launch, warn_of_busy_cores
 from hf_maskattn.training.model_building import check_model
 from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
-from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
-from hf_maskattn.training.run_end import telling_how_to_go_on, write_results
-from hf_maskattn.training.run_report import RunReport, read_metrics, score
-from hf_maskattn.training.run_start import FINISHED, Start, begin, check_folder, starting_point
+from hf_maskattn.training.run_card import write_card
+from hf_maskattn.training.run_report import RunReport, read_metrics, score, write_report
+from hf_maskattn.training.trainer import ReproducibleTrainer, not_written
+
+
+@contextmanager
+def telling_how_to_go_on(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Keep the log of a run that breaks, and say what is left of it.
+
+    Args:
+        trainer: The Trainer of the run.
+        folder: Its output folder.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except TrainingInterrupted:
+        raise
+    except Exception as error:
+        if trainer.is_world_process_zero():
+            with suppress(OSError):  # there may be no room for it
+                _write_state(trainer, folder)
+        last = last_sealed_checkpoint(folder)
+        error.add_note(
+            "No checkpoint had been written: --resume begins anew."
+            if last is None
+            else f"Everything up to {last} is kept: go on with --resume."
+        )
+        raise
+
+
+def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+    """Write the log, the card, the scores and the model to the folder of a run, and mark the run as finished.
+
+    Args:
+        assembly: The Trainer and its data.
+        recipe: The recipe.
+        folder: The output folder.
+        metrics: Values by metric name, by split.
+
+    Raises:
+        OSError: If something could not be written; the checkpoints are untouched.
+    """
+    trainer = assembly.trainer
+    if trainer.is_world_process_zero():
+        _write_state(trainer, folder)
+        write_card(assembly, recipe, folder, metrics)
+        best = trainer.state.best_model_checkpoint
+        write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
+    try:
+        trainer.save_model()
+    except Exception as error:
+        if is_write_failure(error):
+            raise not_written(folder, error) from error
+        raise
+    if trainer.is_world_process_zero():
+        finish(folder)
+
+
+def _write_state(trainer: Trainer, folder: Path) -> None:
+    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
+
+
+logger = logging.getLogger(__name__)
+
+
+class Start(Enum):
+    """What to do with what lies in the output folder."""
+
+    REFUSE = "refuse"
+    RESUME = "resume"
+    OVERWRITE = "overwrite"
+
+
+FINISHED = Path()
+"""Stands for the checkpoint of a run with nothing left to do."""
+
+
+def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
+    """Refuse an output folder that a run may not go to, before anything costly is done.
+
+    Args:
+        folder: The output folder.
+        recipe: The recipe.
+        start: What to do with what lies there.
+
+    Raises:
+        ValueError: If it holds anything and nothing was said, if it holds something but no run that could be resumed or
+            replaced, or if a run is to be resumed with another model or data.
+    """
+    if start is Start.REFUSE:
+        require_empty(folder)
+        return
+    require_run(folder)
+    if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
+        for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
+            if not key.startswith("training."):
+                raise ValueError(
+                    f"{folder} holds a run with {key}={old!r}, the recipe says {new!r}: resume with the recipe of the run "
+                    f"({folder / RECIPE_FILE}), or replace the run with --overwrite."
+                )
+
+
+def starting_point(folder: Path, recipe: Recipe, start: Start) -> Path | None:
+    """Find where a run begins.
+
+    Args:
+        folder: The output folder, checked.
+        recipe: The recipe.
+        start: What to do with what lies there.
+
+    Returns:
+        The checkpoint to go on from, None to begin at the beginning, `FINISHED` if there is nothing left to do.
+
+    Raises:
+        ValueError: If all that a run could go on from is a model alone, or the model of a finished run is damaged.
+    """
+    if start is not Start.RESUME:
+        return None
+    stored = folder / RECIPE_FILE
+    changes = changed_keys(recipe, stored) if stored.is_file() else {}
+    if is_finished(folder) and stored.is_file() and not changes:
+        logger.info(f"The run in {folder} is finished, nothing is left to do.")
+        return FINISHED
+    for key, (old, new) in changes.items():
+        logger.warning(f"{key} was {old!r} and is {new!r} from here on.")
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint is None:
+        logger.warning(f"There is no checkpoint in {folder} to go on from, training starts from the beginning.")
+    else:
+        logger.info(f"Going on from {checkpoint}.")
+    return checkpoint
+
+
+def begin(folder: Path, recipe: Recipe, start: Start) -> None:
+    """Clear the folder of what the run replaces, and write down the recipe.
+
+    This is done when everything is ready to train, so that a mistake in a recipe does not cost the run it would replace.
+    """
+    if start is Start.OVERWRITE:
+        remove_run(folder)
+    reopen(folder)
+    save_recipe(recipe, folder / RECIPE_FILE)
 
 
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> RunReport:

@@ -32,7 +32,7 @@ def test_gradients_are_compared():
     assert {"states 0", "gradient of input 0", "gradient of weight 7"} <= ours.run().keys()
 
 
-def test_the_limit_counts_the_products_of_real_tokens():
+def test_the_limit_counts_the_products_of_token_mask():
     # Forward only, one direction after the other: two products of 6 real tokens, from a product of 4096 rows.
     limit = recurrent_ways("lstm", 8, [[5, 1]], False, CPU)[-1]
     assert (limit.name, limit.scale) == (LIMIT, 2 * 6 / 4096)

@@ -5,10 +5,10 @@ import torch
 
 from hf_maskattn.benchmark import classifiers, training
 from hf_maskattn.benchmark.classifiers import WITHOUT_DROPOUT
-from hf_maskattn.benchmark.shares import PARTS, REST, STEP
+from hf_maskattn.benchmark.profiling import PARTS, REST, STEP
 from hf_maskattn.benchmark.training import labeled_batch, our_way, training_plans
 from hf_maskattn.benchmark.ways import check
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from tests.tolerances import assert_same_function
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def small(monkeypatch):
 
 
 def test_the_model_is_that_of_the_recipe(pytestconfig):
-    recipe = read_recipe(pytestconfig.rootpath / "configs/language_identification.yaml")
+    recipe = load_recipe(pytestconfig.rootpath / "configs/language_identification.yaml")
     assert recipe.model.config == {
         name: value for name, value in classifiers.RECIPE.items() if name not in ("vocab_size", "num_labels")
     }

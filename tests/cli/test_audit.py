@@ -10,14 +10,14 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 from tests.heads import build_head
 
 
 @pytest.fixture
 def run(monkeypatch):
     """Runs the verb in this process."""
-    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     disable_progress_bar()
     yield lambda *arguments: CliRunner().invoke(app, ["audit", *map(str, arguments)])
     enable_progress_bar()
@@ -40,7 +40,7 @@ def test_a_sound_model_ends_with_0(run, folder, tmp_path):
 
 
 def test_a_leak_ends_with_1_and_is_written_down(run, folder, tmp_path, monkeypatch):
-    attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._real_tokens"
+    attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._token_mask"
     monkeypatch.setattr(attention, lambda self, ids, embeds, *_: torch.ones((embeds if ids is None else ids).shape[:2]).bool())
     result = run(folder, "--json", tmp_path / "report.json")
     assert result.exit_code == 1, result.stderr

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
 from hf_maskattn.cli.audit import LEAKS
-from hf_maskattn.cli.endings import INTERRUPTED, MISTAKE
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.cli.errors import INTERRUPTED, MISTAKE
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.toy_writer import toy_writer
 from tests.training.toy_recipe import write_recipe
@@ -27,7 +27,7 @@ def run(monkeypatch):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
     # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
 
     def invoke(*arguments, stdin=None):
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
-        patch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+        patch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
         result = CliRunner().invoke(app, ["train", str(recipe)])
     assert result.exit_code == 0, result.stderr
     return folder / "run", recipe, result
@@ -73,7 +73,7 @@ def test_a_mistake_in_a_recipe_does_not_wait_for_torch(tmp_path, command):
 def test_only_the_own_command_leaves_the_registration_of_models_for_later(tmp_path, command):
     (tmp_path / "script.py").write_text("import hf_maskattn, sys; sys.argv")
     modules, _ = modules_of([*command, "-m", "hf_maskattn.cli"], tmp_path)
-    assert "hf_maskattn.registration" in modules
+    assert "hf_maskattn.auto" in modules
 
 
 def test_help_does_not_wait_for_torch():
@@ -214,7 +214,7 @@ def test_half_of_a_surrogate_pair_is_still_json(trained, run):
 
 def test_texts_without_an_answer_end_in_exit_code_1(run, tmp_path):
     write_recipe(tmp_path, "fill-mask", training={"num_train_epochs": 1})
-    train(read_recipe(tmp_path / "toy.yaml"))
+    train(load_recipe(tmp_path / "toy.yaml"))
     for output, words in {"jsonl": '"error": "A text must have one', "table": "│ error: A text must have one"}.items():
         result = run("predict", tmp_path / "run", "--format", output, stdin="a [MASK]\nmeow\n[MASK] purr\n")
         assert result.exit_code == 1
@@ -285,7 +285,7 @@ def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("hf_maskattn.recipes.recipe.read_recipe", broken)
+    monkeypatch.setattr("hf_maskattn.recipes.recipe.load_recipe", broken)
     assert isinstance(run("train", tmp_path / "recipe.yaml").exception, ZeroDivisionError)
 
 

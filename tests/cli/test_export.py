@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.tolerances import MANY_STEPS
 from tests.training.toy_recipe import write_recipe
@@ -18,7 +18,7 @@ def invoke(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
         # A handler that writes to the captured stderr of a test must not outlive it.
-        patch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+        patch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -28,7 +28,7 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     settings = {"rnn_type": "gru", "bidirectional": False} if request.param == "token-classification" else {}
     train(
-        read_recipe(
+        load_recipe(
             write_recipe(folder, request.param, model=settings, training={"num_train_epochs": 8, "learning_rate": 0.03})
         )
     )
@@ -66,7 +66,7 @@ def test_predictions_are_those_of_the_model(made):
 
 def test_8_bit_files_come_with_their_agreement(made, tmp_path, monkeypatch):
     folder, path, _ = made
-    monkeypatch.setattr("hf_maskattn.training.export.export_onnx", lambda model, target: shutil.copy(path, target))
+    monkeypatch.setattr("hf_maskattn.inference.export.export_onnx", lambda model, target: shutil.copy(path, target))
     (tmp_path / "texts").write_text("\n".join(TEXTS), encoding="utf-8")
     result = invoke("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
     assert result.exit_code == 0, result.stderr
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line_and_exit_code_2(made, tmp_path):
 
 
 def test_a_missing_extra_is_told(made, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("hf_maskattn.export.onnx", "hf_maskattn.training.export"))]:
+    for name in [name for name in sys.modules if name.startswith(("hf_maskattn.onnx", "hf_maskattn.inference.export"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     result = invoke("export", made[0], "--onnx", tmp_path / "a.onnx")

@@ -3,7 +3,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.export import hub as hub_module
+from hf_maskattn.hub import publish as hub_module
 from tests.hub import faults
 from tests.toy_folder import write_model_folder
 from tests.training.toy_recipe import write_recipe
@@ -22,10 +22,9 @@ def run(monkeypatch, connected):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
     # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
-    for module in ("hub_calls", "hub_commit"):
-        monkeypatch.setattr(f"hf_maskattn.export.{module}.WAITS", ())
+    monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", ())
 
     def invoke(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,9 +1,8 @@
 import datasets
 import pytest
 
-from hf_maskattn.data.cldr_date_fields import build_cldr_date_fields
-from hf_maskattn.data.cldr_dates import build_cldr_dates
-from hf_maskattn.data.cldr_languages import build_cldr_languages
+from hf_maskattn.data.cldr import build_cldr_languages
+from hf_maskattn.data.cldr_dates import build_cldr_date_fields, build_cldr_dates
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@ import gzip
 import io
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import datasets
@@ -12,7 +13,8 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.utils import httpx
 
 from hf_maskattn.data import loading
-from hf_maskattn.data.loading import BUILT_IN, load_shards, load_splits
+from hf_maskattn.data.loading import BUILT_IN, lines_of_file, lines_of_stream, load_shards, load_splits
+from hf_maskattn.data.progress import bars_for_many_bytes, bars_for_many_rows
 
 
 @pytest.fixture
@@ -445,3 +447,69 @@ def test_a_folder_that_cannot_be_a_source_is_told(tmp_path):
         FileNotFoundError, match=r"the folder '.*empty' could not be read: .*any data files\. Correct it, or use"
     ):
         load_splits(str(tmp_path / "empty"))
+
+
+@pytest.fixture
+def _bars_on(monkeypatch):
+    datasets.enable_progress_bars()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+
+@pytest.mark.usefixtures("_bars_on")
+@pytest.mark.parametrize(
+    ("bars", "long"), [(bars_for_many_rows, 50_000), (bars_for_many_bytes, 50_000_000), (bars_for_many_bytes, None)]
+)
+def test_nothing_is_shown_where_nobody_looks(monkeypatch, bars, long):
+    with bars(long):
+        assert not datasets.are_progress_bars_disabled()
+    with bars(1):
+        assert datasets.are_progress_bars_disabled()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with bars(long):
+        assert datasets.are_progress_bars_disabled()
+    assert not datasets.are_progress_bars_disabled()
+
+
+@pytest.mark.usefixtures("_bars_on")
+def test_few_rows_hide_the_bars_and_many_do_not():
+    with bars_for_many_rows(10):
+        assert datasets.are_progress_bars_disabled()
+    assert not datasets.are_progress_bars_disabled()
+    with bars_for_many_rows(50_000):
+        assert not datasets.are_progress_bars_disabled()
+
+
+@pytest.mark.usefixtures("_bars_on")
+def test_the_former_setting_is_back_after_an_error():
+    with pytest.raises(KeyError), bars_for_many_rows(10):
+        raise KeyError
+    assert not datasets.are_progress_bars_disabled()
+
+
+def test_bars_that_were_off_stay_off():
+    datasets.disable_progress_bars()
+    with bars_for_many_rows(10):
+        pass
+    assert datasets.are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"a", ["a"]),
+        (b"a\n", ["a"]),
+        (b"a\n\nb\n", ["a", "", "b"]),
+        (b"\xef\xbb\xbfa\r\nb", ["a", "b"]),
+        ("a\u2028b\n".encode(), ["a\u2028b"]),
+    ],
+)
+def test_each_line_is_a_text(tmp_path, content, lines):
+    (tmp_path / "texts").write_bytes(content)
+    assert lines_of_file(tmp_path / "texts") == lines
+    assert lines_of_stream(io.BytesIO(content)) == lines
+
+
+def test_other_encodings_are_refused_with_the_line(tmp_path):
+    with pytest.raises(ValueError, match=r"^stdin, line 2: not UTF-8 \(byte 0xe4\)"):
+        lines_of_stream(io.BytesIO(b"a\nB\xe4r\n"))

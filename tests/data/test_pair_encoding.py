@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 
 from hf_maskattn.data.pair_encoding import encode_pairs, references_of
 from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 
 END = 3
 

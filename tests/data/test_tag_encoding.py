@@ -9,9 +9,10 @@ from tokenizers import processors
 from transformers import BertConfig, BertForTokenClassification, pipeline
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from hf_maskattn.data.cldr_date_fields import TAGS
+from hf_maskattn.data.cldr_dates import TAGS
 from hf_maskattn.data.tag_encoding import align_tags, encode_tags, find_words, tags_of_words
-from hf_maskattn.data.tokenizer_training import KINDS, train_tokenizer
+from hf_maskattn.data.tokenizer_kinds import KINDS
+from hf_maskattn.data.tokenizers import train_tokenizer
 
 LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
 TEXTS = ["New York, (am 12. Mai)", "Mayo mai york newer 21 12.", "ab ba abba"]

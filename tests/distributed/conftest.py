@@ -3,9 +3,9 @@ from functools import partial
 
 import pytest
 
-from hf_maskattn.checkpoints.interruption import TrainingInterrupted
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
+from hf_maskattn.training.callbacks import TrainingInterrupted
 from hf_maskattn.training.train import train
 from tests.distributed.launching import launch_commands
 from tests.distributed.run_commands import AtStep
@@ -75,7 +75,7 @@ class Launched:
         return {"arguments": ["train", str(self.recipes[case]), *self.settings(run, 2), *options], **more}
 
     def recipe(self, run, case):
-        return read_recipe(self.recipes[case], self.settings(run, 1))
+        return load_recipe(self.recipes[case], self.settings(run, 1))
 
 
 def with_empty_rows(make):

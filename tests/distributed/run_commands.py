@@ -7,9 +7,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from hf_maskattn.checkpoints.best_checkpoint import KeepTrackOfBest
 from hf_maskattn.cli import app
 from hf_maskattn.training import train as train_module
+from hf_maskattn.training.callbacks import KeepTrackOfBest
 from tests.distributed.shard_models import shard_models
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.inference.evaluate import evaluate
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.distributed.conftest import ACCUMULATED, DROPPED, RUNS, STEPS_PER_EPOCH, STOPPED_AT, STOPPED_IN_ONE, STOPPED_IN_TWO
 from tests.tolerances import MANY_STEPS, TRAINED
@@ -72,7 +72,7 @@ def test_two_processes_score_as_one(launched, run):
 @pytest.mark.parametrize("run", RUNS)
 def test_what_two_processes_wrote_loads_in_one(launched, run):
     folder = launched.run(run, 2)
-    recipe = read_recipe(folder / "recipe.yaml")
+    recipe = load_recipe(folder / "recipe.yaml")
     found = evaluate(folder, recipe, "test").metrics["test"]
     expected = {name: value for (split, name), value in written_scores(folder).items() if split == "test"}
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=MANY_STEPS)

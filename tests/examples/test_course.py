@@ -47,7 +47,7 @@ def test_translate_dates(course, tmp_path, capfd):
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_publish(course, connected, tmp_path, capfd, monkeypatch):
     write_model_folder(tmp_path)
-    monkeypatch.setattr("hf_maskattn.export.hub.load_without_package", lambda folder: 600)  # as the lesson does it anyway
+    monkeypatch.setattr("hf_maskattn.hub.publish.load_without_package", lambda folder: 600)  # as the lesson does it anyway
     monkeypatch.setenv("HF_ENDPOINT", connected.url)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     publish = course("06_publish.py")

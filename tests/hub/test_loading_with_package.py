@@ -69,7 +69,7 @@ LOAD = """
     sys.argv = ["hf-maskattn"]
     import huggingface_hub
     from hf_maskattn.cli import app
-    from hf_maskattn.loading.model_loading import load_config
+    from hf_maskattn.loading import load_config
     from transformers import AutoModelForSequenceClassification
 
     def load(name, **settings):

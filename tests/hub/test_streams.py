@@ -16,7 +16,7 @@ READ = """
     import json
     from itertools import islice
     from hf_maskattn.data.loading import load_shards, load_splits
-    from hf_maskattn.data.row_stream import RowStream
+    from hf_maskattn.data.streaming import RowStream
 
     def encode(batch, places):
         return {"text": batch["text"]}

@@ -2,7 +2,7 @@
 
 TOY = """
 import huggingface_hub, torch, hf_maskattn
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 
 tokenizer = train_tokenizer(["cats meow and purr", "dogs bark and growl"], kind="word", vocab_size=40, max_length=32)
 

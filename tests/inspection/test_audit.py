@@ -1,10 +1,19 @@
 import pytest
 import torch
-from transformers import BertConfig, BertModel, MixtralConfig, MixtralForCausalLM, ViTConfig, ViTModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    ViTConfig,
+    ViTModel,
+)
 
 from hf_maskattn import audit
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.inspection.audit import CHECKS, GRADIENT_CHECKS
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.inspection.audit import CHECKS, GRADIENT_CHECKS, load_model, load_tokenizer_if_any
 from hf_maskattn.inspection.audit_report import FAILURES
 from tests.heads import HEADS, build_head
 from tests.inspection import toy_models
@@ -221,3 +230,35 @@ def test_outputs_that_cannot_be_compared_are_told():
     assert audit(MixtralForCausalLM(config)).notes == (
         "Not compared, since they have no row for each row of the batch: router_logits[0].",
     )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_our_heads_come_back(tiny_config, tmp_path, head):
+    build_head(head, tiny_config).save_pretrained(tmp_path)
+    assert type(load_model(tmp_path)).__name__ == head
+
+
+def test_heads_of_others_come_back(tmp_path):
+    BertForSequenceClassification(BertConfig(**TINY)).save_pretrained(tmp_path)
+    assert type(load_model(str(tmp_path))) is BertForSequenceClassification
+
+
+def test_a_class_that_nobody_knows_is_loaded_as_the_bare_model(tmp_path):
+    model = BertModel(BertConfig(**TINY))
+    model.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"BertModel"', '"BertForNothing"'))
+    assert type(load_model(tmp_path)) is BertModel
+
+
+def test_no_such_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the model '.*nowhere' is neither a folder here nor"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_is_loaded_and_never_made_up(tmp_path):
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == 5  # special tokens alone, from no file
+    assert load_tokenizer_if_any(tmp_path) is None
+    train_tokenizer(["a b"], kind="word", vocab_size=20, max_length=8).save_pretrained(tmp_path)
+    assert "b" in load_tokenizer_if_any(tmp_path).get_vocab()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
     reason="what the guide shows was seen with transformers 5.23 and 5.24",
 )
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "hf_maskattn/inspection/README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
 BY_HAND = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import BartConfig, BartForSequenceClassification, BartModel, RobertaConfig, RobertaModel
 
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.inspection.audit_rows import MOST_TEXTS, rows_for
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.inspection.audit_rows import MOST_TEXTS, padded_left, padded_right, rows_for, scattered
 from tests.heads import build_head
 
 TAKES = frozenset(["input_ids", "attention_mask", "token_type_ids"])
@@ -86,3 +86,21 @@ def test_rows_change(model):
     for row, other in zip(ids, rows.with_other_last_tokens().by_token["input_ids"], strict=True):
         assert torch.equal(row[:-1], other[:-1])
         assert row[-1] != other[-1]
+
+
+def masks(placement):
+    return ["".join("x" if real else "." for real in row) for row in placement.mask.tolist()]
+
+
+def test_where_tokens_go():
+    assert masks(padded_right([3, 1, 0])) == ["xxx", "x..", "..."]
+    assert masks(padded_right([3, 1], 2)) == ["xxx..", "x...."]
+    assert masks(padded_left([3, 1], 2)) == ["..xxx", "....x"]
+    assert masks(scattered([3, 2, 1])) == ["x.x..x..", "x....x..", "x......."]
+    assert masks(scattered([7, 3])) == ["xx.xx.xx.x..", "x...x....x.."]
+
+
+def test_values_are_laid_out_over_padding():
+    placement = padded_left([2, 1], 1)
+    laid_out = placement.fill([torch.tensor([5, 6]), torch.tensor([7])], torch.tensor([[1, 2, 3], [1, 2, 3]]))
+    assert laid_out.tolist() == [[1, 5, 6], [1, 2, 7]]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from hf_maskattn.inspection.alignment_maps import AlignmentMap
+from hf_maskattn.inspection.attention_maps import AlignmentMap
 from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, require_picture
 
 

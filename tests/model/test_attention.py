@@ -13,7 +13,7 @@ def build(implementation="eager", **changes):
     return attention
 
 
-def test_an_additive_product_by_hand():
+def test_additive_attention_by_hand():
     attention = build(query_size=1, memory_size=1, attention_size=1, num_heads=1)
     with torch.no_grad():
         attention.query_projection.weight.fill_(1.0)
@@ -29,7 +29,7 @@ def test_an_additive_product_by_hand():
 @pytest.mark.parametrize("kind", MASK_KINDS)
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("implementation", ["ragged", "chunked"])
-def test_all_implementations_agree(kind, heads, implementation):
+def test_implementations_agree_with_eager(kind, heads, implementation):
     eager, other = build(num_heads=heads), build(implementation, num_heads=heads)
     other.load_state_dict(eager.state_dict())
     mask = ragged_mask(3, 7, kind)
@@ -47,19 +47,19 @@ def test_all_implementations_agree(kind, heads, implementation):
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-def test_rows_may_share_a_memory(implementation, heads):
+def test_attention_over_shared_memory(implementation, heads):
     attention, mask = build(implementation, num_heads=heads), ragged_mask(3, 7, "holes")
     memory, query = torch.randn(3, 7, 6), torch.randn(6, 5, 4)
-    found = attention(query, attention.prepare(memory, mask), mask)
-    repeated, own = memory.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0)
-    for one, other in zip(found, attention(query, repeated, own), strict=True):
+    actual = attention(query, attention.prepare(memory, mask), mask)
+    expected = attention(query, memory.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0))
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-def test_gradients_lie_in_memory_as_their_parameters(implementation, heads):
-    # DistributedDataParallel copies one that does not, in every step, and warns.
+def test_gradients_have_strides_of_parameters(implementation, heads):
+    # DistributedDataParallel copies other gradients at every step, and warns.
     attention = build(implementation, num_heads=heads)
     strides = {}
     for name, parameter in attention.named_parameters():
@@ -69,7 +69,7 @@ def test_gradients_lie_in_memory_as_their_parameters(implementation, heads):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-def test_dropout_leaves_out_tokens_in_training_only(implementation):
+def test_dropout_drops_tokens_in_training_only(implementation):
     attention = build(implementation, dropout=0.5, num_heads=1)
     query, memory = torch.randn(1, 1, 4), torch.randn(1, 200, 6)
     mask = torch.ones(1, 200, dtype=torch.bool)
@@ -79,7 +79,7 @@ def test_dropout_leaves_out_tokens_in_training_only(implementation):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-def test_a_memory_prepared_once_serves_many_queries(implementation):
+def test_prepared_memory_is_reusable(implementation):
     attention = build(implementation)
     memory, mask = torch.randn(2, 5, 6), ragged_mask(2, 5, "left")
     keys, values = attention.prepare(memory, mask)
@@ -89,29 +89,29 @@ def test_a_memory_prepared_once_serves_many_queries(implementation):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
-        ({"attention_size": 9}, "attention_size=9 cannot be divided by num_attention_heads=2"),
-        ({"memory_size": 7}, "hidden_size=7 cannot be divided by num_attention_heads=2"),
-        ({"num_heads": 0}, "num_attention_heads=0 must be at least 1"),
-        ({"dropout": 5.0}, "attention_dropout_prob=5.0 is no chance"),
+        ({"attention_size": 9}, "attention_size must be divisible by num_attention_heads=2, got 9."),
+        ({"memory_size": 7}, "hidden_size must be divisible by num_attention_heads=2, got 7."),
+        ({"num_heads": 0}, "num_attention_heads must be at least 1, got 0."),
+        ({"dropout": 5.0}, r"attention_dropout_prob must be in \[0, 1\], got 5.0."),
         (
             {"implementation": "flash"},
-            r"attention_implementation='flash' is unknown; choose from \['eager', 'ragged', 'chunked'\]",
+            r"attention_implementation must be one of \['eager', 'ragged', 'chunked'\], got 'flash'.",
         ),
     ],
 )
-def test_bad_sizes_are_named(changes, words):
-    with pytest.raises(ValueError, match=words):
+def test_attention_rejects_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
         build(**changes)
 
 
-def test_an_unknown_query_is_named():
-    with pytest.raises(ValueError, match="attention_query='first' is unknown"):
+def test_pooling_rejects_unknown_query():
+    with pytest.raises(ValueError, match=r"attention_query must be one of \['learned', 'last', 'mean'\], got 'first'."):
         AttentionPooling(query="first", memory_size=4, attention_size=4)
 
 
-def test_the_query_of_the_last_state_needs_it():
+def test_pooling_by_last_state_requires_it():
     pooling = AttentionPooling(query="last", memory_size=4, attention_size=4)
     with pytest.raises(ValueError, match="needs `last_state`"):
         pooling(torch.randn(1, 2, 4), torch.ones(1, 2, dtype=torch.bool))

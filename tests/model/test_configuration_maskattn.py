@@ -22,47 +22,47 @@ PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dro
         ("tag_scheme", 2),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(field, value):
+def test_config_rejects_wrong_value(field, value):
     with pytest.raises(StrictDataclassError, match=field):
         MaskAttnConfig(**{field: value})
     with pytest.raises(StrictDataclassError, match=field):
         setattr(MaskAttnConfig(), field, value)
 
 
-def test_a_configuration_survives_saving(tmp_path):
+def test_config_saves_and_loads(tmp_path):
     config = MaskAttnConfig(rnn_type="gru", num_labels=5, hidden_dropout_prob=0, classifier_dropout=0.5, tag_scheme="BIOES")
     config.save_pretrained(tmp_path)
     assert MaskAttnConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_attentions_are_not_gathered_by_trainer():
+def test_trainer_does_not_gather_attentions():
     assert set(MaskAttnConfig().keys_to_ignore_at_inference) >= {"attentions", "hidden_states"}
 
 
 @pytest.mark.parametrize("value", [0, -3])
 @pytest.mark.parametrize("field", SIZES)
-def test_a_size_below_one_is_refused_where_it_is_set(field, value):
-    for refused in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+def test_config_rejects_size_below_one(field, value):
+    for build in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
         with pytest.raises(StrictDataclassError, match=rf"{field} must be at least 1, got {value}\."):
-            refused()
+            build()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, 2, float("nan")])
 @pytest.mark.parametrize("field", PROBABILITIES)
-def test_a_value_that_is_no_probability_is_refused_where_it_is_set(field, value):
-    for refused in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+def test_config_rejects_invalid_probability(field, value):
+    for build in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
         with pytest.raises(StrictDataclassError, match=rf"{field} must be in \[0, 1\], got {value}\."):
-            refused()
+            build()
 
 
 @pytest.mark.parametrize("field", PROBABILITIES)
-def test_the_ends_of_the_interval_are_probabilities(field):
+def test_config_accepts_probabilities_0_and_1(field):
     assert getattr(MaskAttnConfig(**{field: 0}), field) == 0
     assert getattr(MaskAttnConfig(**{field: 1.0}), field) == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"hidden_size": 129},
@@ -75,10 +75,10 @@ def test_the_ends_of_the_interval_are_probabilities(field):
         ({"num_attention_heads": 8, "hidden_size": 12}, "must divide hidden_size=12, got 8. Set another number of heads, or"),
     ],
 )
-def test_widths_that_cannot_be_divided_are_named(changes, words):
+def test_config_rejects_indivisible_widths(changes, message):
     with pytest.raises(StrictDataclassError) as error:
         MaskAttnConfig(**changes)
-    assert words in str(error.value.__cause__)
+    assert message in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_widths_that_cannot_be_divided_are_named(changes, words):
         {"pad_token_id": 99, "vocab_size": 40},
     ],
 )
-def test_what_worked_before_there_were_checks_works(tmp_path, fields):
+def test_config_loads_older_configurations(tmp_path, fields):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "maskattn", **fields}))
     config = MaskAttnConfig.from_pretrained(tmp_path)
     assert {name: getattr(config, name) for name in fields} == fields
 
 
 @pytest.mark.parametrize("name", ["ragged", "chunked"])
-def test_the_name_of_transformers_for_its_own_attention_is_told_from_ours(tiny_config, name):
-    words = rf'attn_implementation must be "eager", got "{name}"\. .* set attention_implementation="{name}"'
-    with pytest.raises(ValueError, match=words):
+def test_attn_implementation_rejects_additive_attention(tiny_config, name):
+    message = rf'attn_implementation must be "eager", got "{name}"\. .* set attention_implementation="{name}"'
+    with pytest.raises(ValueError, match=message):
         MaskAttnModel(tiny_config(attn_implementation=name))
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         AutoModel.from_config(tiny_config(), attn_implementation=name)
     assert MaskAttnModel(tiny_config(attn_implementation="eager", attention_implementation=name)).config is not None

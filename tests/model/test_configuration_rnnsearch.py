@@ -22,7 +22,7 @@ PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dro
         ("max_target_length", 2.5),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(field, value):
+def test_config_rejects_wrong_value(field, value):
     with pytest.raises(StrictDataclassError, match=field):
         RNNSearchConfig(**{field: value})
     with pytest.raises(StrictDataclassError, match=field):
@@ -30,7 +30,7 @@ def test_a_wrong_value_is_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"source_vocab_size": 7}, "vocab_size=30000 and source_vocab_size=7: set share_embeddings=False"),
         ({"source_vocab_size": 0, "share_embeddings": False}, "source_vocab_size must be at least 1, got 0"),
@@ -46,27 +46,27 @@ def test_a_wrong_value_is_refused_by_name(field, value):
         ({"output_size": 7}, "output_size=256 as embedding_size, got 7: leave it None, or set tie_word_embeddings=False"),
     ],
 )
-def test_fields_that_exclude_each_other_are_named(changes, words):
+def test_config_rejects_conflicting_fields(changes, message):
     with pytest.raises(StrictDataclassError) as error:
         RNNSearchConfig(**changes)
-    assert words in str(error.value.__cause__)
+    assert message in str(error.value.__cause__)
 
 
-def test_a_configuration_survives_saving(tmp_path):
+def test_config_saves_and_loads(tmp_path):
     config = RNNSearchConfig(rnn_type="lstm", share_embeddings=False, source_vocab_size=7, decoder_start_token_id=None)
     config.save_pretrained(tmp_path)
     assert RNNSearchConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_the_names_of_transformers_find_their_fields():
+def test_config_has_transformers_field_names():
     config = RNNSearchConfig(encoder_layers=3)
     assert config.num_hidden_layers == 3
     assert config.is_encoder_decoder
-    # What generation asks for the vocabulary of the words that are chosen.
+    # generate() reads the size of the target vocabulary from here.
     assert config.get_text_config().vocab_size == config.get_text_config(decoder=True).vocab_size == config.vocab_size
 
 
-def test_states_and_attentions_are_not_gathered_by_trainer():
+def test_trainer_does_not_gather_states_and_attentions():
     assert set(RNNSearchConfig().keys_to_ignore_at_inference) == {
         "cache",
         "past_key_values",
@@ -81,24 +81,24 @@ def test_states_and_attentions_are_not_gathered_by_trainer():
 
 @pytest.mark.parametrize("value", [0, -3])
 @pytest.mark.parametrize("field", SIZES)
-def test_a_size_below_one_is_refused_where_it_is_set(field, value):
-    for refused in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
+def test_config_rejects_size_below_one(field, value):
+    for build in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
         with pytest.raises(
             StrictDataclassError,
-            match=rf"{'encoder_layers' if field == 'num_hidden_layers' else field} must be at least 1, got {value}\.",
+            match=rf"{field} must be at least 1, got {value}\.",
         ):
-            refused()
+            build()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, 2, float("nan")])
 @pytest.mark.parametrize("field", PROBABILITIES)
-def test_a_value_that_is_no_probability_is_refused_where_it_is_set(field, value):
-    for refused in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
+def test_config_rejects_invalid_probability(field, value):
+    for build in (lambda: RNNSearchConfig(**{field: value}), lambda: setattr(RNNSearchConfig(), field, value)):
         with pytest.raises(StrictDataclassError, match=rf"{field} must be in \[0, 1\], got {value}\."):
-            refused()
+            build()
 
 
 @pytest.mark.parametrize("field", PROBABILITIES)
-def test_the_ends_of_the_interval_are_probabilities(field):
+def test_config_accepts_probabilities_0_and_1(field):
     assert getattr(RNNSearchConfig(**{field: 0}), field) == 0
     assert getattr(RNNSearchConfig(**{field: 1.0}), field) == 1

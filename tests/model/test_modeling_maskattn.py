@@ -16,7 +16,7 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_shapes_of_everything(tiny_config, head):
+def test_output_shapes(tiny_config, head):
     model = build_head(head, tiny_config, num_hidden_layers=2, num_attention_heads=2)
     outputs = model(IDS, MASK, output_attentions=True, output_hidden_states=True)
     assert [tuple(h.shape) for h in outputs.hidden_states] == [(2, 4, 6), (2, 4, 8), (2, 4, 8)]
@@ -28,7 +28,7 @@ def test_shapes_of_everything(tiny_config, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_lengths_embeddings_and_tuples_say_the_same(tiny_config, head):
+def test_input_forms_have_same_outputs(tiny_config, head):
     model = build_head(head, tiny_config)
     expected = model(IDS, MASK)[0]
     assert torch.equal(model(IDS, lengths=torch.tensor([4, 2]))[0], expected)
@@ -42,7 +42,7 @@ def test_lengths_embeddings_and_tuples_say_the_same(tiny_config, head):
     assert isinstance(model(IDS, MASK), tuple)
 
 
-def test_the_configuration_may_ask_for_outputs(tiny_config):
+def test_config_requests_outputs(tiny_config):
     model = build_head("MaskAttnForSequenceClassification", tiny_config, output_attentions=True, output_hidden_states=True)
     outputs = model(IDS, MASK)
     assert len(outputs.attentions) == 1
@@ -51,7 +51,7 @@ def test_the_configuration_may_ask_for_outputs(tiny_config):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_resizing_the_vocabulary(tiny_config, head):
+def test_resize_token_embeddings(tiny_config, head):
     model = build_head(head, tiny_config)
     model.resize_token_embeddings(50)
     assert model.config.vocab_size == 50
@@ -62,41 +62,58 @@ def test_resizing_the_vocabulary(tiny_config, head):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "words"),
+    ("inputs", "message"),
     [
-        ({}, "neither was given"),
-        ({"input_ids": IDS, "inputs_embeds": torch.randn(2, 4, 6)}, "both were given"),
-        ({"input_ids": IDS[0]}, r"`input_ids` has shape \[4\], expected \[batch, time\]"),
-        ({"inputs_embeds": torch.randn(2, 6)}, r"`inputs_embeds` has shape \[2, 6\]"),
-        ({"inputs_embeds": torch.randn(2, 4, 5)}, "width 5, the model has embedding_size=6"),
-        ({"input_ids": IDS, "attention_mask": MASK[:, :3]}, r"`attention_mask` has shape \[2, 3\]"),
-        ({"input_ids": IDS, "attention_mask": MASK * 2}, "holds 2"),
-        ({"input_ids": IDS, "attention_mask": MASK, "lengths": torch.tensor([4, 2])}, "both given"),
-        ({"input_ids": torch.tensor([[3, 40]])}, "holds token id 40, the vocabulary has ids 0 to 39"),
-        ({"input_ids": torch.tensor([[3, -1]])}, "holds token id -1"),
+        ({}, "must be given, got neither."),
+        ({"input_ids": IDS, "inputs_embeds": torch.randn(2, 4, 6)}, "must be given, got both."),
+        ({"input_ids": IDS[0]}, r"`input_ids` must have shape \[batch, time\], got \[4\]."),
+        (
+            {"inputs_embeds": torch.randn(2, 6)},
+            r"`inputs_embeds` must have shape \[batch, time, embedding_size\], got \[2, 6\].",
+        ),
+        ({"inputs_embeds": torch.randn(2, 4, 5)}, "`inputs_embeds` must have width embedding_size=6, got 5."),
+        (
+            {"input_ids": IDS, "attention_mask": MASK[:, :3]},
+            r"`attention_mask` must have shape \[2, 4\] as the inputs, got \[2, 3\].",
+        ),
+        ({"input_ids": IDS, "attention_mask": MASK * 2}, r"must hold only 1 \(token\) and 0 \(padding\), got 2."),
+        (
+            {"input_ids": IDS, "attention_mask": MASK, "lengths": torch.tensor([4, 2])},
+            "`attention_mask` and `lengths` must be given, got both.",
+        ),
+        ({"input_ids": torch.tensor([[3, 40]])}, r"`input_ids` must be in \[0, 39\], the ids of the vocabulary, got 40."),
+        ({"input_ids": torch.tensor([[3, -1]])}, r"`input_ids` must be in \[0, 39\], the ids of the vocabulary, got -1."),
     ],
 )
-def test_bad_inputs_are_named(tiny_config, inputs, words):
+def test_model_rejects_bad_inputs(tiny_config, inputs, message):
     for head in HEADS:
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             build_head(head, tiny_config)(**inputs)
 
 
 @pytest.mark.parametrize(
-    ("head", "labels", "words"),
+    ("head", "labels", "message"),
     [
-        ("MaskAttnForSequenceClassification", torch.tensor([0, 3]), "holds 3, the model has 3 classes: labels are 0 to 2"),
-        ("MaskAttnForSequenceClassification", torch.tensor([0, -1]), "holds -1"),
-        ("MaskAttnForSequenceClassification", torch.tensor([0, 1, 2]), r"shape \[3\], expected \[2\]"),
-        ("MaskAttnForSequenceClassification", torch.randn(2, 4), r"\[2, 4\], problem_type='multi_label_classification'"),
-        ("MaskAttnForTokenClassification", torch.full((2, 4), 3), "holds 3"),
-        ("MaskAttnForTokenClassification", torch.zeros(2, 3).long(), r"shape \[2, 3\], expected \[2, 4\]"),
-        ("MaskAttnForTokenClassification", torch.zeros(2, 4), "torch.float32, classes are whole numbers"),
-        ("MaskAttnForMaskedLM", torch.full((2, 4), 40), "holds 40, the model has 40 classes"),
+        (
+            "MaskAttnForSequenceClassification",
+            torch.tensor([0, 3]),
+            r"`labels` must be in \[0, 2\], the classes of the model, .* got 3.",
+        ),
+        ("MaskAttnForSequenceClassification", torch.tensor([0, -1]), "got -1."),
+        ("MaskAttnForSequenceClassification", torch.tensor([0, 1, 2]), r"`labels` must have shape \[2\], got \[3\]."),
+        (
+            "MaskAttnForSequenceClassification",
+            torch.randn(2, 4),
+            r"\[2, 3\] for problem_type='multi_label_classification', .* got \[2, 4\].",
+        ),
+        ("MaskAttnForTokenClassification", torch.full((2, 4), 3), "got 3."),
+        ("MaskAttnForTokenClassification", torch.zeros(2, 3).long(), r"`labels` must have shape \[2, 4\], got \[2, 3\]."),
+        ("MaskAttnForTokenClassification", torch.zeros(2, 4), "must have an integer dtype, got torch.float32."),
+        ("MaskAttnForMaskedLM", torch.full((2, 4), 40), r"`labels` must be in \[0, 39\], the classes of the model, .* got 40."),
     ],
 )
-def test_bad_labels_are_named(tiny_config, head, labels, words):
-    with pytest.raises(ValueError, match=words):
+def test_model_rejects_bad_labels(tiny_config, head, labels, message):
+    with pytest.raises(ValueError, match=message):
         build_head(head, tiny_config)(IDS, MASK, labels=labels)
 
 
@@ -109,21 +126,21 @@ def test_bad_labels_are_named(tiny_config, head, labels, words):
         (1, torch.tensor([[0.5], [2.0]]), "regression"),
     ],
 )
-def test_the_problem_type_is_found_as_transformers_finds_it(tiny_config, num_labels, labels, expected):
+def test_problem_type_is_inferred_as_in_transformers(tiny_config, num_labels, labels, expected):
     model = MaskAttnForSequenceClassification(tiny_config(num_labels=num_labels))
     logits, loss = (model(IDS, MASK, labels=labels)[k] for k in ("logits", "loss"))
     assert model.config.problem_type == expected
-    truth = {
+    loss_function = {
         "single_label_classification": torch.nn.functional.cross_entropy,
         "multi_label_classification": torch.nn.functional.binary_cross_entropy_with_logits,
         "regression": lambda a, b: torch.nn.functional.mse_loss(a.view(-1), b.view(-1)),
     }[expected]
-    torch.testing.assert_close(loss, truth(logits, labels))
+    torch.testing.assert_close(loss, loss_function(logits, labels))
     torch.testing.assert_close(model(IDS, MASK, labels=labels, num_items_in_batch=7).loss, loss * labels.numel() / 7)
 
 
 @pytest.mark.parametrize("head", [MaskAttnForTokenClassification, MaskAttnForMaskedLM])
-def test_token_losses_average_over_labels_that_exist(tiny_config, head):
+def test_token_loss_averages_over_labels(tiny_config, head):
     model = head(tiny_config(num_labels=3))
     labels = torch.tensor([[1, -100, 2, 0], [0, -100, -100, -100]])
     outputs = model(IDS, MASK, labels=labels)
@@ -134,7 +151,7 @@ def test_token_losses_average_over_labels_that_exist(tiny_config, head):
     assert model(IDS, MASK, labels=none, num_items_in_batch=torch.tensor(0)).loss == 0
 
 
-def test_two_runs_of_one_model_share_no_state(tiny_config):
+def test_forward_keeps_no_state(tiny_config):
     model = MaskAttnModel(tiny_config()).eval()
     before = {k: v.clone() for k, v in model.__dict__.items() if torch.is_tensor(v)}
     first = model(IDS, MASK).pooler_output
@@ -144,14 +161,14 @@ def test_two_runs_of_one_model_share_no_state(tiny_config):
     assert not [k for k, v in model.__dict__.items() if torch.is_tensor(v)]
 
 
-def test_the_number_of_segments_reaches_the_recurrence_through_a_head(tiny_config):
+def test_num_time_chunks_reaches_recurrence(tiny_config):
     model = build_head("MaskAttnForTokenClassification", tiny_config)
-    torch.testing.assert_close(model(IDS, MASK, num_segments=2).logits, model(IDS, MASK).logits, atol=OUTPUT, rtol=0)
-    with pytest.raises(ValueError, match="num_segments=0 must be at least 1"):
-        model(IDS, MASK, num_segments=0)
+    torch.testing.assert_close(model(IDS, MASK, num_time_chunks=2).logits, model(IDS, MASK).logits, atol=OUTPUT, rtol=0)
+    with pytest.raises(ValueError, match=r"num_time_chunks must be at least 1, got 0\."):
+        model(IDS, MASK, num_time_chunks=0)
 
 
-def test_weights_may_be_offloaded(tiny_config):
+def test_cpu_offload(tiny_config):
     model = build_head("MaskAttnForSequenceClassification", tiny_config).eval()
     expected = model(IDS, MASK).logits
     cpu_offload(model, execution_device=torch.device("cpu"))
@@ -159,13 +176,20 @@ def test_weights_may_be_offloaded(tiny_config):
     assert torch.equal(model(IDS, MASK).logits, expected)
 
 
-def test_devices_are_divided_between_layers_never_within_one(tiny_config, tmp_path):
+def test_device_map_does_not_split_layers(tiny_config, tmp_path):
     model = build_head("MaskAttnForTokenClassification", tiny_config, num_hidden_layers=3).eval()
     expected = model(IDS, MASK).logits
     model.save_pretrained(tmp_path / "model")
-    room = {"cpu": int(0.7 * sum(parameter.nbytes for parameter in model.parameters()))}
-    divided = type(model).from_pretrained(tmp_path / "model", device_map="auto", max_memory=room, offload_folder=tmp_path)
-    places = {name: place for name, place in divided.hf_device_map.items() if ".layers" in name or "pooling" in name}
-    assert places.keys() == {*(f"maskattn.recurrence.layers.{layer}" for layer in range(3)), "maskattn.pooling"}
-    assert set(places.values()) == {"cpu", "disk"}
-    assert torch.equal(divided(IDS, MASK).logits, expected)
+    max_memory = {"cpu": int(0.7 * sum(parameter.nbytes for parameter in model.parameters()))}
+    split = type(model).from_pretrained(tmp_path / "model", device_map="auto", max_memory=max_memory, offload_folder=tmp_path)
+    devices = {name: device for name, device in split.hf_device_map.items() if ".layers" in name or "pooling" in name}
+    assert devices.keys() == {*(f"maskattn.recurrence.layers.{layer}" for layer in range(3)), "maskattn.pooling"}
+    assert set(devices.values()) == {"cpu", "disk"}
+    assert torch.equal(split(IDS, MASK).logits, expected)
+
+
+def test_num_segments_is_deprecated(tiny_config):
+    model = build_head("MaskAttnForTokenClassification", tiny_config)
+    with pytest.warns(FutureWarning, match=r"num_segments is deprecated\. Use num_time_chunks\."):
+        logits = model(IDS, MASK, num_segments=2).logits
+    assert torch.equal(logits, model(IDS, MASK, num_time_chunks=2).logits)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.tokenizers import train_tokenizer
 from tests.heads import build_head
 
 TEXTS = ["a", "the date is 3 May 1999 or so", "words", "some more words, longer than all of the others before"]

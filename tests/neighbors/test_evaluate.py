@@ -7,7 +7,7 @@ import evaluate
 from datasets import Dataset
 from transformers import pipeline
 
-from hf_maskattn.evaluation.single_label import SingleLabelMetric
+from hf_maskattn.metrics.classification import SingleLabelMetric
 from tests.neighbors.conftest import TEXTS
 
 

@@ -5,7 +5,7 @@ import gc
 import pytest
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.training.trainer import ReproducibleTrainer
 from tests.heads import build_head
 
 optuna = pytest.importorskip("optuna")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 
@@ -21,7 +21,7 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_not_to_be_written")
     path = write_recipe(tmp_path, training={"report_to": "tensorboard", "output_dir": "run"})
     path.write_text(path.read_text().replace(f"{tmp_path}{os.sep}", ""))
-    return lambda *overrides: read_recipe("toy.yaml", overrides)
+    return lambda *overrides: load_recipe("toy.yaml", overrides)
 
 
 def logs(folder):

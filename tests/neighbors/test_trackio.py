@@ -22,10 +22,10 @@ socket.socket.connect = refuse
 
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 
-train(read_recipe("toy.yaml"))
+train(load_recipe("toy.yaml"))
 trackio.finish()
 print("LOGS", json.dumps(SQLiteStorage.get_logs("words", "toy")))
 """

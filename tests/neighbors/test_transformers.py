@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, EarlyStoppingCallback
 
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
 from tests.training.toy_recipe import write_recipe
@@ -36,7 +36,7 @@ def test_a_model_is_loaded_where_and_as_it_is_asked_for(saved, arguments, dtype)
 
 def test_training_stops_early_and_the_best_model_is_kept(tmp_path):
     wrong = {"cat": "dog", "dog": "cat"}
-    recipe = read_recipe(write_recipe(tmp_path, training={"num_train_epochs": 9, "metric_for_best_model": "loss"}))
+    recipe = load_recipe(write_recipe(tmp_path, training={"num_train_epochs": 9, "metric_for_best_model": "loss"}))
     rows = (tmp_path / "validation.jsonl").read_text().splitlines()
     rows = [{**row, "label": wrong[row["label"]]} for row in map(json.loads, rows)]  # the more it learns, the worse
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -5,9 +5,8 @@ import pytest
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_maskattn import MaskAttnConfig, RNNSearchConfig
-from hf_maskattn.recipes.arguments import TASKS, arguments_class, config_class, settable_fields
+from hf_maskattn.recipes.arguments import TASKS, arguments_class, config_class, describe, settable_fields
 from hf_maskattn.recipes.declared_fields import declared_fields
-from hf_maskattn.recipes.field_checks import describe
 
 
 def described(fields):

@@ -1,7 +1,7 @@
 import pytest
 
 from hf_maskattn.recipes.local_files import check_local_files
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from tests.training.toy_recipe import write_recipe
 
 
@@ -14,7 +14,7 @@ from tests.training.toy_recipe import write_recipe
     ],
 )
 def test_a_file_that_does_not_exist_is_named_with_its_key(tmp_path, override, message):
-    recipe = read_recipe(write_recipe(tmp_path), [override])
+    recipe = load_recipe(write_recipe(tmp_path), [override])
     with pytest.raises(FileNotFoundError, match=message):
         check_local_files(recipe)
 
@@ -26,9 +26,9 @@ def test_files_and_patterns_that_exist_are_found(tmp_path, name):
     path = write_recipe(tmp_path)
     (tmp_path / "a [b]").mkdir()
     (tmp_path / "a [b]" / "x.jsonl").touch()
-    check_local_files(read_recipe(path, [f"data.train_file={tmp_path / name}"]))
+    check_local_files(load_recipe(path, [f"data.train_file={tmp_path / name}"]))
 
 
 def test_only_the_splits_that_are_read_are_looked_for(tmp_path):
-    recipe = read_recipe(write_recipe(tmp_path), ["data.train_file=nowhere.jsonl"])
+    recipe = load_recipe(write_recipe(tmp_path), ["data.train_file=nowhere.jsonl"])
     check_local_files(recipe, ["test"])

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import traceback
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from transformers import TrainingArguments
 
 from hf_maskattn import MaskAttnConfig
 from hf_maskattn.recipes.arguments import settable_fields
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe, parse_yaml
 from tests.training.toy_recipe import write_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,7 +32,7 @@ def test_a_recipe_is_read_into_its_groups(tmp_path):
         "data: {source: cldr-languages, tokenizer: char}\n"
         "training: {learning_rate: 2e-5, eval_strategy: no, num_train_epochs: 3}\n",
     )
-    recipe = read_recipe(path)
+    recipe = load_recipe(path)
     assert recipe.name == "recipe"
     assert recipe.model.task == "text-classification"
     assert recipe.model.config == {"hidden_size": 32, "hidden_dropout_prob": 0}
@@ -53,7 +54,7 @@ def test_every_training_field_can_be_set_except_those_the_command_decides():
 
 
 def test_overrides_win_and_the_last_one_most(recipe_file):
-    recipe = read_recipe(recipe_file, ["training.learning_rate=1e-3", "model.rnn_type=gru", "training.learning_rate=3e-3"])
+    recipe = load_recipe(recipe_file, ["training.learning_rate=1e-3", "model.rnn_type=gru", "training.learning_rate=3e-3"])
     assert recipe.training["learning_rate"] == 3e-3
     assert recipe.model.config["rnn_type"] == "gru"
 
@@ -72,15 +73,15 @@ def test_an_override_mends_its_file(recipe_file, wrong, override):
     lines.insert(lines.index("model:") + 1, wrong)
     recipe_file.write_text("\n".join(lines))
     with pytest.raises((TypeError, ValueError), match=wrong.split()[-1]):
-        read_recipe(recipe_file)
-    assert read_recipe(recipe_file, [override]).model.task == "text-classification"
+        load_recipe(recipe_file)
+    assert load_recipe(recipe_file, [override]).model.task == "text-classification"
 
 
 def test_seq2seq_is_a_name_of_the_task(tmp_path):
-    by_usual_name = read_recipe(write_recipe(tmp_path, "text2text-generation"), ["model.task=seq2seq"])
-    assert by_usual_name == read_recipe(write_recipe(tmp_path, "text2text-generation"))
+    by_usual_name = load_recipe(write_recipe(tmp_path, "text2text-generation"), ["model.task=seq2seq"])
+    assert by_usual_name == load_recipe(write_recipe(tmp_path, "text2text-generation"))
     assert by_usual_name.model.task == "text2text-generation"
-    by_usual_name = read_recipe(write_recipe(tmp_path, "text2text-generation", model={"task": "seq2seq"}))
+    by_usual_name = load_recipe(write_recipe(tmp_path, "text2text-generation", model={"task": "seq2seq"}))
     assert by_usual_name.model.task == "text2text-generation"
 
 
@@ -90,21 +91,21 @@ def test_seq2seq_is_a_name_of_the_task(tmp_path):
 )
 def test_a_misspelled_kind_of_tokenizer_is_named_before_the_hub_is_asked(recipe_file, tmp_path, monkeypatch, name, kind):
     with pytest.raises(ValueError, match=rf"^data\.tokenizer must be one of char, .* got '{name}'\. Did you mean {kind}\?$"):
-        read_recipe(recipe_file, [f"data.tokenizer={name}", "data.vocab_size=9"])
+        load_recipe(recipe_file, [f"data.tokenizer={name}", "data.vocab_size=9"])
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
-    assert read_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+    assert load_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5-small", "user/words", "user/char", "bert-base-cased"])
 def test_a_tokenizer_of_the_hub_is_no_misspelled_kind(recipe_file, name):
     recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
-    assert read_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+    assert load_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
 
 
 def test_an_empty_override_is_null(recipe_file):
-    assert read_recipe(recipe_file, ["data.test_file="]).data.test_file is None
+    assert load_recipe(recipe_file, ["data.test_file="]).data.test_file is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_an_empty_override_is_null(recipe_file):
 )
 def test_wrong_overrides_are_named(recipe_file, override, message):
     with pytest.raises(ValueError) as raised:  # noqa: PT011 (the message is compared below)
-        read_recipe(recipe_file, [override])
+        load_recipe(recipe_file, [override])
     key, equals, _ = override.partition("=")
     assert str(raised.value).startswith(f"override {key!r}" if equals else "an override without `=` is not")
     assert message in str(raised.value)
@@ -164,7 +165,7 @@ def test_wrong_overrides_are_named(recipe_file, override, message):
 )
 def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, message):
     with pytest.raises(TypeError) as raised:
-        read_recipe(recipe_file, [override])
+        load_recipe(recipe_file, [override])
     assert str(raised.value).startswith(f"override {override.partition('=')[0]!r}: ")
     assert message in str(raised.value)
 
@@ -230,21 +231,21 @@ def test_wrong_values_are_named_with_what_is_expected(recipe_file, override, mes
 )
 def test_wrong_files_are_named(tmp_path, text, message):
     with pytest.raises(ValueError) as raised:  # noqa: PT011 (the message is compared below)
-        read_recipe(write(tmp_path, text))
+        load_recipe(write(tmp_path, text))
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "- model", "model: text-classification"])
 def test_files_without_groups_are_refused(tmp_path, text):
     with pytest.raises(TypeError, match=r"recipe.yaml"):
-        read_recipe(write(tmp_path, text))
+        load_recipe(write(tmp_path, text))
 
 
 def test_files_that_are_not_text_are_refused(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(b"model: \xff")
     with pytest.raises(ValueError, match=r"recipe.yaml is not UTF-8 text \(byte 7\)"):
-        read_recipe(path)
+        load_recipe(path)
 
 
 @pytest.mark.parametrize(
@@ -261,22 +262,72 @@ def test_a_place_without_a_recipe_is_named_with_the_way_out(tmp_path, path, mess
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").touch()
     with pytest.raises(FileNotFoundError, match=message) as raised:
-        read_recipe(tmp_path / path)
+        load_recipe(tmp_path / path)
     assert "hf_secret" not in "".join(traceback.format_exception(raised.value, chain=True))
 
 
 def test_labels_of_tokens_are_called_tags(tmp_path):
-    recipe = read_recipe(write_recipe(tmp_path, "token-classification"))
+    recipe = load_recipe(write_recipe(tmp_path, "token-classification"))
     assert recipe.label_column == "tags"
 
 
 def test_a_choice_is_checked_for_the_task(recipe_file):
     recipe_file.write_text("model: {task: text2text-generation, attention_query: learned}\ndata: {tokenizer: char}")
     with pytest.raises(TypeError, match=r"model\.attention_query='learned': expected one of 'previous', 'current'\."):
-        read_recipe(recipe_file)
+        load_recipe(recipe_file)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_that_come_with_the_project_are_read_and_say_how(path):
     assert path.read_text().startswith(f"# hf-maskattn train configs/{path.name}")
-    assert read_recipe(path).training["seed"] == 0
+    assert load_recipe(path).training["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-5", 2e-5),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("-3", -3),
+        ("010", 10),
+        ("no", "no"),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("true", True),
+        ("False", False),
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("1:30", "1:30"),
+        ("2020-01-01", "2020-01-01"),
+        ("0x10", "0x10"),
+        ("[1, a]", [1, "a"]),
+        (".inf", math.inf),
+        ("'2e-5'", "2e-5"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    parsed = parse_yaml(text, "here")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_duplicate_keys_are_refused_with_their_line():
+    with pytest.raises(ValueError, match=r"^here, line 3: key 'b' is given twice\.$"):
+        parse_yaml("a:\n  b: 1\n  b: 2\n", "here")
+
+
+def test_broken_yaml_is_told_with_its_line():
+    with pytest.raises(ValueError, match=r"^here, line 2: "):
+        parse_yaml("a: 1\n b: [\n", "here")
+
+
+def test_keys_that_are_no_words_are_refused():
+    with pytest.raises(ValueError, match=r"^here, line 1: key 1 is not a word\.$"):
+        parse_yaml("1: a", "here")
+
+
+def test_python_objects_are_not_built():
+    with pytest.raises(ValueError, match="could not determine a constructor"):
+        parse_yaml("!!python/object/apply:os.system ['true']", "here")

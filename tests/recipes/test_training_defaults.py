@@ -1,14 +1,27 @@
+import os
+import shutil
+
 import pytest
+import yaml
 from transformers.integrations import integration_utils
 
-from hf_maskattn.evaluation import evaluation_for
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.recipes.training_defaults import choose_metric, resolved_training, training_arguments
+from hf_maskattn.metrics import evaluation_for
+from hf_maskattn.recipes.arguments import TASKS
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.recipes.training_defaults import (
+    changed_keys,
+    choose_metric,
+    resolve_recipe,
+    resolved_training,
+    save_recipe,
+    training_arguments,
+)
+from tests.training import toy_recipe
 from tests.training.toy_recipe import write_recipe
 
 
 def resolve(tmp_path, *overrides):
-    return resolved_training(read_recipe(write_recipe(tmp_path, training={"output_dir": None}), overrides))
+    return resolved_training(load_recipe(write_recipe(tmp_path, training={"output_dir": None}), overrides))
 
 
 @pytest.fixture
@@ -16,7 +29,7 @@ def complete(tmp_path):
     """Build the arguments of a recipe with changes, metric included."""
 
     def build(*overrides, problem_type="single_label_classification"):
-        recipe = read_recipe(write_recipe(tmp_path), overrides)
+        recipe = load_recipe(write_recipe(tmp_path), overrides)
         args = training_arguments(recipe)
         choose_metric(args, recipe, evaluation_for("text-classification", problem_type=problem_type))
         return args
@@ -35,7 +48,7 @@ def test_the_output_folder_is_named_after_the_recipe(tmp_path):
     path = write_recipe(tmp_path)
     text = path.read_text(encoding="utf-8")
     path.write_text("".join(line for line in text.splitlines(True) if "output_dir" not in line), encoding="utf-8")
-    assert resolved_training(read_recipe(path))["output_dir"] == "runs/toy"
+    assert resolved_training(load_recipe(path))["output_dir"] == "runs/toy"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +68,7 @@ def test_saving_follows_evaluating(tmp_path, overrides, expected):
     filled = resolve(tmp_path, *(f"training.{override}" for override in overrides))
     keys = ("eval_strategy", "save_strategy", "eval_steps", "save_steps", "load_best_model_at_end")
     assert tuple(filled.get(key) for key in keys) == expected
-    training_arguments(read_recipe(write_recipe(tmp_path), [f"training.{override}" for override in overrides]))
+    training_arguments(load_recipe(write_recipe(tmp_path), [f"training.{override}" for override in overrides]))
 
 
 def test_without_validation_data_nothing_is_evaluated(tmp_path):
@@ -71,7 +84,7 @@ def test_a_stream_evaluates_and_saves_every_so_many_steps(tmp_path):
     assert resolve(tmp_path, *stream, "training.save_steps=3")["eval_steps"] == 3
     filled = resolve(tmp_path, *stream, "data.validation_file=")
     assert (filled["eval_strategy"], filled["save_strategy"]) == ("no", "steps")
-    training_arguments(read_recipe(write_recipe(tmp_path), [*stream, "training.logging_steps=7"]))
+    training_arguments(load_recipe(write_recipe(tmp_path), [*stream, "training.logging_steps=7"]))
 
 
 def test_what_a_recipe_says_is_never_changed(complete):
@@ -106,7 +119,7 @@ def test_a_metric_that_is_not_measured_is_refused_before_training(complete):
 
 
 def test_settings_that_do_not_go_together_are_told(tmp_path):
-    recipe = read_recipe(write_recipe(tmp_path), ["training.fp16=true", "training.bf16=true"])
+    recipe = load_recipe(write_recipe(tmp_path), ["training.fp16=true", "training.bf16=true"])
     with pytest.raises(ValueError, match=r"^training: "):
         training_arguments(recipe)
 
@@ -117,3 +130,115 @@ def test_reporting_to_what_is_not_there_is_refused_before_training(complete, mon
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
     with pytest.raises(ImportError, match=r"training\.report_to: TensorBoardCallback requires tensorboard to be installed"):
         complete("training.report_to=tensorboard")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_resolved_recipe_is_read_again_as_the_same(tmp_path, task):
+    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task))
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    again = load_recipe(tmp_path / "recipe.yaml")
+    assert resolve_recipe(again) == resolve_recipe(recipe)
+    assert again.model.config["num_attention_heads"] == 1
+    assert changed_keys(recipe, tmp_path / "recipe.yaml") == {}
+
+
+def test_a_resolved_recipe_of_a_pretrained_model_is_read_again(tmp_path):
+    path = toy_recipe.write_recipe(tmp_path)
+    lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
+    path.write_text("".join(lines))
+    recipe = load_recipe(path, ["model.pretrained=somewhere"])
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])
+def test_a_resolved_recipe_of_a_stream_is_read_again(tmp_path, task):
+    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
+    assert resolve_recipe(recipe)["data"]["shuffle_buffer"] == 10_000
+    other = load_recipe(tmp_path / "recipe.yaml", ["data.shuffle_buffer=3"])
+    assert changed_keys(other, tmp_path / "recipe.yaml") == {"data.shuffle_buffer": (10_000, 3)}
+
+
+def test_changes_are_told_with_old_and_new_value(tmp_path):
+    path = toy_recipe.write_recipe(tmp_path)
+    save_recipe(load_recipe(path), tmp_path / "recipe.yaml")
+    changed = load_recipe(path, ["model.hidden_size=10", "training.seed=7", "training.output_dir=elsewhere"])
+    assert changed_keys(changed, tmp_path / "recipe.yaml") == {
+        "model.hidden_size": (8, 10),
+        "training.seed": ("nothing", 7),
+    }
+
+
+def write_relative(folder, monkeypatch, **groups):
+    """A recipe whose paths are relative, as people write them, read where they hold."""
+    monkeypatch.chdir(folder)
+    content = yaml.safe_load(toy_recipe.write_recipe(folder).read_text())
+    content["data"] |= {key: os.path.relpath(value) for key, value in content["data"].items() if key.endswith("_file")}
+    content["training"]["output_dir"] = "runs/toy"
+    for group, values in groups.items():
+        content[group] |= values
+    (folder / "toy.yaml").write_text(yaml.safe_dump({group: drop_none(values) for group, values in content.items()}))
+    recipe = load_recipe("toy.yaml")
+    (folder / "runs" / "toy").mkdir(parents=True)
+    save_recipe(recipe, folder / "runs" / "toy" / "recipe.yaml")
+    return recipe
+
+
+def drop_none(values):
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def test_a_resolved_recipe_names_its_files_from_any_directory(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    write_relative(tmp_path, monkeypatch, data={"tokenizer": "tokenizer", "vocab_size": None, "test_file": "parts/*.jsonl"})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = load_recipe("../runs/toy/recipe.yaml")
+    assert again.data.train_file == str(tmp_path / "train.jsonl")
+    assert again.data.test_file == str(tmp_path / "parts" / "*.jsonl")
+    assert again.data.tokenizer == str(tmp_path / "tokenizer")
+    assert again.training["output_dir"] == str(tmp_path / "runs" / "toy")
+    assert changed_keys(again, tmp_path / "runs" / "toy" / "recipe.yaml") == {}
+
+
+def test_names_that_are_no_files_here_stay_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "word").mkdir()
+    (tmp_path / "cldr-languages").mkdir()
+    files = dict.fromkeys(("train_file", "validation_file", "test_file"))
+    recipe = write_relative(tmp_path, monkeypatch, data={"source": "cldr-languages", **files})
+    assert resolve_recipe(recipe)["data"]["source"] == "cldr-languages"
+    assert resolve_recipe(recipe)["data"]["tokenizer"] == "word"
+    recipe = load_recipe("toy.yaml", ["data.source=user/corpus"])
+    assert resolve_recipe(recipe)["data"]["source"] == "user/corpus"
+
+
+def test_a_run_of_an_earlier_version_has_the_same_files(tmp_path, monkeypatch):
+    """It kept paths as they were written."""
+    recipe = write_relative(tmp_path, monkeypatch)
+    stored = tmp_path / "runs" / "toy" / "recipe.yaml"
+    stored.write_text(stored.read_text().replace(f"{tmp_path}/", ""))
+    assert "train_file: train.jsonl" in stored.read_text()
+    assert changed_keys(recipe, stored) == {}
+    assert changed_keys(load_recipe("toy.yaml", [f"data.train_file={tmp_path}/train.jsonl"]), stored) == {}
+    assert set(changed_keys(load_recipe("toy.yaml", ["data.train_file=test.jsonl"]), stored)) == {"data.train_file"}
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["copied", "moved"])
+def test_a_project_in_another_place_has_the_same_files(tmp_path, monkeypatch, keep):
+    (tmp_path / "project").mkdir()
+    write_relative(tmp_path / "project", monkeypatch)
+    shutil.copytree(tmp_path / "project", tmp_path / "other")
+    monkeypatch.chdir(tmp_path / "other")
+    if not keep:
+        shutil.rmtree(tmp_path / "project")
+    stored = tmp_path / "other" / "runs" / "toy" / "recipe.yaml"
+    assert changed_keys(load_recipe("toy.yaml"), stored) == {}
+    assert set(changed_keys(load_recipe("toy.yaml", ["data.train_file=test.jsonl"]), stored)) == {"data.train_file"}
+
+
+def test_a_run_folder_in_another_place_has_the_same_files(tmp_path, monkeypatch):
+    recipe = write_relative(tmp_path, monkeypatch)
+    (tmp_path / "runs" / "toy").rename(tmp_path / "toy")
+    assert changed_keys(recipe, tmp_path / "toy" / "recipe.yaml") == {}

@@ -1,15 +1,14 @@
 import pytest
 from transformers import SchedulerType
 
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.recipes.resolved_recipe import resolve_recipe, write_recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.recipes.training_defaults import resolve_recipe, save_recipe, training_arguments
 from tests.training import toy_recipe
 from tests.training.argument_cases import CASES
 
 
 def arguments(tmp_path, *overrides, task="text-classification"):
-    recipe = read_recipe(toy_recipe.write_recipe(tmp_path, task), [f"training.{override}" for override in overrides])
+    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task), [f"training.{override}" for override in overrides])
     return training_arguments(recipe)
 
 
@@ -85,7 +84,7 @@ def test_what_needs_a_validation_split_says_so(tmp_path):
     recipe = toy_recipe.write_recipe(tmp_path, data={"validation_file": None})
     for setting in ("eval_strategy=epoch", "eval_on_start=true", "load_best_model_at_end=true"):
         with pytest.raises(ValueError, match=f"training.{setting.partition('=')[0]}=.* needs a validation split: set data"):
-            training_arguments(read_recipe(recipe, [f"training.{setting}"]))
+            training_arguments(load_recipe(recipe, [f"training.{setting}"]))
 
 
 def test_each_schedule_has_a_case():
@@ -98,5 +97,5 @@ def test_each_schedule_has_a_case():
 def test_the_recipe_of_a_run_of_an_earlier_version_can_still_be_read(tmp_path):
     """It is compared with the recipe that resumes the run, and need not pass the rules of today."""
     old = toy_recipe.write_recipe(tmp_path, training={"eval_steps": 5, "use_cache": True, "include_for_metrics": ["loss"]})
-    write_recipe(read_recipe(old), tmp_path / "recipe.yaml")
-    assert resolve_recipe(read_recipe(tmp_path / "recipe.yaml"))["training"]["include_for_metrics"] == ["loss"]
+    save_recipe(load_recipe(old), tmp_path / "recipe.yaml")
+    assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml"))["training"]["include_for_metrics"] == ["loss"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from tests.training.toy_recipe import write_recipe
 
@@ -309,7 +309,7 @@ def write_toys(folder: Path) -> dict[str, Path]:
 def refusal(recipe: Path, settings: dict[str, Any]) -> str | None:
     """Read and check a recipe with settings, nothing more; None if nothing is wrong."""
     try:
-        training_arguments(read_recipe(recipe, overrides(settings)))
+        training_arguments(load_recipe(recipe, overrides(settings)))
     except (ValueError, TypeError, OSError, ImportError) as error:
         return " ".join(str(error).split())
     return None

@@ -4,7 +4,7 @@ from itertools import cycle
 import pytest
 
 from hf_maskattn import MaskAttnConfig
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
 from tests.training.toy_recipe import write_recipe
@@ -16,7 +16,7 @@ def warnings_of(tmp_path, caplog):
 
     def run(*overrides):
         path = write_recipe(tmp_path, "text2text-generation", make=lambda row: {**row, "target": "A, b."})
-        recipe = read_recipe(path, overrides)
+        recipe = load_recipe(path, overrides)
         with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
             assemble(recipe, training_arguments(recipe))
         return [record.getMessage() for record in caplog.records if record.name.startswith("hf_maskattn")]
@@ -38,7 +38,7 @@ def test_a_run_from_before_tag_schemes_keeps_the_tags_of_its_data(tmp_path, tag_
     MaskAttnConfig(tag_scheme=tag_scheme).save_pretrained(tmp_path / "checkpoint-1")
     tags = cycle([["S-X", "O"], ["I-X", "E-X"]])
     path = write_recipe(tmp_path, "token-classification", make=lambda row: {"tokens": ["a", "b"], "tags": next(tags)})
-    recipe = read_recipe(path)
+    recipe = load_recipe(path)
     assembly = assemble(recipe, training_arguments(recipe), tmp_path / "checkpoint-1")
     assert assembly.data.labels == labels
     assert assembly.trainer.model.config.tag_scheme == tag_scheme

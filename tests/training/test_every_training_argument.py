@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_rules import FIXED
-from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
 from hf_maskattn.training.train import train
+from hf_maskattn.training.trainer import ReproducibleTrainer
 from tests.training.argument_cases import CASES, GUIDE, TASKS, Case, guide, overrides, undecided, with_table, write_toys
 from tests.training.toy_recipe import SIZES
 
@@ -62,7 +62,7 @@ def check_run(recipe: Path, folder: Path, settings: dict) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReproducibleTrainer, "evaluation_loop", loop)
-        metrics = train(read_recipe(recipe, [*overrides(settings), f"training.output_dir={folder}"])).metrics
+        metrics = train(load_recipe(recipe, [*overrides(settings), f"training.output_dir={folder}"])).metrics
     assert metrics["train"]["steps"] >= 1, settings
     for output in scored:
         assert output.num_samples == SIZES["test"]
@@ -108,7 +108,7 @@ def test_what_does_not_work_is_refused_by_name_before_data_is_read(recipes, tmp_
             if task in case.works:
                 continue
             with pytest.raises((ValueError, TypeError, OSError, ImportError), match=name) as caught:
-                train(read_recipe(recipes[task], [*overrides(case.settings), f"training.output_dir={tmp_path / 'run'}"]))
+                train(load_recipe(recipes[task], [*overrides(case.settings), f"training.output_dir={tmp_path / 'run'}"]))
             assert str(caught.value).endswith(".")
     assert not (tmp_path / "run").exists()
 
@@ -123,7 +123,7 @@ def test_what_a_machine_lacks_is_said_before_data_is_read(recipes, tmp_path, mon
 
     monkeypatch.setattr("hf_maskattn.training.assembly.training_data", read)
     for case in (case for case in CASES[name] if case.needs):
-        recipe = read_recipe(recipes["single label"], [*overrides(case.settings), f"training.output_dir={tmp_path / 'run'}"])
+        recipe = load_recipe(recipes["single label"], [*overrides(case.settings), f"training.output_dir={tmp_path / 'run'}"])
         with pytest.raises((DataWasReadError, ValueError, ImportError)) as caught:
             train(recipe)
         assert caught.type is DataWasReadError or name in str(caught.value)

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_maskattn.recipes.arguments import ModelArguments
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.model_building import build_model
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
@@ -12,7 +12,7 @@ from tests.training.toy_recipe import write_recipe
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
-    train(read_recipe(write_recipe(folder, "fill-mask", training={"num_train_epochs": 1})))
+    train(load_recipe(write_recipe(folder, "fill-mask", training={"num_train_epochs": 1})))
     return folder / "run"
 
 
@@ -39,7 +39,7 @@ def test_a_model_is_fine_tuned_by_a_recipe(pretrained, tmp_path):
     path = write_recipe(tmp_path, training={"num_train_epochs": 1})
     lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
     path.write_text("".join(line for line in lines if "_size:" not in line))
-    report = train(read_recipe(path, [f"model.pretrained={pretrained}", "model.hidden_dropout_prob=0.3"]))
+    report = train(load_recipe(path, [f"model.pretrained={pretrained}", "model.hidden_dropout_prob=0.3"]))
     assert report.metrics["test"]["accuracy"] > 0
     assert f"Fine-tuned from {pretrained.name}" in (report.model_folder / "README.md").read_text()
 
@@ -63,7 +63,7 @@ def test_layers_that_the_pretrained_model_lacks_or_has_beyond_the_recipe_are_ref
         ValueError, match=r"has other sizes than the recipe in .*layers\.1.*: remove model\.num_hidden_layers\.$"
     ):
         build(pretrained, ["a", "b"], task="text-classification", config={"num_hidden_layers": 2})
-    recipe = read_recipe(
+    recipe = load_recipe(
         write_recipe(tmp_path, "text2text-generation", model={"decoder_layers": 2}, training={"num_train_epochs": 1})
     )
     folder = train(recipe).model_folder
@@ -82,7 +82,7 @@ def test_models_of_other_kinds_are_refused(pretrained, tmp_path):
 
 
 def test_a_model_that_writes_texts_is_built_for_its_tokenizer_and_writes_as_it_is_scored(tmp_path):
-    recipe = read_recipe(
+    recipe = load_recipe(
         write_recipe(tmp_path, "text2text-generation", training={"generation_num_beams": 3, "num_train_epochs": 1})
     )
     folder = train(recipe).model_folder

@@ -4,9 +4,9 @@ import logging
 import pytest
 from transformers import TrainingArguments
 
-from hf_maskattn.export import hub as hub_module
-from hf_maskattn.model.code_version import CODE_VERSION
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.hub import publish as hub_module
+from hf_maskattn.model.remote_code import CODE_VERSION
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.publishing import NotPublished, take_over_publishing
 from hf_maskattn.training.train import train
@@ -20,12 +20,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
-    for module in ("hub_calls", "hub_commit"):
-        monkeypatch.setattr(f"hf_maskattn.export.{module}.WAITS", (0.01,))
+    monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", (0.01,))
 
 
 def read(tmp_path, **training):
-    return read_recipe(write_recipe(tmp_path, training={"push_to_hub": True, **training}))
+    return load_recipe(write_recipe(tmp_path, training={"push_to_hub": True, **training}))
 
 
 def test_every_save_and_the_end_are_published(tmp_path, connected):

@@ -6,10 +6,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_maskattn import MaskAttnForSequenceClassification
-from hf_maskattn.data.tokenizer_training import train_tokenizer
-from hf_maskattn.export.publication_files import CARD_FILE
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.hub.publication_files import CARD_FILE
 from hf_maskattn.inspection import plots
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import run_card
 from hf_maskattn.training.assembly import assemble
@@ -23,7 +23,7 @@ def write(tmp_path):
     """Writes the card of a recipe, and returns it."""
 
     def run(task="text-classification", **data):
-        recipe = read_recipe(write_recipe(tmp_path, task, data=data))
+        recipe = load_recipe(write_recipe(tmp_path, task, data=data))
         assembly = assemble(recipe, training_arguments(recipe))
         run_card.write_card(assembly, recipe, tmp_path, {"train": {"loss": 1.0}, "test": {"loss": 0.5, "accuracy": 0.25}})
         return assembly, ModelCard.load(tmp_path / CARD_FILE)
@@ -82,7 +82,7 @@ def test_what_is_not_on_the_hub_is_named_without_the_path_on_this_machine(here, 
 @pytest.mark.parametrize(("given", "linked"), [("own/pets", None), ("someone/pets", "someone/pets")])
 def test_the_card_links_data_and_base_model_only_where_they_are_on_the_hub(write, here, given, linked):
     assembly, _ = write()
-    recipe = read_recipe(here / "toy.yaml")
+    recipe = load_recipe(here / "toy.yaml")
     changed = replace(recipe, model=replace(recipe.model, pretrained=given), data=replace(recipe.data, source=given))
     run_card.write_card(assembly, changed, here, {"test": {"accuracy": 0.25}})
     card = ModelCard.load(here / CARD_FILE)

@@ -7,8 +7,8 @@ import torch
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import pipeline
 
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.training.predict import predict
+from hf_maskattn.inference.predict import predict
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import training_data
 from tests.tagged_sentences import Oracle, draw_rows, write_tagged
 from tests.training.toy_recipe import write_recipe
@@ -19,7 +19,7 @@ COUNT = 300
 def load(folder, rows, kind):
     path = write_recipe(folder, "token-classification", data={"tokenizer": kind, "vocab_size": 300})
     files = (f"data.train_file={write_tagged(folder / 'tagged.jsonl', rows)}", "data.validation_file=", "data.test_file=")
-    return training_data(read_recipe(path, files), seed=0)
+    return training_data(load_recipe(path, files), seed=0)
 
 
 def entities_of_labels(data, rows):
@@ -53,13 +53,13 @@ def test_entities_survive(tmp_path, monkeypatch, scheme, kind):
 
     oracle.config.save_pretrained(tmp_path)
     data.tokenizer.save_pretrained(tmp_path)
-    monkeypatch.setattr("hf_maskattn.training.predict.load_whole_model", lambda *args, **settings: oracle)
+    monkeypatch.setattr("hf_maskattn.inference.predict.load_whole_model", lambda *args, **settings: oracle)
     assert entities_of(result["predictions"] for result in predict(tmp_path, texts)) == expected
 
     def run(input_ids, attention_mask):
         return oracle(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).logits.numpy(), None
 
     session = SimpleNamespace(run=run, logits_shape=["batch", "time", len(data.labels)])
-    monkeypatch.setattr("hf_maskattn.export.onnx_pipeline.OnnxSession", lambda path: session)
+    monkeypatch.setattr("hf_maskattn.onnx.runtime.OnnxSession", lambda path: session)
     results = predict(tmp_path, texts[:50], onnx_file=tmp_path / "model.onnx")
     assert entities_of(result["predictions"] for result in results) == expected[:50]

@@ -1,8 +1,8 @@
 import pytest
 from datasets import ClassLabel, Dataset, List
 
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.inference.evaluate import evaluate
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from hf_maskattn.training.train import train
 from tests.tagged_sentences import draw_rows, write_tagged
@@ -15,7 +15,7 @@ def recipe_of(folder, rows, *overrides, data=None, **others):
     splits = {"train": rows, **others}.items()
     files = [f"data.{name}_file={write_rows(folder / f'{name}_rows.jsonl', rows)}" for name, rows in splits]
     missing = [f"data.{name}_file=" for name in ("validation", "test") if name not in others]
-    return read_recipe(path, [*files, *missing, *overrides])
+    return load_recipe(path, [*files, *missing, *overrides])
 
 
 def write_rows(path, rows):
@@ -53,9 +53,9 @@ def test_a_scheme_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"data\.tag_scheme='BIO': expected one of 'IOB1', 'IOB2', 'BIOES'"):
         recipe_of(tmp_path, [("a", "O")], "data.tag_scheme=BIO")
     with pytest.raises(ValueError, match=r"data\.tag_scheme means nothing for model\.task=text-classification"):
-        read_recipe(write_recipe(tmp_path), ["data.tag_scheme=IOB2"])
+        load_recipe(write_recipe(tmp_path), ["data.tag_scheme=IOB2"])
     with pytest.raises(ValueError, match=r"model\.tag_scheme may not be set: .* say another one as data\.tag_scheme"):
-        read_recipe(write_recipe(tmp_path, "token-classification"), ["model.tag_scheme=IOB2"])
+        load_recipe(write_recipe(tmp_path, "token-classification"), ["model.tag_scheme=IOB2"])
 
 
 def test_a_tag_that_other_splits_alone_have_means_a_label_of_the_training_split(tmp_path):
@@ -128,7 +128,7 @@ def run(tmp_path_factory):
     recipe_of(folder, [])
     files = [f"data.{name}_file={write_tagged(folder / f'{name}_rows.jsonl', items)}" for name in ("train", "test")]
     path = folder / "toy.yaml"
-    report = train(read_recipe(path, [*files, "data.validation_file="]))
+    report = train(load_recipe(path, [*files, "data.validation_file="]))
     return path, files, items, report
 
 
@@ -139,7 +139,7 @@ def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
         again = draw_rows(scheme, 60, seed=2, with_text=False)
         assert [item["text"] for item in again] == [item["text"] for item in items]
         test_file = write_tagged(tmp_path / f"{scheme}.jsonl", again)
-        recipe = read_recipe(path, [*files[:1], f"data.test_file={test_file}", "data.validation_file="])
+        recipe = load_recipe(path, [*files[:1], f"data.test_file={test_file}", "data.validation_file="])
         scored = evaluate(report.model_folder, recipe).metrics["test"]
         scores.append({name: scored[name] for name in ("f1", "accuracy", "loss")})
     assert scores[0] == pytest.approx({name: report.metrics["test"][name] for name in scores[0]})
@@ -149,5 +149,5 @@ def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
 def test_a_split_without_entities_is_scored_by_its_spans(run, tmp_path):
     path, files, _, report = run
     write_rows(tmp_path / "outside.jsonl", [("of New", "O O")])
-    recipe = read_recipe(path, [*files[:1], f"data.test_file={tmp_path / 'outside.jsonl'}", "data.validation_file="])
+    recipe = load_recipe(path, [*files[:1], f"data.test_file={tmp_path / 'outside.jsonl'}", "data.validation_file="])
     assert "f1" in evaluate(report.model_folder, recipe).metrics["test"]

@@ -4,10 +4,10 @@ from itertools import islice
 import datasets
 import pytest
 
-from hf_maskattn.data.row_stream import RowStream
-from hf_maskattn.data.tokenizer_training import train_tokenizer
+from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.recipes.arguments import TASKS
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from tests.training.toy_recipe import SIZES, write_recipe
 
@@ -15,7 +15,7 @@ STREAM = ("data.streaming=true", "training.max_steps=5", "data.shuffle_buffer=0"
 
 
 def load(tmp_path, task="text-classification", *overrides, **groups):
-    return training_data(read_recipe(write_recipe(tmp_path, task, **groups), overrides), seed=0)
+    return training_data(load_recipe(write_recipe(tmp_path, task, **groups), overrides), seed=0)
 
 
 def test_texts_become_inputs_with_labels(tmp_path):
@@ -58,7 +58,7 @@ def test_a_loaded_tokenizer_keeps_its_limit_if_it_has_one(tmp_path, limit, expec
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     path = write_recipe(tmp_path)
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "vocab_size" not in line))
-    data = training_data(read_recipe(path, [f"data.tokenizer={tmp_path / 'tokenizer'}"]), seed=0)
+    data = training_data(load_recipe(path, [f"data.tokenizer={tmp_path / 'tokenizer'}"]), seed=0)
     assert data.tokenizer.model_max_length == expected
     assert data.tokenizer.get_vocab() == tokenizer.get_vocab()
 
@@ -75,7 +75,7 @@ def test_nothing_to_train_on_is_told(tmp_path):
 
 def test_labels_of_an_existing_model_keep_their_numbers(tmp_path):
     data = load(tmp_path)
-    recipe = read_recipe(write_recipe(tmp_path))
+    recipe = load_recipe(write_recipe(tmp_path))
     turned = evaluation_data(recipe, 0, "test", data.tokenizer, ["dog", "cat"]).splits["test"]["labels"]
     assert [1 - label for label in turned] == list(data.splits["test"]["labels"])
 
@@ -124,7 +124,7 @@ def test_right_answers_are_those_of_the_rows_that_are_scored(tmp_path):
     assert sorted(text for texts in data.references.values() for text in texts) == sorted(
         f"a {place}" for place in range(trained, trained + SIZES["validation"] + SIZES["test"])
     )
-    recipe = read_recipe(tmp_path / "toy.yaml")
+    recipe = load_recipe(tmp_path / "toy.yaml")
     scored = evaluation_data(recipe, 0, "train", data.tokenizer, [])
     assert len([text for texts in scored.references.values() for text in texts]) == trained
 
@@ -185,7 +185,7 @@ def test_the_names_of_a_class_label_are_all_labels_of_a_stream(tmp_path):
     rows = {"text": ["x y", "y"], "label": [0, 1]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet")
     overrides = (*STREAM, f"data.train_file={tmp_path / 'train.parquet'}", "data.validation_file=", "data.test_file=")
-    data = training_data(read_recipe(path, overrides), seed=0)
+    data = training_data(load_recipe(path, overrides), seed=0)
     assert data.labels == ["z", "a", "never"]
     assert [row["labels"] for row in islice(data.splits["train"], 2)] == [0, 1]
 
@@ -216,7 +216,7 @@ def test_a_missing_column_of_a_stream_is_told(tmp_path):
 
 
 def test_a_stream_is_not_scored(tmp_path):
-    recipe = read_recipe(write_recipe(tmp_path), STREAM)
+    recipe = load_recipe(write_recipe(tmp_path), STREAM)
     with pytest.raises(
         ValueError, match=r"the train split is a stream \(data\.streaming\), which has no end: score validation"
     ):
@@ -234,7 +234,7 @@ def write_csv(tmp_path, **splits):
 def load_csv(tmp_path, *overrides, **splits):
     path = write_recipe(tmp_path)
     others = [f"data.{name}_file=" for name in ("validation", "test") if name not in splits]
-    return training_data(read_recipe(path, [*others, *write_csv(tmp_path, **splits), *overrides]), seed=0)
+    return training_data(load_recipe(path, [*others, *write_csv(tmp_path, **splits), *overrides]), seed=0)
 
 
 @pytest.mark.parametrize("stream", [(), STREAM])
@@ -249,7 +249,7 @@ def test_a_csv_label_is_the_same_in_all_splits_whatever_else_they_hold(tmp_path,
 def test_csv_labels_that_are_numbers_keep_the_order_of_earlier_runs(tmp_path):
     data = load_csv(tmp_path, train=["10", "9", "1"], test=["9"])
     assert data.labels == ["1", "9", "10"]
-    recipe = read_recipe(tmp_path / "toy.yaml", write_csv(tmp_path, train=["1"], validation=["9"], test=["10", "9"]))
+    recipe = load_recipe(tmp_path / "toy.yaml", write_csv(tmp_path, train=["1"], validation=["9"], test=["10", "9"]))
     # A model that an earlier version trained, which read the cells as numbers, has the same names.
     assert evaluation_data(recipe, 0, "test", data.tokenizer, ["1", "9", "10"]).splits["test"]["labels"][:] == [2, 1]
 
@@ -307,7 +307,7 @@ def test_one_label_that_rows_have_or_not_can_be_trained(tmp_path):
 
 
 def test_one_label_can_be_scored(tmp_path):
-    recipe = read_recipe(write_recipe(tmp_path), write_csv(tmp_path, train=["a"], validation=["a"], test=["b", "b"]))
+    recipe = load_recipe(write_recipe(tmp_path), write_csv(tmp_path, train=["a"], validation=["a"], test=["b", "b"]))
     tokenizer = load_csv(tmp_path, train=["a", "b"]).tokenizer
     assert evaluation_data(recipe, 0, "test", tokenizer, ["a", "b"]).splits["test"]["labels"][:] == [1, 1]
 
@@ -315,12 +315,12 @@ def test_one_label_can_be_scored(tmp_path):
 def test_numbers_are_no_positions_in_the_labels_of_a_model_that_was_trained_on_texts(tmp_path):
     sizes = iter(range(100))
     data = load(tmp_path)
-    recipe = read_recipe(write_recipe(tmp_path, make=lambda row: {**row, "label": 1 if next(sizes) >= 52 else row["label"]}))
+    recipe = load_recipe(write_recipe(tmp_path, make=lambda row: {**row, "label": 1 if next(sizes) >= 52 else row["label"]}))
     with pytest.raises(ValueError, match=r"'test' has labels .*: 1 \(whole numbers, where the split 'train' has text\)"):
         evaluation_data(recipe, 0, "test", data.tokenizer, data.labels)
-    recipe = read_recipe(tmp_path / "toy.yaml", ["data.labels=[cat, dog]"])
+    recipe = load_recipe(tmp_path / "toy.yaml", ["data.labels=[cat, dog]"])
     assert set(evaluation_data(recipe, 0, "test", data.tokenizer, data.labels).splits["test"]["labels"]) == {1}
-    recipe = read_recipe(tmp_path / "toy.yaml", ["data.train_file="])
+    recipe = load_recipe(tmp_path / "toy.yaml", ["data.train_file="])
     assert set(evaluation_data(recipe, 0, "test", data.tokenizer, data.labels).splits["test"]["labels"]) == {1}
 
 
@@ -344,7 +344,7 @@ def test_the_same_rows_are_drawn_for_training_and_scoring(tmp_path):
     labels = ["rare", *"abab" * 5]
     overrides = ("data.validation_fraction=0.4",)
     for seed in range(4):
-        recipe = read_recipe(
+        recipe = load_recipe(
             write_recipe(tmp_path), ["data.validation_file=", "data.test_file=", *write_csv(tmp_path, train=labels), *overrides]
         )
         data = training_data(recipe, seed)
@@ -358,12 +358,12 @@ def test_cells_of_a_recipe_may_be_separated_by_anything(tmp_path):
     path = write_recipe(tmp_path)
     overrides = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
     with pytest.raises(ValueError, match=r"its only column is 'text;label', .* Set data\.csv_separator=';'"):
-        training_data(read_recipe(path, overrides), seed=0)
-    assert training_data(read_recipe(path, [*overrides, "data.csv_separator=;"]), seed=0).labels == ["x", "y"]
+        training_data(load_recipe(path, overrides), seed=0)
+    assert training_data(load_recipe(path, [*overrides, "data.csv_separator=;"]), seed=0).labels == ["x", "y"]
     (tmp_path / "train.csv").write_text("text\tlabel\na,b\tx\nc\ty\n")
-    assert training_data(read_recipe(path, [*overrides, "data.csv_separator=\\t"]), seed=0).labels == ["x", "y"]
+    assert training_data(load_recipe(path, [*overrides, "data.csv_separator=\\t"]), seed=0).labels == ["x", "y"]
     (tmp_path / "train.csv").write_text("text|label\na,b|x\nc|y\n")
-    assert training_data(read_recipe(path, [*overrides, 'data.csv_separator="|"']), seed=0).labels == ["x", "y"]
+    assert training_data(load_recipe(path, [*overrides, 'data.csv_separator="|"']), seed=0).labels == ["x", "y"]
 
 
 def test_all_missing_columns_are_named_with_their_keys(tmp_path):
@@ -398,7 +398,7 @@ def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, tas
     if streaming:
         data |= {"streaming": True, "shuffle_buffer": 5, "sample_rows": 40}
     training = {"max_steps": 2} if streaming else {}
-    recipe = read_recipe(write_recipe(tmp_path, task, data=data, training=training, make=with_long_rows))
+    recipe = load_recipe(write_recipe(tmp_path, task, data=data, training=training, make=with_long_rows))
     ends = int(pairs)
     expected = []
     for split in ("validation", "test") if streaming else SIZES:
@@ -427,5 +427,5 @@ def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, tas
 
 
 def test_rows_that_fit_say_nothing(tmp_path, caplog):
-    training_data(read_recipe(write_recipe(tmp_path, data={"max_length": 7})), seed=0)
+    training_data(load_recipe(write_recipe(tmp_path, data={"max_length": 7})), seed=0)
     assert not caplog.messages

@@ -8,13 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_maskattn.checkpoints.best_checkpoint import KeepTrackOfBest
-from hf_maskattn.checkpoints.folder_lock import held_alone
-from hf_maskattn.checkpoints.interruption import TrainingInterrupted
+from hf_maskattn.checkpoints.run_folder import held_alone
+from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.recipes.arguments import TASKS
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
-from hf_maskattn.training.evaluate import evaluate
+from hf_maskattn.training.callbacks import KeepTrackOfBest, TrainingInterrupted
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 
@@ -38,7 +37,7 @@ def interrupt_at(monkeypatch):
 
 
 def read(tmp_path, *overrides, task="text-classification", **groups):
-    return read_recipe(write_recipe(tmp_path, task, **groups), overrides)
+    return load_recipe(write_recipe(tmp_path, task, **groups), overrides)
 
 
 def without_times(metrics):
@@ -64,7 +63,7 @@ def test_a_run_leaves_a_whole_model_folder_that_scores_the_same(tmp_path, task):
     assert (folder / written["best_checkpoint"]).is_dir()
     assert {"README.md", "recipe.yaml", "trainer_state.json", "tokenizer.json"} <= set(os.listdir(folder))
     for split in ("validation", "test"):
-        again = evaluate(folder, read_recipe(folder / "recipe.yaml"), split).metrics
+        again = evaluate(folder, load_recipe(folder / "recipe.yaml"), split).metrics
         assert without_times(again)[split] == without_times(report.metrics)[split]
 
 
@@ -186,7 +185,7 @@ def stream(tmp_path):
         for shard in range(3):
             (tmp_path / "shards" / f"{shard}.jsonl").write_text("".join(lines[shard::3]))
         places = (f"data.train_file={tmp_path}/shards/*.jsonl", f"training.output_dir={tmp_path / folder}")
-        return read_recipe(path, [*places, *overrides])
+        return load_recipe(path, [*places, *overrides])
 
     return build
 
@@ -367,7 +366,7 @@ def test_a_run_without_a_full_batch_is_refused_before_training(tmp_path):
 def test_a_run_that_is_refused_leaves_the_one_that_it_would_replace(finished, setting):
     before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
     with pytest.raises((ValueError, ImportError)):
-        train(read_recipe(finished, [f"training.{setting}"]), overwrite=True)
+        train(load_recipe(finished, [f"training.{setting}"]), overwrite=True)
     assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
 
 
@@ -375,7 +374,7 @@ def test_a_run_without_a_full_batch_leaves_the_one_that_it_would_replace(finishe
     before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
     settings = ["training.dataloader_drop_last=true", "training.per_device_train_batch_size=41"]
     with pytest.raises(ValueError, match="leaves nothing to train on"):
-        train(read_recipe(finished, settings), overwrite=True)
+        train(load_recipe(finished, settings), overwrite=True)
     assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
 
 
@@ -383,7 +382,7 @@ def test_a_run_without_a_full_batch_leaves_the_one_that_it_would_replace(finishe
 def finished(tmp_path_factory):
     """The recipe of a run that is finished."""
     recipe = write_recipe(tmp_path_factory.mktemp("finished"), training={"num_train_epochs": 1})
-    train(read_recipe(recipe))
+    train(load_recipe(recipe))
     return recipe
 
 

@@ -10,7 +10,7 @@ from tests.training.toy_recipe import write_recipe
 PLAIN_TRAINER = """
     import os, transformers
     from hf_maskattn import MaskAttnConfig, MaskAttnForSequenceClassification
-    from hf_maskattn.data.tokenizer_training import train_tokenizer
+    from hf_maskattn.data.tokenizers import train_tokenizer
 
     tokenizer = train_tokenizer(["cats meow", "dogs bark"], kind="word", vocab_size=40, max_length=32)
     config = MaskAttnConfig(vocab_size=len(tokenizer), embedding_size=6, hidden_size=8, attention_size=8)

@@ -6,16 +6,16 @@ import shutil
 
 import pytest
 
-from hf_maskattn.checkpoints.manifest import find_damage, seal
-from hf_maskattn.recipes import resolved_recipe
-from hf_maskattn.recipes.recipe import read_recipe
-from hf_maskattn.training.reproducible_trainer import ReproducibleTrainer
+from hf_maskattn.checkpoints.checkpoints import find_damage, seal
+from hf_maskattn.recipes import training_defaults as resolved_recipe
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
+from hf_maskattn.training.trainer import ReproducibleTrainer
 from tests.training.toy_recipe import write_recipe
 
 
 def read(tmp_path, *overrides):
-    return read_recipe(write_recipe(tmp_path), overrides)
+    return load_recipe(write_recipe(tmp_path), overrides)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
 def ended(trained, tmp_path):
     """A copy of a finished run: its folder and its recipe."""
     run = shutil.copytree(trained / "run", tmp_path / "run")
-    return run, read_recipe(trained / "toy.yaml", [f"training.output_dir={run}"])
+    return run, load_recipe(trained / "toy.yaml", [f"training.output_dir={run}"])
 
 
 def flip(path):
@@ -127,7 +127,7 @@ def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_
 def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words):
     full, recipe = tmp_path / "run" / file, read(tmp_path)
     full.parent.mkdir(parents=True)
-    resolved_recipe.write_recipe(recipe, tmp_path / "run" / "recipe.yaml")
+    resolved_recipe.save_recipe(recipe, tmp_path / "run" / "recipe.yaml")
     full.symlink_to("/dev/full")
     with pytest.raises(OSError, match=words) as raised:
         train(recipe, resume=True)
@@ -144,7 +144,7 @@ def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words
 def test_a_full_disk_before_the_first_checkpoint_is_told(tmp_path):
     recipe = read(tmp_path)
     (tmp_path / "run").mkdir()
-    resolved_recipe.write_recipe(recipe, tmp_path / "run" / "recipe.yaml")
+    resolved_recipe.save_recipe(recipe, tmp_path / "run" / "recipe.yaml")
     (tmp_path / "run" / "checkpoint-5").write_text("in the way")
     with pytest.raises(OSError, match="checkpoint-5 could not be written to its end") as raised:
         train(recipe, resume=True)

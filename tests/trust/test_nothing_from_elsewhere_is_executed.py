@@ -10,10 +10,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from hf_maskattn.checkpoints.manifest import seal
+from hf_maskattn.checkpoints.checkpoints import seal
 from hf_maskattn.cli import app
-from hf_maskattn.data.tokenizer_loading import load_tokenizer
-from hf_maskattn.recipes.recipe import read_recipe
+from hf_maskattn.data.tokenizers import load_tokenizer
+from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 
@@ -33,7 +33,7 @@ class Payload:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    train(read_recipe(write_recipe(folder, training={"num_train_epochs": 1})))
+    train(load_recipe(write_recipe(folder, training={"num_train_epochs": 1})))
     return folder
 
 
@@ -53,7 +53,7 @@ def proof(tmp_path):
 @pytest.fixture
 def use(trained, tmp_path, monkeypatch):
     """Runs a verb of the command on a folder."""
-    monkeypatch.setattr("hf_maskattn.cli.messages.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     recipe = yaml.safe_load((trained / "toy.yaml").read_text())
     fine_tuning = {
         "model": {"task": "text-classification"},
@@ -140,7 +140,7 @@ def test_no_pickle_of_a_checkpoint_is_executed_even_if_its_checksum_is_right(tra
     (run / "metrics.json").unlink()
     torch.save({"state": Payload(proof)}, run / "checkpoint-5" / name)
     seal(run / "checkpoint-5")
-    recipe = read_recipe(trained / "toy.yaml", [f"training.output_dir={run}", "training.num_train_epochs=2"])
+    recipe = load_recipe(trained / "toy.yaml", [f"training.output_dir={run}", "training.num_train_epochs=2"])
     if name == "training_args.bin":
         train(recipe, resume=True)
     else:

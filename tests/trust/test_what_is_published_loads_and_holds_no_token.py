@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from hf_maskattn.model.code_version import CODE_VERSION
+from hf_maskattn.model.remote_code import CODE_VERSION
 from tests.hub.client import run_client
 
 LOAD = """

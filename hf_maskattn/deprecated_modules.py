@@ -1,0 +1,63 @@
+"""Modules at their paths of version 0.1: importing one warns and forwards to where it is now. To be removed in 0.3."""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+import warnings
+from typing import Any
+
+MOVED = {
+    "hf_maskattn.data.tokenizer_loading": "hf_maskattn.data.tokenizers",
+    "hf_maskattn.data.tokenizer_training": "hf_maskattn.data.tokenizers",
+    "hf_maskattn.evaluation": "hf_maskattn.metrics",
+    "hf_maskattn.evaluation.generation_evaluation": "hf_maskattn.metrics.generation_metrics",
+    "hf_maskattn.evaluation.masked_tokens": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.multi_label": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.pronunciation": "hf_maskattn.metrics.text",
+    "hf_maskattn.evaluation.regression": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.single_label": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.spans": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.task_evaluation": "hf_maskattn.metrics.task_metrics",
+    "hf_maskattn.evaluation.text_match": "hf_maskattn.metrics.text",
+    "hf_maskattn.evaluation.translation": "hf_maskattn.metrics.text",
+    "hf_maskattn.export": "hf_maskattn.hub",
+    "hf_maskattn.export.hub": "hf_maskattn.hub.publish",
+    "hf_maskattn.export.model_card": "hf_maskattn.hub.model_card",
+    "hf_maskattn.export.onnx_export": "hf_maskattn.onnx.export",
+    "hf_maskattn.export.onnx_runtime": "hf_maskattn.onnx.runtime",
+    "hf_maskattn.inspection.alignment_maps": "hf_maskattn.inspection.attention_maps",
+    "hf_maskattn.registration": "hf_maskattn.auto",
+    "hf_maskattn.training.evaluate": "hf_maskattn.inference.evaluate",
+    "hf_maskattn.training.export": "hf_maskattn.inference.export",
+    "hf_maskattn.training.predict": "hf_maskattn.inference.predict",
+    "hf_maskattn.training.reproducible_trainer": "hf_maskattn.training.trainer",
+}
+"""The module that took the place of each one."""
+
+
+class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of `MOVED`, after all other finders."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname.count(".") == 1)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        new_name = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is deprecated. Use {new_name}.", FutureWarning, stacklevel=2)
+
+        def forward(name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return getattr(importlib.import_module(new_name), name)
+
+        module.__getattr__ = forward  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Let the old paths be imported; once in a process."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())

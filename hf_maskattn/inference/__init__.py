@@ -1,0 +1,1 @@
+"""Predictions and scores from a model folder."""

@@ -1,1 +1,0 @@
-"""Models from anywhere: what they say about themselves is checked before anything is built."""

@@ -1,0 +1,1 @@
+"""Export to ONNX, checks against PyTorch, and running the file."""

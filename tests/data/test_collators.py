@@ -1,0 +1,186 @@
+import random
+from itertools import islice
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import DataCollatorForSeq2Seq
+from transformers.trainer_pt_utils import LabelSmoother
+
+from hf_maskattn import RNNSearchForConditionalGeneration
+from hf_maskattn.data.collators import PairCollator, RowMaskingCollator, StreamMaskingCollator
+from hf_maskattn.data.encoding import encode_for_masked_lm
+from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.tokenizers import train_tokenizer
+
+TEXTS = ["a b c d e f g h", "b c", "h g f e d", "c a b d e f g h a b c"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, kind="word", vocab_size=40, max_length=32)
+
+
+@pytest.fixture
+def rows(tokenizer):
+    return [dict(tokenizer(text)) for text in TEXTS]
+
+
+def collator(tokenizer, seed=0, epoch=0, mlm_probability=0.5):
+    masking = RowMaskingCollator(tokenizer, mlm_probability=mlm_probability, seed=seed)
+    masking.set_epoch(epoch)
+    return masking
+
+
+def test_a_row_has_its_masks_alone_and_in_any_batch(tokenizer, rows):
+    together = collator(tokenizer)(rows)
+    backwards = collator(tokenizer)(rows[::-1])
+    for number, row in enumerate(rows):
+        length, alone = len(row["input_ids"]), collator(tokenizer)([row])
+        for name in ("input_ids", "labels"):
+            assert torch.equal(together[name][number, :length], alone[name][0]), name
+            assert torch.equal(backwards[name][-1 - number, :length], alone[name][0]), name
+
+
+def test_padding_on_the_left_moves_masks_and_nothing_else(tokenizer, rows):
+    right = collator(tokenizer)(rows)
+    tokenizer.padding_side = "left"
+    left = collator(tokenizer)(rows)
+    tokenizer.padding_side = "right"
+    for number, row in enumerate(rows):
+        assert torch.equal(left["labels"][number, -len(row["input_ids"]) :], right["labels"][number, : len(row["input_ids"])])
+
+
+def test_masks_are_drawn_from_seed_and_epoch_and_from_nothing_else(tokenizer, rows):
+    labels = collator(tokenizer)(rows)["labels"]
+    torch.rand(3)
+    before = torch.random.get_rng_state()
+    assert torch.equal(collator(tokenizer)(rows)["labels"], labels)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not torch.equal(collator(tokenizer, epoch=1)(rows)["labels"], labels)
+    assert not torch.equal(collator(tokenizer, seed=1)(rows)["labels"], labels)
+
+
+def test_fixed_masks_are_those_of_no_epoch(tokenizer, rows):
+    training = collator(tokenizer)
+    fixed = training.with_fixed_masks()
+    before = fixed(rows)["labels"]
+    training.set_epoch(5)
+    assert torch.equal(fixed(rows)["labels"], before)
+    assert not torch.equal(training(rows)["labels"], before)
+
+
+def test_tokens_are_masked_as_often_as_asked_for_and_special_ones_and_pads_never(tokenizer):
+    rng = random.Random(0)
+    rows = [dict(tokenizer(" ".join(rng.choices("abcdefgh", k=30)))) for _ in range(200)]
+    batch = collator(tokenizer, mlm_probability=0.2)(rows)
+    original = tokenizer.pad(rows, return_tensors="pt")["input_ids"]
+    special = torch.isin(original, torch.tensor(tokenizer.all_special_ids))
+    masked = batch["labels"] != -100
+    assert not (masked & special).any()
+    assert torch.equal(batch["labels"][masked], original[masked])
+    assert torch.equal(batch["input_ids"][~masked], original[~masked])
+    assert masked.sum() / (~special).sum() == pytest.approx(0.2, abs=0.02)
+    share = (batch["input_ids"][masked] == tokenizer.mask_token_id).float().mean()
+    assert share == pytest.approx(0.8, abs=0.05)
+
+
+def test_special_tokens_may_be_told_by_the_data(tokenizer):
+    row = dict(tokenizer(TEXTS[0]))
+    row["special_tokens_mask"] = [1] * (len(row["input_ids"]) - 3) + [0, 0, 1]
+    labels = collator(tokenizer, mlm_probability=1.0)([row])["labels"][0]
+    assert (labels != -100).nonzero().flatten().tolist() == [len(labels) - 3, len(labels) - 2]
+
+
+def test_workers_that_persist_see_the_epoch(tokenizer, rows):
+    masking = collator(tokenizer)
+    loader = DataLoader(rows, batch_size=2, collate_fn=masking, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        masking.set_epoch(epoch)
+        found = [batch["labels"] for batch in loader]
+        expected = [collator(tokenizer, epoch=epoch)(rows[start : start + 2])["labels"] for start in (0, 2)]
+        assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def generation_tokenizer():
+    return train_tokenizer(["abcdef"], kind="char", vocab_size=20, max_length=99, for_generation=True)
+
+
+@pytest.fixture
+def collate(generation_tokenizer, tiny_rnnsearch_config, monkeypatch):
+    """Gives a model, and the batch of some rows that are padded on a side."""
+    torch.manual_seed(0)
+    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
+    rows = [
+        {**generation_tokenizer(source), "labels": generation_tokenizer(target)["input_ids"]}
+        for source, target in (("abc", "f"), ("a", "bcde"))
+    ]
+
+    def run(side, collator=PairCollator):
+        monkeypatch.setattr(generation_tokenizer, "padding_side", side)
+        return model, dict(collator(generation_tokenizer, model=model)([dict(row) for row in rows]))
+
+    return run
+
+
+@pytest.mark.parametrize(("side", "mask"), [("right", [[1, 1, 0, 0, 0], [1] * 5]), ("left", [[0, 0, 0, 1, 1], [1] * 5])])
+def test_real_target_tokens_are_those_that_labels_are_predicted_from(collate, side, mask):
+    _, batch = collate(side)
+    assert batch["decoder_attention_mask"].tolist() == mask
+    assert torch.equal(batch["decoder_attention_mask"].bool(), batch["labels"] != -100)
+
+
+def test_a_label_that_is_left_out_within_a_target_is_still_read(generation_tokenizer, collate):
+    model, _ = collate("left")
+    rows = [{"input_ids": [4], "labels": [4, -100, 3]}, {"input_ids": [4], "labels": [3]}]
+    batch = PairCollator(generation_tokenizer, model=model)(rows)
+    assert batch["decoder_attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert torch.equal(model(**batch).loss, model(**DataCollatorForSeq2Seq(generation_tokenizer, model=model)(rows)).loss)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_loss_is_as_without_it(collate, side):
+    model, batch = collate(side)
+    assert torch.equal(model(**batch).loss, model(**collate(side, DataCollatorForSeq2Seq)[1]).loss)
+
+
+def test_smoothed_labels_have_the_same_loss_on_either_side(collate):
+    losses = []
+    for side in ("right", "left"):
+        model, batch = collate(side)
+        labels = batch.pop("labels")
+        losses.append(LabelSmoother(epsilon=0.1)(model(**batch), labels))
+    torch.testing.assert_close(*losses)
+
+
+ROWS = 4
+
+
+@pytest.fixture
+def load():
+    texts = [" ".join("abcdefgh"[row:] + "abcdefgh"[:row]) for row in range(ROWS)]
+    tokenizer = train_tokenizer(texts, kind="word", vocab_size=20, max_length=8)
+    rows = Dataset.from_dict({"text": texts}).to_iterable_dataset()
+
+    def read(batches, gone=0, workers=0):
+        """Masked batches of a stream in order, each one pass."""
+        stream = encode_for_masked_lm(Shards(rows), tokenizer, text_column="text", max_length=8)
+        stream.batch_size, stream.batches = ROWS, gone
+        collate = StreamMaskingCollator(RowMaskingCollator(tokenizer, mlm_probability=0.5, seed=0), stream)
+        return [batch["labels"] for batch in islice(DataLoader(stream, ROWS, num_workers=workers, collate_fn=collate), batches)]
+
+    return read
+
+
+def test_each_pass_masks_other_tokens(load):
+    first, second, third = load(3)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_masks_of_batches_that_were_left_are_the_same(load, workers):
+    everything, rest = load(6, workers=workers), load(3, gone=3, workers=workers)
+    assert all(torch.equal(left, right) for left, right in zip(everything[3:], rest, strict=True))

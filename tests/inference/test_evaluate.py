@@ -1,0 +1,117 @@
+import json
+
+import pytest
+
+from hf_maskattn.inference.evaluate import evaluate
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import write_recipe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    path = write_recipe(folder, training={"num_train_epochs": 1})
+    train(load_recipe(path))
+    return folder / "run", path
+
+
+def test_the_train_split_can_be_scored_too(trained):
+    folder, path = trained
+    assert set(evaluate(folder, load_recipe(path), "train").metrics) == {"train"}
+
+
+def test_only_the_data_of_the_split_is_needed(trained):
+    folder, path = trained
+    recipe = load_recipe(path, ["data.train_file=", "data.validation_file="])
+    assert evaluate(folder, recipe).metrics["test"]["accuracy"] >= 0
+
+
+def test_nothing_is_written(trained, tmp_path):
+    folder, path = trained
+    before = sorted(item.name for item in folder.iterdir())
+    evaluate(folder, load_recipe(path, [f"training.output_dir={tmp_path / 'elsewhere'}"]))
+    assert sorted(item.name for item in folder.iterdir()) == before
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_split_cut_from_the_train_split_is_the_one_of_the_run(tmp_path):
+    path = write_recipe(tmp_path, data={"validation_file": None, "validation_fraction": 0.25})
+    report = train(load_recipe(path))
+    again = evaluate(tmp_path / "run", load_recipe(path), "validation").metrics["validation"]
+    assert again["loss"] == report.metrics["validation"]["loss"]
+
+
+def test_unknown_splits_are_refused(trained):
+    folder, path = trained
+    with pytest.raises(ValueError, match=r"split='dev' does not exist, there are: train, validation, test\."):
+        evaluate(folder, load_recipe(path), "dev")
+
+
+def test_a_missing_split_is_told(trained):
+    folder, path = trained
+    recipe = load_recipe(path, ["data.test_file="])
+    words = r"^the recipe has no test split: set data\.test_file or data\.test_split\."
+    with pytest.raises(ValueError, match=words + r" It has a validation split: score that with --split validation\.$"):
+        evaluate(folder, recipe)
+    recipe = load_recipe(path, ["data.test_file=", "data.validation_file=", "data.validation_fraction=0.25"])
+    with pytest.raises(ValueError, match="score that with --split validation"):
+        evaluate(folder, recipe)
+    recipe = load_recipe(path, ["data.test_file=", "data.validation_file="])
+    with pytest.raises(ValueError, match="score that with --split train"):
+        evaluate(folder, recipe)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_beams": 3, "num_return_sequences": 3}, {"num_beams": 2, "return_dict_in_generate": True}]
+)
+def test_one_text_a_row_is_scored_whatever_generate_returns(tmp_path, settings):
+    path = write_recipe(tmp_path, "text2text-generation", training={"num_train_epochs": 1})
+    train(load_recipe(path))
+    stored = tmp_path / "run" / "generation_config.json"
+    values = json.loads(stored.read_text())
+    beams = {name: value for name, value in settings.items() if name == "num_beams"}
+    stored.write_text(json.dumps({**values, **beams}))
+    expected = evaluate(tmp_path / "run", load_recipe(path)).metrics["test"]
+    stored.write_text(json.dumps({**values, **settings, "do_sample": False}))
+    found = evaluate(tmp_path / "run", load_recipe(path)).metrics["test"]
+    assert {**found, "runtime": 0, "samples_per_second": 0} == {**expected, "runtime": 0, "samples_per_second": 0}
+
+
+def test_a_model_of_another_task_is_refused_not_given_a_random_head(trained, tmp_path):
+    folder, _ = trained
+    recipe = load_recipe(write_recipe(tmp_path, "token-classification"))
+    with pytest.raises(ValueError, match=r"is a MaskAttnForSequenceClassification, the recipe is for model\.task=token-"):
+        evaluate(folder, recipe)
+
+
+def test_labels_that_the_model_does_not_know_are_told(trained, tmp_path):
+    folder, _ = trained
+    path = write_recipe(tmp_path, make=lambda row: {**row, "label": row["label"].replace("dog", "bird")})
+    with pytest.raises(ValueError, match="bird"):
+        evaluate(folder, load_recipe(path))
+
+
+def test_settings_of_training_do_not_change_how_a_split_is_scored(trained):
+    folder, path = trained
+    expected = evaluate(folder, load_recipe(path)).metrics["test"]
+    overrides = ["dataloader_drop_last=true", "per_device_train_batch_size=1000", "batch_eval_metrics=true", "fsdp=full_shard"]
+    found = evaluate(folder, load_recipe(path, [f"training.{override}" for override in overrides])).metrics["test"]
+    assert {name: found[name] for name in ("loss", "accuracy", "macro_f1")} == {
+        name: expected[name] for name in ("loss", "accuracy", "macro_f1")
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.per_device_eval_batch_size=0", r"training\.per_device_eval_batch_size must be at least 1, got 0\."),
+        ("training.fp16=true", r"training\.fp16=True needs an accelerator"),
+        ("training.log_level=loud", r"training\.log_level must be one of"),
+    ],
+)
+def test_settings_of_scoring_are_checked_before_data_is_read(trained, monkeypatch, override, message):
+    folder, path = trained
+    monkeypatch.setattr("hf_maskattn.inference.evaluate.evaluation_data", lambda *args: pytest.fail("data was read"))
+    with pytest.raises(ValueError, match=message):
+        evaluate(folder, load_recipe(path, [override]))

@@ -1,0 +1,205 @@
+import pytest
+import torch
+
+from hf_maskattn.model import attention_functions
+from hf_maskattn.model.attention import AdditiveAttention
+from hf_maskattn.model.attention_functions import (
+    _tile_shape,
+    _TiledScores,
+    drop_tokens,
+    energy_matrix,
+    masked_softmax,
+    segment_softmax,
+    tanh,
+)
+from tests.graphs import nodes_behind, saved_tensors
+from tests.masks import MASK_KINDS, ragged_mask
+from tests.tolerances import GRADIENT_BY_DTYPE, OUTPUT, OUTPUT_BY_DTYPE
+
+# Eleven divides no other size here, so that a tensor with an entry for every column of the padded batch is recognized by its
+# number of elements.
+BATCH, COLUMNS, QUERIES, HEADS, UNITS, WIDTH = 4, 11, 3, 2, 10, 14
+
+
+def sizes_in_graph(tensor):
+    """Number of elements of each tensor that the graph of a tensor saves, and of each gradient in it."""
+    saved, gradients_of_graph = [], []
+
+    def watch(gradients, _):
+        gradients_of_graph.extend(gradient.numel() for gradient in gradients if gradient is not None)
+
+    for node in nodes_behind(tensor):
+        node.register_hook(watch)
+        saved.extend(value.numel() for value in saved_tensors(node))
+    tensor.sum().backward()
+    return saved, gradients_of_graph
+
+
+def attend(implementation, mask):
+    """Attend with random queries; returns the context and the memory."""
+    attention = AdditiveAttention(
+        query_size=3, memory_size=WIDTH, attention_size=UNITS, num_heads=HEADS, implementation=implementation
+    )
+    torch.nn.init.normal_(attention.energy)
+    memory = torch.randn(BATCH, COLUMNS, WIDTH, requires_grad=True)
+    return attention(torch.randn(BATCH, QUERIES, 3), memory, mask)[0], memory
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_ragged_graph_has_no_padding_score(kind):
+    mask = ragged_mask(BATCH, COLUMNS, kind)
+    num_tokens = int(mask.sum())
+    assert num_tokens % COLUMNS
+    context, memory = attend("ragged", mask)
+    saved, gradients = sizes_in_graph(context)
+    sizes = {num_tokens * QUERIES * UNITS, num_tokens * QUERIES * HEADS}  # tanh, scores
+    assert sizes <= set(saved) & set(gradients)
+    assert [size for size in saved if size % COLUMNS == 0] == []
+    assert [size for size in gradients if size % COLUMNS == 0] == [memory.numel()]  # the gradient of the memory
+
+
+def test_eager_graph_has_padding_scores():
+    saved, gradients = sizes_in_graph(attend("eager", ragged_mask(BATCH, COLUMNS, "holes"))[0])
+    num_scores = BATCH * COLUMNS * QUERIES
+    assert {num_scores * UNITS, num_scores * HEADS} <= set(saved) & set(gradients)
+
+
+SIZES = {"query_size": 8, "memory_size": 8, "attention_size": 8}
+
+
+@pytest.fixture(params=[1, 100, 700, 10**6], ids=lambda size: f"{size} bytes")
+def tile_bytes(request, monkeypatch):
+    """Tiles of one query and key, of a part of the keys, of some queries, of all."""
+    monkeypatch.setattr(attention_functions, "TILE_BYTES", request.param)
+
+
+def inputs(dtype=torch.float64):
+    shapes = ((2, 5, 4), (2, 7, 4), (2, 2))
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.usefixtures("tile_bytes")
+def test_tiled_scores_match_formula():
+    queries, keys, energy = inputs()
+    scores = _TiledScores.apply(queries, keys, energy)
+    expected = (torch.tanh(queries[:, :, None] + keys[:, None]) @ energy_matrix(energy)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(scores, expected, atol=OUTPUT_BY_DTYPE[torch.float64], rtol=0)
+    assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy))
+
+
+def test_tile_shape_fits_tile_bytes(monkeypatch):
+    monkeypatch.setattr(attention_functions, "TILE_BYTES", 2**16)
+    for batch, num_queries, num_keys in [(1, 1, 1), (4, 256, 256), (4, 1, 4096), (64, 3, 5), (512, 2, 2)]:
+        queries, keys = torch.empty(batch, num_queries, 32), torch.empty(batch, num_keys, 32)
+        height, width = _tile_shape(queries, keys)
+        assert 1 <= height <= num_queries
+        assert 1 <= width <= num_keys
+        assert batch * height * width * 32 * 4 <= max(2**16, batch * 32 * 4)
+
+
+def test_chunked_saves_only_scores_for_backward(monkeypatch):
+    monkeypatch.setattr(attention_functions, "TILE_BYTES", 2**10)
+    mask = torch.ones(2, 11, dtype=torch.bool)
+    largest = {}
+    for implementation in ("eager", "chunked"):
+        attention = AdditiveAttention(**SIZES, implementation=implementation)
+        torch.nn.init.normal_(attention.energy)
+        context, _ = attention(torch.randn(2, 9, 8), torch.randn(2, 11, 8), mask)
+        largest[implementation] = max(value.numel() for node in nodes_behind(context) for value in saved_tensors(node))
+    assert largest == {"eager": 2 * 9 * 11 * 8, "chunked": 2 * 9 * 11}
+
+
+def test_chunked_rejects_second_derivative():
+    attention = AdditiveAttention(**SIZES, implementation="chunked")
+    torch.nn.init.normal_(attention.energy)
+    query = torch.randn(1, 2, 8, requires_grad=True)
+    context, _ = attention(query, torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool))
+    with pytest.raises(NotImplementedError, match=r'can be differentiated once\. Use "eager"'):
+        torch.autograd.grad(context.sum(), query, create_graph=True)
+
+
+def test_chunked_without_queries_or_keys():
+    attention = AdditiveAttention(**SIZES, implementation="chunked")
+    torch.nn.init.normal_(attention.energy)
+    for num_queries, num_keys in [(0, 3), (2, 0)]:
+        context, weights = attention(
+            torch.randn(1, num_queries, 8), torch.randn(1, num_keys, 8), torch.ones(1, num_keys, dtype=torch.bool)
+        )
+        assert context.shape == (1, num_queries, 8)
+        assert weights.shape == (1, 1, num_queries, num_keys)
+        assert not context.any()
+
+
+def test_masked_softmax_by_hand():
+    scores = torch.tensor([[1.0, 2, 3, 4], [5, 5, 5, 5], [1, 1, 1, 1]])
+    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]).bool()
+    expected = torch.tensor([[0.26894142, 0.73105858, 0, 0], [0, 0.5, 0, 0.5], [0, 0, 0, 0]])
+    torch.testing.assert_close(masked_softmax(scores, mask), expected, atol=OUTPUT, rtol=0)
+
+
+def test_masked_softmax_without_mask_has_no_padding():
+    scores = torch.randn(3, 4, dtype=torch.float16)
+    assert torch.equal(masked_softmax(scores, None), masked_softmax(scores, torch.ones(3, 4, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("shift", [-1e4, -30.0, 30.0, 1e4])
+def test_softmax_is_shift_invariant(shift):
+    scores = torch.randn(5, 9, dtype=torch.float64)
+    mask = torch.rand(5, 9) < 0.5
+    segments = mask.nonzero()[:, 0]
+    torch.testing.assert_close(
+        masked_softmax(scores + shift, mask), masked_softmax(scores, mask), atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0
+    )
+    shifted, plain = (segment_softmax(s[mask], segments, 5) for s in (scores + shift, scores))
+    torch.testing.assert_close(shifted, plain, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
+
+
+def test_segment_softmax_matches_masked_softmax():
+    scores, mask = torch.randn(4, 7), torch.rand(4, 7) < 0.6
+    mask[2] = False
+    flat = segment_softmax(scores[mask], mask.nonzero()[:, 0], 4)
+    torch.testing.assert_close(flat, masked_softmax(scores, mask)[mask], atol=OUTPUT, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_masked_softmax_normalizes_16_bits_in_float32(dtype):
+    scores = torch.full((1, 3000), 7.0, dtype=dtype)
+    weights = masked_softmax(scores, torch.ones(1, 3000, dtype=torch.bool))
+    assert weights.dtype == dtype
+    assert weights[0, 0] == torch.tensor(1 / 3000).to(dtype)
+
+
+def test_softmax_of_overflowed_float16_scores_is_finite():
+    scores = torch.tensor([[torch.inf, 1.0, torch.inf], [-torch.inf, -torch.inf, 0.0]], dtype=torch.float16)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    expected = torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.5, 0.0]], dtype=torch.float16)
+    assert torch.equal(masked_softmax(scores, mask), expected)
+    assert torch.equal(segment_softmax(scores[mask], mask.nonzero()[:, 0], 2), expected[mask])
+
+
+def test_masked_softmax_has_no_gradient_at_padding():
+    scores = torch.randn(3, 4, requires_grad=True)
+    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    (masked_softmax(scores, mask) * torch.randn(3, 4)).sum().backward()
+    assert not scores.grad[~mask].any()
+    assert scores.grad.isfinite().all()
+
+
+def test_drop_tokens_keeps_at_least_one_token():
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
+    assert torch.equal(drop_tokens(mask, 1.0), mask)
+    kept = drop_tokens(torch.ones(200, 50, dtype=torch.bool), 0.3)
+    assert 0.65 < kept.float().mean() < 0.75
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_tanh_matches_torch(dtype):
+    x = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([0.0, 1e-6, -1e-6, 1e30, -1e30])]).to(dtype)
+    torch.testing.assert_close(tanh(x), torch.tanh(x), atol=OUTPUT if dtype == torch.float32 else 0, rtol=0)
+    assert tanh(x).abs().max() <= 1
+
+
+def test_tanh_gradients():
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(tanh, x)
+    assert torch.autograd.gradgradcheck(tanh, x)

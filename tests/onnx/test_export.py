@@ -1,0 +1,129 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from hf_maskattn.onnx.export import export_onnx
+from hf_maskattn.onnx.runtime import OnnxSession
+from tests.heads import build_head
+from tests.masks import MASK_KINDS, ragged_mask
+from tests.onnx_cases import CASES
+from tests.tolerances import MANY_STEPS, OUTPUT
+
+
+def run_model(model, ids, mask):
+    with torch.no_grad():
+        outputs = model(input_ids=ids, attention_mask=mask, output_attentions=True)
+    return outputs.logits.numpy(), outputs.attentions[0].numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_gives_what_its_model_gives_at_any_shape_and_mask(exported, case):
+    model, path = exported(case)
+    session = OnnxSession(path)
+    for kind in MASK_KINDS:
+        for shape in ((1, 1), (1, 9), (5, 2), (4, 40)):
+            ids, mask = torch.randint(12, shape), ragged_mask(*shape, kind)
+            for expected, found in zip(run_model(model, ids, mask), session.run(ids.numpy(), mask.long().numpy()), strict=True):
+                assert found.shape == expected.shape
+                if found.ndim == 3:  # what a head for tokens says of a pad means nothing
+                    found, expected = found[mask.numpy()], expected[mask.numpy()]
+                np.testing.assert_allclose(found, expected, atol=MANY_STEPS, rtol=0, err_msg=f"{kind} {shape}")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pads_do_not_exist_in_a_file(exported, case):
+    _, path = exported(case)
+    session, mask = OnnxSession(path), ragged_mask(4, 11, "empty")
+    ids = torch.randint(12, mask.shape)
+    logits, attentions = session.run(ids.numpy(), mask.long().numpy())
+    assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
+    np.testing.assert_allclose(attentions.sum(axis=-1)[1:], 1, atol=OUTPUT)
+    assert np.isfinite(logits).all()
+    junk = torch.where(mask, ids, torch.randint(-(2**60), 2**60, mask.shape))
+    for one, other in zip(session.run(junk.numpy(), mask.long().numpy()), (logits, attentions), strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer_is_one_native_node_that_knows_the_lengths(exported, case):
+    model, path = exported(case)
+    graph = onnx.load(path).graph
+    constants = {value.name for value in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("LSTM", "GRU")]
+    assert [node.op_type for node in layers] == [model.config.rnn_type.upper()] * model.config.num_hidden_layers
+    for node in layers:
+        _, *weights, lengths = node.input
+        assert lengths
+        assert lengths not in constants
+        assert constants.issuperset(weights)
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        assert attributes["direction"] == (b"bidirectional" if model.config.bidirectional else b"forward")
+    computed_from_constants = [node.op_type for node in graph.node if constants.issuperset(node.input)]
+    assert computed_from_constants == []
+
+
+def test_a_file_stands_alone_with_open_sizes_and_tells_nothing_of_its_machine(exported):
+    model, path = exported("lstm")
+    proto = onnx.load(path, load_external_data=False)
+    onnx.checker.check_model(proto, full_check=True)
+    assert list(path.parent.iterdir()) == [path]
+    sizes = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert sizes == {
+        "input_ids": ["batch", "time"],
+        "attention_mask": ["batch", "time"],
+        "logits": ["batch", model.config.num_labels],
+        "attentions": ["batch", model.config.num_attention_heads, 1, "time"],
+    }
+    assert os.fsencode(os.path.dirname(torch.__file__)) not in path.read_bytes()
+    assert b".py" not in path.read_bytes()
+
+
+def test_a_file_runs_where_only_onnxruntime_and_numpy_are(exported, tmp_path):
+    model, path = exported("lstm")
+    ids, mask = torch.randint(12, (3, 7)), ragged_mask(3, 7, "left")
+    expected = run_model(model, ids, mask)
+    np.savez(tmp_path / "batch.npz", ids=ids.numpy(), mask=mask.long().numpy(), logits=expected[0], attentions=expected[1])
+    code = """
+import sys
+for name in ("torch", "transformers", "hf_maskattn", "onnx", "onnxscript", "onnx_ir"):
+    sys.modules[name] = None
+import numpy as np
+import onnxruntime
+batch = np.load(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1])
+inputs = {"input_ids": batch["ids"], "attention_mask": batch["mask"]}
+for name, found in zip(("logits", "attentions"), session.run(["logits", "attentions"], inputs), strict=True):
+    np.testing.assert_allclose(found, batch[name], atol=float(sys.argv[3]), rtol=0)
+print("equal")
+"""
+    command = [sys.executable, "-c", code, path, tmp_path / "batch.npz", str(MANY_STEPS)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.stdout == "equal\n", done.stderr
+
+
+def test_ragged_attention_is_refused(tiny_config, tmp_path):
+    model = build_head("MaskAttnForSequenceClassification", tiny_config, attention_implementation="ragged")
+    with pytest.raises(ValueError, match="'ragged' cannot be exported: load the model with attention_implementation=\"eager\""):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_a_size_that_is_not_open_is_an_error(tiny_config, tmp_path, monkeypatch):
+    model = build_head("MaskAttnForSequenceClassification", tiny_config).eval()
+    forward = type(model.maskattn).forward
+
+    def closed(self, input_ids, *args, **kwargs):
+        torch.zeros(len(input_ids))  # len() is a number of the host
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.maskattn), "forward", closed)
+    with pytest.raises(Exception, match="batch"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()

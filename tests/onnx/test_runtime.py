@@ -1,0 +1,102 @@
+import logging
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import TextClassificationPipeline
+
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.onnx.runtime import OnnxSession, onnx_pipeline, quantize_onnx
+from tests.masks import ragged_mask
+from tests.tolerances import MANY_STEPS
+
+
+def test_rows_without_columns_have_outputs(exported):
+    nothing = np.zeros((2, 0), dtype=np.int64)
+    _, path = exported("gru")
+    logits, attentions = OnnxSession(path).run(nothing, nothing)
+    assert (logits.shape, attentions.shape) == ((2, 0, 3), (2, 1, 1, 0))
+    model, path = exported("lstm")
+    logits, attentions = OnnxSession(path).run(nothing, nothing)
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, model(input_ids=torch.from_numpy(nothing)).logits.numpy(), atol=MANY_STEPS)
+    assert attentions.shape == (2, 2, 1, 0)
+
+
+def test_files_that_are_not_ours_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*model.onnx: write it with `hf-maskattn export MODEL"):
+        OnnxSession(tmp_path / "model.onnx")
+    (tmp_path / "text").write_text("no graph")
+    with pytest.raises(ValueError, match="text cannot be read by onnxruntime: "):
+        OnnxSession(tmp_path / "text")
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", value[:1], value[1:])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"other.onnx has x where attention_mask, input_ids are expected: it was not written"):
+        OnnxSession(tmp_path / "other.onnx")
+
+
+def test_a_missing_onnxruntime_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for act in (lambda: OnnxSession(tmp_path / "a"), lambda: quantize_onnx(tmp_path / "a", tmp_path / "b")):
+        with pytest.raises(ImportError, match=r'run by onnxruntime: pip install "hf-maskattn\[onnx\] @ git\+https'):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("case", "gone", "there"), [("lstm", "LSTM", "DynamicQuantizeLSTM"), ("gru", "DynamicQuantizeLSTM", "GRU")]
+)
+def test_8_bit_files_are_close_and_leave_no_weight_on_pads(exported, tmp_path, case, gone, there):
+    _, path = exported(case)
+    quantize_onnx(path, tmp_path / "int8.onnx")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    operators = [node.op_type for node in graph.node]
+    assert there in operators
+    assert gone not in operators
+    assert {"DequantizeLinear", "MatMulInteger"} <= set(operators)
+    mask = ragged_mask(6, 12, "empty")
+    batch = torch.randint(12, mask.shape).numpy(), mask.long().numpy()
+    (logits, attentions), (expected, _) = OnnxSession(tmp_path / "int8.onnx").run(*batch), OnnxSession(path).run(*batch)
+    np.testing.assert_allclose(logits, expected, atol=0.2 * np.abs(expected).max())
+    assert not np.array_equal(logits, expected)
+    assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
+
+
+def test_quantization_leaves_logging_as_it_was(exported, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    quantize_onnx(exported("lstm")[1], tmp_path / "int8.onnx")
+    assert logging.getLogger().handlers == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["abc"], kind="char", vocab_size=12, max_length=16)
+
+
+def test_results_are_those_of_the_pipeline_of_the_model(exported, tokenizer):
+    model, path = exported("lstm")
+    expected = TextClassificationPipeline(model=model, tokenizer=tokenizer, device=-1)(["abc", "b"], top_k=None)
+    found = onnx_pipeline("text-classification", path, model.config, tokenizer)(["abc", "b"], top_k=None, batch_size=2)
+    assert len(found) == 2
+    for one, other in zip(found, expected, strict=True):
+        assert [item["label"] for item in one] == [item["label"] for item in other]
+        assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=MANY_STEPS)
+
+
+def test_a_task_without_a_file_is_refused(exported, tokenizer):
+    model, path = exported("lstm")
+    with pytest.raises(ValueError, match="fill-mask does not run from an ONNX file; text-classification and token-class"):
+        onnx_pipeline("fill-mask", path, model.config, tokenizer)
+
+
+def test_a_file_of_another_model_is_refused(exported, tokenizer, tiny_config):
+    model, path = exported("lstm")
+    words = r"model.onnx has logits \['batch', 3\], the model has \['batch', {}\] for {}: give the file that was exported"
+    with pytest.raises(ValueError, match=words.format(2, "text-classification")):
+        onnx_pipeline("text-classification", path, tiny_config(num_labels=2), tokenizer)
+    with pytest.raises(ValueError, match=words.format("'time', 3", "token-classification")):
+        onnx_pipeline("token-classification", path, model.config, tokenizer)

@@ -1,0 +1,68 @@
+"""The values at padding, and its place and amount, change neither outputs nor gradients."""
+
+import hypothesis.strategies as st
+import torch
+from hypothesis import given
+
+from tests.heads import run
+from tests.properties.cases import assert_close, assert_same_bits, cases
+
+
+@given(case=cases())
+def test_ids_and_labels_at_padding_change_no_bit(case):
+    outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
+    random_ids = torch.where(case.mask, case.ids, torch.randint(-(10**6), 10**6, case.ids.shape))
+    labels = case.labels
+    if labels is not None and labels.dim() == 2:
+        labels = torch.where(case.mask, labels, torch.randint(-(10**6), 10**6, labels.shape))
+    again, gradients_again = run(case.model, random_ids, case.mask, labels)
+    assert_same_bits(again, outputs)
+    assert_same_bits(gradients_again, gradients)
+
+
+@given(case=cases(), fill=st.sampled_from([torch.nan, torch.inf, -torch.inf, 6e4]))
+def test_embeddings_at_padding_change_no_bit(case, fill):
+    clean = torch.randn(*case.ids.shape, 6, dtype=case.dtype)
+    dirty = torch.where(case.mask[..., None], clean, fill)
+    results = []
+    for inputs in (clean, dirty):
+        inputs.requires_grad_()
+        results.append(run(case.model, inputs, case.mask, case.labels))
+        assert not inputs.grad[~case.mask].any()
+        assert inputs.grad.isfinite().all()
+    assert torch.equal(clean.grad, dirty.grad)
+    for actual, expected in zip(*results, strict=True):
+        assert_same_bits(actual, expected)
+
+
+@given(case=cases(), extra=st.integers(0, 30), kind=st.sampled_from(["right", "left", "holes"]))
+def test_moving_and_adding_padding_changes_nothing(case, extra, kind):
+    outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
+    batch_size, time = case.ids.shape[0], int(case.mask.sum(dim=1).max()) + extra
+    ids, mask = torch.randint(12, (batch_size, time)), torch.zeros(batch_size, time, dtype=torch.bool)
+    labels = torch.full((batch_size, time), -100)
+    for row, is_token in enumerate(case.mask):
+        n = int(is_token.sum())
+        columns = {
+            "right": torch.arange(n),
+            "left": torch.arange(time - n, time),
+            "holes": torch.randperm(time)[:n].sort().values,
+        }[kind]
+        ids[row, columns], mask[row, columns] = case.ids[row, is_token], True
+        if case.labels is not None and case.labels.dim() == 2:
+            labels[row, columns] = case.labels[row, is_token]
+    if case.labels is None or case.labels.dim() == 1:
+        labels = case.labels
+    moved, gradients_moved = run(case.model, ids, mask, labels)
+    assert_close(at_tokens(moved, mask), at_tokens(outputs, case.mask), case.dtype)
+    assert_close(gradients_moved, gradients, case.dtype, scale=10)
+
+
+def at_tokens(outputs, mask):
+    """Select outputs and attention weights at tokens, as flat lists; other outputs are unchanged."""
+    flat = {}
+    for key, value in outputs.items():
+        if value.dim() == 4:
+            value = value[:, :, 0].transpose(1, 2)
+        flat[key] = value[mask] if value.dim() == 3 else value
+    return flat
