@@ -1,10 +1,10 @@
-"""What padding does to a model that masks it in the wrong way: one classifier, four ways to mask, four ways to batch.
+"""What padding does to a model that masks it in the wrong way: one classifier, four variants of masking, four of batching.
 
 python examples/04_padding_study.py          # three seeds
 python examples/04_padding_study.py --fast   # one seed, a few rows
 
-The naive ways exist in this file only. `zeroed`: softmax over all positions, then weights of pads set to 0, so that the rest
-does not sum to one. `renormalized`: the same, divided by what is left. `no mask`: pads are tokens to the whole model.
+The naive variants exist in this file only. `zeroed`: softmax over all positions, then weights at padding set to 0, so that the
+rest does not sum to one. `renormalized`: the same, divided by that sum. `no mask`: the whole model reads padding as tokens.
 """
 
 import sys
@@ -25,13 +25,15 @@ from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.model import modeling_maskattn
 from hf_maskattn.model.masking import TokenColumns
 
-WAYS = ("masked", "renormalized", "zeroed", "no mask")
+VARIANTS = ("masked", "renormalized", "zeroed", "no mask")
 BATCHES = ("as trained", "other rows", "padded to 2x", "padded to 4x")
 PICTURE = Path(__file__).with_name("padding_study.png")
 
 
 class MaskedAfterSoftmax(nn.Module):
-    """The attention of a model with its mask applied too late."""
+    """The attention of a model with its mask applied after the softmax."""
+
+    implementation = "eager"
 
     def __init__(self, attention, renormalize):
         super().__init__()
@@ -45,26 +47,26 @@ class MaskedAfterSoftmax(nn.Module):
         return weights[:, 0] @ memory, weights
 
 
-def collate(tokenizer, way, factor=1):
-    """Pads a batch to `factor` times its longest row; without a mask every position counts as real."""
+def collate(tokenizer, variant, factor=1):
+    """Pads a batch to `factor` times its longest row; without a mask every position counts as a token."""
     pad = DataCollatorWithPadding(tokenizer)
 
     def collator(rows):
         longest = max(len(row["input_ids"]) for row in rows)
         batch = pad.tokenizer.pad(rows, padding="max_length", max_length=factor * longest, return_tensors="pt")
-        if way == "no mask":
+        if variant == "no mask":
             batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
         return batch
 
     return collator
 
 
-def train_one(way, seed, data, tokenizer, labels, epochs):
+def train_one(variant, seed, data, tokenizer, labels, epochs):
     set_seed(seed)
     config = MaskAttnConfig(vocab_size=len(tokenizer), num_labels=len(labels), embedding_size=64, hidden_dropout_prob=0.3)
     model = AutoModelForSequenceClassification.from_config(config)
-    if way in ("zeroed", "renormalized"):
-        model.maskattn.pooling.attention = MaskedAfterSoftmax(model.maskattn.pooling.attention, way == "renormalized")
+    if variant in ("zeroed", "renormalized"):
+        model.maskattn.pooling.attention = MaskedAfterSoftmax(model.maskattn.pooling.attention, variant == "renormalized")
     arguments = TrainingArguments(
         "runs/padding_study",
         num_train_epochs=epochs,
@@ -76,13 +78,13 @@ def train_one(way, seed, data, tokenizer, labels, epochs):
         report_to="none",
         seed=seed,
     )
-    Trainer(model, arguments, collate(tokenizer, way), data["train"]).train()
+    Trainer(model, arguments, collate(tokenizer, variant), data["train"]).train()
     return model.eval()
 
 
 @torch.no_grad()
-def score(model, way, batch, test, tokenizer):
-    """Predictions and attention mass on pads of every test row, in the order of the test split."""
+def score(model, variant, batch, test, tokenizer):
+    """Predictions and attention mass on padding of every test row, in the order of the test split."""
     factor = {"padded to 2x": 2, "padded to 4x": 4}.get(batch, 1)
     order = torch.arange(len(test))
     if batch == "other rows":
@@ -90,17 +92,17 @@ def score(model, way, batch, test, tokenizer):
     predictions, masses = torch.empty(len(test), dtype=torch.long), torch.empty(len(test))
     for rows in order.split(64):
         examples = [{key: test[int(row)][key] for key in ("input_ids", "attention_mask")} for row in rows]
-        inputs = collate(tokenizer, way, factor)(examples).to(model.device)
+        inputs = collate(tokenizer, variant, factor)(examples).to(model.device)
         outputs = model(**inputs, output_attentions=True)
-        real = torch.tensor([sum(example["attention_mask"]) for example in examples])
-        pads = torch.arange(inputs["input_ids"].shape[1]) >= real[:, None]
+        lengths = torch.tensor([sum(example["attention_mask"]) for example in examples])
+        is_padding = torch.arange(inputs["input_ids"].shape[1]) >= lengths[:, None]
         predictions[rows] = outputs.logits.argmax(dim=-1).cpu()
-        masses[rows] = (outputs.attentions[0][:, 0, 0].cpu() * pads).sum(dim=1)
+        masses[rows] = (outputs.attentions[0][:, 0, 0].cpu() * is_padding).sum(dim=1)
     return predictions, masses
 
 
 def study(seeds, epochs, rows):
-    """Accuracy, share of changed predictions and attention mass on pads: `[way][batch]`, each a tensor `[seeds, 3]`."""
+    """Accuracy, share of changed predictions and attention mass on padding: `[variant][batch]`, each a tensor `[seeds, 3]`."""
     data = build_cldr_languages()
     if rows is not None:
         data = type(data)({name: split.select(range(rows)) for name, split in data.items()})
@@ -109,27 +111,27 @@ def study(seeds, epochs, rows):
     columns = {"text_column": "text", "label_column": "label", "labels": labels, "max_length": 128}
     data = {name: encode_texts(split, tokenizer, **columns) for name, split in data.items()}
     truth = torch.tensor(data["test"]["labels"])
-    results = {way: {batch: [] for batch in BATCHES} for way in WAYS}
+    results = {variant: {batch: [] for batch in BATCHES} for variant in VARIANTS}
     for seed in seeds:
-        for way in WAYS:
-            model = train_one(way, seed, data, tokenizer, labels, epochs)
-            before, _ = score(model, way, BATCHES[0], data["test"], tokenizer)
+        for variant in VARIANTS:
+            model = train_one(variant, seed, data, tokenizer, labels, epochs)
+            before, _ = score(model, variant, BATCHES[0], data["test"], tokenizer)
             for batch in BATCHES:
-                predictions, masses = score(model, way, batch, data["test"], tokenizer)
+                predictions, masses = score(model, variant, batch, data["test"], tokenizer)
                 numbers = [(predictions == truth).float().mean(), (predictions != before).float().mean(), masses.mean()]
-                results[way][batch].append(torch.stack(numbers))
-    return {way: {batch: torch.stack(found) for batch, found in batches.items()} for way, batches in results.items()}
+                results[variant][batch].append(torch.stack(numbers))
+    return {variant: {batch: torch.stack(found) for batch, found in batches.items()} for variant, batches in results.items()}
 
 
 def show(results):
     table = Table(
-        "mask", "batches", "accuracy %", "predictions changed %", "attention on pads %", title="Test split, mean of seeds"
+        "mask", "batches", "accuracy %", "predictions changed %", "attention on padding %", title="Test split, mean of seeds"
     )
-    for way, batches in results.items():
+    for variant, batches in results.items():
         for batch, found in batches.items():
             low, high = (100 * found[:, 0].aminmax()[i] for i in (0, 1))
             accuracy, changed, mass = (100 * found.mean(dim=0)).tolist()
-            table.add_row(way, batch, f"{accuracy:.1f} ({low:.1f} to {high:.1f})", f"{changed:.1f}", f"{mass:.1f}")
+            table.add_row(variant, batch, f"{accuracy:.1f} ({low:.1f} to {high:.1f})", f"{changed:.1f}", f"{mass:.1f}")
     Console(width=110).print(table)
 
 
@@ -137,11 +139,11 @@ def draw(results, picture):
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for shift, (batch, shade) in enumerate(zip(BATCHES, ("#0b2545", "#3e6fa3", "#8db3d9", "#d2a03f"), strict=True)):
-        places = [i + 0.2 * (shift - 1.5) for i in range(len(WAYS))]
-        heights = [100 * results[way][batch][:, 1].mean().item() for way in WAYS]
+        places = [i + 0.2 * (shift - 1.5) for i in range(len(VARIANTS))]
+        heights = [100 * results[variant][batch][:, 1].mean().item() for variant in VARIANTS]
         bars = axes.bar(places, heights, 0.19, label=batch, color=shade)
         axes.bar_label(bars, fmt="%.1f", fontsize=8)
-    axes.set_xticks(range(len(WAYS)), WAYS)
+    axes.set_xticks(range(len(VARIANTS)), VARIANTS)
     axes.set_ylabel("predictions that padding\nalone changes, %")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=4, frameon=False, title="batches")
@@ -153,7 +155,7 @@ def all_columns(mask):
 
 
 def main(fast=False, picture=PICTURE):
-    # The model cuts columns without a real token away before it computes, which would hide what the naive ways do.
+    # The model removes columns without a token before it computes, which would hide what the naive variants do.
     with patch.object(modeling_maskattn, "find_token_columns", all_columns):
         results = study(seeds=(0,) if fast else (0, 1, 2), epochs=1 if fast else 4, rows=256 if fast else None)
     show(results)

@@ -17,7 +17,7 @@ TEXTS = ["Sverige", "Ungverjaland", "Lettország", "Saint-Pierre-et-Miquelon"]
 def main(folder, picture):
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     panels = {
-        "attention_mask used: a pad does not exist": attention_maps(model, tokenizer, TEXTS),
+        "attention_mask used: padding does not exist": attention_maps(model, tokenizer, TEXTS),
         "the same weights, attention_mask ignored": attention_maps(model, tokenizer, TEXTS, ignore_mask=True),
     }
     draw_attention_maps(panels, picture)
