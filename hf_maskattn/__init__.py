@@ -1,35 +1,24 @@
-"""Masked recurrent attention models for Hugging Face Transformers: a padded token does not exist.
+"""Recurrent models with masked Bahdanau attention for Hugging Face Transformers, in which padding has no effect.
 
-Importing this package registers its models, so that `AutoModel.from_pretrained` and `pipeline` know them.
+Importing this package makes its models known to `AutoModel.from_pretrained` and `pipeline`. What it exports is imported on
+first use.
 """
 
-import sys
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from hf_maskattn.deprecated_modules import install
+from hf_maskattn import deprecated_modules
+from hf_maskattn.auto import register_on_first_use
 
-__version__ = "0.1.0"
-
-install()
-
-
-def _is_imported_by_its_command() -> bool:
-    """Tell whether this process runs `hf-maskattn` or `python -m hf_maskattn.cli`.
-
-    The command imports this package before anything else, and must answer `--help` and mistakes in a recipe without waiting
-    for torch; its verbs import what they need. While Python looks for the module of `-m`, `sys.argv` begins with "-m", and
-    `sys.orig_argv` has the name of the module in that place.
-    """
-    if not sys.argv:
-        return False
-    if sys.argv[0] == "-m":
-        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") in ("hf_maskattn.cli", "hf_maskattn.cli.__main__")
-    return Path(sys.argv[0]).name in ("hf-maskattn", "hf-maskattn.exe")
-
-
-if not _is_imported_by_its_command():
-    from hf_maskattn.auto import register
-    from hf_maskattn.inspection.audit import AuditReport, audit
+if TYPE_CHECKING:
+    from hf_maskattn.data.tokenizers import train_tokenizer
+    from hf_maskattn.hub.publish import publish
+    from hf_maskattn.inference.evaluate import evaluate
+    from hf_maskattn.inference.export import export as export_onnx
+    from hf_maskattn.inference.predict import predict
+    from hf_maskattn.inspection.attention_maps import alignment_maps, attention_maps
+    from hf_maskattn.inspection.audit import audit
+    from hf_maskattn.inspection.audit_report import AuditReport
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
     from hf_maskattn.model.modeling_maskattn import (
@@ -44,20 +33,50 @@ if not _is_imported_by_its_command():
         RNNSearchModel,
         RNNSearchPreTrainedModel,
     )
+    from hf_maskattn.recipes.recipe import load_recipe
+    from hf_maskattn.training.train import train
 
-    __all__ = [
-        "AuditReport",
-        "MaskAttnConfig",
-        "MaskAttnForMaskedLM",
-        "MaskAttnForSequenceClassification",
-        "MaskAttnForTokenClassification",
-        "MaskAttnModel",
-        "MaskAttnPreTrainedModel",
-        "RNNSearchConfig",
-        "RNNSearchForConditionalGeneration",
-        "RNNSearchModel",
-        "RNNSearchPreTrainedModel",
-        "audit",
-    ]
+__version__ = "0.1.0"
 
-    register()
+_MODULES = {
+    "AuditReport": "inspection.audit_report",
+    "MaskAttnConfig": "model.configuration_maskattn",
+    "MaskAttnForMaskedLM": "model.modeling_maskattn",
+    "MaskAttnForSequenceClassification": "model.modeling_maskattn",
+    "MaskAttnForTokenClassification": "model.modeling_maskattn",
+    "MaskAttnModel": "model.modeling_maskattn",
+    "MaskAttnPreTrainedModel": "model.modeling_maskattn",
+    "RNNSearchConfig": "model.configuration_rnnsearch",
+    "RNNSearchForConditionalGeneration": "model.modeling_rnnsearch",
+    "RNNSearchModel": "model.modeling_rnnsearch",
+    "RNNSearchPreTrainedModel": "model.modeling_rnnsearch",
+    "alignment_maps": "inspection.attention_maps",
+    "attention_maps": "inspection.attention_maps",
+    "audit": "inspection.audit",
+    "evaluate": "inference.evaluate",
+    "export_onnx": "inference.export:export",
+    "load_recipe": "recipes.recipe",
+    "predict": "inference.predict",
+    "publish": "hub.publish",
+    "train": "training.train",
+    "train_tokenizer": "data.tokenizers",
+}
+"""Module of each exported name, and after a colon its name there if it is another one."""
+
+__all__ = [*_MODULES]
+
+deprecated_modules.install()
+register_on_first_use()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _MODULES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

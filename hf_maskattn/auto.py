@@ -1,37 +1,136 @@
-"""What makes `Auto*.from_pretrained` find these models, and saved folders carry their code."""
+"""Registration with the Auto classes of transformers, so that they load these models, and saved folders carry their code."""
 
+import importlib.abc
+import importlib.machinery
+import sys
+import threading
 from types import ModuleType
+from typing import Any
 
-import transformers
+FAMILIES = {
+    "maskattn": ("hf_maskattn.model.configuration_maskattn", "hf_maskattn.model.modeling_maskattn"),
+    "maskattn_rnnsearch": ("hf_maskattn.model.configuration_rnnsearch", "hf_maskattn.model.modeling_rnnsearch"),
+}
+"""Module of the configuration and module of the models for each `model_type` of a `config.json`."""
 
-from hf_maskattn.model import configuration_maskattn, configuration_rnnsearch, modeling_maskattn, modeling_rnnsearch
-from hf_maskattn.tokenization import MaskAttnTokenizer
+_CONFIGURATION_AUTO = "transformers.models.auto.configuration_auto"
 
-FAMILIES = ((configuration_maskattn, modeling_maskattn), (configuration_rnnsearch, modeling_rnnsearch))
+_lock = threading.RLock()
+_has_started = False
 
 
-def families_by_model_type() -> dict[str, tuple[ModuleType, ModuleType]]:
-    """Name the file of the configuration and that of the models for each `model_type` of a `config.json`."""
-    classes = [getattr(family[0], family[0].AUTO_MAP["AutoConfig"].rpartition(".")[2]) for family in FAMILIES]
-    return {config_class.model_type: family for config_class, family in zip(classes, FAMILIES, strict=True)}
+def load_family(model_type: str) -> tuple[ModuleType, ModuleType]:
+    """Import the module of the configuration and the module of the models of a model type.
+
+    Args:
+        model_type: "maskattn" or "maskattn_rnnsearch".
+
+    Returns:
+        Both modules.
+    """
+    configurations, models = (importlib.import_module(name) for name in FAMILIES[model_type])
+    return configurations, models
 
 
 def register() -> None:
-    """Register every public class with its Auto class, in the library and for saving with the weights.
+    """Register every public class with its Auto class, for loading and for saving its code with the weights.
 
-    The class of the tokenizers is registered in the library alone: without it, `AutoTokenizer` takes the one of transformers.
+    The class of the tokenizers is registered for loading only: without it, `AutoTokenizer` uses the class of transformers.
+    A second call does nothing.
 
-    Source: `AUTO_MAP` of each configuration file, which is also what a saved `config.json` tells a loader.
+    Source: `AUTO_MAP` of each configuration file, which a saved `config.json` contains as `auto_map`.
     """
-    for configurations, models in FAMILIES:
+    global _has_started
+    with _lock:
+        if _has_started:  # done, or called again by what it imports
+            return
+        _has_started = True
+        try:
+            _register()
+        except BaseException:
+            _has_started = False
+            raise
+
+
+def _register() -> None:
+    import transformers
+
+    from hf_maskattn.tokenization import MaskAttnTokenizer
+
+    for model_type in FAMILIES:
+        configurations, models = load_family(model_type)
         for auto_name, path in configurations.AUTO_MAP.items():
             auto_class, class_name = getattr(transformers, auto_name), path.rpartition(".")[2]
             if auto_name == "AutoConfig":
                 config_class = getattr(configurations, class_name)
-                auto_class.register(config_class.model_type, config_class)
+                auto_class.register(model_type, config_class)
                 config_class.register_for_auto_class(auto_name)
                 transformers.AutoTokenizer.register(config_class, MaskAttnTokenizer, exist_ok=True)
             else:
                 model_class = getattr(models, class_name)
                 auto_class.register(model_class.config_class, model_class)
                 model_class.register_for_auto_class(auto_name)
+
+
+class _DeferredEntries(dict):
+    """The registered entries of `CONFIG_MAPPING`; reading them registers the models of this package first."""
+
+    def __contains__(self, key: object) -> bool:
+        if key in FAMILIES:
+            register()
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        if key in FAMILIES:
+            register()
+        return super().__getitem__(key)
+
+    def keys(self) -> Any:
+        register()
+        return super().keys()
+
+    def values(self) -> Any:
+        register()
+        return super().values()
+
+    def items(self) -> Any:
+        register()
+        return super().items()
+
+
+def _defer(configuration_auto: ModuleType) -> None:
+    mapping = configuration_auto.CONFIG_MAPPING
+    mapping._extra_content = _DeferredEntries(mapping._extra_content)
+
+
+class _AutoClassFinder(importlib.abc.MetaPathFinder):
+    """Finds the module with `CONFIG_MAPPING`, and defers the registration when it has been executed."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != _CONFIGURATION_AUTO:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            _defer(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def register_on_first_use() -> None:
+    """Register the models when transformers first looks for one of them, so that importing this package takes no time.
+
+    Every Auto class and pipeline looks up the `model_type` of a configuration in `CONFIG_MAPPING` first. Its entries are
+    replaced by ones that call `register`, now or when transformers imports the module that defines it. Importing any module
+    of `hf_maskattn.model` registers the models as well.
+    """
+    configuration_auto = sys.modules.get(_CONFIGURATION_AUTO)
+    if configuration_auto is not None:
+        _defer(configuration_auto)
+    else:
+        sys.meta_path.insert(0, _AutoClassFinder())

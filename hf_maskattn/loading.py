@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+from huggingface_hub import _CACHED_NO_EXIST, snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -335,3 +335,49 @@ def _by_own_name(model: PreTrainedModel, shapes: Shapes) -> Shapes:
     if any(name.startswith(prefix) for name in _expected(model)):
         return shapes
     return {name.removeprefix(prefix): shape for name, shape in shapes.items()}
+
+
+def download_revision(name_or_folder: str | Path, revision: str | None) -> str | Path:
+    """Download a revision of a model on the Hub, so that everything else reads it from a folder.
+
+    Args:
+        name_or_folder: Name of the model on the Hub; a folder if there is no revision.
+        revision: Branch, tag or commit. `None` changes nothing.
+
+    Returns:
+        The folder of the download, or `name_or_folder`.
+
+    Raises:
+        ValueError: If a revision of a folder is asked for.
+        FileNotFoundError: If there is no such model or revision, or the Hub cannot be reached.
+    """
+    if revision is None:
+        return name_or_folder
+    if Path(name_or_folder).exists():
+        raise ValueError(f"revision must not be given for a folder, got {revision!r} for {name_or_folder}. Remove it.")
+    try:
+        return snapshot_download(
+            str(name_or_folder), revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pkl", "checkpoint-*"]
+        )
+    except Exception as error:
+        raise FileNotFoundError(
+            f"revision {revision!r} of {name_or_folder} could not be loaded from the Hub: {in_one_line(error)}."
+        ) from error
+
+
+def find_recipe(name_or_folder: str | Path) -> Path:
+    """Find the recipe that a model was trained with.
+
+    Args:
+        name_or_folder: Folder of the model, or its name on the Hub.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If the model has none.
+    """
+    path = find_file(name_or_folder, "recipe.yaml")
+    if path is None:
+        raise FileNotFoundError(f"{name_or_folder} has no recipe.yaml. Give a recipe after the model.")
+    return Path(path)

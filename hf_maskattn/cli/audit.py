@@ -1,51 +1,59 @@
-"""The verb `audit`."""
+"""The command `audit`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error
 
-LEAKS = 1
-_WIDTH_OF_A_LOG = 140
+FAILED = 1
+_LOG_WIDTH = 140
 
 
 def audit(
     model: Annotated[str, typer.Argument(help="Folder of any text model of transformers, or its name on the Hub.")],
-    text_file: Annotated[
-        Path | None, typer.Option(help="UTF-8 file with a text on each line, of which the first 8 are read.")
-    ] = None,
-    gradients: Annotated[bool, typer.Option("--gradients", help="Look at gradients, too.")] = False,
-    max_length: Annotated[int, typer.Option(help="Most tokens of a row.")] = 32,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File to write the report to, as JSON.")] = None,
+    text_file: Annotated[Path | None, typer.Option(help="UTF-8 file with a text on each line. The first 8 are used.")] = None,
+    gradients: Annotated[bool, typer.Option("--gradients", help="Check gradients as well.")] = False,
+    max_length: Annotated[int, typer.Option(help="Maximum number of tokens of a row.")] = 32,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that lies beside the weights.")
+        bool, typer.Option("--trust-remote-code", help="Run the code that comes with the weights.")
     ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
+    ] = None,
 ) -> None:
-    """Find out whether padding changes what a model says.
+    """Check whether padding changes the outputs of a model.
 
-    Exit code 1 if it does, or if finite inputs give a value that is not finite.
+    Exit code 1 if it does, or if an output is not finite.
     """
-    with told_in_one_line():
+    with exit_on_error():
         from rich.console import Console
 
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.data.loading import lines_of_file
         from hf_maskattn.inspection.audit import audit as run
+        from hf_maskattn.loading import download_revision
 
         show_messages()
         texts = None
         if text_file is not None:
             texts = [line for line in lines_of_file(text_file) if line.strip()]
             if not texts:
-                raise ValueError(f"{text_file} has no text: write one on each line.")
-        report = run(model, batch=texts, gradients=gradients, max_length=max_length, trust_remote_code=trust_remote_code)
+                raise ValueError(f"{text_file} has no text. Write one on each line.")
+        report = run(
+            download_revision(model, revision),
+            batch=texts,
+            gradients=gradients,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
         console = Console()
         if not console.is_terminal:
-            console.width = max(console.width, _WIDTH_OF_A_LOG)
+            console.width = max(console.width, _LOG_WIDTH)
         console.print(report)
         if json_file is not None:
             json_file.write_text(report.to_json() + "\n", encoding="utf-8")
         if not report.passed:
-            raise typer.Exit(LEAKS)
+            raise typer.Exit(FAILED)

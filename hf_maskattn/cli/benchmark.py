@@ -1,33 +1,33 @@
-"""The verb `benchmark`."""
+"""The command `benchmark`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hf_maskattn.cli.errors import told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error
 
-UNEQUAL = 1
-_WIDTH_OF_A_LOG = 140
+FAILED = 1
+_LOG_WIDTH = 140
 
 
 def benchmark(
     part: Annotated[
         Literal["recurrence", "attention", "training", "inference", "rnnsearch"] | None,
-        typer.Argument(help="What to measure; without it, everything.", show_default=False),
+        typer.Argument(help="What to measure. By default everything.", show_default=False),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer sizes and fewer runs.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure fewer sizes, fewer times.")] = False,
     device: Annotated[
         str | None,
-        typer.Option(help="Such as cpu or cuda. The default is the accelerator if there is one.", show_default=False),
+        typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one.", show_default=False),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File to write all numbers to, as JSON.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
 ) -> None:
-    """Measure how fast this package is on your machine, against what else you could use.
+    """Measure the speed of this package on your machine against the alternatives.
 
-    Results are compared before times are: whoever computes something else gets no time, and exit code 1.
+    Outputs are compared before times. Where they differ, no time is reported and the exit code is 1.
     """
-    with told_in_one_line():
+    with exit_on_error():
         from rich.console import Console
         from rich.progress import Progress
 
@@ -47,9 +47,9 @@ def benchmark(
             report = run(lengths=lengths, part=part, quick=quick, device=device, on_case=show)
         console = Console()
         if not console.is_terminal:
-            console.width = max(console.width, _WIDTH_OF_A_LOG)
+            console.width = max(console.width, _LOG_WIDTH)
         console.print(report)
         if json_file is not None:
             json_file.write_text(report.to_json() + "\n", encoding="utf-8")
         if not report.passed:
-            raise typer.Exit(UNEQUAL)
+            raise typer.Exit(FAILED)

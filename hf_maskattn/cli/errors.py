@@ -26,7 +26,7 @@ def is_one_of_several() -> bool:
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
-def let_the_first_to_fail_speak() -> None:
+def report_first_failure_only() -> None:
     """Return in the process that fails first, and wait to be ended in any other one.
 
     The others fail for the same reason, or because one is gone; their launcher ends them with the first one. Which one is first
@@ -42,7 +42,7 @@ def let_the_first_to_fail_speak() -> None:
         time.sleep(_SECONDS_TO_BE_ENDED)
 
 
-def name_the_cause_to_the_launcher(text: str) -> None:
+def write_launcher_error(text: str) -> None:
     """Have the report of a failed run, in which torchrun and `accelerate launch` end, close with what this process said.
 
     Without it the report says "To enable traceback see ..."; with the exception itself it would print our traceback.
@@ -62,7 +62,7 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Turn the errors that tell a user what to do into `error: ...` and exit code 2, and Ctrl-C into exit code 130."""
     try:
         yield
@@ -70,26 +70,26 @@ def told_in_one_line() -> Iterator[None]:
         raise
     except KeyboardInterrupt as error:
         if is_first_process():
-            say("Interrupted.")
+            print_message("Interrupted.")
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
         # Whoever read our output has gone (`| head`); Python must not try to flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        let_the_first_to_fail_speak()
+        report_first_failure_only()
         text = " ".join([f"error: {error}", *getattr(error, "__notes__", ())])
         text = " ".join(text.split())  # what libraries say may have several lines
-        say(text)
-        name_the_cause_to_the_launcher(text)
+        print_message(text)
+        write_launcher_error(text)
         raise typer.Exit(MISTAKE) from error
     except Exception:
         # Among them is what the end of another process looks like from here.
-        let_the_first_to_fail_speak()
+        report_first_failure_only()
         raise
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Write a line to stderr; a process that is not the first of its run says which it is."""
     sender = "" if is_first_process() else f"process {os.environ['RANK']}: "
     Console(stderr=True).print(sender + text, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -1,30 +1,52 @@
-"""The verb `evaluate`."""
+"""The command `evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
-    recipe: Annotated[Path, typer.Argument(help="YAML file that tells the data; that of the run, or another.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="YAML file, or the name of a shipped recipe, for its data. By default the recipe of the model.",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
+    ] = None,
 ) -> None:
-    """Score a model on a split."""
-    with told_in_one_line():
+    """Evaluate a model on a split."""
+    with exit_on_error():
         from hf_maskattn.recipes.local_files import check_local_files
         from hf_maskattn.recipes.recipe import load_recipe
 
-        parsed = load_recipe(recipe, overrides or ())
+        changes = list(overrides or ())
+        if recipe is not None and "=" in recipe and not Path(recipe).is_file():
+            changes, recipe = [recipe, *changes], None
+        if revision is not None:
+            from hf_maskattn.loading import download_revision
+
+            model = str(download_revision(model, revision))
+        if recipe is None and (Path(model) / "recipe.yaml").is_file():
+            recipe = str(Path(model) / "recipe.yaml")
+        elif recipe is None:
+            from hf_maskattn.loading import find_recipe
+
+            recipe = str(find_recipe(model))
+        parsed = load_recipe(recipe, changes)
         if split in ("train", "validation", "test"):
             check_local_files(parsed, [split])
-        # From here on imports take seconds.
+        # The following imports take seconds.
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_metrics
         from hf_maskattn.inference.evaluate import evaluate as run

@@ -1,32 +1,32 @@
-"""The verb `export`."""
+"""The command `export`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
-    onnx: Annotated[Path, typer.Option(metavar="FILE", help="The ONNX file to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Round weights to 8-bit integers; needs --text-file.")] = False,
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize the weights to 8-bit integers. Needs --text-file.")] = False,
     text_file: Annotated[
         Path | None,
-        typer.Option(help="UTF-8 file with a text on each line, on which to compare predictions with and without --int8."),
+        typer.Option(help="UTF-8 file with a text on each line, to compare predictions with and without --int8."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Write a classifier of texts or tokens to one ONNX file, for any batch, length and mask, and compare it with the model.
+    """Export a text or token classifier to one ONNX file for any batch size, length and mask, and compare it with the model.
 
-    The inputs are input_ids and attention_mask, the outputs logits and attentions.
+    The inputs are input_ids and attention_mask, the outputs are logits and attentions.
     """
-    with told_in_one_line():
+    with exit_on_error():
         if int8 and text_file is None:
-            raise ValueError("--int8 changes predictions: give --text-file FILE with texts to compare them on.")
+            raise ValueError("--int8 needs --text-file FILE with texts to compare predictions on, because it changes them.")
         if text_file is not None and not int8:
-            raise ValueError("--text-file is read for --int8 alone.")
+            raise ValueError("--text-file is used with --int8 only. Remove it.")
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_export
         from hf_maskattn.data.loading import lines_of_file

@@ -1,4 +1,4 @@
-"""The verb `predict`."""
+"""The command `predict`."""
 
 import json
 import sys
@@ -8,52 +8,55 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.errors import say, told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error, print_message
 
-UNANSWERED = 1
-_SECONDS_WITHOUT_A_BAR = 2.0
+FAILED = 1
+_BAR_DELAY_SECONDS = 2.0
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
-    text: Annotated[list[str] | None, typer.Option(help="A text; give it once for each text.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")] = None,
     file: Annotated[Path | None, typer.Option(help="UTF-8 file with a text on each line.")] = None,
     output_format: Annotated[
         Literal["jsonl", "table"] | None,
-        typer.Option("--format", help="The default is table in a terminal, else jsonl.", show_default=False),
+        typer.Option("--format", help="By default table on a terminal, else jsonl.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Most texts that go through the model together.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Maximum number of texts in a batch.")] = 32,
     max_length: Annotated[
-        int | None, typer.Option(help="Cut texts to this number of tokens; by default nothing is cut.", show_default=False)
+        int | None,
+        typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.", show_default=False),
     ] = None,
-    onnx: Annotated[
-        Path | None, typer.Option(help="File that `export` wrote from the model, to be run by onnxruntime.")
-    ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Run this file, exported from the model, by onnxruntime.")] = None,
     alignment: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Picture to draw of which part of each text what was written for it is from."),
+        typer.Option(metavar="FILE", help="Save an alignment plot (source x generated tokens) to FILE."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plot.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
+    ] = None,
 ) -> None:
-    """Predict for texts given by --text, --file or on stdin, a result for each line; JSON lines are UTF-8.
+    """Predict for texts from --text, --file or stdin, one result a line. JSON lines are UTF-8.
 
-    Exit code 1 if a text cannot be answered, such as one without a mask for a model that fills masks: its result has an
-    `error` in place of `predictions`, the others are complete.
+    Exit code 1 if there is no prediction for a text, such as one without a mask for a fill-mask model. Its result has `error`
+    instead of `predictions`; all other results are complete.
     """
-    with told_in_one_line():
+    with exit_on_error():
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_predictions
         from hf_maskattn.data.loading import lines_of_file, lines_of_stream
         from hf_maskattn.inference.predict import predict as run
+        from hf_maskattn.loading import download_revision
 
         if text and file:
-            raise ValueError("--text and --file are both given, give one of them.")
+            raise ValueError("--text and --file are mutually exclusive.")
         if not (text or file) and sys.stdin.isatty():
-            raise ValueError("there is no text: give --text TEXT, --file FILE, or pipe lines in.")
+            raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
         show_messages()
         texts = text or (lines_of_file(file) if file else lines_of_stream(sys.stdin.buffer))
         predictions = run(
-            model,
+            download_revision(model, revision),
             texts,
             batch_size=batch_size,
             max_length=max_length,
@@ -61,27 +64,27 @@ def predict(
             alignment_file=alignment,
             overwrite=overwrite,
         )
-        unanswered: list[str] = []
-        results = _collect_errors(_with_bar(predictions, len(texts)), unanswered)
+        failures: list[str] = []
+        results = _collect_errors(_with_bar(predictions, len(texts)), failures)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
             show_predictions(results)
         else:
             for result in results:
-                # Half of a surrogate pair, which UTF-8 does not have, becomes the escape that JSON has for it.
+                # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
                 line = json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
-                # A stream without bytes below it, such as io.StringIO, has no encoding.
+                # A stream without a buffer, such as io.StringIO, has no encoding.
                 typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
-        if unanswered:
-            say(f"{len(unanswered):,} of {len(texts):,} texts have no answer. The first reason: {unanswered[0]}")
-            raise typer.Exit(UNANSWERED)
+        if failures:
+            print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
+            raise typer.Exit(FAILED)
 
 
 def _with_bar(predictions: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:
-    """Show a progress bar on a terminal, where it takes some time and results go elsewhere."""
+    """Show a progress bar on a terminal if results are written elsewhere and predicting takes time."""
     from tqdm import tqdm
 
     hidden = sys.stdout.isatty() or not sys.stderr.isatty()
-    return tqdm(predictions, total=total, unit="text", delay=_SECONDS_WITHOUT_A_BAR, disable=hidden)
+    return tqdm(predictions, total=total, unit="text", delay=_BAR_DELAY_SECONDS, disable=hidden)
 
 
 def _collect_errors(results: Iterable[dict[str, Any]], errors: list[str]) -> Iterator[dict[str, Any]]:

@@ -1,34 +1,34 @@
-"""The verb `push`."""
+"""The command `push`."""
 
 from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import told_in_one_line
+from hf_maskattn.cli.errors import exit_on_error
 
 
 def push(
     model: Annotated[str, typer.Argument(help="Folder of the model, such as the output folder of a run.")],
-    repo_id: Annotated[str, typer.Argument(help="Repository, `name` or `user/name`; it is made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository so that only its owner sees it.")] = False,
+    repo_id: Annotated[str, typer.Argument(help="Repository, `name` or `user/name`. Created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to commit to; it is made if it is not there.", show_default=False)
+        str | None, typer.Option(help="Branch to commit to. Created if it does not exist.", show_default=False)
     ] = None,
-    message: Annotated[str | None, typer.Option(help="What the commit is called.", show_default=False)] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.", show_default=False)] = None,
     create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request, instead of committing to the branch.")
+        bool, typer.Option("--create-pr", help="Open a pull request instead of committing to the branch.")
     ] = False,
     token: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Publish a model on the Hugging Face Hub, in one commit that loads with this package and without it.
+    """Publish a model on the Hugging Face Hub in one commit, to be loaded with or without this package.
 
-    The token is that of `hf auth login`, or of the variable HF_TOKEN.
+    The token comes from `hf auth login` or the environment variable HF_TOKEN.
     """
-    with told_in_one_line():
+    with exit_on_error():
         if token is not None:
             raise ValueError(
-                "a token does not belong on a command line, which the shell remembers: run `hf auth login`, or set "
-                "the variable HF_TOKEN."
+                "--token is not supported, because shells save their commands. Run `hf auth login`, or set the environment "
+                "variable HF_TOKEN."
             )
         from huggingface_hub import constants
         from huggingface_hub.utils import enable_progress_bars

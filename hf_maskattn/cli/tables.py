@@ -1,4 +1,4 @@
-"""Shows the end of a run: scores by split, where the model lies, how to load it."""
+"""Tables and lines that commands print: metrics, predictions, an export, a publication."""
 
 import shlex
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from hf_maskattn.loading import load_config
 from hf_maskattn.tasks import loading_call
 from hf_maskattn.training.run_report import RunReport
 
-_ONLY_IN_FILE = ("steps", "epochs", "samples_per_second")
+_NOT_SHOWN = ("steps", "epochs", "samples_per_second")
 
 
 def show_metrics(report: RunReport, task: str) -> None:
-    """Print a table of metrics, where the model lies, and the line that loads it."""
+    """Print a table of metrics, the folder of the model, and the line that loads it."""
     metrics, folder = report.metrics, str(report.model_folder)
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _ONLY_IN_FILE))
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
     names.sort(key=lambda name: name == "runtime")
     table = Table("split", *names)
     for column in table.columns[1:]:
@@ -37,8 +37,8 @@ def show_metrics(report: RunReport, task: str) -> None:
 
 
 def show_export(report: OnnxReport, model: str) -> None:
-    """Print a row for each shape that was compared, and the lines about the file."""
-    table = Table("batch x time", "pads", "logits differ by", "attention weights by", title="ONNX file against PyTorch")
+    """Print the largest difference from PyTorch for each shape, and the size of the file."""
+    table = Table("batch x time", "padding", "logits", "attention weights", title="Largest difference of ONNX and PyTorch")
     for check in report.checks:
         table.add_row(
             f"{check.shape[0]} x {check.shape[1]}", check.arrangement, f"{check.logits:.1e}", f"{check.attentions:.1e}"
@@ -49,13 +49,15 @@ def show_export(report: OnnxReport, model: str) -> None:
     console.print(table)
     lines = [f"ONNX file: {report.path}, {_megabytes(report.size)}"]
     if report.int8_agreement is not None and report.full_size is not None:
-        found = report.int8_agreement
+        agreement = report.int8_agreement
         lines[0] += f" with 8-bit integers, {_megabytes(report.full_size)} without"
-        if found.predictions:
-            share = found.equal / found.predictions
-            lines.append(f"Equal predictions with 8-bit integers: {found.equal:,} of {found.predictions:,} ({share:.2%})")
-        lines.append(f"Logits differ by up to {found.difference:.3g}")
-    lines.append(f"Use it: hf-maskattn predict {shlex.quote(model)} --onnx {shlex.quote(str(report.path))} --text TEXT")
+        if agreement.predictions:
+            share = agreement.equal / agreement.predictions
+            lines.append(
+                f"Equal predictions with 8-bit integers: {agreement.equal:,} of {agreement.predictions:,} ({share:.2%})"
+            )
+        lines.append(f"Logits differ by up to {agreement.difference:.3g}")
+    lines.append(f"Use: hf-maskattn predict {shlex.quote(model)} --onnx {shlex.quote(str(report.path))} --text TEXT")
     for line in lines:
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -69,15 +71,15 @@ def show_predictions(predictions: Iterable[dict[str, Any]]) -> None:
     table = Table("text", "predictions")
     for prediction in predictions:
         if "error" in prediction:
-            found = f"error: {prediction['error']}"
+            cell = f"error: {prediction['error']}"
         else:
-            found = "\n".join(_describe(item) for item in prediction["predictions"])
-        table.add_row(Text(prediction["text"]), Text(found))
+            cell = "\n".join(_describe(item) for item in prediction["predictions"])
+        table.add_row(Text(prediction["text"]), Text(cell))
     Console().print(table)
 
 
 def _describe(item: dict[str, Any]) -> str:
-    """Show a text, or a label, a tagged span or a filled-in token with its score, whichever was predicted."""
+    """Format a prediction: a generated text, or a label, entity or token with its score."""
     if "generated_text" in item:
         return item["generated_text"]
     label = item.get("label") or item.get("entity_group") or item.get("entity")
@@ -86,7 +88,7 @@ def _describe(item: dict[str, Any]) -> str:
 
 
 def show_publication(publication: Publication) -> None:
-    """Print the address, what the commit changed, and the lines that load the model."""
+    """Print the URL, the changes of the commit, and the lines that load the model."""
     commit = publication.commit[:7]
     if publication.is_new:
         done = f"Published: {publication.url} (commit {commit}: {len(publication.changed)} of {len(publication.files)} files"

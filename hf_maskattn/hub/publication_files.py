@@ -10,7 +10,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from hf_maskattn.auto import families_by_model_type
+from hf_maskattn.auto import FAMILIES, load_family
 from hf_maskattn.hub.model_card import read_model_card
 from hf_maskattn.loading import newest_checkpoint, use_checkpoint
 from hf_maskattn.model.remote_code import CODE_VERSION, install_command, is_newer_version
@@ -57,7 +57,7 @@ def copy_what_is_published(folder: Path, target: Path) -> None:
     way_out = "save the model there with save_pretrained" if checkpoint is None else use_checkpoint(checkpoint)
     config = _read_json(_require(folder, CONFIG_FILE, way_out))
     _check_config(folder, config)
-    configurations, models = families_by_model_type()[config["model_type"]]
+    configurations, models = load_family(config["model_type"])
     config |= {"auto_map": dict(configurations.AUTO_MAP), "code_version": CODE_VERSION}
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     _require(folder, _TOKENIZER_FILE, "save the tokenizer there with save_pretrained")
@@ -111,9 +111,9 @@ def is_left_over(name: str, published: set[str]) -> bool:
 def _check_config(folder: Path, config: object) -> None:
     if not isinstance(config, dict):
         raise ValueError(f"{folder / CONFIG_FILE} is no configuration of a model.")
-    model_type, ours = config.get("model_type"), families_by_model_type()
-    if model_type not in ours:
-        raise ValueError(f"{folder} holds a {model_type!r} model, only {' and '.join(ours)} models are published here.")
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise ValueError(f"{folder} holds a {model_type!r} model, only {' and '.join(FAMILIES)} models are published here.")
     if is_newer_version(config.get("code_version")):
         raise ValueError(
             f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: "

@@ -24,6 +24,7 @@ from hf_maskattn.recipes.arguments import (
     settable_fields,
     suggestion,
 )
+from hf_maskattn.recipes.shipped_recipes import shipped_recipes
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -133,7 +134,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a recipe that comes with this package, such as "language_identification".
         overrides: Changes, as "group.key=value" with the value in YAML; later ones win.
 
     Returns:
@@ -145,11 +146,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             others; names the file or the override, the key, and the way out.
         TypeError: If a value has the wrong type; likewise.
     """
-    path = Path(path)
+    path = _find_recipe(Path(path))
     groups = _read_groups(path)
     origins = {(group, key): str(path) for group, values in groups.items() for key in values}
     for override in overrides:
-        group, key, value = _parse_override(override)
+        group, key, value = parse_override(override)
         groups[group][key] = value
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():
@@ -164,6 +165,10 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Deprecated name of `load_recipe`."""
     warnings.warn("read_recipe is deprecated. Use load_recipe.", FutureWarning, stacklevel=2)
     return load_recipe(path, overrides)
+
+
+def _find_recipe(path: Path) -> Path:
+    return path if path.is_file() else shipped_recipes().get(str(path), path)
 
 
 def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
@@ -191,13 +196,27 @@ def _where_a_recipe_is(path: Path) -> str:
     name, equals, _ = str(path).partition("=")
     if equals:  # what follows may be a token
         return f"There is no recipe `{name}=...`: the recipe comes first, changes (group.key=value) after it."
+    near = suggestion(str(path), shipped_recipes())
+    if near is not None:
+        return f"There is no recipe {path}. Did you mean {near}?"
     return (
-        f"There is no recipe {path}: pass a YAML file, such as configs/language_identification.yaml of this project; a run "
-        "keeps its own as recipe.yaml in its folder."
+        f"There is no recipe {path}. Pass a YAML file (a run has its own, recipe.yaml in its folder) or the name of one that "
+        "`hf-maskattn recipes` lists; `hf-maskattn init TASK FILE` writes one for your data."
     )
 
 
-def _parse_override(override: str) -> tuple[str, str, Any]:
+def parse_override(override: str) -> tuple[str, str, Any]:
+    """Parse a change to a recipe.
+
+    Args:
+        override: "group.key=value", with the value in YAML.
+
+    Returns:
+        Group, key and value.
+
+    Raises:
+        ValueError: If it has another form; does not repeat the value.
+    """
     name, equals, text = override.partition("=")
     # The value may be a token, in the wrong place.
     origin = f"override {name!r}" if equals else "an override without `=`"
@@ -231,6 +250,22 @@ def _check_task_name(task: Any) -> None:
         near = _TASKS_ELSEWHERE.get(task.lower()) or suggestion(task, names)
     advice = f" Did you mean {near}?" if near else ""
     raise ValueError(f"model.task must be one of {', '.join(names)}, got {task!r}.{advice}")
+
+
+def stored_task(task: str) -> str:
+    """Return the name under which a task is stored.
+
+    Args:
+        task: A name as in a recipe.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    _check_task_name(task)
+    return _STORED_NAMES.get(task, task)
 
 
 def _usual_name(task: str) -> str:

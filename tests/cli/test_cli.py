@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.cli.audit import LEAKS
+from hf_maskattn.cli.audit import FAILED
 from hf_maskattn.cli.errors import INTERRUPTED, MISTAKE
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
@@ -37,7 +37,7 @@ def run(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run in this process: folder, recipe, and what was printed."""
+    """A training run in this process: folder, recipe, and result."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
     with pytest.MonkeyPatch.context() as patch:
@@ -48,35 +48,28 @@ def trained(tmp_path_factory):
     return folder / "run", recipe, result
 
 
-def modules_of(command, folder):
-    """What a command imports, by its full name, and how it ends."""
+def run_with_import_log(command, folder):
+    """Run a command; return the names of the modules that it imports, and the completed process."""
     done = subprocess.run([sys.executable, "-X", "importtime", *command], cwd=folder, capture_output=True, text=True)
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}, done
 
 
 @pytest.mark.parametrize(
-    "command", [[PROGRAM], ["-m", "hf_maskattn.cli"], ["-mhf_maskattn.cli"], ["-m", "hf_maskattn.cli.__main__"]]
+    "command", [[PROGRAM], ["-m", "hf_maskattn"], ["-m", "hf_maskattn.cli"], ["-m", "hf_maskattn.cli.__main__"]]
 )
-def test_a_mistake_in_a_recipe_does_not_wait_for_torch(tmp_path, command):
+def test_recipe_error_needs_no_torch(tmp_path, command):
     (tmp_path / "bad.yaml").write_text(
         "model: {task: seq2seq, rnn_type: gru}\ndata: {tokenizer: char, train_file: nowhere.jsonl}\n"
         "training: {lr_scheduler_type: linear, learning_rate: 1e-3}"
     )
-    modules, done = modules_of([*command, "train", "bad.yaml"], tmp_path)
+    modules, done = run_with_import_log([*command, "train", "bad.yaml"], tmp_path)
     assert done.returncode == 2
     assert "error: data.train_file='nowhere.jsonl': there is no such file, seen from " in done.stderr
     assert "hf_maskattn.recipes.recipe" in modules
     assert not {"torch", "transformers", "datasets", "evaluate", "sklearn", "numpy"} & modules
 
 
-@pytest.mark.parametrize("command", [["-c", "import hf_maskattn"], ["-m", "hf_maskattn.model"], ["script.py"]])
-def test_only_the_own_command_leaves_the_registration_of_models_for_later(tmp_path, command):
-    (tmp_path / "script.py").write_text("import hf_maskattn, sys; sys.argv")
-    modules, _ = modules_of([*command, "-m", "hf_maskattn.cli"], tmp_path)
-    assert "hf_maskattn.auto" in modules
-
-
-def test_help_does_not_wait_for_torch():
+def test_help_needs_no_torch():
     probe = (
         "import sys; sys.argv = ['hf-maskattn', 'train', '--help']\n"
         "from hf_maskattn.cli import main\n"
@@ -89,22 +82,22 @@ def test_help_does_not_wait_for_torch():
     assert "--overwrite" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "export", "push", "audit", "benchmark"])
-def test_every_verb_has_help(run, verb):
-    result = run(verb, "--help")
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "push", "recipes", "init", "audit", "benchmark"])
+def test_every_command_has_help(run, command):
+    result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
 
 
-def test_help_and_guide_tell_the_exit_codes(run):
+def test_exit_codes_are_documented(run):
     guide = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
     help_text = " ".join(run("--help").stdout.split())
-    for code in (0, LEAKS, MISTAKE, INTERRUPTED):
+    for code in (0, FAILED, MISTAKE, INTERRUPTED):
         assert f"| {code} |" in guide
         assert f" {code} " in help_text.partition("Exit codes:")[2]
 
 
-def test_a_size_that_does_not_work_is_refused_before_data_is_read(run, tmp_path, monkeypatch):
+def test_train_checks_config_before_data(run, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
     result = run("train", write_recipe(tmp_path), "model.hidden_size=9")
     assert result.exit_code == 2
@@ -115,7 +108,7 @@ def test_a_size_that_does_not_work_is_refused_before_data_is_read(run, tmp_path,
     assert result.stderr.startswith("error: model.hidden_dropout_prob must be in [0, 1], got 2.")
 
 
-def test_an_output_folder_that_cannot_be_made_is_refused_before_data_is_read(run, tmp_path, monkeypatch):
+def test_train_checks_output_dir_before_data(run, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
     (tmp_path / "file").touch()
     result = run("train", write_recipe(tmp_path), f"training.output_dir={tmp_path}/file/run")
@@ -126,14 +119,14 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_data_is_read(run
     )
 
 
-def test_training_ends_with_the_scores_and_the_line_that_loads_the_model(trained):
+def test_train_prints_metrics_and_loading_call(trained):
     folder, _, done = trained
     assert "accuracy" in done.stdout
     assert "validation" in done.stdout
     assert f'transformers.pipeline("text-classification", model="{folder}")' in done.stdout
 
 
-def test_nothing_moves_where_nobody_looks(tmp_path):
+def test_no_progress_bar_when_piped(tmp_path):
     recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
     recipe.write_text(recipe.read_text().replace("  disable_tqdm: true\n", ""))
     environment = {**ENVIRONMENT, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
@@ -145,15 +138,31 @@ def test_nothing_moves_where_nobody_looks(tmp_path):
         assert "Generating" not in done.stderr
 
 
-def test_evaluate_prints_the_scores_of_training(trained, run):
+def test_evaluate_prints_metrics_of_training(trained, run):
     folder, recipe, _ = trained
-    result = run("evaluate", folder, recipe, "--split", "validation")
-    assert result.exit_code == 0, result.stderr
     accuracy = json.loads((folder / "metrics.json").read_text())["metrics"]["validation"]["accuracy"]
-    assert f"{accuracy:.4g}" in result.stdout
+    for arguments in ([recipe], [], ["data.max_length=64"]):  # without a recipe: the one of the run
+        result = run("evaluate", folder, *arguments, "--split", "validation")
+        assert result.exit_code == 0, result.stderr
+        assert f"{accuracy:.4g}" in result.stdout
 
 
-def test_the_recipe_of_a_run_works_from_any_directory(trained, run, tmp_path, monkeypatch):
+def test_evaluate_needs_a_recipe(trained, run, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "model")
+    (tmp_path / "model" / "recipe.yaml").unlink()
+    result = run("evaluate", tmp_path / "model")
+    assert result.exit_code == 2
+    assert "model has no recipe.yaml. Give a recipe after the model." in result.stderr
+
+
+@pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {}", "audit {}"])
+def test_revision_of_a_folder_is_refused(trained, run, command):
+    result = run(*command.format(trained[0]).split(), "--revision", "main")
+    assert result.exit_code == 2
+    assert "revision must not be given for a folder, got 'main'" in result.stderr
+
+
+def test_recipe_of_run_works_from_any_directory(trained, run, tmp_path, monkeypatch):
     monkeypatch.chdir(trained[1].parent)
     files = [f"data.{split}_file={split}.jsonl" for split in ("train", "validation", "test")]
     done = run("train", "toy.yaml", *files, "training.output_dir=relative", "training.num_train_epochs=1")
@@ -167,7 +176,7 @@ def test_the_recipe_of_a_run_works_from_any_directory(trained, run, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predict_writes_json_lines_when_nobody_looks(trained, run):
+def test_predict_prints_json_lines_when_piped(trained, run):
     result = run("predict", trained[0], stdin="meow\n\nwoof\n")
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -175,7 +184,7 @@ def test_predict_writes_json_lines_when_nobody_looks(trained, run):
     assert [line["predictions"] and line["predictions"][0]["label"] for line in lines] == ["cat", [], "dog"]
 
 
-def test_predict_writes_a_table(trained, run):
+def test_predict_prints_table(trained, run):
     result = run("predict", trained[0], "--text", "meow", "--text", "[b]", "--format", "table")
     assert "│ meow │ cat " in result.stdout
     assert "[b]" in result.stdout
@@ -188,7 +197,7 @@ def test_predict_reads_a_file(trained, run, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", None])
-def test_json_lines_are_utf_8_and_tables_do_not_die_in_any_encoding(trained, tmp_path, encoding):
+def test_predict_output_in_any_encoding(trained, tmp_path, encoding):
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     settings |= {} if encoding is None else {"PYTHONIOENCODING": encoding}
     texts = ["Łódź — 東京", "naïve “quotes”", "😀 meow"]
@@ -203,7 +212,7 @@ def test_json_lines_are_utf_8_and_tables_do_not_die_in_any_encoding(trained, tmp
     assert b"Traceback" not in done.stderr
 
 
-def test_half_of_a_surrogate_pair_is_still_json(trained, run):
+def test_predict_escapes_lone_surrogate(trained, run):
     result = run("predict", trained[0], "--text", "meow", "--text", "\udce9")
     assert result.exit_code == 1
     good, bad = (json.loads(line) for line in result.stdout_bytes.decode("utf-8").splitlines())
@@ -212,7 +221,7 @@ def test_half_of_a_surrogate_pair_is_still_json(trained, run):
     assert "error" in bad
 
 
-def test_texts_without_an_answer_end_in_exit_code_1(run, tmp_path):
+def test_predict_exit_code_for_failed_texts(run, tmp_path):
     write_recipe(tmp_path, "fill-mask", training={"num_train_epochs": 1})
     train(load_recipe(tmp_path / "toy.yaml"))
     for output, words in {"jsonl": '"error": "A text must have one', "table": "│ error: A text must have one"}.items():
@@ -220,11 +229,11 @@ def test_texts_without_an_answer_end_in_exit_code_1(run, tmp_path):
         assert result.exit_code == 1
         assert words in result.stdout
         assert result.stdout.count("purr") >= 1
-        assert "1 of 3 texts have no answer. The first reason: A text must have one [MASK], got none." in result.stderr
+        assert "1 of 3 texts have no predictions. First error: A text must have one [MASK], got none." in result.stderr
         assert "Traceback" not in result.stderr
 
 
-def test_texts_are_cut_only_where_asked_for(trained, run, caplog):
+def test_predict_truncates_only_with_max_length(trained, run, caplog):
     caplog.set_level("WARNING", logger="hf_maskattn")
     assert run("predict", trained[0], "--text", "meow " * 600).exit_code == 0
     assert not caplog.messages
@@ -232,23 +241,23 @@ def test_texts_are_cut_only_where_asked_for(trained, run, caplog):
     assert caplog.messages == ["1 of 1 texts were longer than max_length=5 tokens; 595 tokens were cut."]
 
 
-def test_predict_writes_texts_and_draws_their_alignment(run, tmp_path):
+def test_predict_saves_alignment_plot(run, tmp_path):
     for part in toy_writer():
         part.save_pretrained(tmp_path / "writer")
     arguments = ("predict", tmp_path / "writer", "--text", "meow", "--alignment", tmp_path / "map.png")
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
     (line,) = [json.loads(line) for line in result.stdout.splitlines()]
-    (written,) = [prediction["generated_text"] for prediction in line["predictions"]]
+    (generated,) = [prediction["generated_text"] for prediction in line["predictions"]]
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     again = run(*arguments)
     assert again.exit_code == 2
     assert "map.png exists: replace it with --overwrite" in again.stderr
     table = run(*arguments, "--overwrite", "--format", "table")
-    assert f"│ meow │ {written} " in table.stdout
+    assert f"│ meow │ {generated} " in table.stdout
 
 
-def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
+def test_usage_errors_are_one_line(trained, run, tmp_path):
     folder, recipe, _ = trained
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     for arguments, message in {
@@ -259,7 +268,7 @@ def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
         ("evaluate", folder, recipe, "--split", "dev"): "split='dev' does not exist",
         ("predict", folder, "--file", tmp_path / "latin"): "latin, line 1: not UTF-8 (byte 0xe9)",
         ("predict", folder, "--file", tmp_path / "nowhere"): "No such file or directory",
-        ("predict", folder, "--text", "a", "--file", tmp_path / "latin"): "give one of them",
+        ("predict", folder, "--text", "a", "--file", tmp_path / "latin"): "--text and --file are mutually exclusive.",
         ("predict", tmp_path / "no-model", "--text", "a"): "no-model' is neither a folder here nor could it be loaded",
     }.items():
         result = run(*arguments)
@@ -270,7 +279,7 @@ def test_mistakes_are_one_line_and_exit_code_2(trained, run, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {} {recipe}", "export {} --onnx x.onnx", "audit {}"])
-def test_a_stopped_run_names_its_newest_checkpoint(trained, run, tmp_path, command):
+def test_interrupted_run_names_newest_checkpoint(trained, run, tmp_path, command):
     for step in (9, 10):
         shutil.copytree(trained[0], tmp_path / f"checkpoint-{step}")
     result = run(*command.format(tmp_path, recipe=trained[1]).split())
@@ -281,7 +290,7 @@ def test_a_stopped_run_names_its_newest_checkpoint(trained, run, tmp_path, comma
     assert run("predict", tmp_path / "checkpoint-10", "--text", "meow").exit_code == 0
 
 
-def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
+def test_bugs_keep_their_traceback(run, monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
@@ -289,14 +298,15 @@ def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch, tmp_path):
     assert isinstance(run("train", tmp_path / "recipe.yaml").exception, ZeroDivisionError)
 
 
-def test_a_process_that_is_not_the_first_says_which_it_is(run, monkeypatch, tmp_path):
+def test_error_names_process(run, monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     result = run("train", tmp_path / "nowhere.yaml")
     assert result.exit_code == 2
     assert result.stderr.startswith("process 1: error: ")
 
 
-def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_saves_checkpoint_to_resume(tmp_path):
     recipe = write_recipe(tmp_path, training={"num_train_epochs": 1000, "logging_steps": 1})
     command = [PROGRAM, "train", recipe]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -309,7 +319,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert f"To go on: hf-maskattn train {recipe} --resume" in errors
+    assert f"To resume: hf-maskattn train {recipe} --resume" in errors
     assert "Traceback" not in errors
     epochs = f"training.max_steps={1 + max(int(path.name.split('-')[1]) for path in tmp_path.glob('run/checkpoint-*'))}"
     done = subprocess.run([*command, epochs, "--resume"], env=ENVIRONMENT, capture_output=True, text=True)
@@ -317,7 +327,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     assert "Going on from" in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error(trained):
+def test_closed_pipe_is_no_error(trained):
     texts = "meow\n" * 3000
     command = f"'{PROGRAM}' predict '{trained[0]}' --batch-size 500 | head -1"
     done = subprocess.run(["bash", "-c", command], input=texts, env=ENVIRONMENT, capture_output=True, text=True)

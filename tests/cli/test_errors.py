@@ -6,50 +6,50 @@ from torch.distributed.elastic.multiprocessing.api import ProcessFailure
 from hf_maskattn.cli import errors as processes
 from hf_maskattn.cli.errors import (
     MISTAKE,
+    exit_on_error,
     is_first_process,
     is_one_of_several,
-    let_the_first_to_fail_speak,
-    name_the_cause_to_the_launcher,
-    told_in_one_line,
+    report_first_failure_only,
+    write_launcher_error,
 )
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, FileNotFoundError, ImportError])
-def test_a_mistake_is_told_in_one_line(capsys, error):
-    with pytest.raises(typer.Exit) as end, told_in_one_line():
+def test_usage_error_is_one_line(capsys, error):
+    with pytest.raises(typer.Exit) as end, exit_on_error():
         raise error("there is no such model\n  Log in with `hf auth login`\n\n")
     assert end.value.exit_code == MISTAKE
     assert capsys.readouterr().err == "error: there is no such model Log in with `hf auth login`\n"
 
 
-def test_a_defect_is_not_hidden():
-    with pytest.raises(KeyError), told_in_one_line():
-        raise KeyError("defect")
+def test_bug_keeps_traceback():
+    with pytest.raises(KeyError), exit_on_error():
+        raise KeyError("bug")
 
 
 @pytest.fixture
-def waited(monkeypatch):
-    """Seconds for which this process would have waited to be ended."""
+def slept(monkeypatch):
+    """Seconds for which this process would have slept."""
     seconds = []
     monkeypatch.setattr(processes.time, "sleep", seconds.append)
     return seconds
 
 
-def test_a_process_alone_is_the_first_and_speaks(waited):
+def test_single_process_reports(slept):
     assert is_first_process()
     assert not is_one_of_several()
-    let_the_first_to_fail_speak()
-    assert not waited
+    report_first_failure_only()
+    assert not slept
 
 
-def test_a_launcher_tells_a_process_which_it_is(monkeypatch):
+def test_rank_and_world_size_are_read(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_first_process()
     assert is_one_of_several()
 
 
-def test_of_several_processes_the_one_that_fails_first_speaks(monkeypatch, waited):
+def test_first_failed_process_reports(monkeypatch, slept):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     for name, value in {
         "TORCHELASTIC_USE_AGENT_STORE": "True",
@@ -58,22 +58,22 @@ def test_of_several_processes_the_one_that_fails_first_speaks(monkeypatch, waite
         "MASTER_PORT": str(store.port),
     }.items():
         monkeypatch.setenv(name, value)
-    let_the_first_to_fail_speak()
-    assert not waited
-    let_the_first_to_fail_speak()
-    assert len(waited) == 1
+    report_first_failure_only()
+    assert not slept
+    report_first_failure_only()
+    assert len(slept) == 1
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    let_the_first_to_fail_speak()
-    assert len(waited) == 1
+    report_first_failure_only()
+    assert len(slept) == 1
 
 
-def test_the_launcher_reads_the_cause(monkeypatch, tmp_path):
-    name_the_cause_to_the_launcher("error: this row is broken")
+def test_launcher_error_file(monkeypatch, tmp_path):
+    write_launcher_error("error: this row is broken")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    name_the_cause_to_the_launcher("error: this row is broken")
+    write_launcher_error("error: this row is broken")
     failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
     assert failure.message["message"] == "error: this row is broken"
     assert failure.timestamp > 0
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
-    name_the_cause_to_the_launcher("error: this row is broken")
+    write_launcher_error("error: this row is broken")

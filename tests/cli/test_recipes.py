@@ -1,0 +1,158 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_maskattn.cli import app
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.recipes.shipped_recipes import shipped_recipes
+
+ROOT = Path(__file__).parents[2]
+TOY_MODEL = ("model.hidden_size=8", "model.embedding_size=4", "training.num_train_epochs=1", "training.disable_tqdm=true")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_recipes_lists_every_config(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    output = run("recipes").stdout
+    for path in (ROOT / "configs").glob("*.yaml"):
+        description = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        assert f"│ {path.stem} " in output
+        assert description in output
+
+
+def test_recipes_prints_one(tmp_path):
+    assert run("recipes", "sst2").stdout == (ROOT / "configs" / "sst2.yaml").read_text(encoding="utf-8")
+    result = run("recipes", "sst3")
+    assert result.exit_code == 2
+    assert "NAME must be one of" in result.stderr
+
+
+def test_shipped_recipe_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("date_fields").model.task == "token-classification"
+    (tmp_path / "sst2").mkdir()
+    assert load_recipe("sst2").data.source == "stanfordnlp/sst2"
+    (tmp_path / "date_fields").write_text("model: {task: fill-mask}\ndata: {tokenizer: char, train_file: a.txt}")
+    assert load_recipe("date_fields").model.task == "fill-mask"  # a file of one's own comes first
+    for name, message in {"language-identification": "Did you mean language_identification?", "x": "hf-maskattn init"}.items():
+        result = run("train", name)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+@pytest.mark.slow
+def test_wheel_contains_recipes_and_runs_without_clone(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if "No module named" in built.stderr or "Cannot import" in built.stderr:
+        pytest.skip("building a wheel without network needs hatchling in this environment")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    probe = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hf_maskattn; "
+        "from hf_maskattn.recipes.shipped_recipes import shipped_recipes; print(hf_maskattn.__file__, *shipped_recipes())"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, env={})
+    assert str(tmp_path) in done.stdout
+    assert done.stdout.split()[1:] == [*shipped_recipes()]
+
+
+def test_init_for_text_classification(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        "id,stars,review",
+        *(f"{i},{'good' if i % 2 else 'bad'},a film that I {'like' if i % 2 else 'leave'}" for i in range(20)),
+    ]
+    Path("films.csv").write_text("\n".join(lines) + "\n")
+    result = run("init", "text-classification", "films.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "hf-maskattn train films.yaml" in result.stdout
+    recipe = load_recipe("films.yaml")
+    assert (recipe.data.text_column, recipe.data.label_column) == ("review", "stars")
+    assert "# bad, good" in Path("films.yaml").read_text()
+    trained = run("train", "films.yaml", *TOY_MODEL)
+    assert trained.exit_code == 0, trained.stderr
+    again = run("init", "text-classification", "films.csv")
+    assert again.exit_code == 2
+    assert "films.yaml exists. Remove it, or name another file: --output FILE." in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "found"),
+    [
+        ("text-classification", {"text": "a b", "label": 1.5}, {"label_column": "label"}),
+        (
+            "text-classification",
+            {"body": "a long text", "topics": ["x", "y"]},
+            {"text_column": "body", "label_column": "topics"},
+        ),
+        (
+            "token-classification",
+            {"words": ["a", "b"], "ner_tags": ["O", "B-X"]},
+            {"tokens_column": "words", "label_column": "ner_tags"},
+        ),
+        ("seq2seq", {"de": "ein Haus", "en": "a house"}, {"source_column": "de", "target_column": "en"}),
+        ("seq2seq", {"target": "x", "source": "y"}, {"source_column": "source", "target_column": "target"}),
+        ("fill-mask", {"id": 1, "content": "a b"}, {"text_column": "content"}),
+    ],
+)
+def test_init_finds_columns(tmp_path, task, row, found):
+    write_jsonl(tmp_path / "data.jsonl", [row] * 8)
+    result = run("init", task, tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml")
+    assert result.exit_code == 0, result.stderr
+    data = load_recipe(tmp_path / "new.yaml").data
+    assert {key: getattr(data, key) for key in found} == found
+
+
+def test_init_sets_problem_type(tmp_path):
+    for label, kind in ((1.5, "regression"), (["x"], "multi_label_classification"), ("x", None), (1, None)):
+        write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": label}] * 8)
+        (tmp_path / "new.yaml").unlink(missing_ok=True)
+        assert run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml").exit_code == 0
+        assert load_recipe(tmp_path / "new.yaml").model.problem_type == kind
+    (tmp_path / "scores.csv").write_text("text,score\na,0.5\nb,1.25\n")
+    assert run("init", "text-classification", tmp_path / "scores.csv", "--output", tmp_path / "scores.yaml").exit_code == 0
+    assert load_recipe(tmp_path / "scores.yaml").model.problem_type == "regression"
+
+
+def test_init_takes_overrides(tmp_path):
+    write_jsonl(tmp_path / "data.jsonl", [{"a": "one", "b": "two words", "c": "x"}] * 8)
+    changes = ("data.text_column=a", "data.label_column=c", "model.rnn_type=gru", "training.learning_rate=1e-4")
+    result = run("init", "text-classification", tmp_path / "data.jsonl", *changes, "--output", tmp_path / "new.yaml")
+    assert result.exit_code == 0, result.stderr
+    recipe = load_recipe(tmp_path / "new.yaml")
+    assert (recipe.data.text_column, recipe.data.label_column) == ("a", "c")
+    assert recipe.model.config == {"rnn_type": "gru"}
+    assert recipe.training["learning_rate"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("token-classification", "data.jsonl"), "must have a column for data.tokens_column of token-classification"),
+        (("text-classification", "nowhere.csv"), "nowhere.csv"),
+        (("text-classification", "data.jsonl", "data.text_colum=text"), "data.text_colum does not exist"),
+        (("text-classification", "data.jsonl", "--output", "no/folder.yaml"), "no/folder.yaml"),
+    ],
+)
+def test_init_errors(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "data.jsonl", [{"text": "a", "label": "x"}] * 3)
+    result = run("init", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert not (tmp_path / "data.yaml").exists()
