@@ -9,10 +9,14 @@ import warnings
 from typing import Any
 
 MOVED = {
+    "hf_maskattn.data.cldr_dates": "hf_maskattn.data.cldr",
+    "hf_maskattn.data.labels": "hf_maskattn.data.columns",
+    "hf_maskattn.data.local_files": "hf_maskattn.data.file_loading",
+    "hf_maskattn.data.shards": "hf_maskattn.data.streaming",
     "hf_maskattn.data.tokenizer_loading": "hf_maskattn.data.tokenizers",
     "hf_maskattn.data.tokenizer_training": "hf_maskattn.data.tokenizers",
     "hf_maskattn.evaluation": "hf_maskattn.metrics",
-    "hf_maskattn.evaluation.generation_evaluation": "hf_maskattn.metrics.generation_metrics",
+    "hf_maskattn.evaluation.generation_evaluation": "hf_maskattn.metrics.task_metrics",
     "hf_maskattn.evaluation.masked_tokens": "hf_maskattn.metrics.classification",
     "hf_maskattn.evaluation.multi_label": "hf_maskattn.metrics.classification",
     "hf_maskattn.evaluation.pronunciation": "hf_maskattn.metrics.text",
@@ -28,6 +32,7 @@ MOVED = {
     "hf_maskattn.export.onnx_export": "hf_maskattn.onnx.export",
     "hf_maskattn.export.onnx_runtime": "hf_maskattn.onnx.runtime",
     "hf_maskattn.inspection.alignment_maps": "hf_maskattn.inspection.attention_maps",
+    "hf_maskattn.metrics.generation_metrics": "hf_maskattn.metrics.task_metrics",
     "hf_maskattn.registration": "hf_maskattn.auto",
     "hf_maskattn.training.evaluate": "hf_maskattn.inference.evaluate",
     "hf_maskattn.training.export": "hf_maskattn.inference.export",

@@ -32,14 +32,14 @@ def audit(
         from rich.console import Console
 
         from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.data.loading import lines_of_file
+        from hf_maskattn.data.files import read_lines
         from hf_maskattn.inspection.audit import audit as run
         from hf_maskattn.loading import download_revision
 
         show_messages()
         texts = None
         if text_file is not None:
-            texts = [line for line in lines_of_file(text_file) if line.strip()]
+            texts = [line for line in read_lines(text_file) if line.strip()]
             if not texts:
                 raise ValueError(f"{text_file} has no text. Write one on each line.")
         report = run(

@@ -29,9 +29,9 @@ def export(
             raise ValueError("--text-file is used with --int8 only. Remove it.")
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_export
-        from hf_maskattn.data.loading import lines_of_file
+        from hf_maskattn.data.files import read_lines
         from hf_maskattn.inference.export import export as run
 
         show_messages()
-        texts = None if text_file is None else lines_of_file(text_file)
+        texts = None if text_file is None else read_lines(text_file)
         show_export(run(model, onnx, int8_texts=texts, overwrite=overwrite), model)

@@ -45,7 +45,7 @@ def predict(
     with exit_on_error():
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_predictions
-        from hf_maskattn.data.loading import lines_of_file, lines_of_stream
+        from hf_maskattn.data.files import read_lines, read_stream_lines
         from hf_maskattn.inference.predict import predict as run
         from hf_maskattn.loading import download_revision
 
@@ -54,7 +54,7 @@ def predict(
         if not (text or file) and sys.stdin.isatty():
             raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
         show_messages()
-        texts = text or (lines_of_file(file) if file else lines_of_stream(sys.stdin.buffer))
+        texts = text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer))
         predictions = run(
             download_revision(model, revision),
             texts,

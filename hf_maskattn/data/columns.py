@@ -1,88 +1,260 @@
-"""Whether a split has the columns that a task needs."""
+"""Columns of a split: whether those of a task exist, and the labels in them."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import datasets
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, LargeList, List
 
-from hf_maskattn.data.labels import item_feature
-from hf_maskattn.data.places import Place, Places
-from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.table_reading import separator_hint
+from hf_maskattn.data.table_reading import RowLocation, RowLocations, separator_hint
+
+if TYPE_CHECKING:
+    from hf_maskattn.data.streaming import Shards
+
+LabelKind = Literal["single", "multi", "tags"]
+"""One label per row, any number of labels per row, or one label per word."""
+
+ValueKind = Literal["string", "integer", "boolean", "class label"]
+
+_MAX_ROWS_INSPECTED = 10_000
+MAX_LABELS_IN_ERROR = 20
+
+
+class UnknownLabelError(ValueError):
+    """A row has a label that the model does not have."""
 
 
 def check_columns(
     split_name: str,
-    split: Dataset | Shards,
+    split: "Dataset | Shards",
     required_columns: Mapping[str, str] | Sequence[str],
-    places: Places | None = None,
+    locations: RowLocations | None = None,
 ) -> None:
-    """Check that a split has the columns that are needed, each with values of one type.
+    """Check that a split has the required columns, each with values of one type.
 
     Args:
         split_name: Name of the split.
         split: The split.
-        required_columns: The columns; with the keys that name them, for error messages.
-        places: Where the rows stand, for error messages.
+        required_columns: The columns, optionally with the recipe key of each one, for error messages.
+        locations: Locations of the rows, for error messages.
 
     Raises:
-        ValueError: Columns are missing, or one of them has values of different types.
+        ValueError: Columns are missing, or have values of different types.
     """
     missing = [column for column in required_columns if column not in split.column_names]
     if missing:
-        raise ValueError(_missing(split_name, missing, split.column_names, required_columns))
+        raise _missing_columns_error(split_name, missing, split.column_names, required_columns)
     for column in required_columns:
-        if _holds_json(split.features[column]):
-            rows = split if isinstance(split, Dataset) else split.first_rows(10_000)
-            places = places or (Places(split.files) if isinstance(split, Shards) else None)
-            raise _mixed(split_name, column, rows[column], places or Places())
+        feature = split.features[column]
+        if isinstance(item_feature(feature) or feature, datasets.Json):
+            if locations is None:
+                locations = RowLocations(() if isinstance(split, Dataset) else split.files)
+            rows = split if isinstance(split, Dataset) else split.first_rows(_MAX_ROWS_INSPECTED)
+            raise _mixed_types_error(split_name, column, rows[column], locations)
 
 
-def _missing(split_name: str, missing: Sequence[str], names: Sequence[str], required: Mapping[str, str] | Sequence[str]) -> str:
-    lacks = " and ".join(f"no column {column!r}{nearest(column, names)}" for column in missing)
-    text = f"the split {split_name!r} has {lacks}; its columns are {', '.join(names)}"
+def _missing_columns_error(
+    split_name: str, missing: Sequence[str], names: Sequence[str], required: Mapping[str, str] | Sequence[str]
+) -> ValueError:
+    missing_names = " and ".join(f"no column {column!r}{suggest_name(column, names)}" for column in missing)
     hint = separator_hint(names)
     if hint is not None:
-        return f"the split {split_name!r} has {lacks}; {hint}"
+        return ValueError(f"the split {split_name!r} has {missing_names}. {hint}")
+    text = f"the split {split_name!r} has {missing_names}; its columns are {', '.join(names)}."
     if isinstance(required, Mapping):
         keys = dict.fromkeys(f"{required[column]}=..." for column in missing)
-        text += f". Name the columns that it has: {', '.join(keys)}"
-    return text
+        text += f" Set the names of the columns: {', '.join(keys)}."
+    return ValueError(text)
 
 
-def _holds_json(feature: Any) -> bool:
-    return isinstance(item_feature(feature) or feature, datasets.Json)
-
-
-def _mixed(split_name: str, column: str, values: Iterable[Any], places: Places) -> ValueError:
-    """Name the first value that is of another type than the values before it, or that is no text, number or list."""
-    first: dict[str, tuple[Place, Any]] = {}
+def _mixed_types_error(split_name: str, column: str, values: Iterable[Any], locations: RowLocations) -> ValueError:
+    """Build the error for the first value with another type than earlier values, or with an unsupported type."""
+    requirement = f"the column {column!r} of the split {split_name!r} must have values of one type: strings, numbers or lists"
+    first_of_type: dict[str, tuple[RowLocation, Any]] = {}
     for row, value in enumerate(values):
         for item in value if isinstance(value, list) and value else [value]:
-            kind = _name_kind(value, item)
-            if kind is None:
+            type_name = _type_name(value, item)
+            if type_name is None:
                 continue
-            first.setdefault(kind, (places(row), item))
-            if len(first) == 2 or "an object" in kind:
-                (kind, (place, item)), *others = reversed(first.items())
-                before = "".join(f", where {at} has {other!r}, {name}" for name, (at, other) in others)
+            first_of_type.setdefault(type_name, (locations[row], item))
+            if len(first_of_type) == 2 or "an object" in type_name:
+                (type_name, (location, item)), *others = reversed(first_of_type.items())
+                earlier = "".join(f", where {at} has {other!r}, {name}" for name, (at, other) in others)
                 return ValueError(
-                    f"{place}: the column {column!r} of the split {split_name!r} must hold values of one type, texts or "
-                    f"numbers or lists of them, got {item!r}, {kind}{before}. Write all of them in the same way."
+                    f"{location}: {requirement} of them, got {item!r}, {type_name}{earlier}. Convert all values to one type."
                 )
-    return ValueError(f"the column {column!r} of the split {split_name!r} must hold texts, numbers or lists of them.")
+    return ValueError(f"{requirement} of them. Convert its values.")
 
 
-def _name_kind(value: Any, item: Any) -> str | None:
-    names = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+def _type_name(value: Any, item: Any) -> str | None:
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
     if item is None:
         return None
     return f"{names[type(item)]} in a list" if isinstance(value, list) and value else names[type(item)]
 
 
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Ask whether the nearest of some names was meant; empty if none is near."""
+def suggest_name(name: str, candidates: Iterable[str]) -> str:
+    """Suggest the most similar candidate; empty if none is similar."""
     matches = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def label_names(
+    splits: Mapping[str, Dataset],
+    column: str,
+    kind: LabelKind,
+    *,
+    known: Sequence[str] | None = None,
+    locations: Mapping[str, RowLocations] | None = None,
+) -> list[str]:
+    """Read the label names of a column in the order of their ids, and check that they hold for all splits.
+
+    A value means the label of the same spelling: the integer 1 and the string "1" are the same label. Integers are indices
+    into the names only if no split has strings and no name is an integer.
+
+    Args:
+        splits: Splits by name. Label names are read from `"train"`.
+        column: Column of the labels.
+        kind: Whether the column has one label per row (`"single"`) or lists of labels (`"multi"`, `"tags"`).
+        known: The names, if they are known; all splits are checked against them.
+        locations: Locations of the rows of each split, for error messages.
+
+    Returns:
+        `known`; or the names of a `ClassLabel`, in order; or the sorted unique values of the training split (integers by
+        value, also in CSV columns of integers only).
+
+    Raises:
+        ValueError: The column does not match `kind`, has invalid values, or a split has a label that is unknown or
+            missing from the training split.
+    """
+    if kind not in get_args(LabelKind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}.")
+    if "train" not in splits:
+        raise ValueError(f"splits must contain 'train', from which labels are read, got {', '.join(splits)}.")
+    locations = locations or {}
+    names_of = {
+        name: _unique_labels(name, split, column, kind, locations.get(name) or RowLocations())
+        for name, split in {"train": splits["train"], **splits}.items()
+    }
+    kinds = {name: value_kind(_label_feature(name, split, column, kind)) for name, split in splits.items()}
+    names = names_of["train"] if known is None else list(known)
+    if not has_integer_names(names) and not {"string", "boolean"} & {*kinds.values()}:
+        indices = [str(index) for index in range(len(names))]
+        for name in splits:
+            if kinds[name] != "class label":
+                names_of[name] = _exclude(names_of[name], indices)
+    for split_name, split_names in names_of.items():
+        unknown = _exclude(split_names, names)
+        if unknown:
+            types = f" ({kinds[split_name]} values, but {kinds['train']} values in the split 'train')"
+            raise ValueError(
+                f"the labels of the split {split_name!r} in {column!r} must be among "
+                f"{'those of the training split' if known is None else 'the given labels'} "
+                f"({', '.join(names[:MAX_LABELS_IN_ERROR])}), got {', '.join(unknown[:5])}"
+                f"{types if kinds[split_name] != kinds['train'] else ''}. Correct the labels, or add them."
+            )
+    return names
+
+
+def build_label_ids(feature: Any, labels: Sequence[str]) -> dict[Hashable, int]:
+    """Map the values of a label column to label ids.
+
+    Args:
+        feature: Feature of the column, or of the items of its lists.
+        labels: Label names in the order of their ids.
+
+    Returns:
+        Label id of each value. The values of a `ClassLabel` mean its names. Other integers mean the labels of that name
+        ("3") if any label name is an integer; otherwise they are ids, which `label_names` rejects if another split has
+        strings.
+    """
+    ids: dict[Hashable, int] = {name: index for index, name in enumerate(labels)}
+    kind = value_kind(feature)
+    if kind == "class label":
+        return {value: ids[name] for value, name in enumerate(feature.names) if name in ids}
+    if kind == "boolean":
+        return {value: ids[str(value)] for value in (False, True) if str(value) in ids}
+    if kind == "integer":
+        if has_integer_names(labels):
+            return {int(name): index for index, name in enumerate(labels) if _is_integer(name)}
+        return {index: index for index in range(len(labels))}
+    return ids
+
+
+def has_integer_names(labels: Sequence[str]) -> bool:
+    """Return whether any label name is an integer; if not, integer values of a column are label ids."""
+    return any(_is_integer(name) for name in labels)
+
+
+def value_kind(feature: Any) -> ValueKind | None:
+    """Return the kind of the values of a label column; `None` for values that cannot be labels."""
+    if isinstance(feature, ClassLabel):
+        return "class label"
+    dtype = getattr(feature, "dtype", "")
+    if "string" in dtype:
+        return "string"
+    if dtype == "bool":
+        return "boolean"
+    return "integer" if "int" in dtype else None
+
+
+def item_feature(feature: Any) -> Any | None:
+    """Return the feature of the items of a list column; `None` for other columns."""
+    return feature.feature if isinstance(feature, List | LargeList) else None
+
+
+def row_labels(value: Any) -> set[Hashable]:
+    """Return the labels of a row, for a single label or a list of them."""
+    return {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Hashable)}
+
+
+def _label_feature(split_name: str, split: Dataset, column: str, kind: LabelKind) -> Any:
+    """Return the feature of the labels themselves, also for lists of labels."""
+    feature = split.features[column]
+    item = item_feature(feature)
+    if (kind == "single") != (item is None):
+        expected, actual = ("one label", "a list") if kind == "single" else ("a list", "one value")
+        raise ValueError(
+            f"the column {column!r} of the split {split_name!r} must have {expected} per row for kind={kind!r}, got {actual} "
+            f"per row ({feature})."
+        )
+    return feature if item is None else item
+
+
+def _unique_labels(split_name: str, split: Dataset, column: str, kind: LabelKind, locations: RowLocations) -> list[str]:
+    item = _label_feature(split_name, split, column, kind)
+    if isinstance(item, ClassLabel):
+        return list(item.names)
+    if value_kind(item) is None:
+        raise ValueError(
+            f"the labels of the column {column!r} of the split {split_name!r} must be strings, integers or a ClassLabel, got "
+            f"{getattr(item, 'dtype', item)}. Convert the column (regression needs no label names)."
+        )
+    values = set()
+    for row, value in _label_values(split, column, kind):
+        if value is None or value == "":
+            raise ValueError(
+                f"{locations[row]}: the split {split_name!r} has no label in the column {column!r}. Add it, or remove the row."
+            )
+        values.add(value)
+    # CSV cells are strings, but integers among them are sorted by value.
+    is_numeric = split.info.builder_name == "csv" and all(map(_is_integer, values))
+    return [str(value) for value in sorted(values, key=int if is_numeric else None)]
+
+
+def _label_values(split: Dataset, column: str, kind: LabelKind) -> Iterator[tuple[int, Any]]:
+    for row, value in enumerate(split[column]):
+        if kind == "single" or value is None:
+            yield row, value
+        else:
+            yield from ((row, item) for item in value)
+
+
+def _exclude(names: Sequence[str], excluded: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in excluded]
+
+
+def _is_integer(name: str) -> bool:
+    """Return whether a name is an integer in canonical form, unlike "01"."""
+    return name.isascii() and name.removeprefix("-").isdecimal() and str(int(name)) == name

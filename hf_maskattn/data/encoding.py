@@ -1,219 +1,229 @@
-"""Rows of a dataset -> inputs of a model: texts with their labels, and texts alone."""
+"""Encodes rows as model inputs: texts, with or without labels."""
 
 import logging
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from hf_maskattn.data.labels import UnknownLabelError, item_feature, label_numbers
-from hf_maskattn.data.places import Place, Places
-from hf_maskattn.data.progress import bars_for_many_rows
-from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR, UnknownLabelError, build_label_ids, item_feature
+from hf_maskattn.data.file_loading import progress_bars
+from hf_maskattn.data.table_reading import RowLocation, RowLocations
+
+if TYPE_CHECKING:
+    from hf_maskattn.data.streaming import RowStream, Shards
 
 logger = logging.getLogger(__name__)
 
-_BEYOND = "tokens_beyond_"
-"""Begins the name of a column with the number of tokens that a limit cut off; the name of the limit ends it."""
+BatchEncoder = Callable[[dict[str, list[Any]], list[RowLocation]], dict[str, Any]]
+"""Function from the columns of a batch and the locations of its rows to columns of model inputs."""
 
-_INPUTS = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
+_MIN_ROWS_FOR_PROGRESS = 50_000
+_TOKEN_FEATURES = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
 
 
 def encode_texts(
-    split: Dataset | Shards,
+    split: "Dataset | Shards",
     tokenizer: PreTrainedTokenizerBase,
     *,
     text_column: str,
     label_column: str,
     labels: Sequence[str] | None,
     max_length: int,
-    places: Places | None = None,
+    locations: RowLocations | None = None,
     name: str = "",
-) -> Dataset | RowStream:
-    """Turn texts with one label, several labels or a number each into model inputs.
+) -> "Dataset | RowStream":
+    """Encode texts with one label, several labels or a number each.
 
     Args:
-        split: Rows with a text and a label. A label is a name, the number of a `ClassLabel`, or a whole number (the label
-            of that name; or, if no label is named by a whole number, a place in `labels`); a list of these is a row with
-            any number of labels.
-        tokenizer: What cuts the texts.
+        split: Rows with a text and a label. A label is a name, a value of a `ClassLabel`, or an integer (the label of that
+            name; or, if no label name is an integer, a label id). A list of these is a row with any number of labels.
+        tokenizer: Tokenizer of the model.
         text_column: Column of the texts.
         label_column: Column of the labels.
-        labels: Names of the labels in the order of their numbers; `None` for regression.
-        max_length: Largest number of tokens; the rest of a text is cut off.
-        places: Where the rows stand, for error messages.
-        name: Name of the split, for the warning of rows that are cut.
+        labels: Label names in the order of their ids; `None` for regression.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        locations: Locations of the rows, for error messages.
+        name: Name of the split, for the warning about truncated rows.
 
     Returns:
-        Columns `input_ids`, `attention_mask` and `labels`: the number of the label; or, from lists, one 0.0 or 1.0
-        per label; or, for regression, the number itself.
+        Columns `input_ids`, `attention_mask` and `labels`: the label id; or, for lists, 0.0 or 1.0 for each label; or, for
+        regression, the number.
 
     Raises:
-        TypeError: A text is no string.
-        ValueError: A row has no label, one that is not in `labels`, or for regression no finite number.
+        TypeError: A text is not a string.
+        ValueError: A label is missing or unknown, or is not a finite number for regression.
     """
     feature = split.features[label_column]
     item = item_feature(feature)
-    read: Callable[[Any], Any]
+    encode_label: Callable[[Any], Any]
     if labels is None:
-        read, output = _read_number, Value("float32")
+        encode_label, label_feature = _encode_number, Value("float32")
     elif item is None:
-        read, output = partial(_read_label, numbers=label_numbers(feature, labels), labels=list(labels)), Value("int64")
+        label_ids = build_label_ids(feature, labels)
+        encode_label, label_feature = partial(_encode_label, label_ids=label_ids, labels=list(labels)), Value("int64")
     else:
-        numbers = label_numbers(item, labels)
-        read, output = partial(_read_labels, numbers=numbers, labels=list(labels)), List(Value("float32"))
+        label_ids = build_label_ids(item, labels)
+        encode_label, label_feature = partial(_encode_labels, label_ids=label_ids, labels=list(labels)), List(Value("float32"))
     encode = partial(
-        _encode_texts_batch,
+        _encode_labeled_batch,
         tokenizer=tokenizer,
         text_column=text_column,
         label_column=label_column,
-        read=read,
+        encode_label=encode_label,
         max_length=max_length,
     )
-    features, limits = Features({**_INPUTS, "labels": output}), {"max_length": max_length}
-    return map_rows(split, encode, features=features, limits=limits, name=name, places=places)
+    features = Features({**_TOKEN_FEATURES, "labels": label_feature})
+    return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
 
 def encode_for_masked_lm(
-    split: Dataset | Shards,
+    split: "Dataset | Shards",
     tokenizer: PreTrainedTokenizerBase,
     *,
     text_column: str,
     max_length: int,
-    places: Places | None = None,
+    locations: RowLocations | None = None,
     name: str = "",
-) -> Dataset | RowStream:
-    """Turn texts into model inputs; a collator masks them anew in each epoch.
+) -> "Dataset | RowStream":
+    """Encode texts for masked language modeling; a collator masks them.
 
     Args:
         split: Rows with a text.
-        tokenizer: What cuts the texts.
+        tokenizer: Tokenizer of the model.
         text_column: Column of the texts.
-        max_length: Largest number of tokens; the rest of a text is cut off.
-        places: Where the rows stand, for error messages.
-        name: Name of the split, for the warning of rows that are cut.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        locations: Locations of the rows, for error messages.
+        name: Name of the split, for the warning about truncated rows.
 
     Returns:
         Columns `input_ids` and `attention_mask`.
 
     Raises:
-        TypeError: A text is no string.
+        TypeError: A text is not a string.
     """
     encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    return map_rows(split, encode, features=Features(_INPUTS), limits={"max_length": max_length}, name=name, places=places)
+    features = Features(_TOKEN_FEATURES)
+    return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
 
 def map_rows(
-    split: Dataset | Shards,
-    encode: Callable[..., dict[str, Any]],
+    split: "Dataset | Shards",
+    encode: BatchEncoder,
     *,
     features: Features,
     limits: Mapping[str, int],
     name: str,
-    places: Places | None = None,
-) -> Dataset | RowStream:
-    """Replace all columns of a split by what a function makes of its batches and the places of their rows.
+    locations: RowLocations | None = None,
+) -> "Dataset | RowStream":
+    """Replace all columns of a split by the outputs of a batched function.
 
     Args:
         split: The rows.
-        encode: From a batch and the places of its rows to the new columns and, for each limit, a column of the numbers of
-            tokens that it cut off (see `cut_column`).
-        features: Types of the new columns.
-        limits: Largest numbers of tokens, by their key in the group `data` of a recipe. A warning counts the rows that one cut:
-            once for a split; of a stream, which is never known whole, those of the first rows of which one is cut.
+        encode: Function of a batch and the locations of its rows. Returns the new columns and, for each limit, a column with
+            the number of truncated tokens (see `truncation_column`).
+        features: Features of the new columns.
+        limits: Maximum numbers of tokens, by their key in the `data` group of a recipe. Truncated rows are reported by a
+            warning: once per split, and for a stream in the first batch with a truncated row.
         name: Name of the split, for that warning.
-        places: Where the rows of a dataset stand; `None` to name them by their numbers.
+        locations: Locations of the rows of a dataset. `None` to identify them by index.
 
     Returns:
-        The new columns, in the order of the rows; of shards a stream, which makes them when they are read.
+        The new columns, in the order of the rows; for shards a stream, which encodes them as they are read.
     """
-    if isinstance(split, Shards):
-        return RowStream(split, _StreamEncoding(encode, limits, name))
-    with bars_for_many_rows(split.num_rows):
+    if not isinstance(split, Dataset):
+        from hf_maskattn.data.streaming import RowStream
+
+        return RowStream(split, _StreamEncoder(encode, limits, name))
+    with progress_bars(split.num_rows >= _MIN_ROWS_FOR_PROGRESS):
         encoded = split.map(
-            partial(_encode_at_places, encode=encode, places=places or Places()),
+            partial(_encode_indexed_batch, encode=encode, locations=locations or RowLocations()),
             batched=True,
             with_indices=True,
             remove_columns=split.column_names,
-            features=Features({**features, **{cut_column(key): Value("int32") for key in limits}}),
+            features=Features({**features, **{truncation_column(key): Value("int32") for key in limits}}),
             desc="Encoding",
         )
-    # The numbers are part of what datasets caches, so that rows from its cache are counted, too.
+    # The counts are cached by datasets together with the rows, so that cached rows are reported as well.
     for key, limit in limits.items():
-        _warn_of_cuts(encoded[cut_column(key)], key, limit, f"rows of the split {name!r}")
-    return encoded.remove_columns([cut_column(key) for key in limits])
+        _warn_about_truncation(encoded[truncation_column(key)], key, limit, f"rows of the split {name!r}")
+    return encoded.remove_columns([truncation_column(key) for key in limits])
 
 
-def cut_column(limit: str) -> str:
-    """Name the column with the number of tokens of each row that a limit, such as "max_length", cut off."""
-    return f"{_BEYOND}{limit}"
+def truncation_column(limit: str) -> str:
+    """Return the name of the column with the number of tokens truncated by a limit, such as "max_length"."""
+    return f"tokens_beyond_{limit}"
 
 
 @dataclass
-class _StreamEncoding:
-    """Encodes batches of a stream, and warns the first time that a limit cuts a row."""
+class _StreamEncoder:
+    """Encodes batches of a stream, and warns about the first truncated rows."""
 
-    encode: Callable[..., dict[str, Any]]
+    encode: BatchEncoder
     limits: Mapping[str, int]
     name: str
-    silent: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
-    def __call__(self, batch: dict[str, list[Any]], places: list[Any]) -> dict[str, Any]:
-        columns = self.encode(batch, places)
+    def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
+        columns = self.encode(batch, locations)
         for key, limit in self.limits.items():
-            cuts = columns.pop(cut_column(key))
-            if key not in self.silent and _warn_of_cuts(
-                cuts, key, limit, f"rows read together of the stream {self.name!r}", " Later rows are cut without a warning."
+            counts = columns.pop(truncation_column(key))
+            if key not in self.reported and _warn_about_truncation(
+                counts, key, limit, f"rows in a batch of the stream {self.name!r}", " Later rows are truncated silently."
             ):
-                self.silent.add(key)
+                self.reported.add(key)
         return columns
 
 
-def _warn_of_cuts(cuts: Sequence[int], key: str, limit: int, rows: str, note: str = "") -> bool:
-    cut = [number for number in cuts if number]
-    if cut:
-        what = "targets longer" if key == "max_target_length" else "texts longer"
+def _warn_about_truncation(counts: Sequence[int], key: str, limit: int, rows: str, note: str = "") -> bool:
+    truncated = [count for count in counts if count]
+    if truncated:
+        texts = "targets" if key == "max_target_length" else "texts"
         logger.warning(
-            f"{len(cut):,} of {len(cuts):,} {rows} have {what} than {key}={limit} tokens; {sum(cut):,} tokens were cut. Raise "
-            f"data.{key} to keep them.{note}"
+            f"{len(truncated):,} of {len(counts):,} {rows} have {texts} longer than {key}={limit} tokens; {sum(truncated):,} "
+            f"tokens were truncated. Raise data.{key} to keep them.{note}"
         )
-    return bool(cut)
+    return bool(truncated)
 
 
-def _encode_at_places(
-    batch: dict[str, list[Any]], rows: list[int], *, encode: Callable[..., dict[str, Any]], places: Places
+def _encode_indexed_batch(
+    batch: dict[str, list[Any]], rows: list[int], *, encode: BatchEncoder, locations: RowLocations
 ) -> dict[str, Any]:
-    return encode(batch, [places(row) for row in rows])
+    return encode(batch, [locations[row] for row in rows])
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: list[Any], rows: list[Place], *, max_length: int, **settings: bool
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[Any],
+    locations: list[RowLocation],
+    *,
+    max_length: int,
+    **settings: bool,
 ) -> BatchEncoding:
-    """Cut texts into tokens, without padding.
+    """Tokenize texts, without padding.
 
     Args:
-        tokenizer: What cuts the texts.
+        tokenizer: The tokenizer.
         texts: The texts.
-        rows: The places of their rows, for the error message.
-        max_length: Largest number of tokens; the rest of a text is cut off.
-        **settings: Further settings of the tokenizer, such as `return_offsets_mapping`.
+        locations: Locations of their rows, for error messages.
+        max_length: Maximum number of tokens; longer texts are truncated.
+        **settings: Further arguments of the tokenizer, such as `return_offsets_mapping`.
 
     Returns:
-        `input_ids`, `attention_mask`, what the settings ask for, and the numbers of tokens that were cut off.
+        `input_ids`, `attention_mask`, the outputs requested by `settings`, and the numbers of truncated tokens.
 
     Raises:
-        TypeError: A text is no string.
+        TypeError: A text is not a string.
     """
-    for row, text in zip(rows, texts, strict=True):
+    for location, text in zip(locations, texts, strict=True):
         if not isinstance(text, str):
             raise TypeError(
-                f"{row}: the text is {text!r} ({type(text).__name__}), not a string; remove the "
-                "row, or turn the column into text"
+                f"{location}: the text must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert the "
+                "column to strings."
             )
     encoded = tokenizer(
         texts,
@@ -223,18 +233,18 @@ def tokenize(
         return_token_type_ids=False,
         **settings,
     )
-    encoded[cut_column("max_length")] = count_cut_tokens(encoded)
+    encoded[truncation_column("max_length")] = count_truncated_tokens(encoded)
     return encoded
 
 
-def count_cut_tokens(encoded: BatchEncoding) -> list[int]:
-    """Count the tokens that truncation cut off.
+def count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
+    """Count the tokens removed by truncation.
 
     Args:
-        encoded: Texts that a fast tokenizer encoded.
+        encoded: Output of a fast tokenizer.
 
     Returns:
-        A number for each text, without tokens that the tokenizer adds.
+        Number of truncated tokens of each text, without special tokens.
     """
     return [
         sum(len(part) - sum(part.special_tokens_mask) for part in encoding.overflowing) for encoding in encoded.encodings or ()
@@ -243,58 +253,58 @@ def count_cut_tokens(encoded: BatchEncoding) -> list[int]:
 
 def _encode_batch(
     batch: dict[str, list[Any]],
-    rows: list[Place],
+    locations: list[RowLocation],
     *,
     tokenizer: PreTrainedTokenizerBase,
     text_column: str,
     max_length: int,
 ) -> dict[str, Any]:
-    return dict(tokenize(tokenizer, batch[text_column], rows, max_length=max_length))
+    return dict(tokenize(tokenizer, batch[text_column], locations, max_length=max_length))
 
 
-def _encode_texts_batch(
+def _encode_labeled_batch(
     batch: dict[str, list[Any]],
-    rows: list[Place],
+    locations: list[RowLocation],
     *,
     tokenizer: PreTrainedTokenizerBase,
     text_column: str,
     label_column: str,
-    read: Callable[[Any], Any],
+    encode_label: Callable[[Any], Any],
     max_length: int,
 ) -> dict[str, Any]:
-    encoded = _encode_batch(batch, rows, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
+    encoded = _encode_batch(batch, locations, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
     encoded["labels"] = []
-    for row, value in zip(rows, batch[label_column], strict=True):
+    for location, value in zip(locations, batch[label_column], strict=True):
         try:
-            encoded["labels"].append(read(value))
+            encoded["labels"].append(encode_label(value))
         except ValueError as error:
-            raise type(error)(f"{row}, column {label_column!r}: {error}") from error
+            raise type(error)(f"{location}, column {label_column!r}: {error}") from error
     return encoded
 
 
-def _read_number(value: Any) -> float:
+def _encode_number(value: Any) -> float:
     try:
-        # Python's own digit groups, "1_000", are no number of a file.
+        # float() accepts digit groups of Python source code, such as "1_000".
         number = float("" if isinstance(value, str) and "_" in value else value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{value!r} is not a number, which regression needs") from error
+        raise ValueError(f"the label must be a number for regression, got {value!r}.") from error
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a finite number, which regression needs")
+        raise ValueError(f"the label must be a finite number for regression, got {value!r}.")
     return number
 
 
-def _read_label(value: Any, *, numbers: dict[Hashable, int], labels: list[str]) -> int:
+def _encode_label(value: Any, *, label_ids: dict[Hashable, int], labels: list[str]) -> int:
     if value is None or value == "":
-        raise ValueError("there is no label")
+        raise ValueError("the label is missing. Add it, or remove the row.")
     if not isinstance(value, Hashable):
-        raise ValueError(f"{value!r} is no label; a label is a text or a whole number")
-    if value not in numbers:
-        raise UnknownLabelError(f"the label {value!r} is none of {', '.join(labels[:20])}")
-    return numbers[value]
+        raise ValueError(f"the label must be a string or an integer, got {value!r}.")
+    if value not in label_ids:
+        raise UnknownLabelError(f"the label must be one of {', '.join(labels[:MAX_LABELS_IN_ERROR])}, got {value!r}.")
+    return label_ids[value]
 
 
-def _read_labels(values: Any, *, numbers: dict[Hashable, int], labels: list[str]) -> list[float]:
+def _encode_labels(values: Any, *, label_ids: dict[Hashable, int], labels: list[str]) -> list[float]:
     if values is None:
-        raise ValueError("there is no list of labels")
-    present = {_read_label(value, numbers=numbers, labels=labels) for value in values}
-    return [float(number in present) for number in range(len(labels))]
+        raise ValueError("the list of labels is missing. Add it, or remove the row.")
+    present = {_encode_label(value, label_ids=label_ids, labels=labels) for value in values}
+    return [float(index in present) for index in range(len(labels))]

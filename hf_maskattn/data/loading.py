@@ -1,4 +1,4 @@
-"""Any source of data -> a `DatasetDict` with the splits "train", "validation" and "test", or the shards of one split."""
+"""Loads the splits of a built-in corpus, a dataset of the Hub, a pronouncing dictionary or local files."""
 
 import dataclasses
 import glob
@@ -7,49 +7,41 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from datasets.exceptions import DatasetGenerationError, DatasetsError
 from huggingface_hub.utils import httpx
 
-from hf_maskattn.data.cache_directory import check_cache_after_failure
-from hf_maskattn.data.cldr import build_cldr_languages
-from hf_maskattn.data.cldr_dates import build_cldr_date_fields, build_cldr_dates
-from hf_maskattn.data.columns import check_columns, nearest
-from hf_maskattn.data.labels import item_feature, labels_of_row
-from hf_maskattn.data.local_files import check_separator, find_files, load_files
-from hf_maskattn.data.places import Places
-from hf_maskattn.data.progress import bars_for_many_bytes
-from hf_maskattn.data.pronunciations import DICTIONARY_ENDING, load_pronunciations
-from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.table_file import TableFile
+from hf_maskattn.data.columns import check_columns, item_feature, row_labels, suggest_name
+from hf_maskattn.data.file_loading import check_cache_is_writable, load_files, progress_bars
+from hf_maskattn.data.files import DICTIONARY_SUFFIX, TableFile, check_separator, list_files
+from hf_maskattn.data.table_reading import RowLocations
 
-BUILT_IN: dict[str, Callable[[], DatasetDict]] = {
-    "cldr-languages": build_cldr_languages,
-    "cldr-date-fields": build_cldr_date_fields,
-    "cldr-dates": build_cldr_dates,
-}
-"""The corpora that need no download, by the name that `load_splits` knows them by."""
+if TYPE_CHECKING:
+    from hf_maskattn.data.streaming import Shards
+
+BUILT_IN = ("cldr-languages", "cldr-date-fields", "cldr-dates")
+"""Names of the corpora that need no download."""
 
 
 class Splits(DatasetDict):
     """Splits by name.
 
     Attributes:
-        places: Where the rows of each split stand, for error messages.
+        locations: Locations of the rows of each split, for error messages.
     """
 
-    places: dict[str, Places]
+    locations: dict[str, RowLocations]
 
-    def __init__(self, splits: Mapping[str, Dataset], places: Mapping[str, Places]):
+    def __init__(self, splits: Mapping[str, Dataset], locations: Mapping[str, RowLocations]):
         super().__init__(splits)
-        self.places = dict(places)
+        self.locations = dict(locations)
 
-    def with_split(self, name: str, split: Dataset, places: Places) -> "Splits":
-        """Put a split before the others."""
-        return Splits({name: split, **self}, {name: places, **self.places})
+    def with_split(self, name: str, split: Dataset, locations: RowLocations) -> "Splits":
+        """Return the splits with another one, in first place."""
+        return Splits({name: split, **self}, {name: locations, **self.locations})
 
 
 def load_splits(
@@ -69,44 +61,43 @@ def load_splits(
     required_columns: Mapping[str, str] | Sequence[str] = (),
     streaming: bool = False,
 ) -> Splits:
-    """Load a built-in corpus, a dataset of the Hugging Face Hub, a pronouncing dictionary, or local files.
+    """Load the splits of a dataset.
 
     Args:
-        source: `"cldr-languages"`, `"cldr-date-fields"`, `"cldr-dates"`, a `.dict` file (see `load_pronunciations`), or
-            what `datasets.load_dataset` takes: the id of a dataset on the Hub, or a folder. `None` with local files.
-        subset: Subset (configuration) of a dataset on the Hub.
+        source: `"cldr-languages"`, `"cldr-date-fields"`, `"cldr-dates"`, a `.dict` file (see `load_pronunciations`), a dataset
+            id of the Hub, or a folder. `None` for local files.
+        subset: Subset (configuration) of a dataset of the Hub.
         train_file: Local file, or a pattern such as "data/train-*.parquet"; see `load_files`.
-        validation_file: Likewise.
-        test_file: Likewise.
-        csv_separator: Character between the cells of CSV files; `None` for a tab in `.tsv` files, else a comma.
-        train_split: What `source` calls the split to train on; `None` to go without, to evaluate only.
-        validation_split: What `source` calls its validation split; `None` to go without.
-        test_split: What `source` calls its test split; `None` to go without.
-        validation_fraction: Share of the training rows, drawn by `seed`, that becomes the validation split where
-            the source has none. A validation split that the source has is used as it is.
-        label_column: Column whose labels must all stay in the training split: rows that are drawn for validation go back
-            to it where a label of theirs would be lost. `None` for no labels.
-        seed: Seed of that draw.
-        required_columns: Columns that every split must have; with the keys that name them, for error messages.
-        streaming: Whether to read the splits of `source` into memory, rather than to download all splits that it has.
+        validation_file: Local file or pattern of the validation split.
+        test_file: Local file or pattern of the test split.
+        csv_separator: Character between the cells of CSV files. `None` for a tab in `.tsv` files, otherwise a comma.
+        train_split: Name of the training split in `source`; `None` to load none, for evaluation only.
+        validation_split: Name of the validation split in `source`; `None` to load none.
+        test_split: Name of the test split in `source`; `None` to load none.
+        validation_fraction: Fraction of the training rows that become the validation split, chosen by `seed`. Ignored if the
+            source has a validation split.
+        label_column: Column whose labels must all remain in the training split: rows that are chosen for validation stay there
+            if one of their labels would be lost. `None` for no labels.
+        seed: Seed of that choice.
+        required_columns: Columns that every split must have, optionally with the recipe key of each one, for error messages.
+        streaming: Whether to read the splits of `source` into memory, instead of downloading all of its splits.
 
     Returns:
-        The splits under the keys `"train"`, `"validation"` and `"test"`; those to go without, and those no file was
-        given for, are absent. Features such as `ClassLabel` are kept. CSV and JSON are read as `load_files` reads them,
-        from local files, a folder and the Hub alike.
+        The splits `"train"`, `"validation"` and `"test"`, without those that are not requested. Features such as `ClassLabel`
+        are kept. CSV and JSON are parsed as in `load_files`, whether local, in a folder or on the Hub.
 
     Raises:
         FileNotFoundError: A local file does not exist, or the Hub does not have `source` or cannot be reached.
-        ValueError: Neither or both of `source` and files; a broken file; a split or column that is missing or empty, or a
+        ValueError: Neither or both of `source` and files; an invalid file; a split or column that is missing or empty, or a
             required column with values of different types.
     """
     files = {"train": train_file, "validation": validation_file, "test": test_file}
-    files_given = _files_given(source, files)
+    given_files = _check_arguments(source, files)
     names: dict[str, str | None]
     if source is None:
         if train_file is None and train_split is not None:
-            raise ValueError("train_file is missing; give it, or train_split=None to evaluate only")
-        opened = _Source({name: find_files(file, csv_separator) for name, file in files_given.items()})
+            raise ValueError("train_file is missing. Set it, or train_split=None for evaluation only.")
+        opened = _Source({name: list_files(file, csv_separator) for name, file in given_files.items()})
         names = {name: name if name in opened.splits else None for name in files}
     else:
         opened = _open_source(source, subset, streaming, csv_separator)
@@ -115,11 +106,11 @@ def load_splits(
     if validation_fraction is not None and names["validation"] not in opened.splits:
         names["validation"] = None
     loaded = {key: opened.load(name, f"{key}_split") for key, name in names.items() if name is not None}
-    splits = Splits(loaded, {key: Places(opened.files(str(names[key]))) for key in loaded})
+    splits = Splits(loaded, {key: RowLocations(opened.files(str(names[key]))) for key in loaded})
     for name, split in splits.items():
-        check_columns(name, split, required_columns, splits.places[name])
+        check_columns(name, split, required_columns, splits.locations[name])
     if validation_fraction is not None and "validation" not in splits:
-        _carve_validation(splits, validation_fraction, seed, label_column)
+        splits = _split_validation(splits, validation_fraction, seed, label_column)
     return splits
 
 
@@ -131,19 +122,21 @@ def load_shards(
     csv_separator: str | None = None,
     train_split: str = "train",
     required_columns: Mapping[str, str] | Sequence[str] = (),
-) -> Shards:
-    """Open the training split to read it piece by piece; see `load_splits` for the arguments.
+) -> "Shards":
+    """Open the training split without loading it; see `load_splits` for the arguments.
 
     Returns:
         The split; each file is a shard.
 
     Raises:
         FileNotFoundError: A local file does not exist, or the Hub does not have `source` or cannot be reached.
-        ValueError: A file that cannot be read; a split or column that is missing or empty.
+        ValueError: A file cannot be read; a split or column is missing or empty.
     """
-    files = _files_given(source, {"train": train_file})
+    from hf_maskattn.data.streaming import Shards
+
+    files = _check_arguments(source, {"train": train_file})
     if source is None:
-        shards = Shards(find_files(files["train"], csv_separator))
+        shards = Shards(list_files(files["train"], csv_separator))
     else:
         opened = _open_source(source, subset, True, csv_separator)
         split = opened.find(train_split, "train_split")
@@ -156,12 +149,12 @@ def load_shards(
 
 @dataclass(frozen=True)
 class _Source:
-    """Splits that were found, not read.
+    """A source whose splits are listed, but not loaded.
 
     Args:
-        splits: The splits by name: files, or what `datasets` made of the source.
-        class_labels: Columns of files whose labels the source names.
-        reading: Context that explains errors in reading.
+        splits: The splits by name: files, or datasets.
+        class_labels: Columns of files whose labels are named by the source.
+        reading: Context in which files are read, which explains errors.
     """
 
     splits: Mapping[str, Dataset | IterableDataset | list[TableFile]]
@@ -169,18 +162,20 @@ class _Source:
     reading: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def find(self, name: str, argument: str) -> Dataset | IterableDataset | list[TableFile]:
-        """Find a split; `argument` is what names it."""
+        """Return a split; `argument` contains its name."""
         if name not in self.splits:
             raise ValueError(
-                f"there is no split {name!r}{nearest(name, self.splits)}; the splits are {', '.join(self.splits)}. "
-                f"Set {argument} to one of them, or to None to go without"
+                f"{argument} must be one of {', '.join(self.splits)}, got {name!r}{suggest_name(name, self.splits)}. Set it to "
+                "one of them, or to None to load none."
             )
         return self.splits[name]
 
     def load(self, name: str, argument: str) -> Dataset:
-        """Read a split."""
+        """Load a split into memory or into the cache of `datasets`."""
         split = self.find(name, argument)
         if isinstance(split, IterableDataset):
+            from hf_maskattn.data.streaming import Shards
+
             return Shards(split).first_rows()
         if isinstance(split, list):
             with self.reading():
@@ -191,80 +186,99 @@ class _Source:
             sizes = ", ".join(
                 f"{key} ({value.num_rows} rows)" if isinstance(value, Dataset) else key for key, value in self.splits.items()
             )
-            raise ValueError(f"the split {name!r} is empty; the splits are {sizes}")
+            raise ValueError(f"the split {name!r} must not be empty. The splits are {sizes}.")
         return split
 
     def files(self, name: str) -> list[TableFile]:
-        """List the files of a split; none where `datasets` reads them."""
+        """Return the files of a split; empty if `datasets` reads them."""
         split = self.splits[name]
         return split if isinstance(split, list) else []
 
 
-def _files_given(source: str | None, files: dict[str, str | Path | None]) -> dict[str, str | Path]:
+def _check_arguments(source: str | None, files: dict[str, str | Path | None]) -> dict[str, str | Path]:
+    """Return the given files, after checking that either a source or files are given."""
     given = {name: file for name, file in files.items() if file is not None}
     if source is None and not given:
         raise ValueError(
-            f"no data given: set source (a built-in corpus, {' or '.join(BUILT_IN)}, or a dataset id of the Hub) or train_file"
+            f"source or train_file must be given. Set source (a built-in corpus, {' or '.join(BUILT_IN)}, or a dataset id of "
+            "the Hub) or train_file."
         )
     if source is not None and given:
         raise ValueError(
-            f"source={source!r} and local files ({', '.join(f'{name}_file' for name in given)}) are both given; "
-            "give one of them"
+            f"source={source!r} and {', '.join(f'{name}_file' for name in given)} are mutually exclusive. Remove one of them."
         )
     return given
 
 
 def _open_source(source: str, subset: str | None, streaming: bool, separator: str | None) -> _Source:
-    is_dictionary = Path(source).suffix.lower() == DICTIONARY_ENDING
+    is_dictionary = Path(source).suffix.lower() == DICTIONARY_SUFFIX
     if source in BUILT_IN or is_dictionary:
         if subset is not None:
-            raise ValueError(f"subset={subset!r}: {source} has no subsets; leave subset out")
+            raise ValueError(f"subset={subset!r} is not supported with {source}, which has no subsets. Remove it.")
         if separator is not None:
-            raise ValueError(f"csv_separator={separator!r} has no meaning for {source}. Remove it.")
-        return _Source(load_pronunciations(source) if is_dictionary else BUILT_IN[source]())
+            raise ValueError(f"csv_separator={separator!r} has no effect on {source}. Remove it.")
+        return _Source(_load_dictionary(source) if is_dictionary else _build_corpus(source))
     if TableFile(source).kind is not None:
-        raise ValueError(f"source={source!r} looks like a local file; give it as train_file")
+        raise ValueError(f"source={source!r} must not be a file. Set train_file instead.")
     if Path(source).is_dir() and glob.has_magic(source):
         raise ValueError(
-            f"source={source!r} must be a folder without the characters *, ? and [, which stand for patterns. Rename it, or "
-            "give its files as train_file, validation_file and test_file."
+            f"source={source!r} must be a folder without the pattern characters *, ? and [. Rename it, or set train_file, "
+            "validation_file and test_file."
         )
     if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
         raise ValueError(
-            f"source={source!r} was written by save_to_disk, which is a cache and no exchange format. Write its splits with "
-            "to_parquet or to_json instead."
+            f"source={source!r} must not be a folder of save_to_disk, whose format is internal. Save its splits with "
+            "to_parquet or to_json."
         )
 
-    reading = partial(_explained, source, subset)
+    reading = partial(_explain_errors, source, subset)
     with reading():
         builder = datasets.load_dataset_builder(source, subset)
-        files = _files_of(builder, separator)
+        files = _list_builder_files(builder, separator)
         if files is not None:
             return _Source(files, _class_labels(builder), reading)
         if separator is not None:
-            raise ValueError(f"csv_separator={separator!r} has no meaning for this dataset, which is no CSV")
+            raise ValueError(f"csv_separator={separator!r} has no effect on this dataset, which is not CSV. Remove it.")
         if streaming:
             return _Source(builder.as_streaming_dataset())
-        with bars_for_many_bytes(None):
+        with progress_bars(is_long=True):
             builder.download_and_prepare()
         return _Source(builder.as_dataset())
 
 
-def _files_of(builder: datasets.DatasetBuilder, separator: str | None) -> dict[str, list[TableFile]] | None:
-    """List the files of a dataset by split, if they are of a kind whose values `datasets` would guess, or local Parquet.
+def _load_dictionary(path: str) -> DatasetDict:
+    from hf_maskattn.data.pronunciations import load_pronunciations
+
+    return load_pronunciations(path)
+
+
+def _build_corpus(name: str) -> DatasetDict:
+    from hf_maskattn.data.cldr import build_cldr_date_fields, build_cldr_dates, build_cldr_languages
+
+    builders = {
+        "cldr-languages": build_cldr_languages,
+        "cldr-date-fields": build_cldr_date_fields,
+        "cldr-dates": build_cldr_dates,
+    }
+    return builders[name]()
+
+
+def _list_builder_files(builder: datasets.DatasetBuilder, separator: str | None) -> dict[str, list[TableFile]] | None:
+    """List the files of a dataset by split, if this package reads their format.
 
     Returns:
-        The files; `None` for other kinds, and where the card of the dataset sets how they are read.
+        CSV and JSON files, whose types `datasets` would guess, and local Parquet files. `None` for other formats, and if the
+        card of the dataset sets reading options.
     """
     config = builder.config
-    plain = type(config)()
-    is_set = {
+    defaults = type(config)()
+    options = {
         item.name
         for item in dataclasses.fields(config)
-        if getattr(config, item.name) != getattr(plain, item.name)
+        if getattr(config, item.name) != getattr(defaults, item.name)
         and item.name not in ("name", "version", "description", "data_dir", "data_files", "sep", "delimiter", "features")
     }
-    if is_set or not config.data_files:
+    if options or not config.data_files:
         return None
     sep = getattr(config, "sep", ",")
     is_csv = builder.info.builder_name == "csv"
@@ -273,110 +287,82 @@ def _files_of(builder: datasets.DatasetBuilder, separator: str | None) -> dict[s
     files = {
         str(split): [TableFile(str(path), separator) for path in paths] for split, paths in config.data_files.items() if paths
     }
-    every_file = [file for files_of_split in files.values() for file in files_of_split]
-    kinds = {file.kind for file in every_file}
-    is_ours = kinds in ({"csv"}, {"json"}) or (kinds == {"parquet"} and not any(file.is_remote for file in every_file))
-    if not is_ours or builder.info.builder_name not in kinds:
+    all_files = [file for split_files in files.values() for file in split_files]
+    kinds = {file.kind for file in all_files}
+    is_supported = kinds in ({"csv"}, {"json"}) or (kinds == {"parquet"} and not any(file.is_remote for file in all_files))
+    if not is_supported or builder.info.builder_name not in kinds:
         return None
-    check_separator(separator, every_file)
+    check_separator(separator, all_files)
     return files
 
 
 def _class_labels(builder: datasets.DatasetBuilder) -> dict[str, Any]:
-    """Find the columns whose labels the card of a dataset names; other types come from the values."""
+    """Return the columns whose labels are named by the card of a dataset."""
     features: Features = builder.info.features or Features()
     return {name: feature for name, feature in features.items() if isinstance(item_feature(feature) or feature, ClassLabel)}
 
 
 @contextmanager
-def _explained(source: str, subset: str | None) -> Iterator[None]:
-    """Name the dataset that could not be loaded, and the ways out."""
-    ways_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)"
+def _explain_errors(source: str, subset: str | None) -> Iterator[None]:
+    """Add the name of the dataset, and how to correct it, to errors."""
+    way_out = f"use a built-in corpus ({', '.join(BUILT_IN)}) or local files (train_file=...)."
     try:
         yield
     except (OSError, httpx.HTTPError) as error:
-        check_cache_after_failure(error)
+        check_cache_is_writable(error)
         if Path(source).is_dir():
             raise FileNotFoundError(
-                f"the folder {source!r} could not be read: {str(error).rstrip('.')}. Correct it, or {ways_out}"
+                f"the folder {source!r} could not be read: {str(error).rstrip('.')}. Correct it, or {way_out}"
             ) from error
         raise FileNotFoundError(
             f"the dataset {source!r} could not be loaded from the Hub: {str(error).rstrip('.')}. Check the id and the network"
-            f"{nearest(source, BUILT_IN)}, or {ways_out}"
+            f"{suggest_name(source, BUILT_IN)}, or {way_out}"
         ) from error
     except (ValueError, DatasetsError) as error:
-        check_cache_after_failure(error)
-        # Of a file that cannot be read, the cause says why.
+        check_cache_is_writable(error)
+        # The cause has the reason why a file could not be read.
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         raise ValueError(
             f"the dataset {source!r} (subset={subset!r}) could not be loaded: {str(reason).rstrip('.')}. Correct it, or "
-            f"{ways_out}"
+            f"{way_out}"
         ) from error
 
 
-def _carve_validation(splits: Splits, fraction: float, seed: int, label_column: str | None) -> None:
-    """Move a share of the training rows into a validation split; rows whose labels would be lost stay."""
+def _split_validation(splits: Splits, fraction: float, seed: int, label_column: str | None) -> Splits:
+    """Split a fraction of the training rows off as the validation split; see `load_splits`."""
     if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction={fraction} must lie between 0 and 1")
+        raise ValueError(f"validation_fraction must be between 0 and 1, got {fraction}.")
     if "train" not in splits:
-        raise ValueError(f"validation_fraction={fraction} needs a training split; leave it out, or set train_split")
+        raise ValueError(f"validation_fraction={fraction} requires a training split. Remove it, or set train_split.")
     train = splits["train"]
     size = round(train.num_rows * fraction)
     if not 0 < size < train.num_rows:
         raise ValueError(
-            f"validation_fraction={fraction} of {train.num_rows} training rows leaves {train.num_rows - size} rows to train on "
-            f"and {size} to validate on; both need at least one"
+            f"validation_fraction={fraction} of {train.num_rows} training rows must leave rows for both splits, got "
+            f"{train.num_rows - size} for training and {size} for validation. Change it, or add rows."
         )
-    numbers = Dataset.from_dict({"row": range(train.num_rows)}).train_test_split(test_size=size, seed=seed)
-    rows = {"train": list(numbers["train"]["row"]), "validation": list(numbers["test"]["row"])}
+    indices = Dataset.from_dict({"row": range(train.num_rows)}).train_test_split(test_size=size, seed=seed)
+    rows = {"train": list(indices["train"]["row"]), "validation": list(indices["test"]["row"])}
     if label_column is not None:
-        _keep_labels(rows, [labels_of_row(value) for value in train[label_column]])
+        rows = _keep_labels(rows, [row_labels(value) for value in train[label_column]])
     if not rows["validation"]:
         raise ValueError(
-            f"validation_fraction={fraction} leaves no row to validate on: each of the {size} rows that were drawn has a label "
-            f"in {label_column!r} that no other row has. Raise it, or give a validation split."
+            f"validation_fraction={fraction} leaves no rows for validation: each of the {size} chosen rows has a label in "
+            f"{label_column!r} that no other row has. Raise it, or provide a validation split."
         )
-    for name, chosen in rows.items():
-        splits[name] = train.select(chosen)
-    splits.places |= {name: splits.places["train"].select(chosen) for name, chosen in rows.items()}
+    locations = splits.locations["train"]
+    return Splits(
+        {**splits, **{name: train.select(indices) for name, indices in rows.items()}},
+        {**splits.locations, **{name: locations.select(indices) for name, indices in rows.items()}},
+    )
 
 
-def _keep_labels(rows: dict[str, list[int]], labels: Sequence[set[Any]]) -> None:
-    """Move rows from validation to training until training has all labels; rows keep their order."""
+def _keep_labels(rows: dict[str, list[int]], labels: Sequence[set[Any]]) -> dict[str, list[int]]:
+    """Move rows from validation to training until training has all labels; the order of the rows is kept."""
     known = set().union(*(labels[row] for row in rows["train"]))
-    kept = []
+    moved = []
     for row in rows["validation"]:
         if not labels[row] <= known:
             known |= labels[row]
-            kept.append(row)
-    if kept:
-        rows["train"] += kept
-        rows["validation"] = [row for row in rows["validation"] if row not in set(kept)]
-
-
-def lines_of_file(path: Path) -> list[str]:
-    """Read the lines of a UTF-8 file.
-
-    Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is not UTF-8; names the line.
-    """
-    return _lines(path.read_bytes(), str(path))
-
-
-def lines_of_stream(stream: BinaryIO) -> list[str]:
-    """Read the lines of a UTF-8 stream; see `lines_of_file`."""
-    return _lines(stream.read(), "stdin")
-
-
-def _lines(content: bytes, origin: str) -> list[str]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{origin}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}); save the text as UTF-8."
-        ) from error
-    # Not splitlines(), which would cut at characters that are part of a text, such as U+2028.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+            moved.append(row)
+    return {"train": rows["train"] + moved, "validation": [row for row in rows["validation"] if row not in set(moved)]}

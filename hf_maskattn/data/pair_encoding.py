@@ -1,22 +1,24 @@
-"""Rows of a source text and a target text -> inputs of a text-to-text model, and the texts that its answers may equal."""
+"""Encodes pairs of source and target texts for text-to-text models, and collects the references of rows."""
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import count_cut_tokens, cut_column, map_rows, tokenize
-from hf_maskattn.data.places import Place, Places
-from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.data.encoding import count_truncated_tokens, map_rows, tokenize, truncation_column
+from hf_maskattn.data.table_reading import RowLocation, RowLocations
+
+if TYPE_CHECKING:
+    from hf_maskattn.data.streaming import RowStream, Shards
 
 RowIds = tuple[tuple[int, ...], tuple[int, ...]]
-"""The token ids of a source, and the labels of its row."""
+"""Token ids of a source, and labels of its row."""
 
 References = Mapping[RowIds, list[str]]
-"""From the ids of a row to the texts that are right answers."""
+"""Reference texts by the ids of a row."""
 
 _FEATURES = Features(
     {
@@ -28,39 +30,39 @@ _FEATURES = Features(
 
 
 def encode_pairs(
-    split: Dataset | Shards,
+    split: "Dataset | Shards",
     tokenizer: PreTrainedTokenizerBase,
     *,
     source_column: str,
     target_column: str,
     max_source_length: int,
     max_target_length: int,
-    places: Places | None = None,
+    locations: RowLocations | None = None,
     name: str = "",
-) -> Dataset | RowStream:
-    """Turn pairs of a source and a target into model inputs.
+) -> "Dataset | RowStream":
+    """Encode pairs of a source and a target.
 
     Args:
-        split: Rows with a source text, and a target text or a list of right ones, of which the first is the target.
-        tokenizer: What cuts both; one that has an end token.
+        split: Rows with a source text, and a target text or a list of references, the first of which is the target.
+        tokenizer: Tokenizer of both; it needs an end-of-sequence token.
         source_column: Column of the sources.
         target_column: Column of the targets.
-        max_source_length: Largest number of tokens of a source, with those that the tokenizer adds; the rest is cut off.
-        max_target_length: Likewise of a target, with its end token.
-        places: Where the rows stand, for error messages.
-        name: Name of the split, for the warning of rows that are cut.
+        max_source_length: Maximum number of tokens of a source, special tokens included; longer sources are truncated.
+        max_target_length: Maximum number of tokens of a target, the end-of-sequence token included.
+        locations: Locations of the rows, for error messages.
+        name: Name of the split, for the warning about truncated rows.
 
     Returns:
-        Columns `input_ids`, `attention_mask` and `labels`; labels end with the end token, also where they are cut.
+        Columns `input_ids`, `attention_mask` and `labels`. Labels always end with the end-of-sequence token.
 
     Raises:
-        TypeError: A source or a target is no string.
-        ValueError: The tokenizer has no end token, or a row has an empty list of targets.
+        TypeError: A source or a target is not a string.
+        ValueError: The tokenizer has no end-of-sequence token, or a row has an empty list of targets.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            "the tokenizer has no end token, so that a model could not learn where to stop; train one with "
-            "train_tokenizer(..., for_generation=True), or set tokenizer.eos_token to the token that ends a text"
+            "tokenizer must have an end-of-sequence token, from which a model learns to stop. Train one with "
+            "train_tokenizer(..., for_generation=True), or set tokenizer.eos_token."
         )
     encode = partial(
         _encode_batch,
@@ -71,63 +73,70 @@ def encode_pairs(
         max_target_length=max_target_length,
     )
     limits = {"max_length": max_source_length, "max_target_length": max_target_length}
-    return map_rows(split, encode, features=_FEATURES, limits=limits, name=name, places=places)
+    return map_rows(split, encode, features=_FEATURES, limits=limits, name=name, locations=locations)
 
 
-def references_of(split: Dataset, encoded: Dataset, column: str, places: Places | None = None) -> References:
-    """Collect the right answers of each row, to score against the texts of the data, not against encoded ones.
+def collect_references(split: Dataset, encoded: Dataset, column: str, locations: RowLocations | None = None) -> References:
+    """Collect the reference texts of each row, because encoded targets may be truncated or have unknown tokens.
 
     Args:
         split: The rows.
-        encoded: The same rows as `encode_pairs` encoded them.
-        column: Column of the right answers: a text, or a list of them.
-        places: Where the rows stand, for error messages.
+        encoded: The same rows, encoded by `encode_pairs`.
+        column: Column of the references: a text, or a list of texts.
+        locations: Locations of the rows, for error messages.
 
     Returns:
-        The answers by the token ids of source and labels. Rows that are equal in both share their answers; the source alone
-        does not tell rows apart: it may have been cut, or hold unknown tokens.
+        References by the token ids of source and labels. Rows with the same ids have the same references. The source alone
+        does not identify a row: it may be truncated, or have unknown tokens.
 
     Raises:
-        TypeError: An answer is no string.
-        ValueError: A row has an empty list of answers.
+        TypeError: A reference is not a string.
+        ValueError: A row has an empty list of references.
     """
+    locations = locations or RowLocations()
     references: dict[RowIds, list[str]] = {}
     rows = zip(encoded["input_ids"], encoded["labels"], split[column], strict=True)
     for row, (source, labels, value) in enumerate(rows):
-        known = references.setdefault((tuple(source), tuple(labels)), [])
-        known += [text for text in right_texts((places or Places())(row), value) if text not in known]
+        texts = references.setdefault((tuple(source), tuple(labels)), [])
+        texts += [text for text in reference_texts(locations[row], value) if text not in texts]
     return references
 
 
-def right_texts(row: Place, value: Any) -> list[str]:
-    """List the right answers of a row.
+def references_of(*args: Any, **kwargs: Any) -> References:
+    """Deprecated name of `collect_references`."""
+    warnings.warn("references_of is deprecated. Use collect_references.", FutureWarning, stacklevel=2)
+    return collect_references(*args, **kwargs)
+
+
+def reference_texts(location: RowLocation, value: Any) -> list[str]:
+    """Return the references of a row as a list.
 
     Args:
-        row: Where the row stands, for the error.
-        value: A text, or a list of them.
+        location: Location of the row, for error messages.
+        value: A text, or a list of texts.
 
     Returns:
-        The answers, at least one; the first is the one to write.
+        At least one reference. The first one is the target.
 
     Raises:
-        TypeError: An answer is no string.
+        TypeError: A reference is not a string.
         ValueError: The list is empty.
     """
     texts = value if isinstance(value, list) else [value]
     if not texts:
-        raise ValueError(f"{row}: the list of targets is empty; remove the row, or give it one")
+        raise ValueError(f"{location}: the list of targets must not be empty. Add a target, or remove the row.")
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(
-                f"{row}: the target is {text!r} ({type(text).__name__}), not a string; remove "
-                "the row, or turn the column into text"
+                f"{location}: the target must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert "
+                "the column to strings."
             )
     return texts
 
 
 def _encode_batch(
     batch: dict[str, list[Any]],
-    rows: list[Place],
+    locations: list[RowLocation],
     *,
     tokenizer: PreTrainedTokenizerBase,
     source_column: str,
@@ -135,16 +144,21 @@ def _encode_batch(
     max_source_length: int,
     max_target_length: int,
 ) -> dict[str, Any]:
-    encoded = dict(tokenize(tokenizer, batch[source_column], rows, max_length=max_source_length))
-    targets = [right_texts(row, value)[0] for row, value in zip(rows, batch[target_column], strict=True)]
-    written = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)
-    encoded["labels"] = [_ended(ids, tokenizer.eos_token_id, max_target_length) for ids in written["input_ids"]]
-    cuts = zip(count_cut_tokens(written), written["input_ids"], encoded["labels"], strict=True)
-    # The end token may take the place of the last token that the tokenizer left.
-    encoded[cut_column("max_target_length")] = [cut + (len(ended) == len(ids) and ended != ids) for cut, ids, ended in cuts]
+    encoded = dict(tokenize(tokenizer, batch[source_column], locations, max_length=max_source_length))
+    values = zip(locations, batch[target_column], strict=True)
+    targets = [reference_texts(location, value)[0] for location, value in values]
+    encoded_targets = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)
+    labels, num_truncated = [], []
+    for ids, count in zip(encoded_targets["input_ids"], count_truncated_tokens(encoded_targets), strict=True):
+        labels.append(_append_end(ids, tokenizer.eos_token_id, max_target_length))
+        # The end-of-sequence token may replace the last token that the tokenizer kept.
+        is_replaced = labels[-1] != ids and len(labels[-1]) == len(ids)
+        num_truncated.append(count + is_replaced)
+    encoded["labels"] = labels
+    encoded[truncation_column("max_target_length")] = num_truncated
     return encoded
 
 
-def _ended(ids: list[int], end: int, max_length: int) -> list[int]:
-    """Add the end token where the tokenizer does not; some begin a text with it, and some add a language behind it."""
-    return ids if end in ids[1:] or ids == [end] else [*ids[: max_length - 1], end]
+def _append_end(ids: list[int], end_id: int, max_length: int) -> list[int]:
+    """Append the end-of-sequence token if the tokenizer did not; some tokenizers add it first, or a language code after it."""
+    return ids if end_id in ids[1:] or ids == [end_id] else [*ids[: max_length - 1], end_id]

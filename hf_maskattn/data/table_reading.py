@@ -1,4 +1,4 @@
-"""One file of rows -> Arrow tables, piece by piece. A CSV cell is text, a JSON value is what it says: nothing is guessed."""
+"""Reads a data file as Arrow tables. CSV cells are strings and JSON values keep their types: nothing is guessed."""
 
 import csv
 import gzip
@@ -9,44 +9,43 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_maskattn.data.table_file import TableFile, check_utf8, no_rows, open_bytes, open_lines, unreadable
-
-JSON = pa.json_()
-"""Type of a JSON column whose values have no type in common, or hold objects: each value is kept as JSON."""
+from hf_maskattn.data.files import TableFile, check_utf8, empty_file_error, open_bytes, open_lines, unreadable_error
+from hf_maskattn.data.schemas import JSON, has_objects, is_castable, merge_schemas, plain_type
 
 _SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
-"""Characters that separate cells, and how a recipe says them on a command line."""
+"""Separators of CSV cells, and how each is written on the command line."""
 
-_ROWS_READ_TOGETHER = 10_000
-_CHARACTERS_READ_TOGETHER = 1 << 24
-_ROWS_SIZED_TOGETHER = 100
+_MAX_ROWS_PER_TABLE = 10_000
+_MAX_CHARACTERS_PER_TABLE = 1 << 24
+_ROWS_PER_STEP = 100
 
 
 def read_tables(file: TableFile, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
-    """Read a file in flat memory.
+    """Read a file with bounded memory.
 
     Args:
         file: The file.
-        schema: Columns to read, and their types; `None` for all columns, with the types that each piece has by itself.
+        schema: Columns to read, and their types. `None` for all columns, with the types inferred for each table.
 
     Yields:
-        Up to 10,000 rows, in order. CSV columns are strings. JSON strings, numbers and booleans keep their type; a column
-        of mixed types has the type `JSON`. Dictionaries and views of strings in Parquet become strings.
+        Tables of up to 10,000 rows, in order. CSV columns are strings. JSON strings, numbers and booleans keep their types; a
+        column of mixed types has the type `JSON`. Dictionary and string-view columns of Parquet become strings.
 
     Raises:
-        ValueError: The file is broken, has other columns than `schema`, or values that do not fit its types; the message
-            names the line.
-        ImportError: The package that decompresses the file is missing.
+        ValueError: The file is invalid, lacks a column of `schema`, or has values that do not match its types; the message
+            contains the line.
+        ImportError: The package that decompresses the file is not installed.
         OSError: The file cannot be opened.
     """
     read = {"csv": _read_csv, "json": _read_json, "parquet": _read_parquet}[str(file.kind)]
-    with _faults_told(file):
+    with _named_errors(file):
         yield from read(file, schema)
 
 
@@ -54,117 +53,115 @@ def count_rows(file: TableFile) -> int:
     """Count the rows of a file: of Parquet from its footer, of JSON Lines without parsing them.
 
     Raises:
-        ValueError: The file is broken; see `read_tables`, likewise ImportError and OSError.
+        ValueError, ImportError, OSError: As in `read_tables`.
     """
-    with _faults_told(file):
+    with _named_errors(file):
         if file.kind == "parquet":
             with open_bytes(file) as content:
                 return pq.ParquetFile(content).metadata.num_rows
         if file.kind == "csv":
             return sum(1 for _ in _csv_rows(file))
         with open_lines(file, newline="\n") as lines:
-            filled = (line for line in lines if line.strip())
-            first = next(filled, "")
-            if not _goes_over_lines(first):
-                return bool(first) + sum(1 for _ in filled)
+            non_blank = (line for line in lines if line.strip())
+            first = next(non_blank, "")
+            if not _is_multiline(first):
+                return bool(first) + sum(1 for _ in non_blank)
         return sum(1 for _ in _json_rows(file))
 
 
-def schema_of(file: TableFile) -> pa.Schema | None:
-    """Find the columns of a file: from the header of CSV, the footer of Parquet, and all rows of JSON.
+def read_schema(file: TableFile) -> pa.Schema | None:
+    """Read the columns of a file: from the header of CSV, the footer of Parquet, and all rows of JSON.
 
     Returns:
         The columns and their types; `None` for a JSON file without rows.
 
     Raises:
-        ValueError: The file is broken; see `read_tables`, likewise ImportError and OSError.
+        ValueError, ImportError, OSError: As in `read_tables`.
     """
     if file.kind == "json":
         schema = None
         for table in read_tables(file):
-            schema = table.schema if schema is None else common_schema(schema, table.schema, mix=True)
+            schema = table.schema if schema is None else merge_schemas(schema, table.schema, allow_mixed=True)
         return schema
     return next(read_tables(file)).schema
 
 
-def common_schema(first: pa.Schema, second: pa.Schema, *, mix: bool) -> pa.Schema:
-    """Join the columns of two tables.
-
-    Args:
-        first: Columns of one table.
-        second: Columns of the other.
-        mix: Whether columns whose types have nothing in common get the type `JSON`.
-
-    Returns:
-        The columns of both, with types that hold the values of both.
-
-    Raises:
-        ValueError: Types have nothing in common, and `mix` is false.
-    """
-    types = {field.name: field.type for field in first}
-    for field in second:
-        common = _common_type(types.get(field.name, pa.null()), field.type)
-        if common is None and not mix:
-            raise ValueError(f"the column {field.name!r} is {field.type} in one file and {types[field.name]} in another")
-        types[field.name] = JSON if common is None else common
-    return pa.schema(list(types.items()), metadata=first.metadata)
-
-
-def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Say whether a column may be read as another type without changing what its values are.
-
-    Args:
-        found: Type of the values.
-        wanted: Type that they get: whole numbers may become fractions, texts never numbers, nor numbers texts.
-    """
-    if pa.types.is_null(found) or found == wanted:
-        return True
-    if _is_list(found) and _is_list(wanted):
-        return fits(found.value_type, wanted.value_type)
-    if pa.types.is_integer(found) and pa.types.is_floating(wanted):
-        return True
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_struct, _is_text)
-    return any(is_kind(found) and is_kind(wanted) for is_kind in kinds)
-
-
 def separator_hint(columns: Sequence[str]) -> str | None:
-    """Say how to name the separator where a header seems to be one cell for want of it; `None` where it does not."""
-    found = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
-    if not found:
+    """Suggest a separator for a header that was read as a single cell; `None` if there is nothing to suggest."""
+    candidates = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
+    if not candidates:
         return None
-    separator = max(sorted(found), key=columns[0].count)
+    separator = max(sorted(candidates), key=columns[0].count)
     return (
-        f"its only column is {columns[0]!r}, so that its cells seem to be separated by {separator!r}. Set "
-        f"data.csv_separator={_SEPARATORS[separator]}"
+        f"The only column is {columns[0]!r}, whose cells seem to be separated by {separator!r}. Set "
+        f"data.csv_separator={_SEPARATORS[separator]}."
     )
 
 
-def line_of_row(file: TableFile, row: int) -> int | None:
-    """Find the line in which a row ends, where lines have numbers.
+@dataclass(frozen=True)
+class RowLocation:
+    """Location of a row, for error messages. Its line is looked up only when the location is formatted.
 
     Args:
-        file: The file.
-        row: Number of the row, counted from 0.
-
-    Returns:
-        Number of the line, counted from 1; `None` for Parquet.
+        row: Zero-based index of the row in its files, or in `source`.
+        files: Files that contain the rows, in order. Empty if the rows do not come from files.
+        source: Name of the source of rows that do not come from files. Empty for the split itself.
     """
-    if file.kind == "parquet":
-        return None
-    lines = (line for line, _ in (_csv_rows(file) if file.kind == "csv" else _json_rows(file)))
-    return next(islice(lines, row, None), None)
+
+    row: int
+    files: Sequence[TableFile] = ()
+    source: str = ""
+
+    def __str__(self) -> str:
+        """Format as "train.csv, line 7", or as "row 5 of train.parquet (counted from 0)"."""
+        row = self.row
+        for file in self.files:
+            line = None if file.kind == "parquet" else next(islice(_line_numbers(file), row, None), None)
+            if line is not None:
+                return f"{file}, line {line}"
+            num_rows = count_rows(file)
+            if row < num_rows:
+                return f"row {row} of {file} (counted from 0)"
+            row -= num_rows
+        return f"row {self.row}{f' of {self.source}' if self.source else ''} (counted from 0)"
+
+
+@dataclass(frozen=True)
+class RowLocations:
+    """Locations of the rows of a split.
+
+    Args:
+        files: Files that contain the rows, in order. Empty if the rows do not come from files.
+        rows: Index of each row in the files. `None` for rows in the order of the files.
+    """
+
+    files: Sequence[TableFile] = ()
+    rows: Sequence[int] | None = None
+
+    def __getitem__(self, row: int) -> RowLocation:
+        """Return the location of a row of the split."""
+        return RowLocation(row if self.rows is None else int(self.rows[row]), self.files)
+
+    def select(self, rows: Sequence[int]) -> "RowLocations":
+        """Return the locations of a subset of the rows."""
+        return RowLocations(self.files, [self[row].row for row in rows])
+
+
+def _line_numbers(file: TableFile) -> Iterator[int]:
+    """Yield the one-based line of each row: where it ends in CSV, where it begins in JSON."""
+    return (line for line, _ in (_csv_rows(file) if file.kind == "csv" else _json_rows(file)))
 
 
 @contextmanager
-def _faults_told(file: TableFile) -> Iterator[None]:
-    """Name the file, and the line where there is one, of what cannot be read."""
+def _named_errors(file: TableFile) -> Iterator[None]:
+    """Add the name of the file, and the line if there is one, to errors."""
     try:
         yield
     except UnicodeDecodeError as error:
         check_utf8(file)
-        raise unreadable(file, error) from error
+        raise unreadable_error(file, error) from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
-        raise unreadable(file, error) from error
+        raise unreadable_error(file, error) from error
 
 
 def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
@@ -173,101 +170,99 @@ def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     _, header = next(rows, (1, []))
     missing = [] if schema is None else [name for name in schema.names if name not in header]
     if missing:
-        raise ValueError(
-            f"{file}: there is no column {missing[0]!r}, which the first file has; its columns are {', '.join(header)}"
-        )
+        raise _missing_column_error(file, missing[0], header)
 
-    def columns_of(rows: list[list[str]]) -> dict[str, Sequence[str]]:
+    def transpose(rows: list[list[str]]) -> dict[str, Sequence[str]]:
         return dict(zip(header, zip(*rows, strict=True), strict=True))
 
     is_empty = True
-    for _, columns in _pieces(rows, columns_of):
+    for _, columns in _column_chunks(rows, transpose):
         is_empty = False
         table = pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()})
         yield table if schema is None else table.select(schema.names).cast(schema)
     if is_empty:
-        raise no_rows(file)
+        raise empty_file_error(file)
 
 
 def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Read the rows of a CSV file with the lines in which they end."""
-    separator = "\t" if file.separator == "\\t" else file.separator or ("\t" if file.ending == ".tsv" else ",")
+    """Yield the rows of a CSV file, each with the line where it ends."""
+    separator = "\t" if file.separator == "\\t" else file.separator or ("\t" if file.suffix == ".tsv" else ",")
     with open_lines(file, newline="") as lines:
         reader = csv.reader(lines, delimiter=separator, strict=True)
         _, header = next(iter(_next_rows(file, reader, 1)), (1, []))
         if len(set(header)) < len(header):
-            raise ValueError(f"{file}, line 1: two columns have the same name ({', '.join(header)}); rename one")
+            raise ValueError(f"{file}, line 1: column names must be unique, got {', '.join(header)}. Rename one.")
         if with_header:
             yield reader.line_num, header
         width = len(header)
-        while rows := _next_rows(file, reader, _ROWS_SIZED_TOGETHER):
+        while rows := _next_rows(file, reader, _ROWS_PER_STEP):
             for line, row in rows:
                 if len(row) == width:
                     yield line, row
                 elif row:
-                    way_out = separator_hint(header) or f"put a cell that holds {separator!r} in double quotes"
+                    way_out = separator_hint(header) or f"Put a cell that contains {separator!r} in double quotes."
                     raise ValueError(
-                        f"{file}, line {line}: number of cells is {len(row)}, but the header has {width} "
-                        f"({', '.join(header)}); {way_out}"
+                        f"{file}, line {line}: number of cells must be {width} as in the header ({', '.join(header)}), got "
+                        f"{len(row)}. {way_out}"
                     )
 
 
 def _next_rows(file: TableFile, reader: Any, rows: int) -> list[tuple[int, list[str]]]:
-    """Read rows with cells of any length: the limit of the csv module is one for the whole process."""
-    former_limit = csv.field_size_limit(sys.maxsize)
+    """Read rows with cells of any length. The limit of the csv module is global, so it is restored."""
+    previous_limit = csv.field_size_limit(sys.maxsize)
     try:
         return [(reader.line_num, row) for row in islice(reader, rows)]
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: broken CSV: {error}") from error
+        raise ValueError(f"{file}, line {reader.line_num}: invalid CSV: {error}.") from error
     finally:
-        csv.field_size_limit(former_limit)
+        csv.field_size_limit(previous_limit)
 
 
 def _read_json(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     """Read JSON Lines, or a list of objects."""
 
-    def columns_of(rows: list[dict[str, Any]]) -> dict[str, Sequence[Any]]:
+    def transpose(rows: list[dict[str, Any]]) -> dict[str, Sequence[Any]]:
         names = dict.fromkeys(chain.from_iterable(rows)) if schema is None else schema.names
         return {name: [row.get(name) for row in rows] for name in names}
 
-    for lines, columns in _pieces(_json_rows(file), columns_of):
+    for lines, columns in _column_chunks(_json_rows(file), transpose):
         arrays = {name: _json_column(file, name, values, lines) for name, values in columns.items()}
         if schema is None:
             yield pa.table(arrays)
         else:
-            fitted = [
-                _fit_json(file, field.name, columns[field.name], lines, arrays[field.name], field.type) for field in schema
+            cast = [
+                _cast_json(file, field.name, columns[field.name], lines, arrays[field.name], field.type) for field in schema
             ]
-            yield pa.table(fitted, schema=schema)
+            yield pa.table(cast, schema=schema)
 
 
 def _json_column(file: TableFile, name: str, values: list[Any], lines: list[int]) -> pa.Array:
-    """Give values the type that they have in common."""
+    """Build a column with the common type of its values."""
     try:
         column = pa.array(values)
     except UnicodeEncodeError as error:
-        line = next(line for line, value in zip(lines, values, strict=True) if _has_half_character(value))
+        line = next(line for line, value in zip(lines, values, strict=True) if _has_unpaired_surrogate(value))
         raise ValueError(
-            f"{file}, line {line}: the column {name!r} holds half of a character (an unpaired \\ud800 to \\udfff); correct it"
+            f"{file}, line {line}: the column {name!r} contains an unpaired surrogate (\\ud800 to \\udfff). Correct the text."
         ) from error
     except (pa.ArrowException, OverflowError):
         return _as_json(values)
-    return _as_json(values) if _has_objects(column.type) else column
+    return _as_json(values) if has_objects(column.type) else column
 
 
-def _fit_json(
-    file: TableFile, name: str, values: list[Any], lines: list[int], column: pa.Array, wanted: pa.DataType
+def _cast_json(
+    file: TableFile, name: str, values: list[Any], lines: list[int], column: pa.Array, target: pa.DataType
 ) -> pa.Array:
-    if wanted == JSON:
+    if target == JSON:
         return column if column.type == JSON else _as_json(values)
-    if not fits(column.type, wanted):
+    if not is_castable(column.type, target):
         for line, value in zip(lines, values, strict=True):
-            if not fits(_json_column(file, name, [value], [line]).type, wanted):
+            if not is_castable(_json_column(file, name, [value], [line]).type, target):
                 raise ValueError(
-                    f"{file}, line {line}: the column {name!r} must hold values of one type, {wanted} as in the rows before, "
-                    f"got {value!r}. Write all values in the same way."
+                    f"{file}, line {line}: the column {name!r} must have values of one type, {target} as in earlier rows, got "
+                    f"{value!r}. Convert the values to one type."
                 )
-    return column.cast(wanted)
+    return column.cast(target)
 
 
 def _as_json(values: list[Any]) -> pa.Array:
@@ -275,7 +270,7 @@ def _as_json(values: list[Any]) -> pa.Array:
     return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
 
 
-def _has_half_character(value: Any) -> bool:
+def _has_unpaired_surrogate(value: Any) -> bool:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -284,145 +279,109 @@ def _has_half_character(value: Any) -> bool:
 
 
 def _json_rows(file: TableFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the objects of a JSON file with the lines in which they begin."""
+    """Yield the objects of a JSON file, each with the line where it begins."""
     with open_lines(file, newline="\n") as lines:
         numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
         first = next(numbered, None)
         if first is None:
             return
-        if _goes_over_lines(first[1]):
+        if _is_multiline(first[1]):
             text = "\n" * (first[0] - 1) + first[1] + "".join(lines)
             for number, value in _json_values(file, text):
-                # A list of texts is a column of texts.
+                # A list of strings becomes a column of texts.
                 yield number, _object(file, number, {"text": value} if isinstance(value, str) else value)
             return
         for number, line in chain([first], numbered):
             try:
                 value = json.loads(line.rstrip())
             except json.JSONDecodeError as error:
-                raise _broken_json(file, number, error) from error
+                raise _invalid_json_error(file, number, error) from error
             yield number, _object(file, number, value)
 
 
-def _goes_over_lines(first_line: str) -> bool:
-    """Say whether a JSON file is a list, or objects over several lines, and not an object per line."""
+def _is_multiline(first_line: str) -> bool:
+    """Return whether a JSON file is a list, or objects that span lines, rather than one object per line."""
     return first_line.lstrip().startswith("[") or first_line.rstrip().endswith(("{", "["))
 
 
 def _json_values(file: TableFile, text: str) -> Iterator[tuple[int, Any]]:
-    """Read the items of a list, or objects that follow each other, with the lines in which they begin."""
+    """Yield the items of a list, or consecutive objects, each with the line where it begins."""
     is_list = text.lstrip().startswith("[")
-    between = re.compile(r"[\s,]*" if is_list else r"\s*")
+    separators = re.compile(r"[\s,]*" if is_list else r"\s*")
     decoder, position, line = json.JSONDecoder(), 0, 1
     try:
         if is_list:
             json.loads(text)
             position = text.index("[") + 1
         end = len(text.rstrip().removesuffix("]") if is_list else text.rstrip())
-        while (start := between.match(text, position).end()) < end:  # type: ignore[union-attr]
+        while (start := separators.match(text, position).end()) < end:  # type: ignore[union-attr]
             line += text.count("\n", position, start)
             value, position = decoder.raw_decode(text, start)
             yield line, value
             line += text.count("\n", start, position)
     except json.JSONDecodeError as error:
-        raise _broken_json(file, error.lineno, error) from error
+        raise _invalid_json_error(file, error.lineno, error) from error
 
 
 def _object(file: TableFile, line: int, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{file}, line {line}: a JSON object ({{...}}) was expected, got {type(value).__name__}")
+        raise ValueError(f"{file}, line {line}: each row must be a JSON object ({{...}}), got {type(value).__name__}.")
     return value
 
 
-def _broken_json(file: TableFile, line: int, error: json.JSONDecodeError) -> ValueError:
-    return ValueError(f"{file}, line {line}: broken JSON in column {error.colno}: {error.msg}")
+def _invalid_json_error(file: TableFile, line: int, error: json.JSONDecodeError) -> ValueError:
+    return ValueError(f"{file}, line {line}: invalid JSON in column {error.colno}: {error.msg}.")
 
 
 def _read_parquet(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     with open_bytes(file) as content:
         parquet = pq.ParquetFile(content)
-        own = parquet.schema_arrow
-        plain = pa.schema([pa.field(field.name, _plain_type(field.type)) for field in own], metadata=own.metadata)
-        wanted = plain if schema is None else schema
-        missing = [name for name in wanted.names if name not in plain.names]
+        fields = [pa.field(field.name, plain_type(field.type)) for field in parquet.schema_arrow]
+        file_schema = pa.schema(fields, metadata=parquet.schema_arrow.metadata)
+        schema = file_schema if schema is None else schema
+        missing = [name for name in schema.names if name not in file_schema.names]
         if missing:
-            raise ValueError(
-                f"{file}: there is no column {missing[0]!r}, which the first file has; its columns are {', '.join(plain.names)}"
-            )
-        for field in wanted:
-            found = plain.field(field.name).type
-            if not fits(found, field.type):
-                raise ValueError(f"{file}: the column {field.name!r} must be {field.type}, as in the first file, got {found}.")
-        if schema is None and parquet.metadata.num_rows == 0:
-            yield wanted.empty_table()
-        for batch in parquet.iter_batches(_ROWS_READ_TOGETHER, columns=wanted.names):
-            table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
-            table.validate(full=True)  # reads the bytes of texts, which must be UTF-8
+            raise _missing_column_error(file, missing[0], file_schema.names)
+        for field in schema:
+            source = file_schema.field(field.name).type
+            if not is_castable(source, field.type):
+                raise ValueError(f"{file}: the column {field.name!r} must be {field.type}, as in the first file, got {source}.")
+        if schema is file_schema and parquet.metadata.num_rows == 0:
+            yield schema.empty_table()
+        for batch in parquet.iter_batches(_MAX_ROWS_PER_TABLE, columns=schema.names):
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            table.validate(full=True)  # also checks that strings are UTF-8
             yield table
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Replace dictionaries and views by what they stand for, in lists too."""
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_plain_type(kind.value_type))
-    return kind
+def _missing_column_error(file: TableFile, column: str, columns: Sequence[str]) -> ValueError:
+    return ValueError(f"{file}: the column {column!r} of the first file is missing. The columns are {', '.join(columns)}.")
 
 
-def _common_type(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
-    """Find the type that holds the values of both; `None` where there is none."""
-    if first == second or pa.types.is_null(second):
-        return first
-    if JSON in (first, second):
-        return JSON
-    schemas = [pa.schema([("column", kind)]) for kind in (first, second)]
-    try:
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _has_objects(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) or (pa.types.is_list(kind) and _has_objects(kind.value_type))
-
-
-def _pieces(
-    rows: Iterator[tuple[int, Any]], columns_of: Callable[[list[Any]], dict[str, Sequence[Any]]]
+def _column_chunks(
+    rows: Iterator[tuple[int, Any]], transpose: Callable[[list[Any]], dict[str, Sequence[Any]]]
 ) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
-    """Collect numbered rows into columns, as many as are read together, or fewer if they are long.
+    """Collect numbered rows into columns, with a limit on the rows and on their total length.
 
-    Rows are given up early, some at a time: Python's garbage collector would go through all that are held, again and again.
+    Rows are transposed in small steps, because Python's garbage collector would repeatedly traverse all rows that are alive.
     """
     while True:
         lines: list[int] = []
         columns: dict[str, list[Any]] = {}
         characters = 0
-        while len(lines) < _ROWS_READ_TOGETHER and characters < _CHARACTERS_READ_TOGETHER:
-            some = list(islice(rows, _ROWS_SIZED_TOGETHER))
-            if not some:
+        while len(lines) < _MAX_ROWS_PER_TABLE and characters < _MAX_CHARACTERS_PER_TABLE:
+            step_rows = list(islice(rows, _ROWS_PER_STEP))
+            if not step_rows:
                 break
-            found = columns_of([row for _, row in some])
-            for name in found:
+            step_columns = transpose([row for _, row in step_rows])
+            for name in step_columns:
                 columns.setdefault(name, [None] * len(lines))
             for name, values in columns.items():
-                values += found.get(name, [None] * len(some))
-            lines += [line for line, _ in some]
-            characters += len(some) * sum(len(values[-1]) for values in columns.values() if isinstance(values[-1], str | list))
+                values += step_columns.get(name, [None] * len(step_rows))
+            lines += [line for line, _ in step_rows]
+            characters += len(step_rows) * sum(
+                len(values[-1]) for values in columns.values() if isinstance(values[-1], str | list)
+            )
         if not lines:
             return
         yield lines, columns

@@ -1,21 +1,35 @@
-"""Train a small tokenizer on your own texts, saved in the form that Hugging Face Transformers loads."""
+"""Trains small tokenizers on your own texts, and loads tokenizers. Importing it does not import torch or transformers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
-from tokenizers import AddedToken, Tokenizer, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from hf_maskattn.data.tokenizer_kinds import KINDS, TokenizerKind, train_kind
-from hf_maskattn.tokenization import MaskAttnTokenizer
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from hf_maskattn.tokenization import MaskAttnTokenizer
+
+TokenizerKind = Literal["char", "word", "symbols", "bpe", "wordpiece"]
+KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
+"""Kinds of tokenizers that can be trained."""
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[MASK]")
-"""The special tokens of a tokenizer for models that read; their places are their ids."""
+"""Special tokens of a tokenizer for encoders, in the order of their ids."""
 
 GENERATION_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
-"""The special tokens of a tokenizer for models that write; their places are their ids."""
+"""Special tokens of a tokenizer for encoder-decoders, in the order of their ids."""
 
-_ROLES = {"[PAD]": "pad_token", "[UNK]": "unk_token", "[MASK]": "mask_token", "[BOS]": "bos_token", "[EOS]": "eos_token"}
+SPACE = "▁"
+"""Token of a space in the kind `char`."""
+
+WORDS_AND_PUNCTUATION = Regex(r"\w+|[^\w\s]")
+"""Pattern of words and punctuation marks."""
+
+_TOKEN_ROLES = {"[PAD]": "pad_token", "[UNK]": "unk_token", "[MASK]": "mask_token", "[BOS]": "bos_token", "[EOS]": "eos_token"}
+_PUNCTUATION = Regex(r" ?[^\w\s]")
+_UNLIMITED = 2**31
 
 
 def train_tokenizer(
@@ -26,134 +40,230 @@ def train_tokenizer(
     lowercase: bool = False,
     max_length: int,
     for_generation: bool = False,
-) -> MaskAttnTokenizer:
-    """Train a tokenizer; the same texts give the same tokenizer.
+) -> "MaskAttnTokenizer":
+    """Train a tokenizer; training is deterministic.
 
-    Every kind brings text into Unicode NFC first. `char`: a token per character, a space is the token "▁";
-    decoding gives the text back. `word`: words and punctuation marks; rare ones become `[UNK]`. `symbols`: what stands
-    apart by white space in the corpus, such as phonemes and letters; a word that is no symbol falls into its
-    characters, so that "read" and "r e a d" are the same. `bpe`: pieces of UTF-8 bytes, never `[UNK]`; decoding gives
-    the text back. `wordpiece`: pieces of words, "##" where one goes on. Apart from `char` and `symbols`, a punctuation
-    mark is a token of its own.
+    Every kind normalizes text to Unicode NFC. `char`: one token per character, a space is the token "▁"; decoding is lossless.
+    `word`: words and punctuation marks; rare ones become `[UNK]`. `symbols`: the units that white space separates in the
+    corpus, such as phonemes and letters; any other word is split into its characters, so that "read" and "r e a d" are the
+    same. `bpe`: pieces of UTF-8 bytes, never `[UNK]`; decoding is lossless. `wordpiece`: pieces of words, with "##" for
+    continuing pieces. Except in `char` and `symbols`, each punctuation mark is a token.
 
-    One tokenizer serves both sides of a text-to-text model: give it the sources and the targets.
+    Source and target of a text-to-text model share a tokenizer: train it on both.
 
     Args:
-        texts: The corpus. All of it is held in memory.
-        kind: How a text is cut.
-        vocab_size: Largest number of tokens, the special ones included.
-        lowercase: Whether upper and lower case are the same.
-        max_length: Number of tokens from which on a text is cut, where truncation is asked for.
-        for_generation: Whether it is for a model that writes texts, which needs to know where one begins and ends.
+        texts: The corpus, which is held in memory.
+        kind: Kind of tokenizer.
+        vocab_size: Maximum size of the vocabulary, special tokens included.
+        lowercase: Whether to convert texts to lower case.
+        max_length: Maximum number of tokens of a text if truncation is requested.
+        for_generation: Whether the tokenizer is for a text-to-text model, which needs `[BOS]` and `[EOS]`.
 
     Returns:
-        A fast tokenizer with `[PAD]` = 0, `[UNK]` = 1, `[MASK]` = 2 and nothing added before or after a text; or, for
-        generation, with `[PAD]` = 0, `[UNK]` = 1, `[BOS]` = 2, `[EOS]` = 3 and `[EOS]` added after each text, also
-        where it is cut. Saved with `save_pretrained`, it loads with `AutoTokenizer` and without this package.
+        A fast tokenizer with `[PAD]` = 0, `[UNK]` = 1, `[MASK]` = 2 that adds no special tokens to a text; or, for generation,
+        with `[PAD]` = 0, `[UNK]` = 1, `[BOS]` = 2, `[EOS]` = 3 that appends `[EOS]` to each text, also if truncated. After
+        `save_pretrained`, `AutoTokenizer` loads it without this package.
 
     Raises:
-        TypeError: `texts` is a single string, or holds something that is none.
-        ValueError: Unknown kind, no text, `max_length` below one, or a `vocab_size` that does not hold the alphabet.
+        TypeError: `texts` is a single string, or contains other types.
+        ValueError: Unknown kind, no text, `max_length` below one, or a `vocab_size` that is too small for the alphabet.
 
     Source:
         BPE: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; WordPiece: Wu et al. 2016,
         https://arxiv.org/abs/1609.08144; both as implemented by Hugging Face tokenizers.
     """
+    from hf_maskattn.tokenization import MaskAttnTokenizer
+
     if kind not in KINDS:
         raise ValueError(
-            f"kind={kind!r} is none of {', '.join(KINDS)}; for a tokenizer that exists, give its folder or its name "
-            "on the Hub to load_tokenizer"
+            f"kind must be one of {', '.join(KINDS)}, got {kind!r}. Use load_tokenizer for an existing tokenizer, with its "
+            "folder or its name on the Hub."
         )
     if max_length < 1:
-        raise ValueError(f"max_length={max_length} must be at least 1")
+        raise ValueError(f"max_length must be at least 1, got {max_length}.")
     names = GENERATION_SPECIAL_TOKENS if for_generation else SPECIAL_TOKENS
     if vocab_size <= len(names):
         raise ValueError(
-            f"vocab_size={vocab_size} is too small: {', '.join(names)} and at least one token more need {len(names) + 1}"
+            f"vocab_size must be at least {len(names) + 1} ({', '.join(names)} and one more token), got {vocab_size}."
         )
     corpus = _check_texts(texts)
     special_tokens = [_special_token(name, kind) for name in names]
-    tokenizer = train_kind(corpus, special_tokens, kind=kind, vocab_size=vocab_size, lowercase=lowercase)
+    tokenizer = _BUILDERS[kind](corpus, special_tokens, vocab_size, lowercase)
     if tokenizer.get_vocab_size() > vocab_size:
         raise ValueError(
-            f"vocab_size={vocab_size} is too small for kind={kind!r}: the {len(names)} special tokens and "
-            f"the alphabet of these texts alone need {tokenizer.get_vocab_size()}"
+            f"vocab_size must be at least {tokenizer.get_vocab_size()} for kind={kind!r} ({len(names)} special tokens and the "
+            f"alphabet of these texts), got {vocab_size}."
         )
     if for_generation:
-        _end_every_text(tokenizer)
+        _append_eos_token(tokenizer)
     return MaskAttnTokenizer(
         tokenizer_object=tokenizer,
-        **{_ROLES[name]: token for name, token in zip(names, special_tokens, strict=True)},
+        **{_TOKEN_ROLES[name]: token for name, token in zip(names, special_tokens, strict=True)},
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
 
 
+def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None) -> "PreTrainedTokenizerFast":
+    """Load a tokenizer that this package supports: a fast one with a padding token.
+
+    Args:
+        name_or_folder: Folder written by `save_pretrained`, or a name on the Hub.
+        max_length: Overrides the maximum number of tokens of the tokenizer; `None` keeps it.
+
+    Returns:
+        The tokenizer. A plain `PreTrainedTokenizerFast` is loaded as a `MaskAttnTokenizer`.
+
+    Raises:
+        FileNotFoundError: The folder or name does not exist, or the Hub cannot be reached.
+        ValueError: The tokenizer is not fast, has no padding token, or its files are invalid.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    from hf_maskattn.tokenization import MaskAttnTokenizer
+
+    settings = {} if max_length is None else {"model_max_length": max_length}
+    name = str(name_or_folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
+        if type(tokenizer) is PreTrainedTokenizerFast:  # saved by versions before 0.2
+            tokenizer = MaskAttnTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
+        if type(tokenizer) is MaskAttnTokenizer and (remote_code := (tokenizer.init_kwargs.get("auto_map") or {})):
+            raise ValueError(f"it requires remote code ({remote_code}), which is not run without trust_remote_code")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"the tokenizer {name!r} is neither a local folder nor could it be loaded from the Hub: {str(error).rstrip('.')}. "
+            "Check the name and the network, or train one with train_tokenizer."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"{name!r} could not be loaded as a tokenizer: {str(error).rstrip('.')}. A folder must contain the tokenizer.json "
+            "that save_pretrained writes."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer {name!r} must be fast, because character offsets are required, got {type(tokenizer).__name__}. Use "
+            "one with a tokenizer.json, or train one with train_tokenizer."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"the tokenizer {name!r} must have a padding token. Load it with AutoTokenizer, call "
+            'add_special_tokens({"pad_token": "[PAD]"}), save it with save_pretrained, and use that folder.'
+        )
+    return tokenizer
+
+
 def _check_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
-        raise TypeError(f"texts is a single string ({texts[:20]!r}); give a list of strings")
+        raise TypeError(f"texts must be a list of strings, got a single string ({texts[:20]!r}).")
     corpus = list(texts)
-    for row, text in enumerate(corpus):
+    for index, text in enumerate(corpus):
         if not isinstance(text, str):
-            raise TypeError(f"texts[{row}] is {type(text).__name__}; every text must be a string")
+            raise TypeError(f"texts[{index}] must be a string, got {type(text).__name__}.")
     if not any(text.strip() for text in corpus):
-        raise ValueError(f"no text to train on: got {len(corpus)} texts, all without a visible character")
+        raise ValueError(f"texts must contain a visible character, got {len(corpus)} texts without one.")
     return corpus
 
 
 def _special_token(name: str, kind: TokenizerKind) -> AddedToken:
-    # A byte-level piece brings its space along, so a mask that stands for it does too (as in RoBERTa).
+    # A byte-level token includes its leading space, so a mask replaces the space too, as in RoBERTa.
     return AddedToken(name, special=True, normalized=False, lstrip=kind == "bpe" and name == "[MASK]")
 
 
-def _end_every_text(tokenizer: Tokenizer) -> None:
-    end = processors.TemplateProcessing(
+def _append_eos_token(tokenizer: Tokenizer) -> None:
+    template = processors.TemplateProcessing(
         single="$A [EOS]", pair="$A [EOS] $B [EOS]", special_tokens=[("[EOS]", tokenizer.token_to_id("[EOS]"))]
     )
-    own = tokenizer.post_processor
-    tokenizer.post_processor = end if own is None else processors.Sequence([own, end])
+    current = tokenizer.post_processor
+    tokenizer.post_processor = template if current is None else processors.Sequence([current, template])
 
 
-def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None) -> PreTrainedTokenizerFast:
-    """Load any tokenizer that this package can train on: a fast one that can pad.
+def _normalizer(lowercase: bool) -> list[normalizers.Normalizer]:
+    return [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
 
-    Args:
-        name_or_folder: Folder that `save_pretrained` wrote, or a name on the Hub.
-        max_length: Replaces the number of tokens from which on the tokenizer cuts; `None` keeps its own.
 
-    Returns:
-        The tokenizer; a saved copy is the same one again. One of no class of its own is a `MaskAttnTokenizer`.
-
-    Raises:
-        FileNotFoundError: There is no such folder or name, or the Hub cannot be reached.
-        ValueError: It is not fast (offsets are needed), or has no pad token, or its files are broken.
-    """
-    settings = {} if max_length is None else {"model_max_length": max_length}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
-        if type(tokenizer) is PreTrainedTokenizerFast:  # as earlier versions of this package saved them
-            tokenizer = MaskAttnTokenizer.from_pretrained(name_or_folder, trust_remote_code=False, **settings)
-        if type(tokenizer) is MaskAttnTokenizer and (own_code := (tokenizer.init_kwargs.get("auto_map") or {})):
-            raise ValueError(f"it has code of its own ({own_code}), which is not run without trust_remote_code")
-    except OSError as error:
-        raise FileNotFoundError(
-            f"the tokenizer {str(name_or_folder)!r} is neither a folder here nor could it be loaded from the Hub: "
-            f"{str(error).rstrip('.')}. Check the name and the network, or train one with train_tokenizer"
-        ) from error
-    except Exception as error:
-        raise ValueError(
-            f"{str(name_or_folder)!r} could not be read as a tokenizer: {str(error).rstrip('.')}. A folder must hold "
-            "tokenizer.json as save_pretrained writes it"
-        ) from error
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"the tokenizer {str(name_or_folder)!r} ({type(tokenizer).__name__}) is not fast, but character offsets "
-            "are needed; choose one that has a tokenizer.json, or train one with train_tokenizer"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"the tokenizer {str(name_or_folder)!r} has no pad token; load it with AutoTokenizer, call "
-            'add_special_tokens({"pad_token": "[PAD]"}), save it with save_pretrained, and give that folder'
-        )
+def _build_char(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([*_normalizer(lowercase), normalizers.Replace(" ", SPACE)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse()])
+    # Unlimited, so that rare characters do not silently become [UNK]; the caller checks the size.
+    trainer = trainers.WordLevelTrainer(vocab_size=_UNLIMITED, special_tokens=special_tokens, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
+
+
+def _build_word(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
+    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special_tokens, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+def _build_symbols(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+    scratch = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    scratch.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(vocab_size=_UNLIMITED, special_tokens=special_tokens, show_progress=False)
+    scratch.train_from_iterator(corpus, trainer)
+    # BPE without merges: a piece in the vocabulary is one token, any other piece is split into characters.
+    tokenizer = Tokenizer(models.BPE(vocab=scratch.get_vocab(), merges=[], unk_token="[UNK]", ignore_merges=True))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = scratch.normalizer, scratch.pre_tokenizer
+    tokenizer.add_special_tokens(special_tokens)
+    return tokenizer
+
+
+def _build_bpe(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    # ByteLevel alone joins consecutive punctuation marks, so that a token such as ".," would overlap two words.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_PUNCTUATION, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special_tokens,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+def _build_wordpiece(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    # The trainer assigns ids to "##" characters in the random order of a hash map, and breaks ties by these ids. As special
+    # tokens they have fixed ids. The vocabulary is then moved to a model without these special tokens.
+    fixed_tokens = [*map(str, special_tokens), *_continuing_characters(tokenizer, corpus)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed_tokens, show_progress=False)
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.normalizer, scratch.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    scratch.train_from_iterator(corpus, trainer)
+    tokenizer.model = models.WordPiece(vocab=scratch.get_vocab(), unk_token="[UNK]")
+    tokenizer.add_special_tokens(special_tokens)
+    return tokenizer
+
+
+def _continuing_characters(tokenizer: Tokenizer, corpus: Sequence[str]) -> list[str]:
+    characters: set[str] = set()
+    for text in corpus:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            characters.update(word[1:])
+    return [f"##{character}" for character in sorted(characters)]
+
+
+_BUILDERS: dict[TokenizerKind, Callable[[Sequence[str], list[AddedToken], int, bool], Tokenizer]] = {
+    "char": _build_char,
+    "word": _build_word,
+    "symbols": _build_symbols,
+    "bpe": _build_bpe,
+    "wordpiece": _build_wordpiece,
+}

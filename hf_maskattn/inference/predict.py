@@ -13,8 +13,8 @@ import torch
 from tokenizers import Encoding
 from transformers import Pipeline, PreTrainedConfig, PreTrainedTokenizerBase, pipeline
 
-from hf_maskattn.data.encoding import count_cut_tokens
-from hf_maskattn.data.tag_encoding import tags_of_words
+from hf_maskattn.data.encoding import count_truncated_tokens
+from hf_maskattn.data.tag_encoding import aggregate_words
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.inspection.attention_maps import AlignmentMap
 from hf_maskattn.inspection.plots import draw_alignments, require_picture
@@ -230,7 +230,7 @@ def _reader(pipe: Pipeline, max_length: int | None) -> Callable[[list[str]], lis
         outputs = pipe.forward({**encoded, **of_chunks}, **forward_params)
         tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
         answers = []
-        for row, (encoding, cut_tokens) in enumerate(zip(encoded.encodings, count_cut_tokens(encoded), strict=True)):
+        for row, (encoding, cut_tokens) in enumerate(zip(encoded.encodings, count_truncated_tokens(encoded), strict=True)):
             output: dict[str, Any] = {name: value[row : row + 1] for name, value in tensors.items()}
             if has_tags:
                 output |= {"sentence": texts[row], "offset_mapping": [encoding.offsets]}
@@ -240,7 +240,7 @@ def _reader(pipe: Pipeline, max_length: int | None) -> Callable[[list[str]], lis
                 continue
             found = pipe.postprocess([output] if has_tags else output, **postprocess_params)
             if settings.get("aggregation_strategy") == "none":
-                found = tags_of_words(texts[row], found)
+                found = aggregate_words(texts[row], found)
             predictions = [_plain(item) for item in (found if isinstance(found, list) else [found])]
             answers.append(_Answer(predictions, cut_tokens=cut_tokens))
         return answers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import count_cut_tokens
+from hf_maskattn.data.encoding import count_truncated_tokens
 from hf_maskattn.inspection.attention_maps import AlignmentMap, alignment_maps
 from hf_maskattn.metrics.text import decode_texts
 
@@ -65,5 +65,5 @@ def write_texts(
         sequences = model.generate(**inputs, tokenizer=tokenizer, return_dict_in_generate=False)
         sequences = sequences.unflatten(0, (len(batch), -1))  # [B, outputs, T]
         maps = alignment_maps(model, tokenizer, inputs, sequences[:, 0]) if with_alignment else [None] * len(batch)
-        for rows, alignment, cut_tokens in zip(sequences.tolist(), maps, count_cut_tokens(inputs), strict=True):
+        for rows, alignment, cut_tokens in zip(sequences.tolist(), maps, count_truncated_tokens(inputs), strict=True):
             yield Written(decode_texts(tokenizer, rows), alignment, cut_tokens)

@@ -1,6 +1,5 @@
-"""Metrics that work offline, and what `Trainer` needs to report them."""
+"""Metrics that work offline, and the evaluation functions that `Trainer` needs for them."""
 
-from hf_maskattn.metrics.generation_metrics import evaluation_for_generation
-from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for
+from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for, evaluation_for_generation
 
 __all__ = ["TaskEvaluation", "evaluation_for", "evaluation_for_generation"]

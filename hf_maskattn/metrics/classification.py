@@ -1,18 +1,17 @@
-"""Metric of classification with one label for each item."""
+"""Metrics of classification, regression, masked language modeling and tagging."""
 
 from importlib.util import find_spec
 
 import datasets
 import evaluate
 import numpy as np
-import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 
 from hf_maskattn.model.remote_code import install_command
 
 
 class SingleLabelMetric(evaluate.Metric):
-    """Accuracy, and the F1 of each class averaged over the classes that occur, so that rare ones count as much."""
+    """Accuracy, and the unweighted mean of the F1 of all classes that occur."""
 
     names = ("accuracy", "macro_f1")
 
@@ -31,34 +30,8 @@ class SingleLabelMetric(evaluate.Metric):
         }
 
 
-def most_likely(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Take the class with the highest logit: `[..., num_labels]` -> `[...]`, int."""
-    return logits.argmax(dim=-1)
-
-
-def likely_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Take every label with a probability above one half: `[B, num_labels]` -> `[B, num_labels]`, 0 or 1."""
-    return (logits > 0).long()
-
-
-def numbers(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Take regression outputs as they are, in fp32 whatever the training precision."""
-    return logits.float()
-
-
-def generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Take the ids that `generate()` wrote as they are: `[B, T]` -> `[B, T]`.
-
-    Raises:
-        ValueError: If they are logits, because nothing was generated.
-    """
-    if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
-        raise ValueError("Texts are scored as they are generated: set training.predict_with_generate: true.")
-    return ids
-
-
 class MaskedTokenMetric(evaluate.Metric):
-    """Share of the masked tokens for which the right token has the highest score."""
+    """Fraction of the masked tokens whose original token has the highest score."""
 
     names = ("masked_accuracy",)
 
@@ -75,7 +48,7 @@ class MaskedTokenMetric(evaluate.Metric):
 
 
 class MultiLabelMetric(evaluate.Metric):
-    """F1 over all decisions (micro) and averaged over labels (macro), and the share of items with every label right."""
+    """F1 over all decisions (micro) and averaged over labels (macro), and the fraction of items with all labels correct."""
 
     names = ("micro_f1", "macro_f1", "subset_accuracy")
 
@@ -84,7 +57,7 @@ class MultiLabelMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=self.__class__.__doc__,
             citation="",
-            inputs_description="Predictions and references are one 0 or 1 for each label.",
+            inputs_description="Predictions and references are 0 or 1 for each label.",
             features=datasets.Features({"predictions": labels, "references": labels}),
         )
 
@@ -98,7 +71,7 @@ class MultiLabelMetric(evaluate.Metric):
 
 
 class RegressionMetric(evaluate.Metric):
-    """Mean squared error, and Pearson correlation (0 if either side is constant, where it is undefined)."""
+    """Mean squared error, and Pearson correlation (0 if predictions or references are constant, where it is undefined)."""
 
     names = ("mse", "pearson")
 
@@ -111,10 +84,10 @@ class RegressionMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        constant = np.ptp(predictions) == 0 or np.ptp(references) == 0
+        is_constant = np.ptp(predictions) == 0 or np.ptp(references) == 0
         return {
             "mse": float(mean_squared_error(references, predictions)),
-            "pearson": 0.0 if constant else float(np.corrcoef(predictions, references)[0, 1]),
+            "pearson": 0.0 if is_constant else float(np.corrcoef(predictions, references)[0, 1]),
         }
 
 
@@ -122,11 +95,11 @@ SPAN_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 
 
 def are_span_tags(names: list[str], tag_scheme: str | None = None) -> bool:
-    """Tell whether tags mark spans, as "B-DATE", "I-DATE", "O" do, and parts of speech do not.
+    """Return whether tags mark spans, such as "B-DATE", "I-DATE" and "O", unlike parts of speech.
 
     Args:
         names: All tags.
-        tag_scheme: Scheme that the configuration of a model names, if it does.
+        tag_scheme: `tag_scheme` of the model configuration, if it has one.
     """
     if tag_scheme == "none":
         return False
@@ -134,22 +107,22 @@ def are_span_tags(names: list[str], tag_scheme: str | None = None) -> bool:
 
 
 def require_seqeval() -> None:
-    """Find out before a training, not after its first epoch, whether spans can be scored.
+    """Check before training, rather than after the first epoch, that spans can be scored.
 
     Raises:
-        ImportError: If seqeval is not installed.
+        ImportError: seqeval is not installed.
     """
     if find_spec("seqeval") is None:
-        raise ImportError(f"Span metrics need seqeval, which is not installed: {install_command('examples')}")
+        raise ImportError(f"Span metrics require seqeval, which is not installed: {install_command('examples')}")
 
 
 class SpanMetric(evaluate.Metric):
-    """Precision, recall and F1 of whole spans (a span counts if its ends and its type are right), and tag accuracy.
+    """Precision, recall and F1 of spans (type and both boundaries must match), and tag accuracy.
 
     Source: the CoNLL-2000 evaluation, as computed by seqeval.
 
     Raises:
-        ImportError: If seqeval is not installed.
+        ImportError: seqeval is not installed.
     """
 
     names = ("f1", "precision", "recall", "accuracy")

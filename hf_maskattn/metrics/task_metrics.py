@@ -1,13 +1,14 @@
-"""Which metric goes with which task, in the form `Trainer` takes."""
+"""Selects the metrics of a task, in the form that `Trainer` and `Seq2SeqTrainer` expect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction
+from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from hf_maskattn.metrics import classification as logit_reduction
 from hf_maskattn.metrics.classification import (
     MaskedTokenMetric,
     MultiLabelMetric,
@@ -17,20 +18,37 @@ from hf_maskattn.metrics.classification import (
     are_span_tags,
     require_seqeval,
 )
+from hf_maskattn.metrics.text import (
+    PronunciationMetric,
+    TextMatchMetric,
+    TranslationMetric,
+    decode_texts,
+    require_jiwer,
+    require_sacrebleu,
+)
 from hf_maskattn.model.losses import IGNORED
 
 LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
 
+_TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
+    "text-match": (TextMatchMetric, require_jiwer),
+    "pronunciation": (PronunciationMetric, require_jiwer),
+    "translation": (TranslationMetric, require_sacrebleu),
+}
+
+_RowIds = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a source, and labels of its row."""
+
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """How a task is evaluated.
+    """Evaluation of a task.
 
     Args:
-        metric_names: Names of the metrics; the first tells which checkpoint is best.
+        metric_names: Names of the metrics; the first one selects the best checkpoint.
         compute_metrics: For `Trainer(compute_metrics=...)`: predictions and labels -> name to value.
         preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits -> predictions.
-        include_for_metrics: For `TrainingArguments(include_for_metrics=...)`: what else `compute_metrics` looks at.
+        include_for_metrics: For `TrainingArguments(include_for_metrics=...)`: further inputs of `compute_metrics`.
     """
 
     metric_names: tuple[str, ...]
@@ -42,87 +60,179 @@ class TaskEvaluation:
 def evaluation_for(
     task: str, *, problem_type: str | None = None, label_names: Sequence[str] = (), tag_scheme: str | None = None
 ) -> TaskEvaluation:
-    """Find how a task is evaluated.
+    """Return the evaluation of a task.
 
     Args:
         task: "text-classification", "token-classification" or "fill-mask".
-        problem_type: Of text classification: "single_label_classification" (as None),
+        problem_type: For text classification: "single_label_classification" (the same as None),
             "multi_label_classification" or "regression".
-        label_names: Of token classification: names of the tags, by id. Tags as "B-DATE" are scored as spans.
-        tag_scheme: Of token classification: scheme of the tags of the data; with "none" no tags are scored as spans.
+        label_names: For token classification: tags by id. Tags such as "B-DATE" are scored as spans.
+        tag_scheme: For token classification: scheme of the tags of the data. With "none" no tags are scored as spans.
 
     Returns:
-        Metrics that ignore every position labeled -100.
+        Metrics that ignore positions with the label -100.
 
     Raises:
-        ValueError: If there is no such task or problem type.
-        ImportError: If spans are to be scored and seqeval is not installed.
+        ValueError: The task or problem type does not exist.
+        ImportError: Tags are scored as spans, but seqeval is not installed.
     """
     if task == "fill-mask":
-        return TaskEvaluation(MaskedTokenMetric.names, _flat(MaskedTokenMetric), logit_reduction.most_likely)
+        return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
     if task == "token-classification":
-        names = list(label_names)
-        if are_span_tags(names, tag_scheme):
+        tags = list(label_names)
+        if are_span_tags(tags, tag_scheme):
             require_seqeval()
-            return TaskEvaluation(SpanMetric.names, _tagging(names), logit_reduction.most_likely)
-        return TaskEvaluation(SingleLabelMetric.names, _flat(SingleLabelMetric), logit_reduction.most_likely)
+            return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), predict_class)
+        return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
     if task != "text-classification":
-        raise ValueError(f"task={task!r} has no metrics: use 'text-classification', 'token-classification' or 'fill-mask'.")
+        raise ValueError(f"task must be text-classification, token-classification or fill-mask, got {task!r}.")
     if problem_type in (None, "single_label_classification"):
-        return TaskEvaluation(SingleLabelMetric.names, _flat(SingleLabelMetric), logit_reduction.most_likely)
+        return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
     if problem_type == "multi_label_classification":
-        return TaskEvaluation(MultiLabelMetric.names, _multi_label, logit_reduction.likely_labels)
+        return TaskEvaluation(MultiLabelMetric.names, _score_label_sets, predict_label_set)
     if problem_type == "regression":
-        return TaskEvaluation(RegressionMetric.names, _regression, logit_reduction.numbers)
+        return TaskEvaluation(RegressionMetric.names, _score_values, predict_value)
     raise ValueError(
-        f"problem_type={problem_type!r} has no metrics: use 'single_label_classification', "
-        "'multi_label_classification' or 'regression'."
+        f"problem_type must be single_label_classification, multi_label_classification or regression, got {problem_type!r}."
     )
 
 
-def _flat(metric_class: type) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Score every labeled position on its own."""
+def evaluation_for_generation(
+    metric: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    references: Mapping[_RowIds, list[str]] | None = None,
+) -> TaskEvaluation:
+    """Return the evaluation of generated texts.
+
+    For `Seq2SeqTrainer` with `predict_with_generate=True` and the `include_for_metrics` of the result.
+
+    Args:
+        metric: "text-match" (exact match and CER), "pronunciation" (word and phoneme error rate) or "translation" (BLEU and
+            chrF).
+        tokenizer: Tokenizer of the model. Special tokens are removed from texts, except for the unknown token.
+        references: Reference texts by the token ids of the source and the labels of a row, from `collect_references`. `None`
+            decodes the labels instead, which may be truncated or have unknown tokens that a prediction then matches.
+
+    Returns:
+        The evaluation; rows may come in any order.
+
+    Raises:
+        ValueError: The metric does not exist.
+        ImportError: A package that the metric requires is not installed.
+    """
+    if metric not in _TEXT_METRICS:
+        raise ValueError(f"metric must be one of {', '.join(_TEXT_METRICS)}, got {metric!r}.")
+    metric_class, require_package = _TEXT_METRICS[metric]
+    require_package()
+    # Trainer pads sources and labels with either of these.
+    padding = {tokenizer.pad_token_id, IGNORED}
+    references_of_row = None
+    if references is not None:
+        references_of_row = {
+            (_exclude(source, padding), _exclude(labels, padding)): texts for (source, labels), texts in references.items()
+        }
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        labeled = _labeled(labels)
-        return metric_class(keep_in_memory=True).compute(predictions=predictions[labeled], references=labels[labeled])
+        predicted_texts = decode_texts(tokenizer, prediction.predictions, excluded={IGNORED})
+        if references_of_row is None:
+            reference_texts = [[text] for text in decode_texts(tokenizer, prediction.label_ids, excluded={IGNORED})]
+        else:
+            rows = zip(_inputs(prediction), prediction.label_ids, strict=True)
+            reference_texts = [
+                _look_up(references_of_row, _exclude(source, padding), _exclude(labels, padding)) for source, labels in rows
+            ]
+        return metric_class(keep_in_memory=True).compute(predictions=predicted_texts, references=reference_texts)
 
-    return compute
+    include_for_metrics = () if references is None else ("inputs",)
+    return TaskEvaluation(metric_class.names, compute, require_generated_ids, include_for_metrics)
 
 
-def _tagging(names: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+def text_metric_names(metric: str) -> tuple[str, ...]:
+    """Return the names of the values of a text metric; the first one selects the best checkpoint."""
+    return _TEXT_METRICS[metric][0].names
+
+
+def predict_class(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the class with the highest logit: `[..., num_labels]` -> `[...]`, int."""
+    return logits.argmax(dim=-1)
+
+
+def predict_label_set(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return all labels with a probability above 0.5: `[B, num_labels]` -> `[B, num_labels]`, 0 or 1."""
+    return (logits > 0).long()
+
+
+def predict_value(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return regression outputs in float32, whatever the training precision."""
+    return logits.float()
+
+
+def require_generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return generated ids unchanged: `[B, T]` -> `[B, T]`.
+
+    Raises:
+        ValueError: They are logits, because nothing was generated.
+    """
+    if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
+        raise ValueError("Text metrics require generated texts. Set training.predict_with_generate: true.")
+    return ids
+
+
+def _score_positions(prediction: EvalPrediction, *, metric_class: type) -> dict[str, float]:
+    """Score each labeled position separately."""
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    is_labeled = _is_labeled(labels)
+    return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=labels[is_labeled])
+
+
+def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, float]:
     """Score the tags of each sentence together."""
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        labeled = _labeled(labels)  # [N, T]
-        return SpanMetric(keep_in_memory=True).compute(
-            predictions=_named(predictions, labeled, names), references=_named(labels, labeled, names)
-        )
-
-    return compute
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    is_labeled = _is_labeled(labels)  # [N, T]
+    return SpanMetric(keep_in_memory=True).compute(
+        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels, is_labeled, tags)
+    )
 
 
-def _multi_label(prediction: EvalPrediction) -> dict[str, float]:
+def _score_label_sets(prediction: EvalPrediction) -> dict[str, float]:
     labels = np.asarray(prediction.label_ids).astype(np.int64)
     return MultiLabelMetric(keep_in_memory=True).compute(predictions=prediction.predictions, references=labels)
 
 
-def _regression(prediction: EvalPrediction) -> dict[str, float]:
+def _score_values(prediction: EvalPrediction) -> dict[str, float]:
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     return RegressionMetric(keep_in_memory=True).compute(predictions=predictions.ravel(), references=labels.ravel())
 
 
-def _labeled(labels: np.ndarray) -> np.ndarray:
-    labeled = labels != IGNORED
-    if not labeled.any():
+def _is_labeled(labels: np.ndarray) -> np.ndarray:
+    is_labeled = labels != IGNORED
+    if not is_labeled.any():
         raise ValueError(
-            f"All {labels.size} labels of this evaluation are {IGNORED} (ignored), there is nothing to score: give "
-            "more rows, or for fill-mask a higher data.mlm_probability."
+            f"The evaluation must have at least one label other than {IGNORED}, got none among {labels.size}. Add rows, or "
+            "raise data.mlm_probability for fill-mask."
         )
-    return labeled
+    return is_labeled
 
 
-def _named(ids: np.ndarray, labeled: np.ndarray, names: list[str]) -> list[list[str]]:
-    return [[names[i] for i in row[keep]] for row, keep in zip(ids, labeled, strict=True)]
+def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:
+    return [[tags[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]
+
+
+def _exclude(ids: np.ndarray | tuple[int, ...], excluded: set[int]) -> tuple[int, ...]:
+    return tuple(int(number) for number in ids if int(number) not in excluded)
+
+
+def _inputs(prediction: EvalPrediction) -> np.ndarray:
+    if prediction.inputs is None:
+        raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
+    return prediction.inputs
+
+
+def _look_up(references: dict[_RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
+    if (source, labels) not in references:
+        raise ValueError(
+            f"references must contain all rows, got none for the source ids {source[:10]} and the labels {labels[:10]}. "
+            "Collect them from the evaluated rows with collect_references."
+        )
+    return references[source, labels]

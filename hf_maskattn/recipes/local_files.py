@@ -4,7 +4,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_maskattn.data.file_patterns import matching_files
+from hf_maskattn.data.files import expand_pattern
 from hf_maskattn.recipes.recipe import Recipe
 
 
@@ -20,7 +20,7 @@ def check_local_files(recipe: Recipe, splits: Iterable[str] = ("train", "validat
     """
     for key in (f"{split}_file" for split in splits):
         name = getattr(recipe.data, key)
-        if name is None or Path(name).exists() or matching_files(name):
+        if name is None or Path(name).exists() or expand_pattern(name):
             continue
         what = "no file fits this pattern" if glob.has_magic(name) else "there is no such file"
         raise FileNotFoundError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from hf_maskattn.data.tokenizer_kinds import KINDS
+from hf_maskattn.data.tokenizers import KINDS
 from hf_maskattn.recipes.arguments import (
     NOT_IN_A_RECIPE,
     ONLY_FOR,

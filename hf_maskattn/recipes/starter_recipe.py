@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from datasets import Dataset, Features, List, Value
 
-from hf_maskattn.data.local_files import load_file
+from hf_maskattn.data.file_loading import load_file
 from hf_maskattn.recipes.recipe import load_recipe, parse_override, stored_task
 
 _SAMPLE_ROWS = 1000

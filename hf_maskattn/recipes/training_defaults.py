@@ -16,7 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.checkpoints.checkpoints import write_whole
 from hf_maskattn.data.loading import BUILT_IN
-from hf_maskattn.data.tokenizer_kinds import KINDS
+from hf_maskattn.data.tokenizers import KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.recipes.arguments import ONLY_FOR, ONLY_FOR_STREAMS, arguments_class, config_class, settable_fields
 from hf_maskattn.recipes.recipe import Recipe, load_recipe

@@ -13,8 +13,7 @@ from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 
 from hf_maskattn.metrics.classification import SingleLabelMetric, SpanMetric
-from hf_maskattn.metrics.generation_metrics import text_metric_names
-from hf_maskattn.metrics.task_metrics import evaluation_for
+from hf_maskattn.metrics.task_metrics import evaluation_for, text_metric_names
 from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
 

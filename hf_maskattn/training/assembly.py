@@ -18,9 +18,8 @@ from transformers import (
 from hf_maskattn.data.collators import PairCollator, RowMaskingCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.loading import load_config
-from hf_maskattn.metrics.generation_metrics import evaluation_for_generation
-from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for
-from hf_maskattn.metrics.text import first_changed_text
+from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for, evaluation_for_generation
+from hf_maskattn.metrics.text import first_lossy_text
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import choose_metric
 from hf_maskattn.training.callbacks import StreamPosition
@@ -99,7 +98,7 @@ def _has_tags_of_the_data(checkpoint: Path) -> bool:
 
 def _warn_of_changed_answers(data: TaskData) -> None:
     """Tell at the start that no score can be perfect, rather than leave it to be found out at the end."""
-    changed = first_changed_text(data.tokenizer, islice(chain.from_iterable((data.references or {}).values()), _FEW_ANSWERS))
+    changed = first_lossy_text(data.tokenizer, islice(chain.from_iterable((data.references or {}).values()), _FEW_ANSWERS))
     if changed is not None:
         logger.warning(
             f"The tokenizer does not give the right answer {changed[0]!r} back, it becomes {changed[1]!r}: no text that the "

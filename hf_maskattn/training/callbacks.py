@@ -163,7 +163,7 @@ class StreamPosition(TrainerCallback, ExportableState):
         """
         stream: RowStream = train_dataloader.dataset
         self.batches, self.shards = 0, len(stream.shards)
-        self.processes, self.batch_size = stream.processes, stream.batch_size
+        self.processes, self.batch_size = stream.num_processes, stream.batch_size
         self.workers = max(train_dataloader.num_workers, 1)
         if state.global_step > 0 and not args.ignore_data_skip:
             stored = state.stateful_callbacks[type(self).__name__]["attributes"]
@@ -174,7 +174,7 @@ class StreamPosition(TrainerCallback, ExportableState):
                         f"in another way and train on some of them twice: resume with {stored[name]}."
                     )
             self.batches = stored["batches"]
-        stream.batches = self.batches
+        stream.skip_batches(self.batches)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Count the batches of a step, and how much of the run is done, which Trainer forgets when it is resumed."""

@@ -9,8 +9,8 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn.checkpoints.checkpoints import write_whole
 from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
+from hf_maskattn.data.files import DICTIONARY_SUFFIX
 from hf_maskattn.data.loading import BUILT_IN
-from hf_maskattn.data.pronunciations import DICTIONARY_ENDING
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
@@ -60,7 +60,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
 def hub_id_of(source: str) -> str | None:
     """Tell what a model or dataset is called on the Hub; None if it is not from there."""
     path = Path(source)
-    is_elsewhere = source in BUILT_IN or path.exists() or path.suffix.lower() == DICTIONARY_ENDING
+    is_elsewhere = source in BUILT_IN or path.exists() or path.suffix.lower() == DICTIONARY_SUFFIX
     return None if is_elsewhere else source
 
 

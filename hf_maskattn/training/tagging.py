@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from datasets import ClassLabel, Dataset
 
-from hf_maskattn.data.labels import item_feature, label_names, value_kind
+from hf_maskattn.data.columns import item_feature, label_names, value_kind
 from hf_maskattn.data.loading import Splits
-from hf_maskattn.data.tag_reading import TagReader, tag_lists, warn_of_tags
+from hf_maskattn.data.tag_reading import TagReader, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
 from hf_maskattn.recipes.recipe import Recipe
 
@@ -34,7 +34,7 @@ class Tagging:
 
     def reader(self, split: Dataset, label_column: str) -> TagReader:
         """Build the reader of a split."""
-        return TagReader.of(split, label_column, **vars(self))
+        return TagReader.from_column(split, label_column, **vars(self))
 
 
 def tagging_to_learn(recipe: Recipe, splits: Splits, *, as_tagged: bool = False) -> Tagging:
@@ -52,13 +52,13 @@ def tagging_to_learn(recipe: Recipe, splits: Splits, *, as_tagged: bool = False)
         ValueError: If a row cannot be read, or the tags do not fit the scheme of the recipe or any.
     """
     column, known = recipe.label_column, recipe.data.labels
-    names = label_names({"train": splits["train"]}, column, "tags", known=known, places=splits.places)
+    names = label_names({"train": splits["train"]}, column, "tags", known=known, locations=splits.locations)
     scheme = None if as_tagged else _scheme(recipe, splits["train"], names)
     labels = names if scheme in (None, "none") else iob2_labels(names)
     if labels is not names and known is None:
         names = [*names, *_other_names(splits, column, names, labels)]
         known = names
-    label_names(splits, column, "tags", known=known, places=splits.places)
+    label_names(splits, column, "tags", known=known, locations=splits.locations)
     tagging = Tagging(names, labels, scheme, is_strict=recipe.data.tag_scheme is not None)
     _check(recipe, splits, tagging)
     return tagging
@@ -86,7 +86,7 @@ def tagging_of_model(recipe: Recipe, name: str, splits: Splits, labels: list[str
     else:
         names = data.labels or _names_in(split, recipe.label_column) or labels
         tagging = Tagging(names, labels, _scheme(recipe, split, names), data.tag_scheme is not None)
-    _check(recipe, Splits({name: split}, splits.places), tagging)
+    _check(recipe, Splits({name: split}, splits.locations), tagging)
     return tagging
 
 
@@ -100,10 +100,10 @@ def _other_names(splits: Splits, column: str, names: list[str], labels: list[str
         tag
         for name, split in splits.items()
         if name != "train"
-        for tag in label_names({"train": split}, column, "tags", places={"train": splits.places[name]})
+        for tag in label_names({"train": split}, column, "tags", locations={"train": splits.locations[name]})
     }
     if not all(tag == "O" or (has_prefix(tag) and f"B-{tag[2:]}" in labels) for tag in others):
-        label_names(splits, column, "tags", places=splits.places)
+        label_names(splits, column, "tags", locations=splits.locations)
     return sorted(others - {*names})
 
 
@@ -112,15 +112,15 @@ def _names_in(split: Dataset, column: str) -> list[str] | None:
     item = item_feature(split.features[column])
     if isinstance(item, ClassLabel):
         return list(item.names)
-    return sorted({str(tag) for tags in split[column] for tag in tags or ()}) if value_kind(item) == "text" else None
+    return sorted({str(tag) for tags in split[column] for tag in tags or ()}) if value_kind(item) == "string" else None
 
 
 def _scheme(recipe: Recipe, split: Dataset, names: list[str]) -> TagScheme:
     """Take the scheme of a recipe, or else detect that of a split."""
     if recipe.data.tag_scheme is not None:
         return recipe.data.tag_scheme
-    reader = TagReader.of(split, recipe.label_column, names, labels=names, scheme=None)
-    return detect_tag_scheme(names, tag_lists(split, recipe.label_column, reader.tags))
+    reader = TagReader.from_column(split, recipe.label_column, names, labels=names, scheme=None)
+    return detect_tag_scheme(names, iterate_tags(split, recipe.label_column, reader.tags))
 
 
 def _check(recipe: Recipe, splits: Splits, tagging: Tagging) -> None:
@@ -128,5 +128,5 @@ def _check(recipe: Recipe, splits: Splits, tagging: Tagging) -> None:
     for name, split in splits.items():
         is_sample = name == "train" and recipe.data.streaming
         shown = f"{name} (the first {split.num_rows} rows)" if is_sample else name
-        readers[shown] = split, tagging.reader(split, recipe.label_column), splits.places[name]
-    warn_of_tags(readers, tokens_column=recipe.data.tokens_column, label_column=recipe.label_column)
+        readers[shown] = split, tagging.reader(split, recipe.label_column), splits.locations[name]
+    warn_about_tags(readers, tokens_column=recipe.data.tokens_column, label_column=recipe.label_column)

@@ -9,25 +9,23 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.columns import check_columns
-from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
-from hf_maskattn.data.labels import (
+from hf_maskattn.data.columns import (
     LabelKind,
     UnknownLabelError,
+    check_columns,
+    has_integer_names,
     item_feature,
     label_names,
-    takes_positions,
     value_kind,
 )
+from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.loading import Splits, load_shards, load_splits
-from hf_maskattn.data.pair_encoding import References, RowIds, encode_pairs, references_of, right_texts
-from hf_maskattn.data.places import Places
-from hf_maskattn.data.shards import Shards
-from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.data.tag_encoding import encode_tags, warn_of_lost_entities
+from hf_maskattn.data.pair_encoding import References, RowIds, collect_references, encode_pairs, reference_texts
+from hf_maskattn.data.streaming import RowStream, Shards
+from hf_maskattn.data.table_reading import RowLocations
+from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
 from hf_maskattn.data.tag_reading import is_visible
-from hf_maskattn.data.tokenizer_kinds import KINDS
-from hf_maskattn.data.tokenizers import load_tokenizer, train_tokenizer
+from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.tagging import Tagging, tagging_of_model, tagging_to_learn
 
@@ -86,21 +84,21 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> Task
         tagging = tagging_to_learn(recipe, raw, as_tagged=as_tagged)
         labels = tagging.labels
     elif _has_labels(recipe):
-        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels, places=raw.places)
+        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels, locations=raw.locations)
     if labels is not None:
         _check_several(recipe, labels)
     tokenizer = _tokenizer(recipe, raw)
     splits = raw if shards is None else {**raw, "train": shards}
-    data = _encode(recipe, splits, tokenizer, labels, tagging, scored=("validation", "test"), places=raw.places)
+    data = _encode(recipe, splits, tokenizer, labels, tagging, scored=("validation", "test"), locations=raw.locations)
     if tagging is not None and tagging.marks_entities:
-        warn_of_lost_entities(
+        warn_about_lost_entities(
             raw["train"],
             tokenizer,
             tagging.reader(raw["train"], recipe.label_column),
             text_column=_sentence_column(recipe, raw["train"]),
             tokens_column=recipe.data.tokens_column,
             label_column=recipe.label_column,
-            places=raw.places["train"],
+            locations=raw.locations["train"],
         )
     return replace(data, examples=_examples(recipe, raw))
 
@@ -148,7 +146,7 @@ def evaluation_data(
         labels if _has_labels(recipe) else None,
         tagging,
         scored=(split,),
-        places=raw.places,
+        locations=raw.locations,
     )
     return replace(data, tag_scheme=tag_scheme)
 
@@ -168,21 +166,21 @@ def _check_several(recipe: Recipe, labels: list[str]) -> None:
 def _check_positions(recipe: Recipe, seed: int, features: Features, labels: list[str]) -> None:
     """Refuse whole numbers as positions in the labels of a model where the train split says that they are texts."""
     feature = features[recipe.label_column]
-    is_position = value_kind(item_feature(feature) or feature) == "whole numbers" and takes_positions(labels)
+    is_position = value_kind(item_feature(feature) or feature) == "integer" and not has_integer_names(labels)
     if is_position and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
         splits = _load(recipe, seed)
-        label_names(splits, recipe.label_column, _label_kind(recipe), places=splits.places)
+        label_names(splits, recipe.label_column, _label_kind(recipe), locations=splits.locations)
 
 
 def _load(recipe: Recipe, seed: int, only: str | None = None) -> Splits:
     data = recipe.data
-    places = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in SPLITS}
+    sources = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in SPLITS}
     if only is not None:
         # The validation split may have to be cut from the train split.
         needed = {only, "train"} if only == "validation" and data.validation_fraction is not None else {only}
-        places = {name: place if name in needed else (None, None) for name, place in places.items()}
-    settings = {f"{name}_file": file for name, (file, _) in places.items()}
-    settings |= {f"{name}_split": split for name, (_, split) in places.items()}
+        sources = {name: source if name in needed else (None, None) for name, source in sources.items()}
+    settings = {f"{name}_file": file for name, (file, _) in sources.items()}
+    settings |= {f"{name}_split": split for name, (_, split) in sources.items()}
     return load_splits(
         data.source,
         subset=data.subset,
@@ -218,7 +216,7 @@ def _load_beside(recipe: Recipe, shards: Shards) -> Splits:
     """Load the first rows of a stream, and the other splits whole."""
     others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
     loaded = _load(others, seed=0) if any(others.has_split(name) for name in SPLITS) else Splits({}, {})
-    return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), Places(shards.files))
+    return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
 
 
 def _required_columns(recipe: Recipe) -> dict[str, str]:
@@ -238,7 +236,7 @@ def _tokenizer(recipe: Recipe, raw: Splits) -> PreTrainedTokenizerBase:
     data = recipe.data
     if data.tokenizer in KINDS:
         return train_tokenizer(
-            _all_texts(recipe, raw["train"], raw.places["train"]),
+            _all_texts(recipe, raw["train"], raw.locations["train"]),
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             lowercase=data.lowercase,
@@ -251,10 +249,10 @@ def _tokenizer(recipe: Recipe, raw: Splits) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _all_texts(recipe: Recipe, split: Dataset, places: Places) -> Iterable[str]:
+def _all_texts(recipe: Recipe, split: Dataset, locations: RowLocations) -> Iterable[str]:
     """Take what the tokenizer has to know: what is read, and what is written."""
     targets = split[recipe.data.target_column] if recipe.model.task == "text2text-generation" else []
-    targets_of_rows = (right_texts(places(row), value) for row, value in enumerate(targets))
+    targets_of_rows = (reference_texts(locations[row], value) for row, value in enumerate(targets))
     return chain(_texts(recipe, split), chain.from_iterable(targets_of_rows))
 
 
@@ -291,16 +289,16 @@ def _encode(
     labels: list[str] | None,
     tagging: Tagging | None,
     scored: tuple[str, ...],
-    places: Mapping[str, Places],
+    locations: Mapping[str, RowLocations],
 ) -> TaskData:
     data = recipe.data
     max_length = tokenizer.model_max_length if data.max_length is None else data.max_length
     max_target_length = max_length if data.max_target_length is None else data.max_target_length
 
-    def encode(name: str, split: Dataset | Shards, places: Places) -> Dataset | RowStream:
+    def encode(name: str, split: Dataset | Shards, locations: RowLocations) -> Dataset | RowStream:
         if recipe.model.task == "fill-mask":
             return encode_for_masked_lm(
-                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, places=places, name=name
+                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, locations=locations, name=name
             )
         if tagging is not None:
             return encode_tags(
@@ -310,7 +308,7 @@ def _encode(
                 tokens_column=data.tokens_column,
                 label_column=recipe.label_column,
                 max_length=max_length,
-                places=places,
+                locations=locations,
                 name=name,
                 **vars(tagging),
             )
@@ -322,7 +320,7 @@ def _encode(
                 target_column=data.target_column,
                 max_source_length=max_length,
                 max_target_length=max_target_length,
-                places=places,
+                locations=locations,
                 name=name,
             )
         return encode_texts(
@@ -332,22 +330,23 @@ def _encode(
             label_column=recipe.label_column,
             labels=labels,
             max_length=max_length,
-            places=places,
+            locations=locations,
             name=name,
         )
 
-    splits = {name: encode(name, split, places[name]) for name, split in raw.items()}
+    splits = {name: encode(name, split, locations[name]) for name, split in raw.items()}
     stream = splits.get("train")
     if isinstance(stream, RowStream):
-        stream.shuffle_buffer = data.shuffle_buffer
+        encode_batch = stream.encode
         if data.labels is None:
-            stream.encode = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
+            encode_batch = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
+        splits["train"] = replace(stream, encode=encode_batch, shuffle_buffer=data.shuffle_buffer)
     # Rows that datasets had in its cache were not cut just now: the tokenizer is saved with its cut all the same.
     tokenizer("", truncation=True, max_length=max_length)
     about = next(iter(raw.values())).info
     if recipe.model.task != "text2text-generation":
         return TaskData(splits, tokenizer, labels, about, tagging.scheme if tagging else None)
-    references = _references(recipe, raw, splits, scored, places)
+    references = _references(recipe, raw, splits, scored, locations)
     return TaskData(splits, tokenizer, None, about, references=references, max_target_length=max_target_length)
 
 
@@ -356,25 +355,24 @@ def _references(
     raw: Mapping[str, Any],
     encoded: Mapping[str, Any],
     scored: tuple[str, ...],
-    places: Mapping[str, Places],
+    locations: Mapping[str, RowLocations],
 ) -> References:
     column = recipe.data.references_column or recipe.data.target_column
     references: dict[RowIds, list[str]] = {}
     for name in (name for name in scored if name in raw):
-        for row, texts in references_of(raw[name], encoded[name], column, places[name]).items():
+        for row, texts in collect_references(raw[name], encoded[name], column, locations[name]).items():
             references[row] = [*references.get(row, []), *texts]
     return references
 
 
 def _encode_with_labels_of_first_rows(
-    batch: dict[str, list[Any]], places: list[Any], *, encode: Callable[..., dict[str, Any]], rows: int
+    batch: dict[str, list[Any]], locations: list[Any], *, encode: Callable[..., dict[str, Any]], rows: int
 ) -> dict[str, Any]:
     try:
-        return encode(batch, places)
+        return encode(batch, locations)
     except UnknownLabelError as error:
         raise ValueError(
-            f"{error}: these are the labels of the first {rows} rows; name all that there are in data.labels, or raise "
-            "data.sample_rows"
+            f"{error} These are the labels of the first {rows} rows. Set data.labels to all labels, or raise data.sample_rows."
         ) from error
 
 

@@ -189,8 +189,12 @@ class ReproducibleTrainer(SealingTrainer):
         stream, args = self.train_dataset, self.args
         if not isinstance(stream, RowStream):
             return self._with_own_seeds(super().get_train_dataloader())
-        stream.seed, stream.batch_size = self._data_seed, self._train_batch_size
-        stream.process, stream.processes = args.process_index, args.world_size
+        stream = stream.for_process(
+            seed=self._data_seed,
+            batch_size=self._train_batch_size,
+            process_index=args.process_index,
+            num_processes=args.world_size,
+        )
         loader = DataLoader(
             stream,
             batch_size=stream.batch_size,

@@ -1,13 +1,15 @@
 import datasets
 import pytest
 
-from hf_maskattn.data.cldr import build_cldr_languages
-from hf_maskattn.data.cldr_dates import build_cldr_date_fields, build_cldr_dates
+from hf_maskattn.data import cldr
+from hf_maskattn.data.cldr import build_cldr_date_fields, build_cldr_dates, build_cldr_languages
+
+SMALL_SIZES = {"train": 900, "validation": 50, "test": 50}
 
 
 @pytest.fixture(autouse=True)
 def _quiet_and_clean(tmp_path_factory, monkeypatch):
-    """Caches go to a folder of this run; progress bars stay out of the report."""
+    """Sets the cache to a folder of this run, and disables progress bars."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
     datasets.disable_progress_bars()
     yield
@@ -21,9 +23,25 @@ def languages():
 
 @pytest.fixture(scope="session")
 def date_fields():
-    return build_cldr_date_fields()
+    """The corpus of date fields with 1,000 rows."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cldr, "FIELD_SPLIT_SIZES", SMALL_SIZES)
+        return build_cldr_date_fields()
 
 
 @pytest.fixture(scope="session")
 def dates():
+    """The corpus of dates with 1,000 rows."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cldr, "DATE_SPLIT_SIZES", SMALL_SIZES)
+        return build_cldr_dates()
+
+
+@pytest.fixture(scope="session")
+def all_date_fields():
+    return build_cldr_date_fields()
+
+
+@pytest.fixture(scope="session")
+def all_dates():
     return build_cldr_dates()

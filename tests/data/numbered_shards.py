@@ -1,12 +1,12 @@
-"""Shards of numbers, which are read in no time."""
+"""Shards of numbers in memory."""
 
 import pyarrow as pa
 
-from hf_maskattn.data.places import Place
+from hf_maskattn.data.table_reading import RowLocation
 
 
 class NumberedShards:
-    """As many rows as asked for, numbered in column "x", in shards of almost equal size; reads like a `Shards`."""
+    """Rows numbered in column "x", in shards of almost equal size, with the interface of `Shards`."""
 
     def __init__(self, rows=50, shards=4):
         self.starts = [rows * shard // shards for shard in range(shards + 1)]
@@ -17,8 +17,8 @@ class NumberedShards:
     def name(self, shard):
         return f"shard {shard} of {len(self)}"
 
-    def place(self, shard, row):
-        return Place(row, source=self.name(shard))
+    def location(self, shard, row):
+        return RowLocation(row, source=self.name(shard))
 
     def count(self, shard):
         return self.starts[shard + 1] - self.starts[shard]

@@ -1,27 +1,42 @@
 import builtins
 import datetime
 import hashlib
+import re
 import unicodedata
 from collections import Counter
 
 import babel
 import pytest
 
-from hf_maskattn.data import cldr as cldr_languages
+from hf_maskattn.data import cldr
 from hf_maskattn.data.cldr import (
+    DATE_LOCALES,
+    DATE_SPLIT_SIZES,
+    FIELD_LOCALES,
+    FIELD_SPLIT_SIZES,
+    FIELD_TAGS,
     LANGUAGES,
+    build_cldr_date_fields,
+    build_cldr_dates,
     build_cldr_languages,
     date_patterns,
     display_names,
-    has_month_first_numbers,
-    hashed_splits,
+    format_date,
+    format_field,
+    is_month_first,
+    shuffle_dates,
+    split_by_hash,
     split_pattern,
-    write_field,
+    unambiguous_patterns,
 )
-from hf_maskattn.data.cldr_dates import build_cldr_date_fields, build_cldr_dates
+from hf_maskattn.data.tag_encoding import locate_words
+
+SCRIPTS = {
+    "LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN", "HEBREW", "ARABIC", "DEVANAGARI", "BENGALI", "THAI", "CJK", "HANGUL",
+}  # fmt: skip
 
 
-def test_display_names_are_in_the_language_asked_for():
+def test_display_names_are_in_the_language():
     names = display_names("de")
     assert ("ZW", "Simbabwe") in names  # a territory
     assert ("de", "Deutsch") in names  # a language
@@ -29,7 +44,7 @@ def test_display_names_are_in_the_language_asked_for():
     assert ("Latn", "Lateinisch") in names  # a script
 
 
-def test_date_patterns_are_complete_dates_without_repetition():
+def test_date_patterns_are_complete_and_unique():
     patterns = date_patterns("de")
     assert patterns[:4] == ["EEEE, d. MMMM y", "d. MMMM y", "dd.MM.y", "dd.MM.yy"]
     swedish = date_patterns("sv")
@@ -37,15 +52,15 @@ def test_date_patterns_are_complete_dates_without_repetition():
     assert all(set("dMy") <= set(pattern) for pattern in patterns)
 
 
-def test_a_pattern_is_split_into_fields_and_literals():
-    parts = split_pattern("d 'de' MMMM")
-    assert [value for is_field, value in parts if is_field] == ["d", "MMMM"]
-    assert "".join(value for _, value in parts) == "d de MMMM"
+def test_split_pattern_returns_fields_and_literals():
+    pieces = split_pattern("d 'de' MMMM")
+    assert [value for is_field, value in pieces if is_field] == ["d", "MMMM"]
+    assert "".join(value for _, value in pieces) == "d de MMMM"
 
 
-def test_a_field_is_written_in_the_language_asked_for():
+def test_format_field_uses_the_language():
     date = datetime.date(2026, 3, 1)
-    assert [write_field(field, date, "fr") for field in ("EEEE", "d", "dd", "MMMM", "yy")] == [
+    assert [format_field(field, date, "fr") for field in ("EEEE", "d", "dd", "MMMM", "yy")] == [
         "dimanche",
         "1",
         "01",
@@ -57,26 +72,27 @@ def test_a_field_is_written_in_the_language_asked_for():
 @pytest.mark.parametrize(
     ("locale", "digits"), [("de", "1930"), ("ar", "1930"), ("ar_EG", "١٩٣٠"), ("mr", "१९३०"), ("bn", "১৯৩০")]
 )
-def test_numbers_are_in_the_digits_of_the_locale(locale, digits):
-    assert write_field("y", datetime.date(1930, 1, 1), locale) == digits
+def test_format_field_uses_the_digits_of_the_locale(locale, digits):
+    assert format_field("y", datetime.date(1930, 1, 1), locale) == digits
 
 
-def test_unknown_digits_are_told():
-    with pytest.raises(ValueError, match="locale='my' writes numbers in 'mymr'; known are latn, arab, beng, deva"):
-        write_field("y", datetime.date(1930, 1, 1), "my")
+def test_format_field_rejects_unknown_digits():
+    with pytest.raises(ValueError, match="locale='my' must be one of latn, arab, beng, deva, got 'mymr'"):
+        format_field("y", datetime.date(1930, 1, 1), "my")
 
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [("M/d/y", True), ("LL.d.yy", True), ("d/M/y", False), ("y/M/d", False), ("MMM d, y", False), ("E, M/d/y", False)],
 )
-def test_numbers_with_the_month_first_are_found(pattern, expected):
-    assert has_month_first_numbers(pattern) is expected
+def test_is_month_first(pattern, expected):
+    assert is_month_first(pattern) is expected
 
 
 @pytest.mark.parametrize("build", [build_cldr_languages, build_cldr_date_fields, build_cldr_dates])
-def test_without_babel_the_extra_is_named(build, monkeypatch):
+def test_build_without_babel_names_the_extra(build, monkeypatch):
     original = builtins.__import__
+    cldr._load_locale.cache_clear()
 
     def without_babel(name, *args, **kwargs):
         if name.split(".")[0] == "babel":
@@ -84,11 +100,14 @@ def test_without_babel_the_extra_is_named(build, monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_babel)
-    with pytest.raises(ImportError, match=r'built-in corpora need babel: pip install "hf-maskattn\[examples\] @ git\+https'):
+    with pytest.raises(
+        ImportError,
+        match=r'Built-in corpora require babel, which is not installed: pip install "hf-maskattn\[examples\] @ git\+https',
+    ):
         build()
 
 
-def test_sizes_and_classes(languages):
+def test_languages_sizes_and_classes(languages):
     rows = sum(split.num_rows for split in languages.values())
     assert 24_000 < rows < 26_000
     assert {name: round(split.num_rows / rows, 1) for name, split in languages.items()} == {
@@ -98,25 +117,26 @@ def test_sizes_and_classes(languages):
     }
     for split in languages.values():
         assert split.features["label"].names == list(LANGUAGES)
-        counts = Counter(split["label"])
+        counts = Counter(split["label"][:])
         assert len(counts) == 30
         assert counts.most_common(1)[0][1] < 0.06 * split.num_rows
 
 
-def test_every_text_occurs_once_in_all_splits(languages):
-    texts = [text for split in languages.values() for text in split["text"]]
+def test_languages_texts_are_unique(languages):
+    texts = [text for split in languages.values() for text in split["text"][:]]
     assert len(texts) == len(set(texts))
 
 
-def test_texts_are_clean(languages):
+def test_languages_texts_are_normalized(languages):
     for split in languages.values():
-        for text in split["text"]:
+        for text in split["text"][:]:
             assert text == unicodedata.normalize("NFC", text).strip()
             assert any(character.isalpha() for character in text)
 
 
-def test_known_rows(languages):
-    language_of = {row["text"]: LANGUAGES[row["label"]] for split in languages.values() for row in split}
+def test_languages_known_rows(languages):
+    columns = [split[:] for split in languages.values()]
+    language_of = {text: LANGUAGES[label] for split in columns for text, label in zip(*split.values(), strict=True)}
     assert language_of["Zimbábue"] == "pt"
     assert language_of["Repubblica Dominicana"] == "it"
     assert "Zimbabwe" not in language_of
@@ -128,7 +148,7 @@ def small_names(monkeypatch):
         "en": [("a", "Shared"), ("b", " Only e\u0301n "), ("CODE", "CODE"), ("d", "12"), ("e", "Only e\u0301n")],
         "de": [("a", "Shared"), ("b", "Nur deutsch")],
     }
-    monkeypatch.setattr(cldr_languages, "display_names", lambda language: names.get(language, []))
+    monkeypatch.setattr(cldr, "display_names", lambda language: names.get(language, []))
     return names
 
 
@@ -136,18 +156,18 @@ def _all_rows(splits):
     return {(name, row["text"], LANGUAGES[row["label"]]) for name, split in splits.items() for row in split}
 
 
-def test_shared_names_codes_and_repetitions_are_dropped(small_names):
+def test_languages_drop_shared_names_and_codes(small_names):
     rows = {(text, language) for _, text, language in _all_rows(build_cldr_languages())}
     assert rows == {("Only én", "en"), ("Nur deutsch", "de")}
 
 
-def test_the_split_of_a_text_depends_on_nothing_else(small_names):
+def test_languages_split_is_independent_of_other_texts(small_names):
     before = _all_rows(build_cldr_languages())
     small_names["en"][:0] = [(str(number), f"name {number}") for number in range(50)]
     assert before < _all_rows(build_cldr_languages())
 
 
-def test_the_order_of_the_rows_is_fixed(languages, small_names):
+def test_languages_row_order_is_fixed(languages, small_names):
     small_names["en"][:] = [(str(number), f"name {number}") for number in range(50)]
     first = build_cldr_languages()
     small_names["en"].reverse()
@@ -155,8 +175,8 @@ def test_the_order_of_the_rows_is_fixed(languages, small_names):
     assert {name: split.to_list() for name, split in first.items()} == {name: split.to_list() for name, split in second.items()}
 
 
-@pytest.mark.skipif(babel.__version__ != "2.18.0", reason="another babel brings other CLDR data")
-def test_the_corpus_is_the_same_on_every_machine(languages):
+@pytest.mark.skipif(babel.__version__ != "2.18.0", reason="other versions of babel have other CLDR data")
+def test_languages_digest(languages):
     digest = hashlib.sha256("\n".join(languages["test"]["text"][:20]).encode()).hexdigest()
     assert digest[:16] == "1f5de37ae6c17815"
 
@@ -164,19 +184,296 @@ def test_the_corpus_is_the_same_on_every_machine(languages):
 TEXTS = [f"text {number}" for number in range(2000)]
 
 
-def test_shares():
-    splits = hashed_splits(TEXTS)
+def test_split_by_hash_sizes():
+    splits = split_by_hash(TEXTS)
     assert list(splits) == ["train", "validation", "test"]
     assert sorted(text for texts in splits.values() for text in texts) == sorted(TEXTS)
     assert 1500 < len(splits["train"]) < 1700
     assert all(150 < len(splits[name]) < 250 for name in ("validation", "test"))
 
 
-def test_a_text_stays_where_it_is():
-    few = hashed_splits(TEXTS[::-7])
-    for name, texts in hashed_splits(TEXTS).items():
+def test_split_by_hash_is_independent_of_other_texts():
+    few = split_by_hash(TEXTS[::-7])
+    for name, texts in split_by_hash(TEXTS).items():
         assert few[name] == [text for text in texts if text in TEXTS[::-7]]
 
 
-def test_the_splits_are_the_same_on_every_machine():
-    assert hashed_splits("abcdefgh") == {"train": ["d", "f", "b", "e", "g"], "validation": ["c"], "test": ["h", "a"]}
+def test_split_by_hash_known_split():
+    assert split_by_hash("abcdefgh") == {"train": ["d", "f", "b", "e", "g"], "validation": ["c"], "test": ["h", "a"]}
+
+
+def _ambiguous_texts(written):
+    """Return the pairs of a text and a date whose text also belongs to another date."""
+    date_of = {}
+    return [(text, date) for text, date in written if date_of.setdefault(text, date) != date]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("dates", id="small"), pytest.param("all_dates", id="full", marks=pytest.mark.slow)],
+)
+def columns(request):
+    """Columns of each split, as lists."""
+    return {name: split[:] for name, split in request.getfixturevalue(request.param).items()}
+
+
+@pytest.fixture(scope="module")
+def all_columns(all_dates):
+    return {name: split[:] for name, split in all_dates.items()}
+
+
+@pytest.mark.slow
+def test_dates_sizes(all_dates):
+    sizes = {name: split.num_rows for name, split in all_dates.items()}
+    assert sizes == DATE_SPLIT_SIZES == {"train": 40_000, "validation": 2_000, "test": 5_000}
+
+
+def test_dates_columns_and_languages(dates, columns):
+    languages = {locale.split("_")[0] for locale in DATE_LOCALES}
+    assert len(languages) == len(DATE_LOCALES) == 21
+    for split in columns.values():
+        assert list(split) == ["source", "target", "language"]
+        assert set(split["language"]) <= languages
+    assert set(columns["train"]["language"]) == languages
+    assert dates["test"].info.license == "Unicode-3.0"
+
+
+def test_dates_are_in_one_split(columns):
+    targets = [target for split in columns.values() for target in split["target"]]
+    assert len(set(targets)) == len(targets)
+
+
+@pytest.mark.slow
+def test_dates_are_of_all_years(all_columns):
+    targets = [target for split in all_columns.values() for target in split["target"]]
+    assert {datetime.date.fromisoformat(target).year for target in targets} == set(range(1900, 2100))
+
+
+def test_dates_sources_determine_targets(columns):
+    rows = [row for split in columns.values() for row in zip(split["source"], split["target"], strict=True)]
+    assert _ambiguous_texts(rows) == []
+
+
+def test_unambiguous_patterns_distinguish_all_days():
+    # One year is enough, because only years have four digits. Only days up to 12 could be confused with months.
+    days = [datetime.date(2026, month, day) for month in range(1, 13) for day in range(1, 13)]
+    locale_patterns = [(pattern, locale) for locale in DATE_LOCALES for pattern in unambiguous_patterns(locale)]
+    written = [(format_date(pattern, day, locale), day) for day in days for pattern, locale in locale_patterns]
+    assert len(written) > 144 * 120
+    assert _ambiguous_texts(written) == []
+
+
+def test_unambiguous_patterns_have_full_years():
+    for locale in DATE_LOCALES:
+        patterns = unambiguous_patterns(locale)
+        assert len(patterns) >= 4
+        for pattern in patterns:
+            fields = [value for is_field, value in split_pattern(pattern) if is_field]
+            assert {field[0] for field in fields} >= {"d", "y"}
+            assert "yy" not in fields
+
+
+def test_dates_have_many_scripts(columns):
+    letters = set("".join(columns["train"]["source"]))
+    assert {unicodedata.name(letter).split()[0] for letter in letters if letter.isalpha()} >= SCRIPTS
+
+
+@pytest.mark.slow
+def test_dates_characters_occur_in_training(all_columns):
+    known = set("".join(all_columns["train"]["source"]))
+    assert set("".join(all_columns["validation"]["source"] + all_columns["test"]["source"])) <= known
+
+
+@pytest.mark.parametrize(
+    ("locale", "pattern", "text"),
+    [
+        ("en", "EEEE, MMMM d, y", "Sunday, March 1, 2026"),
+        ("de", "dd.MM.y", "01.03.2026"),
+        ("ru", "dd.MM.y", "01.03.2026"),
+        ("ru", "d MMMM y\u202f'г'.", "1 марта 2026\u202fг."),  # noqa: RUF001
+        ("ar_EG", "d MMMM y", "١ مارس ٢٠٢٦"),  # noqa: RUF001
+        ("mr", "d MMMM, y", "१ मार्च, २०२६"),
+        ("th", "d MMMM G y", "1 มีนาคม ค.ศ. 2026"),
+        ("zh", "y年M月d日EEEE", "2026年3月1日星期日"),
+        ("he", "d בMMMM y", "1 במרץ 2026"),
+    ],
+)
+def test_format_date_known_dates(locale, pattern, text):
+    assert pattern in unambiguous_patterns(locale)
+    assert format_date(pattern, datetime.date(2026, 3, 1), locale) == text
+
+
+def test_dates_sources_match_targets(columns):
+    split = columns["test"]
+    for source, target in zip(split["source"], split["target"], strict=True):
+        assert source == unicodedata.normalize("NFC", source).strip()
+        year, _, day = target.split("-")
+        numbers = "".join(str(unicodedata.digit(char)) if char.isdigit() else " " for char in source).split()
+        assert year in numbers
+        assert day in {number.zfill(2) for number in numbers}
+
+
+@pytest.mark.slow
+def test_dates_use_all_languages_and_patterns(all_columns):
+    train = all_columns["train"]
+    assert all(1_600 < count < 2_200 for count in Counter(train["language"]).values())
+    german = [source for source, language in zip(train["source"], train["language"], strict=True) if language == "de"]
+    assert {len(source.split()) for source in german} == {1, 2, 3, 4}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(babel.__version__ != "2.18.0", reason="other versions of babel have other CLDR data")
+def test_dates_digest(all_dates):
+    digest = hashlib.sha256("\n".join(all_dates["test"]["source"][:20]).encode()).hexdigest()
+    assert digest[:16] == "603b2e8a4df8c78d"
+
+
+def _rows(splits):
+    rows = []
+    for split in splits.values():
+        columns = split[:]
+        for text, tokens, tags, locale in zip(*columns.values(), strict=True):
+            rows.append({"text": text, "tokens": tokens, "tags": [FIELD_TAGS[tag] for tag in tags], "locale": locale})
+    return rows
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("date_fields", id="small"), pytest.param("all_date_fields", id="full", marks=pytest.mark.slow)],
+)
+def rows(request):
+    return _rows(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="module")
+def all_rows(all_date_fields):
+    return _rows(all_date_fields)
+
+
+def _field(row, name):
+    return [token for token, tag in zip(row["tokens"], row["tags"], strict=True) if tag.endswith(name)]
+
+
+@pytest.mark.slow
+def test_fields_sizes_and_locales(all_date_fields):
+    sizes = {name: split.num_rows for name, split in all_date_fields.items()}
+    assert sizes == FIELD_SPLIT_SIZES == {"train": 20_000, "validation": 2_000, "test": 2_000}
+    for split in all_date_fields.values():
+        assert set(split["locale"][:]) == set(FIELD_LOCALES)
+
+
+def test_fields_tag_names(date_fields):
+    assert all(split.features["tags"].feature.names == list(FIELD_TAGS) for split in date_fields.values())
+
+
+def test_fields_tokens_cover_the_text(rows):
+    for row in rows:
+        spans = locate_words(row["text"], row["tokens"])
+        covered = "".join(row["text"][start:end] for start, end in spans)
+        assert covered == re.sub(r"\s", "", row["text"])
+        assert len(row["tokens"]) == len(row["tags"])
+        assert row["text"] == unicodedata.normalize("NFC", row["text"]).strip()
+
+
+def test_fields_occur_once_per_date(rows):
+    for row in rows:
+        assert [row["tags"].count(f"B-{name}") for name in ("DAY", "MONTH", "YEAR")] == [1, 1, 1]
+        assert row["tags"].count("B-WEEKDAY") <= 1
+
+
+def test_fields_inside_tags_follow_begin_tags(rows):
+    for row in rows:
+        for before, tag in zip(["O", *row["tags"]], row["tags"], strict=False):
+            if tag.startswith("I-"):
+                assert before[2:] == tag[2:]
+
+
+def test_fields_days_and_years_are_in_range(rows):
+    for row in rows:
+        (day,), (year,) = _field(row, "-DAY"), _field(row, "-YEAR")
+        assert 1 <= int(day) <= 31
+        assert len(year) == 2 or 1950 <= int(year) <= 2049
+
+
+@pytest.mark.slow
+def test_fields_weekdays_match_dates(all_rows):
+    names = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+    checked = 0
+    for row in all_rows:
+        if row["locale"] == "en" and (match := re.fullmatch(r"(\w+), (\w+ \d+, \d{4})", row["text"])):
+            if match[1] not in names:
+                continue
+            date = datetime.datetime.strptime(match[2], "%B %d, %Y").date()
+            assert names[date.weekday()] == match[1]
+            checked += 1
+    assert checked > 50
+
+
+@pytest.mark.parametrize(
+    ("locale", "pattern", "tagged"),
+    [
+        ("es", r"\d+ de \w+ de \d{4}", ["B-DAY", "O", "B-MONTH", "O", "B-YEAR"]),
+        ("ru", r"\d+ \w+ \d{4}\u202f\w\.", ["B-DAY", "B-MONTH", "B-YEAR", "O", "O"]),
+        ("da", r"\d+\. \w+\. \d{4}", ["B-DAY", "O", "B-MONTH", "I-MONTH", "B-YEAR"]),
+        ("vi", r"\d+ tháng \d+, \d{4}", ["B-DAY", "B-MONTH", "I-MONTH", "O", "B-YEAR"]),
+        ("sv", r"\d{4}-\d\d-\d\d", ["B-YEAR", "O", "B-MONTH", "O", "B-DAY"]),
+        ("id", r"\d+/\d+/\d{4}", ["B-DAY", "O", "B-MONTH", "O", "B-YEAR"]),
+        (
+            "pt",
+            r"\w+-feira, \d+ de \w+ de \d{4}",
+            ["B-WEEKDAY", "I-WEEKDAY", "I-WEEKDAY", "O", "B-DAY", "O", "B-MONTH", "O", "B-YEAR"],
+        ),
+    ],
+)
+def test_fields_tags_follow_the_pattern(rows, locale, pattern, tagged):
+    matching = [row for row in rows if row["locale"] == locale and re.fullmatch(pattern, row["text"])]
+    assert matching
+    assert all(row["tags"] == tagged for row in matching)
+
+
+@pytest.mark.slow
+def test_fields_numeric_dates_never_start_with_month(all_rows):
+    numeric = [row for row in all_rows if not re.search(r"[^\W\d]", row["text"])]
+    assert len(numeric) > 2_000
+    for row in numeric:
+        assert [tag for tag in row["tags"] if tag != "O"] in (
+            ["B-DAY", "B-MONTH", "B-YEAR"],
+            ["B-YEAR", "B-MONTH", "B-DAY"],
+        )
+
+
+def test_fields_texts_are_unique(rows):
+    texts = [row["text"] for row in rows]
+    assert len(texts) == len(set(texts))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(babel.__version__ != "2.18.0", reason="other versions of babel have other CLDR data")
+def test_fields_digest(all_date_fields):
+    digest = hashlib.sha256("\n".join(all_date_fields["test"]["text"][:20]).encode()).hexdigest()
+    assert digest[:16] == "daf1f9dc23681c5b"
+
+
+def _shuffle(last):
+    return shuffle_dates(datetime.date(2000, 1, 1), last)
+
+
+def test_shuffle_dates_returns_each_date_once():
+    shuffled = [date.date for date in _shuffle(datetime.date(2000, 12, 31))]
+    assert len(set(shuffled)) == 366
+    assert sorted(shuffled)[0] == datetime.date(2000, 1, 1)
+    assert shuffled != sorted(shuffled)
+
+
+def test_shuffle_dates_is_independent_of_other_dates():
+    few, many = _shuffle(datetime.date(2000, 2, 1)), _shuffle(datetime.date(2001, 12, 31))
+    ranks = {date.date: rank for rank, date in enumerate(many)}
+    assert [ranks[date.date] for date in few] == sorted(ranks[date.date] for date in few)
+    assert set(few) < set(many)
+
+
+def test_hashed_date_choices_are_even_and_independent():
+    pairs = Counter((date.choose("abc", 0), date.choose("abc", 1)) for date in _shuffle(datetime.date(2009, 12, 31)))
+    assert len(pairs) == 9
+    expected = pairs.total() / 9
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in pairs.values())

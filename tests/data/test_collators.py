@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.data.collators import PairCollator, RowMaskingCollator, StreamMaskingCollator
 from hf_maskattn.data.encoding import encode_for_masked_lm
-from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.streaming import Shards
 from hf_maskattn.data.tokenizers import train_tokenizer
 
 TEXTS = ["a b c d e f g h", "b c", "h g f e d", "c a b d e f g h a b c"]
@@ -33,7 +33,7 @@ def collator(tokenizer, seed=0, epoch=0, mlm_probability=0.5):
     return masking
 
 
-def test_a_row_has_its_masks_alone_and_in_any_batch(tokenizer, rows):
+def test_row_masks_are_independent_of_the_batch(tokenizer, rows):
     together = collator(tokenizer)(rows)
     backwards = collator(tokenizer)(rows[::-1])
     for number, row in enumerate(rows):
@@ -43,7 +43,7 @@ def test_a_row_has_its_masks_alone_and_in_any_batch(tokenizer, rows):
             assert torch.equal(backwards[name][-1 - number, :length], alone[name][0]), name
 
 
-def test_padding_on_the_left_moves_masks_and_nothing_else(tokenizer, rows):
+def test_row_masks_are_independent_of_padding_side(tokenizer, rows):
     right = collator(tokenizer)(rows)
     tokenizer.padding_side = "left"
     left = collator(tokenizer)(rows)
@@ -52,7 +52,7 @@ def test_padding_on_the_left_moves_masks_and_nothing_else(tokenizer, rows):
         assert torch.equal(left["labels"][number, -len(row["input_ids"]) :], right["labels"][number, : len(row["input_ids"])])
 
 
-def test_masks_are_drawn_from_seed_and_epoch_and_from_nothing_else(tokenizer, rows):
+def test_row_masks_depend_on_seed_and_epoch_only(tokenizer, rows):
     labels = collator(tokenizer)(rows)["labels"]
     torch.rand(3)
     before = torch.random.get_rng_state()
@@ -62,7 +62,7 @@ def test_masks_are_drawn_from_seed_and_epoch_and_from_nothing_else(tokenizer, ro
     assert not torch.equal(collator(tokenizer, seed=1)(rows)["labels"], labels)
 
 
-def test_fixed_masks_are_those_of_no_epoch(tokenizer, rows):
+def test_fixed_masks_are_independent_of_the_epoch(tokenizer, rows):
     training = collator(tokenizer)
     fixed = training.with_fixed_masks()
     before = fixed(rows)["labels"]
@@ -71,7 +71,7 @@ def test_fixed_masks_are_those_of_no_epoch(tokenizer, rows):
     assert not torch.equal(training(rows)["labels"], before)
 
 
-def test_tokens_are_masked_as_often_as_asked_for_and_special_ones_and_pads_never(tokenizer):
+def test_row_masks_have_the_probability(tokenizer):
     rng = random.Random(0)
     rows = [dict(tokenizer(" ".join(rng.choices("abcdefgh", k=30)))) for _ in range(200)]
     batch = collator(tokenizer, mlm_probability=0.2)(rows)
@@ -82,25 +82,25 @@ def test_tokens_are_masked_as_often_as_asked_for_and_special_ones_and_pads_never
     assert torch.equal(batch["labels"][masked], original[masked])
     assert torch.equal(batch["input_ids"][~masked], original[~masked])
     assert masked.sum() / (~special).sum() == pytest.approx(0.2, abs=0.02)
-    share = (batch["input_ids"][masked] == tokenizer.mask_token_id).float().mean()
-    assert share == pytest.approx(0.8, abs=0.05)
+    fraction = (batch["input_ids"][masked] == tokenizer.mask_token_id).float().mean()
+    assert fraction == pytest.approx(0.8, abs=0.05)
 
 
-def test_special_tokens_may_be_told_by_the_data(tokenizer):
+def test_row_masks_respect_special_tokens_mask(tokenizer):
     row = dict(tokenizer(TEXTS[0]))
     row["special_tokens_mask"] = [1] * (len(row["input_ids"]) - 3) + [0, 0, 1]
     labels = collator(tokenizer, mlm_probability=1.0)([row])["labels"][0]
     assert (labels != -100).nonzero().flatten().tolist() == [len(labels) - 3, len(labels) - 2]
 
 
-def test_workers_that_persist_see_the_epoch(tokenizer, rows):
+def test_row_masks_epoch_reaches_persistent_workers(tokenizer, rows):
     masking = collator(tokenizer)
     loader = DataLoader(rows, batch_size=2, collate_fn=masking, num_workers=1, persistent_workers=True)
     for epoch in range(2):
         masking.set_epoch(epoch)
-        found = [batch["labels"] for batch in loader]
+        actual = [batch["labels"] for batch in loader]
         expected = [collator(tokenizer, epoch=epoch)(rows[start : start + 2])["labels"] for start in (0, 2)]
-        assert all(torch.equal(left, right) for left, right in zip(found, expected, strict=True))
+        assert all(torch.equal(left, right) for left, right in zip(actual, expected, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def generation_tokenizer():
 
 @pytest.fixture
 def collate(generation_tokenizer, tiny_rnnsearch_config, monkeypatch):
-    """Gives a model, and the batch of some rows that are padded on a side."""
+    """Returns a model, and a batch of rows with padding on one side."""
     torch.manual_seed(0)
     model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
     rows = [
@@ -126,13 +126,13 @@ def collate(generation_tokenizer, tiny_rnnsearch_config, monkeypatch):
 
 
 @pytest.mark.parametrize(("side", "mask"), [("right", [[1, 1, 0, 0, 0], [1] * 5]), ("left", [[0, 0, 0, 1, 1], [1] * 5])])
-def test_real_target_tokens_are_those_that_labels_are_predicted_from(collate, side, mask):
+def test_pair_collator_masks_target_padding(collate, side, mask):
     _, batch = collate(side)
     assert batch["decoder_attention_mask"].tolist() == mask
     assert torch.equal(batch["decoder_attention_mask"].bool(), batch["labels"] != -100)
 
 
-def test_a_label_that_is_left_out_within_a_target_is_still_read(generation_tokenizer, collate):
+def test_pair_collator_keeps_ignored_label_inside_target(generation_tokenizer, collate):
     model, _ = collate("left")
     rows = [{"input_ids": [4], "labels": [4, -100, 3]}, {"input_ids": [4], "labels": [3]}]
     batch = PairCollator(generation_tokenizer, model=model)(rows)
@@ -141,12 +141,12 @@ def test_a_label_that_is_left_out_within_a_target_is_still_read(generation_token
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_the_loss_is_as_without_it(collate, side):
+def test_pair_collator_does_not_change_the_loss(collate, side):
     model, batch = collate(side)
     assert torch.equal(model(**batch).loss, model(**collate(side, DataCollatorForSeq2Seq)[1]).loss)
 
 
-def test_smoothed_labels_have_the_same_loss_on_either_side(collate):
+def test_pair_collator_smoothed_loss_ignores_padding_side(collate):
     losses = []
     for side in ("right", "left"):
         model, batch = collate(side)
@@ -164,23 +164,26 @@ def load():
     tokenizer = train_tokenizer(texts, kind="word", vocab_size=20, max_length=8)
     rows = Dataset.from_dict({"text": texts}).to_iterable_dataset()
 
-    def read(batches, gone=0, workers=0):
-        """Masked batches of a stream in order, each one pass."""
+    def read(num_batches, skipped=0, workers=0):
+        """Read masked batches of a stream, each of which is one pass."""
         stream = encode_for_masked_lm(Shards(rows), tokenizer, text_column="text", max_length=8)
-        stream.batch_size, stream.batches = ROWS, gone
+        stream = stream.for_process(seed=0, batch_size=ROWS)
+        stream.skip_batches(skipped)
         collate = StreamMaskingCollator(RowMaskingCollator(tokenizer, mlm_probability=0.5, seed=0), stream)
-        return [batch["labels"] for batch in islice(DataLoader(stream, ROWS, num_workers=workers, collate_fn=collate), batches)]
+        return [
+            batch["labels"] for batch in islice(DataLoader(stream, ROWS, num_workers=workers, collate_fn=collate), num_batches)
+        ]
 
     return read
 
 
-def test_each_pass_masks_other_tokens(load):
+def test_stream_masks_differ_between_passes(load):
     first, second, third = load(3)
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_masks_of_batches_that_were_left_are_the_same(load, workers):
-    everything, rest = load(6, workers=workers), load(3, gone=3, workers=workers)
-    assert all(torch.equal(left, right) for left, right in zip(everything[3:], rest, strict=True))
+def test_stream_masks_after_skipped_batches(load, workers):
+    all_batches, remaining = load(6, workers=workers), load(3, skipped=3, workers=workers)
+    assert all(torch.equal(left, right) for left, right in zip(all_batches[3:], remaining, strict=True))

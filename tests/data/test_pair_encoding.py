@@ -4,8 +4,8 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from tokenizers.processors import TemplateProcessing
 
-from hf_maskattn.data.pair_encoding import encode_pairs, references_of
-from hf_maskattn.data.shards import Shards
+from hf_maskattn.data.pair_encoding import collect_references, encode_pairs, references_of
+from hf_maskattn.data.streaming import Shards
 from hf_maskattn.data.tokenizers import train_tokenizer
 
 END = 3
@@ -33,7 +33,7 @@ def _ids(tokenizer, text):
     return tokenizer.convert_tokens_to_ids(list(text))
 
 
-def test_sources_and_targets_end_with_the_end_token_also_where_they_are_cut(tokenizer):
+def test_encode_pairs_appends_eos_after_truncation(tokenizer):
     encoded = _encode(_rows(["ab", "abcabc", ""], ["c", "cba", ""]), tokenizer)
     assert encoded.column_names == ["input_ids", "attention_mask", "labels"]
     assert encoded["input_ids"][:] == [[*_ids(tokenizer, text), END] for text in ("ab", "abca", "")]
@@ -41,25 +41,25 @@ def test_sources_and_targets_end_with_the_end_token_also_where_they_are_cut(toke
     assert encoded["labels"][:] == [[*_ids(tokenizer, text), END] for text in ("c", "cb", "")]
 
 
-def test_types(tokenizer):
+def test_encode_pairs_features(tokenizer):
     encoded = _encode(_rows(["a"], ["b"]), tokenizer)
     assert encoded.features == Features(
         {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))}
     )
 
 
-def test_rows_of_shards_are_encoded_alike(tokenizer):
+def test_encode_pairs_of_shards(tokenizer):
     split = _rows(["ab", "abcabc", "c"], ["c", "cba", "a"])
     stream = _encode(Shards(split.to_iterable_dataset()), tokenizer)
     assert list(islice(stream, 3)) == list(_encode(split, tokenizer))
 
 
-def test_of_several_right_texts_the_first_is_the_target(tokenizer):
+def test_encode_pairs_first_reference_is_target(tokenizer):
     encoded = _encode(_rows(["a", "b"], [["b", "c"], ["a"]]), tokenizer)
     assert encoded["labels"][:] == [[*_ids(tokenizer, text), END] for text in "ba"]
 
 
-def test_an_end_that_the_tokenizer_does_not_add_is_added():
+def test_encode_pairs_appends_missing_eos():
     tokenizer = _tokenizer(for_generation=False)
     tokenizer.eos_token = "[MASK]"
     encoded = _encode(_rows(["ab"], ["cbac"]), tokenizer)
@@ -75,7 +75,7 @@ def test_an_end_that_the_tokenizer_does_not_add_is_added():
         ("$A [EOS] [BOS]", "a", ["a", "[EOS]", "[BOS]"]),
     ],
 )
-def test_an_end_at_the_beginning_is_none_and_one_before_a_language_is(template, text, expected):
+def test_encode_pairs_recognizes_eos_of_template(template, text, expected):
     tokenizer = _tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=template, special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
@@ -84,9 +84,9 @@ def test_an_end_at_the_beginning_is_none_and_one_before_a_language_is(template, 
     assert tokenizer.convert_ids_to_tokens(encoded["labels"][0]) == expected
 
 
-def test_a_tokenizer_without_an_end_token_is_refused():
+def test_encode_pairs_requires_eos():
     with pytest.raises(
-        ValueError, match=r"no end token.* train_tokenizer\(\.\.\., for_generation=True\), or set tokenizer\.eos"
+        ValueError, match=r"must have an end-of-sequence token.* train_tokenizer\(\.\.\., for_generation=True\), or set"
     ):
         _encode(_rows(["a"], ["b"]), _tokenizer(for_generation=False))
 
@@ -94,48 +94,59 @@ def test_a_tokenizer_without_an_end_token_is_refused():
 @pytest.mark.parametrize(
     ("sources", "targets", "error", "message"),
     [
-        (["a", None], ["b", "b"], TypeError, r"row 1 \(counted from 0\): the text is None \(NoneType\), not a string"),
-        (["a", "a"], ["b", None], TypeError, r"row 1 \(counted from 0\): the target is None \(NoneType\), not a string"),
-        (["a", "a"], [1, 2], TypeError, r"row 0 \(counted from 0\): the target is 1 \(int\), not a string"),
-        (["a", "a"], [["b"], ["b", None]], TypeError, r"row 1 \(counted from 0\): the target is None"),
-        (["a", "a"], [["b"], []], ValueError, r"row 1 \(counted from 0\): the list of targets is empty; remove the row"),
+        (["a", None], ["b", "b"], TypeError, r"row 1 \(counted from 0\): the text must be a string, got None \(NoneType\)"),
+        (["a", "a"], ["b", None], TypeError, r"row 1 \(counted from 0\): the target must be a string, got None \(NoneType\)"),
+        (["a", "a"], [1, 2], TypeError, r"row 0 \(counted from 0\): the target must be a string, got 1 \(int\)"),
+        (["a", "a"], [["b"], ["b", None]], TypeError, r"row 1 \(counted from 0\): the target must be a string, got None"),
+        (
+            ["a", "a"],
+            [["b"], []],
+            ValueError,
+            r"row 1 \(counted from 0\): the list of targets must not be empty\.",
+        ),
     ],
 )
-def test_what_is_no_text_is_named_with_its_row(tokenizer, sources, targets, error, message):
+def test_encode_pairs_and_references_reject_invalid_texts(tokenizer, sources, targets, error, message):
     split = _rows(sources, targets)
     with pytest.raises(error, match=message):
         _encode(split, tokenizer)
     if None not in sources:
         encoded = _encode(_rows(["a", "a"], ["b", "b"]), tokenizer)
         with pytest.raises(error, match=message):
-            references_of(split, encoded, "target")
+            collect_references(split, encoded, "target")
 
 
-def test_rows_are_counted_across_batches(tokenizer):
-    with pytest.raises(TypeError, match=r"row 2500 \(counted from 0\): the target"):
-        _encode(_rows(["a"] * 2501, ["b"] * 2500 + [None]), tokenizer)
+def test_encode_pairs_counts_rows_across_batches(tokenizer):
+    with pytest.raises(TypeError, match=r"row 1100 \(counted from 0\): the target"):
+        _encode(_rows(["a"] * 1101, ["b"] * 1100 + [None]), tokenizer)
 
 
-def test_references_are_found_by_the_ids_of_their_row(tokenizer):
+def test_collect_references_by_row_ids(tokenizer):
     sources = ["a", "abcab", "a", "a", "abcac"]
-    split = _rows(sources, [["b", "c"], ["abab"], ["c"], ["b", "c", "cut off and unknown"], ["c"]])
-    references = references_of(split, _encode(split, tokenizer), "target")
+    split = _rows(sources, [["b", "c"], ["abab"], ["c"], ["b", "c", "truncated and unknown"], ["c"]])
+    references = collect_references(split, _encode(split, tokenizer), "target")
     assert {(tokenizer.decode(source), tokenizer.decode(labels)): texts for (source, labels), texts in references.items()} == {
-        ("a[EOS]", "b[EOS]"): ["b", "c", "cut off and unknown"],
+        ("a[EOS]", "b[EOS]"): ["b", "c", "truncated and unknown"],
         ("abca[EOS]", "ab[EOS]"): ["abab"],
         ("a[EOS]", "c[EOS]"): ["c"],
-        # Cut to the same source, which tells nothing about the answer.
+        # Truncated to the same source.
         ("abca[EOS]", "c[EOS]"): ["c"],
     }
 
 
-def test_references_may_be_texts(tokenizer):
+def test_references_of_is_deprecated(tokenizer):
+    split = _rows(["a"], ["b"])
+    with pytest.warns(FutureWarning, match=r"references_of is deprecated\. Use collect_references\."):
+        references_of(split, _encode(split, tokenizer), "target")
+
+
+def test_collect_references_of_single_texts(tokenizer):
     split = _rows(["a", "b"], ["b", "a"])
-    assert list(references_of(split, _encode(split, tokenizer), "target").values()) == [["b"], ["a"]]
+    assert list(collect_references(split, _encode(split, tokenizer), "target").values()) == [["b"], ["a"]]
 
 
-def test_the_built_in_corpus(dates):
-    train, test = dates["train"].select(range(2000)), dates["test"].select(range(100))
+def test_encode_pairs_built_in_corpus(dates):
+    train, test = dates["train"], dates["test"]
     tokenizer = train_tokenizer(
         [*train["source"], *train["target"]], kind="char", vocab_size=500, max_length=64, for_generation=True
     )
@@ -144,7 +155,7 @@ def test_the_built_in_corpus(dates):
     assert {len(labels) for labels in encoded["labels"]} == {len("2026-03-01") + 1}
 
 
-def test_an_end_token_in_the_place_of_a_token_counts_as_a_cut(caplog):
+def test_encode_pairs_counts_token_replaced_by_eos(caplog):
     tokenizer = train_tokenizer(["a b c d"], kind="word", vocab_size=10, max_length=9)
     tokenizer.eos_token = "[MASK]"  # which this tokenizer does not add
     columns = {"source": ["a", "a", "a b c d"], "target": ["a b c", "a b", "a b c d"]}
@@ -159,8 +170,8 @@ def test_an_end_token_in_the_place_of_a_token_counts_as_a_cut(caplog):
     )
     assert [len(row) for row in encoded["labels"]] == [3, 3, 3]
     assert caplog.messages == [
-        "1 of 3 rows of the split 'train' have texts longer than max_length=3 tokens; 1 tokens were cut. Raise "
+        "1 of 3 rows of the split 'train' have texts longer than max_length=3 tokens; 1 tokens were truncated. Raise "
         "data.max_length to keep them.",
-        "2 of 3 rows of the split 'train' have targets longer than max_target_length=3 tokens; 3 tokens were cut. Raise "
+        "2 of 3 rows of the split 'train' have targets longer than max_target_length=3 tokens; 3 tokens were truncated. Raise "
         "data.max_target_length to keep them.",
     ]

@@ -5,7 +5,7 @@ from hf_maskattn.data.pronunciations import load_pronunciations
 
 @pytest.fixture
 def rows(tmp_path):
-    """Reads a dictionary: its rows by their source, from all splits."""
+    """Loads a dictionary and returns the rows of all splits by their source."""
 
     def read(content, name="some.dict"):
         path = tmp_path / name
@@ -15,17 +15,17 @@ def rows(tmp_path):
     return read
 
 
-def test_lines_of_one_word_are_one_row(rows):
+def test_load_pronunciations_merges_lines_of_a_word(rows):
     read = rows("read R EH1 D\nred R EH1 D\nread(2) R IY1 D\n")
     assert read["r e a d"] == {"source": "r e a d", "target": "R EH D", "references": ["R EH D", "R IY D"]}
     assert set(read) == {"r e a d", "r e d"}
 
 
-def test_variants_that_differ_in_stress_alone_are_one(rows):
+def test_load_pronunciations_ignores_stress(rows):
     assert rows("a AH0\na(2) EY1\na(3) AH1\n")["a"]["references"] == ["AH", "EY"]
 
 
-def test_the_order_of_the_file_tells_which_pronunciation_is_the_target(rows):
+def test_load_pronunciations_first_one_is_target(rows):
     assert rows("read(2) R IY1 D\nread R EH1 D\n")["r e a d"]["target"] == "R IY D"
 
 
@@ -38,17 +38,17 @@ def test_the_order_of_the_file_tells_which_pronunciation_is_the_target(rows):
         "d'or\tD AO1 R # a\tcomment with a tab\n",
     ],
 )
-def test_the_forms_of_a_line(rows, content):
+def test_load_pronunciations_line_formats(rows, content):
     assert rows(content) == {"d ' o r": {"source": "d ' o r", "target": "D AO R", "references": ["D AO R"]}}
 
 
-def test_only_stress_is_left_out(rows):
+def test_load_pronunciations_removes_only_stress(rows):
     read = rows("ma1 m a1 AA3 AA1X XAA1 AA1\n#hash-mark HH\n(1) W\nre\u0301 R EY2\n")
     assert read["m a 1"]["target"] == "m a1 AA3 AA1X XAA1 AA"
     assert set(read) == {"m a 1", "# h a s h - m a r k", "( 1 )", "r é"}
 
 
-def test_every_word_is_in_one_split(tmp_path):
+def test_load_pronunciations_each_word_is_in_one_split(tmp_path):
     path = tmp_path / "some.DICT"
     path.write_text("".join(f"word{number}{variant} W\n" for number in range(200) for variant in ("", "(2)")))
     splits = load_pronunciations(path)
@@ -58,7 +58,7 @@ def test_every_word_is_in_one_split(tmp_path):
     assert splits["test"].info.description == "Words and their pronunciations, from some.DICT."
 
 
-def test_a_split_without_a_word_is_absent(tmp_path):
+def test_load_pronunciations_omits_empty_splits(tmp_path):
     path = tmp_path / "some.dict"
     path.write_text("d D IY1\n")
     assert list(load_pronunciations(path)) == ["train"]
@@ -67,21 +67,21 @@ def test_a_split_without_a_word_is_absent(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a AH0\nb\n", r"some\.dict, line 2: the word 'b' has no phonemes; add them, or remove the line"),
+        ("a AH0\nb\n", r"some\.dict, line 2: the word 'b' has no phonemes\. Add them, or remove the line"),
         ("a # AH0\n", r"some\.dict, line 1: the word 'a' has no phonemes"),
-        ("new york\tN UW Y AO R K\n", r"some\.dict, line 1: there is white space in the word 'new york'; each line needs one"),
+        ("new york\tN UW Y AO R K\n", r"some\.dict, line 1: the word must not contain white space, got 'new york'"),
         (b"a AH0\n\xe9 EY1\n", r"some\.dict, line 2: not UTF-8 .*byte 0xe9"),
         (";;; nothing\n\n", r"some\.dict: the file has no words"),
         ("", r"some\.dict: the file has no words"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_line(rows, content, message):
+def test_load_pronunciations_rejects_invalid_lines(rows, content, message):
     with pytest.raises(ValueError, match=message):
         rows(content)
 
 
-def test_other_endings_and_missing_files_are_refused(rows, tmp_path):
-    with pytest.raises(ValueError, match=r"cmudict-0\.7b: the ending '\.7b' is not \.dict; rename the file"):
+def test_load_pronunciations_rejects_other_and_missing_files(rows, tmp_path):
+    with pytest.raises(ValueError, match=r"cmudict-0\.7b: the suffix must be \.dict, got '\.7b'\. Rename the file"):
         rows("a AH0\n", name="cmudict-0.7b")
-    with pytest.raises(FileNotFoundError, match=r"missing\.dict: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.dict: no such file in"):
         load_pronunciations(tmp_path / "missing.dict")

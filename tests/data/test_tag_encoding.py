@@ -1,18 +1,19 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, List
+from datasets import ClassLabel, Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import BertConfig, BertForTokenClassification, pipeline
 from transformers.modeling_outputs import TokenClassifierOutput
 
-from hf_maskattn.data.cldr_dates import TAGS
-from hf_maskattn.data.tag_encoding import align_tags, encode_tags, find_words, tags_of_words
-from hf_maskattn.data.tokenizer_kinds import KINDS
-from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.data.cldr import FIELD_TAGS
+from hf_maskattn.data.table_reading import RowLocation
+from hf_maskattn.data.tag_encoding import aggregate_words, align_tags, encode_tags, locate_words
+from hf_maskattn.data.tokenizers import KINDS, train_tokenizer
 
 LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
 TEXTS = ["New York, (am 12. Mai)", "Mayo mai york newer 21 12.", "ab ba abba"]
@@ -38,7 +39,7 @@ def _labeled(encoded, tokenizer, labels=LABELS):
 NEW_YORK = {"text": "New  York, 12", "tokens": ["New", "York", ",", "12"], "tags": ["B-X", "I-X", "O", "B-Y"]}
 
 
-def test_char_tokens(tokenizers):
+def test_encode_tags_char(tokenizers):
     encoded = _encode([NEW_YORK], tokenizers["char"], text_column="text")
     assert encoded.column_names == ["input_ids", "attention_mask", "labels"]
     assert _labeled(encoded, tokenizers["char"]) == [
@@ -51,12 +52,12 @@ def test_char_tokens(tokenizers):
     ]
 
 
-def test_without_a_text_the_words_are_joined_by_spaces(tokenizers):
+def test_encode_tags_joins_words_without_text(tokenizers):
     encoded = _encode([NEW_YORK], tokenizers["char"])
     assert "".join(token for token, _ in _labeled(encoded, tokenizers["char"])) == "New▁York▁,▁12"
 
 
-def test_byte_level_pieces_bring_their_spaces(tokenizers):
+def test_encode_tags_byte_level_tokens_include_spaces(tokenizers):
     labeled = _labeled(_encode([NEW_YORK], tokenizers["bpe"], text_column="text"), tokenizers["bpe"])
     assert "".join(token for token, _ in labeled) == "NewĠĠYork,Ġ12"
     assert labeled[0][1] == "B-X"
@@ -66,7 +67,7 @@ def test_byte_level_pieces_bring_their_spaces(tokenizers):
     assert [tag for token, tag in labeled if "1" in token] == ["B-Y"]
 
 
-def test_spaces_between_two_entities_are_outside(tokenizers):
+def test_encode_tags_spaces_between_entities(tokenizers):
     row = {"tokens": ["a", "b", "b"], "tags": ["B-X", "B-X", "I-X"]}
     assert [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])] == [
         "B-X",
@@ -85,19 +86,19 @@ def test_spaces_between_two_entities_are_outside(tokenizers):
         ([1, 2, 0, 3], None),
     ],
 )
-def test_tags_may_be_numbers(tokenizers, values, feature):
+def test_encode_tags_integers(tokenizers, values, feature):
     by_name = _encode([NEW_YORK], tokenizers["word"], text_column="text")
-    by_number = _encode([{**NEW_YORK, "tags": values}], tokenizers["word"], text_column="text", feature=feature)
-    assert by_number["labels"][:] == by_name["labels"][:] == [[1, 2, 0, 3]]
+    by_id = _encode([{**NEW_YORK, "tags": values}], tokenizers["word"], text_column="text", feature=feature)
+    assert by_id["labels"][:] == by_name["labels"][:] == [[1, 2, 0, 3]]
 
 
-def test_labels_without_inside_and_outside(tokenizers):
+def test_encode_tags_labels_without_inside_and_outside(tokenizers):
     row = {"tokens": ["ab", "ba"], "tags": ["NOUN", "B-X"]}
     encoded = _encode([row], tokenizers["char"], labels=["NOUN", "B-X"])
     assert encoded["labels"][:] == [[0, 0, -100, 1, 1]]
 
 
-def test_added_special_tokens_are_ignored_and_long_texts_cut(tokenizers):
+def test_encode_tags_ignores_special_tokens_and_truncates(tokenizers):
     tokenizer = train_tokenizer(TEXTS, kind="char", vocab_size=300, max_length=99)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[PAD] $A [MASK]", special_tokens=[("[PAD]", 0), ("[MASK]", 2)]
@@ -106,58 +107,64 @@ def test_added_special_tokens_are_ignored_and_long_texts_cut(tokenizers):
     assert encoded["labels"][:] == [[-100, 1, 2, 0, -100]]
 
 
-def test_a_space_before_the_inside_of_another_entity_is_outside():
+def test_align_tags_space_before_other_entity():
     assert align_tags("a b", [(0, 1), (2, 3)], ["B-X", "I-Y"], [(0, 1), (1, 2), (2, 3)]) == ["B-X", "O", "I-Y"]
 
 
-def test_find_words_goes_from_left_to_right():
-    assert find_words("ab a b", ["a", "b", "a"]) == [(0, 1), (1, 2), (3, 4)]
+def test_locate_words_from_left_to_right():
+    assert locate_words("ab a b", ["a", "b", "a"]) == [(0, 1), (1, 2), (3, 4)]
 
 
-def test_a_token_over_two_words_belongs_to_the_first():
+def test_align_tags_token_of_two_words():
     assert align_tags("a.b", [(0, 1), (1, 2), (2, 3)], ["B-X", "O", "B-Y"], [(0, 2), (2, 3)]) == ["B-X", "B-Y"]
     assert align_tags("-ab", [(1, 3)], ["B-X"], [(0, 2), (2, 3)]) == ["B-X", "I-X"]
 
 
-def test_a_leading_space_is_no_part_of_the_word():
+def test_align_tags_leading_space():
     spans, tags = [(0, 1), (2, 3)], ["B-X", "B-Y"]
     assert align_tags("a b", spans, tags, [(0, 1), (1, 3)]) == ["B-X", "B-Y"]
-    # A space without width in front of the word, as byte-level tokenizers give it.
+    # A space of width zero before the word, as in byte-level tokenizers.
     assert align_tags("a b", spans, tags, [(0, 1), (2, 2), (2, 3)]) == ["B-X", "O", "B-Y"]
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"tokens": ["a", "b"], "tags": ["O"]}, r"row 1 \(counted from 0\): 2 words, but 1 tags; each word needs one"),
-        ({"tokens": ["a"], "tags": ["B-Q"]}, r"row 1 \(counted from 0\): the tag 'B-Q' is none of O, B-X, I-X, B-Y, I-Y"),
-        ({"tokens": ["a"], "tags": [None]}, r"row 1 \(counted from 0\): the tag None is none of"),
-        ({"tokens": ["a"], "tags": None}, r"row 1 \(counted from 0\): there are no words or no tags"),
-        ({"tokens": ["b", "a"], "tags": ["O", "O"]}, r"row 1 .*: the word 'a' does not occur in the text 'a b' after .* 3"),
+        (
+            {"tokens": ["a", "b"], "tags": ["O"]},
+            r"row 1 \(counted from 0\): the row must have one tag per word, got 2 words and 1 tags",
+        ),
+        (
+            {"tokens": ["a"], "tags": ["B-Q"]},
+            r"row 1 \(counted from 0\): the tag must be one of O, B-X, I-X, B-Y, I-Y, got 'B-Q'",
+        ),
+        ({"tokens": ["a"], "tags": [None]}, r"row 1 \(counted from 0\): the tag must be one of .*, got None"),
+        ({"tokens": ["a"], "tags": None}, r"row 1 \(counted from 0\): words or tags are missing"),
+        ({"tokens": ["b", "a"], "tags": ["O", "O"]}, r"row 1 .* the words in order, got 'a b' without 'a' after character 3"),
     ],
 )
-def test_rows_that_do_not_fit_are_named(tokenizers, row, message):
-    good = {"text": "a", "tokens": ["a"], "tags": ["O"]}
+def test_encode_tags_rejects_invalid_rows(tokenizers, row, message):
+    valid = {"text": "a", "tokens": ["a"], "tags": ["O"]}
     with pytest.raises(ValueError, match=message):
-        _encode([good, {"text": "a b", **row}], tokenizers["char"], text_column="text")
+        _encode([valid, {"text": "a b", **row}], tokenizers["char"], text_column="text")
 
 
-def test_a_column_without_lists_is_refused(tokenizers):
-    with pytest.raises(ValueError, match=r"the column 'tags' holds .*; a list of tags per row is needed"):
+def test_encode_tags_rejects_column_without_lists(tokenizers):
+    with pytest.raises(ValueError, match=r"the column 'tags' must have a list of tags per row, got .*string"):
         _encode([{"tokens": ["a"], "tags": "O"}], tokenizers["char"])
 
 
-def test_an_entity_begins_at_its_first_token_where_its_first_word_has_none():
+def test_align_tags_entity_whose_first_word_has_no_token():
     spans = [(0, 1), (2, 3), (4, 5)]
     assert align_tags("a - b", spans, ["B-X", "B-X", "I-X"], [(0, 1), (4, 5)]) == ["B-X", "B-X"]
 
 
-def test_pieces_of_a_word_get_its_tag_where_tags_mark_no_entities():
+def test_align_tags_without_entities():
     spans, offsets = [(0, 2), (3, 5)], [(0, 1), (1, 2), (2, 3), (3, 5)]
     assert align_tags("ab cd", spans, ["B-X", "I-X"], offsets, mark_entities=False) == ["B-X", "B-X", "O", "I-X"]
 
 
-def test_empty_words_are_left_out_of_joined_texts(tokenizers):
+def test_encode_tags_skips_empty_words(tokenizers):
     row = {"tokens": ["a", "", "b", " "], "tags": ["B-X", "B-X", "I-X", "O"]}
     assert _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"]) == [
         ("a", "B-X"),
@@ -166,31 +173,31 @@ def test_empty_words_are_left_out_of_joined_texts(tokenizers):
     ]
 
 
-def test_spaces_around_a_word_are_no_part_of_it(tokenizers):
+def test_encode_tags_words_with_surrounding_spaces(tokenizers):
     row = {"tokens": [" ab ", "a"], "tags": ["B-X", "O"]}
     labels = [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])]
     assert labels == ["O", "B-X", "I-X", "O", "O", "O"]
 
 
-def test_words_take_the_tag_of_their_first_token():
+def test_aggregate_words_uses_first_token():
     def token(entity, start, end):
         return {"entity": entity, "score": 0.5, "start": start, "end": end, "word": "?", "index": 1}
 
     text = "ab c.d"
     tokens = [token("A", 0, 1), token("B", 1, 2), token("C", 2, 3), token("D", 2, 5), token("E", 5, 6)]
-    assert [(word["word"], word["entity"]) for word in tags_of_words(text, tokens)] == [
+    assert [(word["word"], word["entity"]) for word in aggregate_words(text, tokens)] == [
         ("ab", "A"),
         ("c", "D"),
         (".", "D"),
         ("d", "E"),
     ]
-    assert [word["word"] for word in tags_of_words(text, tokens[:2])] == ["ab"]
-    assert tags_of_words("ab", [token("A", 0, 0)]) == []
+    assert [word["word"] for word in aggregate_words(text, tokens[:2])] == ["ab"]
+    assert aggregate_words("ab", [token("A", 0, 0)]) == []
 
 
 @st.composite
 def tagged_texts(draw):
-    """A text with its words and marks, and a tag for each, in which "I-" follows its own entity."""
+    """Draw a text with its words and punctuation marks, and a valid IOB2 tag for each."""
     text = draw(st.text("abNewYork12,.(- \u202f", min_size=1, max_size=25))
     words = re.findall(r"\w+|[^\w\s]", text)
     tags = []
@@ -201,7 +208,7 @@ def tagged_texts(draw):
 
 
 def _entities(spans, tags):
-    """The entities that "B-" and "I-" tags of these spans stand for: name, first character and end."""
+    """Return type, start and end of the entities of spans with IOB2 tags."""
     entities = []
     for (start, end), tag in zip(spans, tags, strict=True):
         if tag.startswith("B-"):
@@ -214,38 +221,49 @@ def _entities(spans, tags):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(tagged_texts())
-def test_token_labels_hold_exactly_the_entities_of_the_words(tokenizers, kind, tagged):
+def test_align_tags_preserves_entities(tokenizers, kind, tagged):
     text, words, tags = tagged
     tokenizer = tokenizers[kind]
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    spans = find_words(text, words)
+    spans = locate_words(text, words)
     aligned = align_tags(text, spans, tags, offsets)
     assert _entities(offsets, aligned) == _entities(spans, tags)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(tagged_texts())
-def test_rows_give_what_align_tags_gives(tokenizers, kind, tagged):
+def test_encode_tags_matches_align_tags(tokenizers, kind, tagged):
     text, words, tags = tagged
     if not words:
         return
-    encoded = _encode([{"text": text, "tokens": words, "tags": tags}], tokenizers[kind], text_column="text")
-    offsets = tokenizers[kind](text, return_offsets_mapping=True)["offset_mapping"]
-    assert [tag for _, tag in _labeled(encoded, tokenizers[kind])] == align_tags(text, find_words(text, words), tags, offsets)
+    tokenizer = tokenizers[kind]
+    features = Features({"tags": List(Value("string"))})
+    stream = encode_tags(  # a stream does not map the rows, which is faster
+        SimpleNamespace(features=features),
+        tokenizer,
+        text_column="text",
+        tokens_column="tokens",
+        label_column="tags",
+        labels=LABELS,
+        max_length=99,
+    )
+    encoded = stream.encode({"text": [text], "tokens": [words], "tags": [tags]}, [RowLocation(0)])
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    assert [tag for _, tag in _labeled(encoded, tokenizer)] == align_tags(text, locate_words(text, words), tags, offsets)
 
 
-# Not "symbols": a symbol may hold a word and the mark behind it.
+# Not "symbols": a symbol may contain a word and the punctuation mark after it.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "symbols"])
-def test_a_pipeline_reads_the_entities_off_the_labels(kind, date_fields):
+def test_encode_tags_labels_match_pipeline(kind, date_fields):
     rows = date_fields["test"].select(range(40))
-    tokenizer = train_tokenizer(date_fields["test"]["text"], kind=kind, vocab_size=1000, max_length=64)
+    tokenizer = train_tokenizer(rows["text"], kind=kind, vocab_size=1000, max_length=64)
     encoded = encode_tags(
         rows,
         tokenizer,
         text_column="text",
         tokens_column="tokens",
         label_column="tags",
-        labels=TAGS,
+        labels=FIELD_TAGS,
         max_length=64,
     )
     config = BertConfig(
@@ -253,14 +271,14 @@ def test_a_pipeline_reads_the_entities_off_the_labels(kind, date_fields):
         num_hidden_layers=1,
         num_attention_heads=1,
         intermediate_size=8,
-        id2label=dict(enumerate(TAGS)),
-        label2id={tag: number for number, tag in enumerate(TAGS)},
+        id2label=dict(enumerate(FIELD_TAGS)),
+        label2id={tag: number for number, tag in enumerate(FIELD_TAGS)},
     )
-    oracle = BertForTokenClassification(config)
-    read = pipeline("token-classification", model=oracle, tokenizer=tokenizer, aggregation_strategy="simple", device="cpu")
+    model = BertForTokenClassification(config)
+    pipe = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="simple", device="cpu")
     for row, labels in zip(rows, encoded["labels"], strict=True):
-        logits = 10.0 * torch.eye(len(TAGS))[labels][None]
-        oracle.forward = lambda logits=logits, **inputs: TokenClassifierOutput(logits=logits)
-        found = [(entity["entity_group"], entity["start"], entity["end"]) for entity in read(row["text"])]
-        spans = find_words(row["text"], row["tokens"])
-        assert found == _entities(spans, [TAGS[tag] for tag in row["tags"]])
+        logits = 10.0 * torch.eye(len(FIELD_TAGS))[labels][None]
+        model.forward = lambda logits=logits, **inputs: TokenClassifierOutput(logits=logits)
+        predicted = [(entity["entity_group"], entity["start"], entity["end"]) for entity in pipe(row["text"])]
+        spans = locate_words(row["text"], row["tokens"])
+        assert predicted == _entities(spans, [FIELD_TAGS[tag] for tag in row["tags"]])

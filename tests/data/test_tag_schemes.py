@@ -8,12 +8,12 @@ from seqeval.metrics.sequence_labeling import get_entities
 from hf_maskattn.data.tag_schemes import (
     convert_to_iob2,
     detect_tag_scheme,
-    find_contradictions,
-    find_entities,
-    has_prefix_of,
+    extract_entities,
+    has_scheme_prefix,
     iob2_labels,
+    list_violations,
 )
-from tests.tagged_sentences import draw_entities, tags_in
+from tests.tagged_sentences import entity_tags, random_entities
 
 SCHEMES = ["IOB1", "IOB2", "BIOES", "BILOU"]
 
@@ -25,20 +25,20 @@ def detect(*sentences):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(st.integers(0, 10**6))
-def test_entities_of_every_scheme_are_found(scheme, seed):
+def test_extract_entities_of_every_scheme(scheme, seed):
     rng = random.Random(seed)
     length = rng.randint(1, 12)
-    entities = draw_entities(length, rng)
-    tags = tags_in(scheme, entities, length)
-    assert find_entities(tags) == entities
-    assert find_contradictions(tags, scheme) == []
-    assert convert_to_iob2(tags) == tags_in("IOB2", entities, length)
+    entities = random_entities(length, rng)
+    tags = entity_tags(scheme, entities, length)
+    assert extract_entities(tags) == entities
+    assert list_violations(tags, scheme) == []
+    assert convert_to_iob2(tags) == entity_tags("IOB2", entities, length)
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{prefix}-{name}" for prefix in "BIES" for name in "XY")]), max_size=9))
-def test_contradicting_tags_are_read_as_by_conlleval(tags):
-    assert find_entities(tags) == get_entities(tags)
-    assert find_entities(convert_to_iob2(tags)) == get_entities(tags)
+def test_extract_entities_matches_conlleval(tags):
+    assert extract_entities(tags) == get_entities(tags)
+    assert extract_entities(convert_to_iob2(tags)) == get_entities(tags)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_contradicting_tags_are_read_as_by_conlleval(tags):
         ("B-a-b I-a-b", "B-a-b I-a-b"),
     ],
 )
-def test_prefixes(tags, iob2):
+def test_convert_to_iob2_prefixes(tags, iob2):
     assert convert_to_iob2(tags.split()) == iob2.split()
 
 
@@ -66,7 +66,7 @@ def test_prefixes(tags, iob2):
         ("S-X O", [0, 1], "O"),
     ],
 )
-def test_words_that_are_not_kept(tags, kept, iob2):
+def test_convert_to_iob2_with_dropped_words(tags, kept, iob2):
     assert convert_to_iob2(tags.split(), [bool(keep) for keep in kept]) == iob2.split()
 
 
@@ -89,22 +89,22 @@ def test_words_that_are_not_kept(tags, kept, iob2):
         (["B I O"], "none"),
     ],
 )
-def test_schemes_are_detected(sentences, scheme):
+def test_detect_tag_scheme(sentences, scheme):
     assert detect(*sentences) == scheme
 
 
-def test_mixed_schemes_are_refused():
-    with pytest.raises(ValueError, match=r"prefixes of tags must be those of one scheme .*, got E, U\. Rename the tags, or"):
+def test_detect_tag_scheme_rejects_mixed_schemes():
+    with pytest.raises(ValueError, match=r"prefixes of tags must belong to one scheme .*, got E, U\. Rename the tags, or"):
         detect("E-X U-X")
 
 
-def test_tags_with_and_without_a_prefix_are_no_entities(caplog):
+def test_detect_tag_scheme_warns_about_mixed_prefixes(caplog):
     assert detect("B-X I-X _") == "none"
-    assert "call the tag outside of them O" in caplog.text
+    assert "name the tag outside of entities O" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("scheme", "tags", "places"),
+    ("scheme", "tags", "indices"),
     [
         ("IOB2", "O I-X I-X B-Y I-X", [1, 4]),
         ("IOB1", "I-X B-X B-Y O B-X", [2, 4]),
@@ -113,8 +113,8 @@ def test_tags_with_and_without_a_prefix_are_no_entities(caplog):
         ("IOB2", "S-X O", [0]),
     ],
 )
-def test_contradictions(scheme, tags, places):
-    assert find_contradictions(tags.split(), scheme) == places
+def test_list_violations(scheme, tags, indices):
+    assert list_violations(tags.split(), scheme) == indices
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_contradictions(scheme, tags, places):
         ("O U-X L-X NOUN", "O B-X I-X"),
     ],
 )
-def test_labels_of_the_model(names, labels):
+def test_iob2_labels(names, labels):
     assert iob2_labels(names.split()) == labels.split()
 
 
-def test_a_type_that_pipelines_ignore_is_refused():
-    with pytest.raises(ValueError, match="the type of an entity must not be 'O', which pipelines take for no entity"):
+def test_iob2_labels_rejects_type_o():
+    with pytest.raises(ValueError, match="entity types must not be 'O', which means no entity in pipelines"):
         iob2_labels(["B-O", "O"])
 
 
-def test_prefixes_of_a_scheme():
-    assert [has_prefix_of("M-X", scheme) for scheme in SCHEMES] == [False, False, True, True]
-    assert has_prefix_of("O", "IOB1")
-    assert not has_prefix_of("NOUN", "IOB2")
+def test_has_scheme_prefix():
+    assert [has_scheme_prefix("M-X", scheme) for scheme in SCHEMES] == [False, False, True, True]
+    assert has_scheme_prefix("O", "IOB1")
+    assert not has_scheme_prefix("NOUN", "IOB2")

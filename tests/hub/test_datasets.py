@@ -138,7 +138,7 @@ def test_cells_of_the_hub_are_what_the_file_says(session):
     rows = [{"text": cell, "label": "1"} for cell in CELLS]
     assert found["csv"] == {"train": rows, "validation": [{"text": "1984", "label": "1"}]}
     assert found["csv, streamed"] == rows
-    assert found["broken"].startswith(NOT_READ.format("broken") + "user/broken/train.csv, line 2: number of cells is 1")
+    assert found["broken"].startswith(NOT_READ.format("broken") + "user/broken/train.csv, line 2: number of cells must be 2")
 
 
 def test_parquet_shards_of_the_hub(session):

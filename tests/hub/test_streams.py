@@ -22,7 +22,8 @@ READ = """
         return {"text": batch["text"]}
 
     def texts(name, gone, rows):
-        stream = RowStream(load_shards(name, required_columns=["text", "label"]), encode, shuffle_buffer=3, batches=gone)
+        shards = load_shards(name, required_columns=["text", "label"])
+        stream = RowStream(shards, encode, shuffle_buffer=3, skipped_batches=gone)
         return [row["text"] for row in islice(stream, rows)]
 
     found = {name: [texts(name, 0, 24), texts(name, 15, 9)] for name in ("user/parquet", "user/jsonl")}

@@ -1,15 +1,26 @@
 import sys
 
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.metrics.text import comparable_texts, decode_texts, error_rate, first_changed_text, require_jiwer
+from hf_maskattn.metrics.text import (
+    PronunciationMetric,
+    TextMatchMetric,
+    TranslationMetric,
+    decode_texts,
+    error_rate,
+    first_lossy_text,
+    normalize_texts,
+    require_jiwer,
+)
+from tests.metrics.scoring import score
 
 
 def _edits(a, b):
-    """The Levenshtein distance by its definition."""
+    """Return the Levenshtein distance, by its definition."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):
         diagonal, row[0] = row[0], i
@@ -24,39 +35,39 @@ ROWS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_s
 
 @pytest.mark.parametrize("unit", ["character", "word"])
 @given(ROWS)
-def test_edits_to_the_closest_reference_over_its_units(unit, rows):
-    cut = list if unit == "character" else str.split
+def test_error_rate_matches_levenshtein_distance(unit, rows):
+    split = list if unit == "character" else str.split
     edits = units = 0
     for prediction, references in rows:
-        closest = min(references, key=lambda reference: _edits(cut(prediction), cut(reference)))
-        edits += _edits(cut(prediction), cut(closest))
-        units += len(cut(closest))
+        closest = min(references, key=lambda reference: _edits(split(prediction), split(reference)))
+        edits += _edits(split(prediction), split(closest))
+        units += len(split(closest))
     predictions, references = zip(*rows, strict=True)
     if units == 0:
-        with pytest.raises(ValueError, match=f"There is no {unit} in the references of this evaluation"):
+        with pytest.raises(ValueError, match=f"references must contain at least one {unit}"):
             error_rate(predictions, references, unit=unit)
     else:
         assert error_rate(predictions, references, unit=unit) == edits / units
 
 
-def test_of_references_that_are_equally_close_the_first_counts():
+def test_error_rate_uses_first_of_closest_references():
     assert error_rate(["a b"], [["a", "a b c"]], unit="word") == 1 / 1
     assert error_rate(["a b"], [["a b c", "a"]], unit="word") == 1 / 3
 
 
-def test_empty_predictions_are_wrong_and_long_ones_more_than_wrong():
+def test_error_rate_of_empty_and_long_predictions():
     assert error_rate(["", "a"], [["a b"], ["a"]], unit="word") == 2 / 3
     assert error_rate(["a b c d"], [["x"]], unit="word") == 4
 
 
-def test_an_empty_reference_counts_what_is_put_in():
+def test_error_rate_of_empty_reference():
     assert error_rate(["a", "b"], [[""], ["b"]], unit="word") == 1
     assert error_rate(["", "b"], [[""], ["b"]], unit="word") == 0
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_error_rate_requires_jiwer(monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    with pytest.raises(ImportError, match=r'Error rates need jiwer.*pip install "hf-maskattn\[examples\] @ git\+https'):
+    with pytest.raises(ImportError, match=r'Error rates require jiwer.*pip install "hf-maskattn\[examples\] @ git\+https'):
         require_jiwer()
     with pytest.raises(ImportError, match="jiwer"):
         error_rate(["a"], [["a"]], unit="word")
@@ -67,32 +78,32 @@ def build_tokenizer(kind, **changes):
     return train_tokenizer(["the cat, жий 日"], **{**settings, **changes})
 
 
-def test_texts_come_back_without_what_stands_around_them():
+def test_decode_texts_removes_special_tokens():
     tokenizer = build_tokenizer("char")
     (ids,) = tokenizer(["the cat"], return_attention_mask=False)["input_ids"]
     assert decode_texts(tokenizer, [[2, *ids, 0, 0], []]) == ["the cat", ""]
-    assert decode_texts(tokenizer, [[*ids, -100]], dropped={-100}) == ["the cat"]
+    assert decode_texts(tokenizer, [[*ids, -100]], excluded={-100}) == ["the cat"]
 
 
-def test_an_unknown_token_stays():
+def test_decode_texts_keeps_unknown_token():
     tokenizer = build_tokenizer("char")
     assert decode_texts(tokenizer, [[*tokenizer("th")["input_ids"][:2], tokenizer.unk_token_id]]) == ["th[UNK]"]
 
 
-def test_texts_are_composed_and_lose_white_space_at_their_ends_alone():
-    assert comparable_texts([" e\u0301  A\n", ""], [["\u0435"], [" ", "é"]]) == (["é  A", ""], [["\u0435"], ["", "é"]])
+def test_normalize_texts():
+    assert normalize_texts([" e\u0301  A\n", ""], [["\u0435"], [" ", "é"]]) == (["é  A", ""], [["\u0435"], ["", "é"]])
 
 
 @pytest.mark.parametrize(
     ("references", "message"),
     [
-        ([["a"], []], r"row 1 \(counted from 0\) has no reference"),
-        ([], "no rows in this evaluation, there is nothing to score"),
+        ([["a"], []], r"row 1 \(counted from 0\) must have at least one reference"),
+        ([], "The evaluation must have at least one row"),
     ],
 )
-def test_nothing_to_compare_with_is_told(references, message):
+def test_normalize_texts_requires_references(references, message):
     with pytest.raises(ValueError, match=message):
-        comparable_texts(["a"] * len(references), references)
+        normalize_texts(["a"] * len(references), references)
 
 
 TEXTS = ["the cat", "2026-03-01", "Le café, oui"]
@@ -103,29 +114,84 @@ def build(kind, texts=TEXTS, **changes):
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_texts_that_come_back_are_none(kind):
-    assert first_changed_text(build(kind), [*TEXTS, " cafe\u0301 ", ""]) is None
+def test_first_lossy_text_of_lossless_tokenizers(kind):
+    assert first_lossy_text(build(kind), [*TEXTS, " cafe\u0301 ", ""]) is None
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
-def test_the_first_text_that_does_not_come_back_is_told_with_what_becomes_of_it(kind):
-    assert first_changed_text(build(kind), TEXTS) == ("2026-03-01", "2026 - 03 - 01")
+def test_first_lossy_text_of_lossy_tokenizers(kind):
+    assert first_lossy_text(build(kind), TEXTS) == ("2026-03-01", "2026 - 03 - 01")
 
 
-def test_capitals_and_unknown_tokens_do_not_come_back():
-    assert first_changed_text(build("bpe", lowercase=True), TEXTS) == ("Le café, oui", "le café, oui")
-    assert first_changed_text(build("char", ["cat"]), ["act", "cut"]) == ("cut", "c[UNK]t")
+def test_first_lossy_text_lowercase_and_unknown_tokens():
+    assert first_lossy_text(build("bpe", lowercase=True), TEXTS) == ("Le café, oui", "le café, oui")
+    assert first_lossy_text(build("char", ["cat"]), ["act", "cut"]) == ("cut", "c[UNK]t")
 
 
-def test_symbols_come_back():
-    assert first_changed_text(build("symbols", ["R IY D", "AH"]), ["R IY", "AH D"]) is None
+def test_first_lossy_text_of_symbols():
+    assert first_lossy_text(build("symbols", ["R IY D", "AH"]), ["R IY", "AH D"]) is None
 
 
-def test_the_cut_of_the_tokenizer_stays_and_does_not_count(capfd):
+def test_first_lossy_text_keeps_truncation_of_tokenizer(capfd):
     tokenizer = build("char")
     tokenizer("", truncation=True, max_length=3)
     before = tokenizer.backend_tokenizer.to_str()
-    assert first_changed_text(tokenizer, TEXTS) is None
+    assert first_lossy_text(tokenizer, TEXTS) is None
     assert tokenizer.backend_tokenizer.to_str() == before
     assert '"max_length":3' in before
     assert "longer than" not in capfd.readouterr().err
+
+
+def test_text_match_accepts_any_reference():
+    values = score(TextMatchMetric, ["2026-03-01", "2026-03-02"], [["2026-03-01"], ["2026-03-22", "2026-04-12"]])
+    assert values == {"exact_match": 0.5, "cer": 1 / 20}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "is_match"),
+    [("e\u0301", "é", True), (" a\n", "a", True), ("A", "a", False), ("a  b", "a b", False), ("", "", True), ("", "a", False)],
+)
+def test_text_match_normalizes_texts(prediction, reference, is_match):
+    values = score(TextMatchMetric, [prediction, "x"], [[reference], ["x"]])
+    assert values["exact_match"] == (1.0 if is_match else 0.5)
+    assert (values["cer"] == 0) is is_match
+
+
+def test_pronunciation_accepts_any_reference():
+    references = ["R EH D", "R IY D"]
+    values = score(PronunciationMetric, ["R IY D", " R  EH D", "R IY", "R OW D"], [references] * 4)
+    # The last two have one edit each, in references of three phonemes.
+    assert values == {"wer": 0.5, "per": 2 / 12}
+
+
+def test_pronunciation_phoneme_is_one_unit():
+    assert score(PronunciationMetric, ["HH"], [["H H"]]) == {"wer": 1.0, "per": 1.0}
+    assert score(PronunciationMetric, ["HH IY", ""], [["SH IY"], ["AH"]]) == {"wer": 1.0, "per": 2 / 3}
+
+
+def test_translation_matches_sacrebleu():
+    predictions = ["The dog barks at the cat.", "It was not unexpected.", "The man bit him first."]
+    references = [
+        ["The dog barks at the cat.", "A dog barked at the cat."],
+        ["It was no surprise to anybody."],
+        ["The man had bitten the dog.", "The man bit him before."],
+    ]
+    columns = [[texts[0] for texts in references], [texts[1] if len(texts) > 1 else None for texts in references]]
+    assert score(TranslationMetric, predictions, references) == {
+        "bleu": pytest.approx(sacrebleu.corpus_bleu(predictions, columns).score),
+        "chrf": pytest.approx(sacrebleu.corpus_chrf(predictions, columns).score),
+    }
+
+
+def test_translation_scores_from_0_to_100():
+    sentence = ["the cat sat on the mat"]
+    assert score(TranslationMetric, sentence, [sentence]) == {"bleu": pytest.approx(100), "chrf": pytest.approx(100)}
+    assert score(TranslationMetric, [""], [sentence]) == {"bleu": 0.0, "chrf": 0.0}
+    assert score(TranslationMetric, ["cafe\u0301 au lait noir"], [["café au lait noir"]])["bleu"] == pytest.approx(100)
+    assert score(TranslationMetric, [text.upper() for text in sentence], [sentence])["bleu"] < 50
+
+
+@pytest.mark.parametrize("metric_class", [TextMatchMetric, PronunciationMetric, TranslationMetric])
+def test_text_metrics_require_references(metric_class):
+    with pytest.raises(ValueError, match=r"row 1 \(counted from 0\) must have at least one reference"):
+        score(metric_class, ["a", "b"], [["a"], []])

@@ -98,25 +98,25 @@ def state_at(step, **stored):
 
 
 def begin(position, state, args=ARGS, workers=0):
-    stream = RowStream(NumberedShards(), None, processes=2, batch_size=8)
+    stream = RowStream(NumberedShards(), None, num_processes=2, batch_size=8)
     position.on_train_begin(args, state, None, train_dataloader=DataLoader(stream, batch_size=8, num_workers=workers))
     return stream
 
 
 def test_the_batches_that_were_trained_on_are_counted_and_taken_up():
     position, state = StreamPosition(), state_at(0)
-    assert begin(position, state).batches == 0
+    assert begin(position, state).skipped_batches == 0
     for state.global_step in (1, 2):
         position.on_step_end(ARGS, state, None)
     stored = position.state()["attributes"]
     assert stored == {"batches": 6, "shards": 4, "processes": 2, "workers": 1, "batch_size": 8}
     again = StreamPosition()
-    assert begin(again, state_at(2, **stored)).batches == 6
+    assert begin(again, state_at(2, **stored)).skipped_batches == 6
     assert again.state() == position.state()
 
 
 def test_a_step_with_another_number_of_batches_is_counted_as_it_was():
-    assert begin(StreamPosition(), state_at(4, batches=7)).batches == 7
+    assert begin(StreamPosition(), state_at(4, batches=7)).skipped_batches == 7
 
 
 def test_the_share_of_the_run_is_known_after_a_resume():
@@ -142,8 +142,8 @@ def test_a_stream_that_would_be_dealt_in_another_way_is_not_resumed(stored, mess
 
 def test_who_asks_for_it_begins_the_stream_anew():
     args = SimpleNamespace(gradient_accumulation_steps=3, ignore_data_skip=True)
-    assert begin(StreamPosition(), state_at(2, processes=3), args).batches == 0
+    assert begin(StreamPosition(), state_at(2, processes=3), args).skipped_batches == 0
 
 
 def test_no_worker_and_one_worker_are_the_same():
-    assert begin(StreamPosition(), state_at(2), workers=1).batches == 6
+    assert begin(StreamPosition(), state_at(2), workers=1).skipped_batches == 6

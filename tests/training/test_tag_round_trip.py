@@ -10,7 +10,7 @@ from transformers import pipeline
 from hf_maskattn.inference.predict import predict
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import training_data
-from tests.tagged_sentences import Oracle, draw_rows, write_tagged
+from tests.tagged_sentences import Oracle, random_rows, write_tagged_rows
 from tests.training.toy_recipe import write_recipe
 
 COUNT = 300
@@ -18,7 +18,7 @@ COUNT = 300
 
 def load(folder, rows, kind):
     path = write_recipe(folder, "token-classification", data={"tokenizer": kind, "vocab_size": 300})
-    files = (f"data.train_file={write_tagged(folder / 'tagged.jsonl', rows)}", "data.validation_file=", "data.test_file=")
+    files = (f"data.train_file={write_tagged_rows(folder / 'tagged.jsonl', rows)}", "data.validation_file=", "data.test_file=")
     return training_data(load_recipe(path, files), seed=0)
 
 
@@ -39,14 +39,14 @@ def entities_of(results):
 @pytest.mark.parametrize("kind", ["char", "word", "bpe", "wordpiece"])
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "BIOES", "BILOU"])
 def test_entities_survive(tmp_path, monkeypatch, scheme, kind):
-    rows = draw_rows(scheme, COUNT, seed=len(scheme + kind), with_text=scheme in ("IOB1", "BIOES"))
+    rows = random_rows(scheme, COUNT, seed=len(scheme + kind), with_text=scheme in ("IOB1", "BIOES"))
     data = load(tmp_path, rows, kind)
     assert data.tag_scheme == scheme
     assert set(data.labels) == {"O", *(f"{prefix}-{name}" for prefix in "BI" for name in ("PER", "LOC", "MISC-x"))}
     expected = [item["entities"] for item in rows]
     assert entities_of_labels(data, rows) == expected
 
-    oracle = Oracle.of(data.splits["train"], data.labels, data.tag_scheme)
+    oracle = Oracle.from_split(data.splits["train"], data.labels, data.tag_scheme)
     texts = [item["text"] for item in rows]
     read = pipeline("token-classification", model=oracle, tokenizer=data.tokenizer, aggregation_strategy="simple", device="cpu")
     assert entities_of(read(texts, batch_size=32)) == expected

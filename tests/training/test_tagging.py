@@ -5,7 +5,7 @@ from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from hf_maskattn.training.train import train
-from tests.tagged_sentences import draw_rows, write_tagged
+from tests.tagged_sentences import random_rows, write_tagged_rows
 from tests.training.toy_recipe import write_recipe
 
 
@@ -20,7 +20,7 @@ def recipe_of(folder, rows, *overrides, data=None, **others):
 
 def write_rows(path, rows):
     items = [{"row": {"tokens": words.split(), "tags": tags.split()}} for words, tags in rows]
-    return write_tagged(path, items)
+    return write_tagged_rows(path, items)
 
 
 def labels_of(data, split="train"):
@@ -67,24 +67,26 @@ def test_a_tag_that_other_splits_alone_have_means_a_label_of_the_training_split(
 
 def test_a_type_that_other_splits_alone_have_is_refused(tmp_path):
     recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X O"), ("a b", "I-Y O")])
-    with pytest.raises(ValueError, match=r"the split 'test' has labels in 'tags' that the training split does not have: I-Y"):
+    with pytest.raises(
+        ValueError, match=r"labels of the split 'test' in 'tags' must be among those of the training split .*, got I-Y"
+    ):
         training_data(recipe, seed=0)
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "BIOES", "BILOU"])
 def test_numbers_of_a_class_label_are_converted(tmp_path, scheme):
-    items = draw_rows(scheme, 40, seed=1, with_text=False)
+    items = random_rows(scheme, 40, seed=1, with_text=False)
     names = sorted({tag for item in items for tag in item["row"]["tags"]}, reverse=True)
     rows = Dataset.from_list([item["row"] for item in items]).cast_column("tags", List(ClassLabel(names=names)))
     rows.to_parquet(tmp_path / "tagged.parquet")
-    by_name = recipe_of(tmp_path, [("a", "O")], f"data.train_file={write_tagged(tmp_path / 'tagged.jsonl', items)}")
+    by_name = recipe_of(tmp_path, [("a", "O")], f"data.train_file={write_tagged_rows(tmp_path / 'tagged.jsonl', items)}")
     by_number = recipe_of(tmp_path, [("a", "O")], f"data.train_file={tmp_path / 'tagged.parquet'}")
     assert labels_of(training_data(by_number, seed=0)) == labels_of(training_data(by_name, seed=0))
 
 
 def test_plain_numbers_are_positions_in_the_labels_of_the_recipe(tmp_path):
     recipe = recipe_of(tmp_path, [("a", "O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
-    write_tagged(tmp_path / "train_rows.jsonl", [{"row": {"tokens": ["a", "b", "c"], "tags": [1, 2, 4]}}])
+    write_tagged_rows(tmp_path / "train_rows.jsonl", [{"row": {"tokens": ["a", "b", "c"], "tags": [1, 2, 4]}}])
     data = training_data(recipe, seed=0)
     assert labels_of(data) == [["B-X", "O", "B-X", "I-X", "I-X"]]
     scored = evaluation_data(recipe, 0, "train", data.tokenizer, data.labels, data.tag_scheme)
@@ -93,15 +95,15 @@ def test_plain_numbers_are_positions_in_the_labels_of_the_recipe(tmp_path):
 
 def test_numbers_of_another_split_are_no_positions(tmp_path):
     recipe = recipe_of(tmp_path, [("a b", "B-X O")], test=[("a b", "B-X O")])
-    write_tagged(tmp_path / "test_rows.jsonl", [{"row": {"tokens": ["a"], "tags": [0]}}])
-    with pytest.raises(ValueError, match=r"the split 'test' has labels .*: 0 \(whole numbers, where the split 'train'"):
+    write_tagged_rows(tmp_path / "test_rows.jsonl", [{"row": {"tokens": ["a"], "tags": [0]}}])
+    with pytest.raises(ValueError, match=r"split 'test' .* got 0 \(integer values, but string values in the split 'train'"):
         training_data(recipe, seed=0)
 
 
 def test_an_empty_word_costs_its_tag_and_one_warning(tmp_path, caplog):
     recipe = recipe_of(tmp_path, [("a", "O")], "data.streaming=true", "training.max_steps=2", "data.shuffle_buffer=0")
     items = [{"row": {"tokens": ["a", "", "b"], "tags": ["B-X", "B-X", "I-X"]}}] * 30
-    write_tagged(tmp_path / "train_rows.jsonl", items)
+    write_tagged_rows(tmp_path / "train_rows.jsonl", items)
     data = training_data(recipe, seed=0)
     stream = iter(data.splits["train"])
     assert [data.labels[label] for label in next(stream)["labels"]] == ["B-X", "O", "B-X"]
@@ -114,7 +116,7 @@ def test_an_empty_word_costs_its_tag_and_one_warning(tmp_path, caplog):
 def test_entities_that_tokens_cannot_mark_are_counted(tmp_path, caplog):
     rows = [{"row": {"text": "a bc", "tokens": ["a", "b", "c"], "tags": ["B-X", "B-X", "B-X"]}}] * 2
     recipe = recipe_of(tmp_path, [("a", "O")], data={"tokenizer": "word"})
-    write_tagged(tmp_path / "train_rows.jsonl", rows)
+    write_tagged_rows(tmp_path / "train_rows.jsonl", rows)
     training_data(recipe, seed=0)
     assert "4 of 6 entities in the first rows cannot be learned exactly" in caplog.text
     assert "rows.jsonl, line 1." in caplog.text
@@ -124,9 +126,9 @@ def test_entities_that_tokens_cannot_mark_are_counted(tmp_path, caplog):
 def run(tmp_path_factory):
     """Train on sentences in BIOES, with a test split."""
     folder = tmp_path_factory.mktemp("run")
-    items = draw_rows("BIOES", 60, seed=2, with_text=False)
+    items = random_rows("BIOES", 60, seed=2, with_text=False)
     recipe_of(folder, [])
-    files = [f"data.{name}_file={write_tagged(folder / f'{name}_rows.jsonl', items)}" for name in ("train", "test")]
+    files = [f"data.{name}_file={write_tagged_rows(folder / f'{name}_rows.jsonl', items)}" for name in ("train", "test")]
     path = folder / "toy.yaml"
     report = train(load_recipe(path, [*files, "data.validation_file="]))
     return path, files, items, report
@@ -136,9 +138,9 @@ def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
     path, files, items, report = run
     scores = []
     for scheme in ("BIOES", "IOB1", "IOB2", "BILOU"):
-        again = draw_rows(scheme, 60, seed=2, with_text=False)
+        again = random_rows(scheme, 60, seed=2, with_text=False)
         assert [item["text"] for item in again] == [item["text"] for item in items]
-        test_file = write_tagged(tmp_path / f"{scheme}.jsonl", again)
+        test_file = write_tagged_rows(tmp_path / f"{scheme}.jsonl", again)
         recipe = load_recipe(path, [*files[:1], f"data.test_file={test_file}", "data.validation_file="])
         scored = evaluate(report.model_folder, recipe).metrics["test"]
         scores.append({name: scored[name] for name in ("f1", "accuracy", "loss")})

@@ -133,8 +133,8 @@ def test_right_answers_are_those_of_the_rows_that_are_scored(tmp_path):
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [
-        (None, TypeError, r"train\.jsonl, line 4: the target is None \(NoneType\), not a string; remove the row"),
-        ([], ValueError, r"train\.jsonl, line 4: the list of targets is empty"),
+        (None, TypeError, r"train\.jsonl, line 4: the target must be a string, got None \(NoneType\)\. Remove the row"),
+        ([], ValueError, r"train\.jsonl, line 4: the list of targets must not be empty"),
     ],
 )
 def test_a_target_that_is_no_text_is_named_with_its_row(tmp_path, stream, target, error, message):
@@ -149,7 +149,7 @@ def test_a_target_that_is_no_text_is_named_with_its_row(tmp_path, stream, target
 
 
 def test_targets_that_are_numbers_are_named_with_their_row(tmp_path):
-    with pytest.raises(TypeError, match=r"train\.jsonl, line 1: the target is 7 \(int\), not a string"):
+    with pytest.raises(TypeError, match=r"train\.jsonl, line 1: the target must be a string, got 7 \(int\)"):
         load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": 7})
 
 
@@ -165,8 +165,8 @@ def test_a_label_that_comes_later_in_a_stream_is_told_with_its_row_and_the_way_o
     labels = ["cat", "bird"] * 15 + ["dog"] * 70
     data = load(tmp_path, "text-classification", *overrides, make=lambda row: {**row, "label": labels[next(seen)]})
     message = (
-        r"train\.jsonl, line 31, column 'label': the label 'dog' is none of bird, cat: these are the labels "
-        r"of the first 20 rows; name all that there are in data\.labels, or raise data\.sample_rows$"
+        r"train\.jsonl, line 31, column 'label': .* one of bird, cat, got 'dog'\. These are the labels "
+        r"of the first 20 rows\. Set data\.labels to all labels, or raise data\.sample_rows\.$"
     )
     with pytest.raises(ValueError, match=message):
         list(islice(data.splits["train"], 40))
@@ -193,8 +193,8 @@ def test_the_names_of_a_class_label_are_all_labels_of_a_stream(tmp_path):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ({"label": None}, r"train\.jsonl, line 31, column 'label': there is no label"),
-        ({"text": None}, r"train\.jsonl, line 31: the text is None"),
+        ({"label": None}, r"train\.jsonl, line 31, column 'label': the label is missing"),
+        ({"text": None}, r"train\.jsonl, line 31: the text must be a string, got None"),
     ],
 )
 def test_a_bad_row_of_a_stream_is_told_when_it_comes(tmp_path, broken, message):
@@ -258,7 +258,7 @@ def test_csv_labels_that_are_numbers_keep_the_order_of_earlier_runs(tmp_path):
 @pytest.mark.parametrize("value", ["3,5", "1_000", "nan", "", "x"])
 def test_a_csv_cell_that_is_no_number_is_told_with_its_line(tmp_path, value, stream):
     label = f'"{value}"'
-    message = rf"train\.csv, line 4, column 'label': '{value}' is not a (finite )?number"
+    message = rf"train\.csv, line 4, column 'label': the label must be a (finite )?number for regression, got '{value}'"
 
     def read(*values):
         data = load_csv(tmp_path, "model.problem_type=regression", *stream, train=values)
@@ -274,7 +274,7 @@ def test_rows_that_a_draw_has_moved_are_told_with_their_lines(tmp_path):
     for line in (2, 7, 12):
         labels = ["1", "2"] * 6
         labels[line - 2] = "x"
-        with pytest.raises(ValueError, match=rf"train\.csv, line {line}, column 'label': 'x' is not a number"):
+        with pytest.raises(ValueError, match=rf"train\.csv, line {line}, column 'label': .* a number for regression, got 'x'"):
             load_csv(tmp_path, "model.problem_type=regression", "data.validation_fraction=0.4", train=labels)
         path.unlink()
 
@@ -316,7 +316,7 @@ def test_numbers_are_no_positions_in_the_labels_of_a_model_that_was_trained_on_t
     sizes = iter(range(100))
     data = load(tmp_path)
     recipe = load_recipe(write_recipe(tmp_path, make=lambda row: {**row, "label": 1 if next(sizes) >= 52 else row["label"]}))
-    with pytest.raises(ValueError, match=r"'test' has labels .*: 1 \(whole numbers, where the split 'train' has text\)"):
+    with pytest.raises(ValueError, match=r"'test' .* got 1 \(integer values, but string values in the split 'train'\)"):
         evaluation_data(recipe, 0, "test", data.tokenizer, data.labels)
     recipe = load_recipe(tmp_path / "toy.yaml", ["data.labels=[cat, dog]"])
     assert set(evaluation_data(recipe, 0, "test", data.tokenizer, data.labels).splits["test"]["labels"]) == {1}
@@ -357,7 +357,7 @@ def test_cells_of_a_recipe_may_be_separated_by_anything(tmp_path):
     (tmp_path / "train.csv").write_text("text;label\na,b;x\nc;y\n")
     path = write_recipe(tmp_path)
     overrides = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
-    with pytest.raises(ValueError, match=r"its only column is 'text;label', .* Set data\.csv_separator=';'"):
+    with pytest.raises(ValueError, match=r"The only column is 'text;label', .* Set data\.csv_separator=';'"):
         training_data(load_recipe(path, overrides), seed=0)
     assert training_data(load_recipe(path, [*overrides, "data.csv_separator=;"]), seed=0).labels == ["x", "y"]
     (tmp_path / "train.csv").write_text("text\tlabel\na,b\tx\nc\ty\n")
@@ -406,10 +406,10 @@ def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, tas
         for column, (key, limit) in enumerate({"max_length": 4, "max_target_length": 3}.items()):
             cut = [row[column] + ends - limit for row in rows if row[column] + ends > limit]
             if cut:
-                words = "targets longer" if column else "texts longer"
+                texts = "targets" if column else "texts"
                 expected.append(
-                    f"{len(cut)} of {len(rows)} rows of the split {split!r} have {words} than {key}={limit} tokens; "
-                    f"{sum(cut)} tokens were cut. Raise data.{key} to keep them."
+                    f"{len(cut)} of {len(rows)} rows of the split {split!r} have {texts} longer than {key}={limit} tokens; "
+                    f"{sum(cut)} tokens were truncated. Raise data.{key} to keep them."
                 )
     for _ in range(2):  # the second time, datasets has the rows in its cache
         caplog.clear()
@@ -422,7 +422,7 @@ def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, tas
             expected, key=caplog.messages.index
         )
         assert len(of_stream) == (streaming and 1 + pairs)
-        assert all("Later rows are cut without a warning." in message for message in of_stream)
+        assert all("Later rows are truncated silently." in message for message in of_stream)
         assert not any("beyond" in name for name in data.splits["validation"].column_names)
 
 
