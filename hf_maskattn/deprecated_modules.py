@@ -33,11 +33,19 @@ MOVED = {
     "hf_maskattn.export.onnx_runtime": "hf_maskattn.onnx.runtime",
     "hf_maskattn.inspection.alignment_maps": "hf_maskattn.inspection.attention_maps",
     "hf_maskattn.metrics.generation_metrics": "hf_maskattn.metrics.task_metrics",
+    "hf_maskattn.recipes.declared_fields": "hf_maskattn.recipes.fields",
+    "hf_maskattn.recipes.local_files": "hf_maskattn.recipes.recipe",
     "hf_maskattn.registration": "hf_maskattn.auto",
     "hf_maskattn.training.evaluate": "hf_maskattn.inference.evaluate",
     "hf_maskattn.training.export": "hf_maskattn.inference.export",
+    "hf_maskattn.training.launch": "hf_maskattn.training.train",
+    "hf_maskattn.training.model_building": "hf_maskattn.training.assembly",
     "hf_maskattn.training.predict": "hf_maskattn.inference.predict",
+    "hf_maskattn.training.publishing": "hf_maskattn.training.results",
     "hf_maskattn.training.reproducible_trainer": "hf_maskattn.training.trainer",
+    "hf_maskattn.training.run_card": "hf_maskattn.training.results",
+    "hf_maskattn.training.run_report": "hf_maskattn.training.results",
+    "hf_maskattn.training.tagging": "hf_maskattn.training.task_encoders",
 }
 """The module that took the place of each one."""
 

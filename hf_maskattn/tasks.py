@@ -1,47 +1,181 @@
-"""What a saved model does, and what of transformers loads it."""
+"""What a task is: the configuration, Auto class, encoder, collator, metrics and pipeline of each `model.task`.
+
+A new task is a new entry of `TASKS`. Classes and functions are import paths and are imported when they are first used, so that
+a recipe is checked without importing torch.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
-from transformers import PreTrainedConfig
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-PIPELINES = {
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMaskedLM": "fill-mask",
-}
-"""Pipeline of each ending of a class name."""
-
-TASKS = {**PIPELINES, "ForConditionalGeneration": "text2text-generation"}
-"""Task of each ending of a class name; transformers 5 has no pipeline for the last."""
+TaskName = Literal["text-classification", "token-classification", "fill-mask", "text2text-generation"]
 
 
-def task_of(architectures: Sequence[str] | None) -> str | None:
-    """Find the task of a model.
+@dataclass(frozen=True)
+class ImportPath:
+    """A class or function that is imported when it is needed.
+
+    Args:
+        module: Full name of its module.
+        name: Its name in the module.
+    """
+
+    module: str
+    name: str
+
+    def load(self) -> Any:
+        """Import the module and return the class or function."""
+        return getattr(import_module(self.module), self.name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that models are trained for.
+
+    Attributes:
+        name: The task, named after its pipeline.
+        head: Suffix of the model classes of this task.
+        config_class: Configuration of the models.
+        auto_class: Auto class that loads the models.
+        encoder: `TaskEncoder` that turns the columns of a dataset into model inputs.
+        collator: Data collator.
+        metrics: Function that returns the `TaskEvaluation`.
+        metric_names: Function that returns the names of all metrics that a recipe may select the best checkpoint by.
+        onnx_pipeline: Pipeline that runs an exported ONNX file. None if the models cannot be exported.
+        has_pipeline: Whether transformers has a pipeline of this name.
+        generates: Whether the models generate text.
+        label_column: Default of `data.label_column`; None if the task has no labels.
+        model_keys: Keys of the group `model` that only the tasks that list them support.
+        data_keys: Keys of the group `data` that only the tasks that list them support.
+        recipe_name: Name of the task in messages, which a recipe may use as well as `name`.
+        other_names: Names that other libraries use, for suggestions.
+    """
+
+    name: TaskName
+    head: str
+    config_class: ImportPath
+    auto_class: ImportPath
+    encoder: ImportPath
+    collator: ImportPath
+    metrics: ImportPath
+    metric_names: ImportPath
+    recipe_name: str
+    onnx_pipeline: ImportPath | None = None
+    has_pipeline: bool = True
+    generates: bool = False
+    label_column: str | None = None
+    model_keys: tuple[str, ...] = ()
+    data_keys: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
+
+
+_ENCODERS = "hf_maskattn.training.task_encoders"
+_METRICS = "hf_maskattn.metrics.task_metrics"
+_MASKATTN_CONFIG = ImportPath("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
+
+_TASKS = (
+    Task(
+        name="text-classification",
+        recipe_name="text-classification",
+        other_names=("sentiment-analysis", "sequence-classification"),
+        head="ForSequenceClassification",
+        config_class=_MASKATTN_CONFIG,
+        auto_class=ImportPath("transformers", "AutoModelForSequenceClassification"),
+        encoder=ImportPath(_ENCODERS, "TextEncoder"),
+        collator=ImportPath("transformers", "DataCollatorWithPadding"),
+        metrics=ImportPath(_METRICS, "text_classification_evaluation"),
+        metric_names=ImportPath(_METRICS, "text_classification_metric_names"),
+        onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTextClassificationPipeline"),
+        label_column="label",
+        model_keys=("problem_type",),
+        data_keys=("text_column", "label_column", "labels"),
+    ),
+    Task(
+        name="token-classification",
+        recipe_name="token-classification",
+        other_names=("ner",),
+        head="ForTokenClassification",
+        config_class=_MASKATTN_CONFIG,
+        auto_class=ImportPath("transformers", "AutoModelForTokenClassification"),
+        encoder=ImportPath(_ENCODERS, "TagEncoder"),
+        collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
+        metrics=ImportPath(_METRICS, "token_classification_evaluation"),
+        metric_names=ImportPath(_METRICS, "token_classification_metric_names"),
+        onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTokenClassificationPipeline"),
+        label_column="tags",
+        data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme"),
+    ),
+    Task(
+        name="fill-mask",
+        recipe_name="fill-mask",
+        other_names=("mlm", "masked-lm"),
+        head="ForMaskedLM",
+        config_class=_MASKATTN_CONFIG,
+        auto_class=ImportPath("transformers", "AutoModelForMaskedLM"),
+        encoder=ImportPath(_ENCODERS, "MaskedLMEncoder"),
+        collator=ImportPath("hf_maskattn.data.collators", "RowMaskingCollator"),
+        metrics=ImportPath(_METRICS, "masked_lm_evaluation"),
+        metric_names=ImportPath(_METRICS, "masked_lm_metric_names"),
+        data_keys=("text_column", "mlm_probability"),
+    ),
+    Task(
+        name="text2text-generation",
+        recipe_name="seq2seq",  # transformers 5 has no pipeline text2text-generation any more
+        other_names=("translation", "summarization", "text-generation", "text-to-text", "text2text"),
+        head="ForConditionalGeneration",
+        config_class=ImportPath("hf_maskattn.model.configuration_rnnsearch", "RNNSearchConfig"),
+        auto_class=ImportPath("transformers", "AutoModelForSeq2SeqLM"),
+        encoder=ImportPath(_ENCODERS, "PairEncoder"),
+        collator=ImportPath("hf_maskattn.data.collators", "PairCollator"),
+        metrics=ImportPath(_METRICS, "evaluation_for_generation"),
+        metric_names=ImportPath(_METRICS, "text_metric_names"),
+        has_pipeline=False,
+        generates=True,
+        data_keys=("source_column", "target_column", "references_column", "max_target_length", "metric"),
+    ),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+"""The tasks, by name."""
+
+RECIPE_NAMES: dict[str, str] = {task.recipe_name: task.name for task in _TASKS}
+"""Names of tasks, by their names in recipes."""
+
+
+def task_of(architectures: Sequence[str] | None) -> TaskName | None:
+    """Return the task of a saved model.
 
     Args:
         architectures: The `architectures` of its configuration.
 
     Returns:
-        The task; None for a model without a head.
+        The task, or None for a model without a head.
     """
-    return next((task for ending, task in TASKS.items() if any(name.endswith(ending) for name in architectures or ())), None)
+    for task in _TASKS:
+        if any(name.endswith(task.head) for name in architectures or ()):
+            return task.name
+    return None
 
 
-def loading_call(config: PreTrainedConfig, task: str | None, name: str, **settings: object) -> str:
-    """Write the call of transformers that loads a model.
+def loading_call(config: "PreTrainedConfig", task: str | None, name: str, **settings: object) -> str:
+    """Return the source of the call that loads a model with transformers.
 
     Args:
         config: The configuration of the model.
-        task: What it does; where that is no pipeline, its Auto class is called.
-        name: What to load.
-        **settings: Further arguments.
+        task: Its task. A task with a pipeline is loaded by the pipeline, any other by its Auto class.
+        name: Folder or Hub name of the model.
+        **settings: Further keyword arguments of the call.
 
     Returns:
-        Python, without the module.
+        A Python expression without the prefix `transformers.`.
     """
     values = {key: f'"{value}"' if isinstance(value, str) else repr(value) for key, value in settings.items()}
     more = "".join(f", {key}={value}" for key, value in values.items())
-    if task in PIPELINES.values():
+    if task in TASKS and TASKS[task].has_pipeline:
         return f'pipeline("{task}", model="{name}"{more})'
     has_head = not any(architecture.endswith("Model") for architecture in config.architectures or ())
     auto_class = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder and has_head else "AutoModel"

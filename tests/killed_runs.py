@@ -86,11 +86,11 @@ class Progress:
         """Note the phases of the run in this process."""
         from hf_maskattn.training import train
         from hf_maskattn.training import trainer as checkpoint_writing
-        from hf_maskattn.training.trainer import ReproducibleTrainer
+        from hf_maskattn.training.trainer import MaskAttnTrainer
 
-        self._note(ReproducibleTrainer, "training_step", "train")
-        self._note(ReproducibleTrainer, "evaluation_loop", "evaluate")
-        self._note(ReproducibleTrainer, "_save_checkpoint", "save")
+        self._note(MaskAttnTrainer, "training_step", "train")
+        self._note(MaskAttnTrainer, "evaluation_loop", "evaluate")
+        self._note(MaskAttnTrainer, "_save_checkpoint", "save")
         self._note(checkpoint_writing, "rotate", "rotate")
         self._note(train, "write_results", "results")
 

@@ -1,8 +1,13 @@
+import dataclasses
+import subprocess
+import sys
+
 import pytest
 
+import hf_maskattn.tasks
 from hf_maskattn import MaskAttnConfig
 from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
-from hf_maskattn.tasks import loading_call, task_of
+from hf_maskattn.tasks import TASKS, ImportPath, loading_call, task_of
 
 
 @pytest.mark.parametrize(
@@ -18,11 +23,11 @@ from hf_maskattn.tasks import loading_call, task_of
         (None, None),
     ],
 )
-def test_the_class_tells_the_task(architectures, task):
+def test_task_of_architectures(architectures, task):
     assert task_of(architectures) == task
 
 
-def test_a_model_is_loaded_as_a_pipeline_or_by_its_auto_class():
+def test_loading_call_uses_pipeline_or_auto_class():
     classifier = MaskAttnConfig()
     assert loading_call(classifier, "fill-mask", "a/b") == 'pipeline("fill-mask", model="a/b")'
     assert (
@@ -33,3 +38,23 @@ def test_a_model_is_loaded_as_a_pipeline_or_by_its_auto_class():
     assert loading_call(RNNSearchConfig(), "text2text-generation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
     headless = RNNSearchConfig(architectures=["RNNSearchModel"])
     assert loading_call(headless, None, "a/b") == 'AutoModel.from_pretrained("a/b")'
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_every_import_path_of_a_task_exists(task):
+    for item in dataclasses.fields(task):
+        path = getattr(task, item.name)
+        if isinstance(path, ImportPath):
+            assert callable(path.load()), path
+
+
+def test_reading_tasks_imports_no_heavy_package():
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('tasks', {hf_maskattn.tasks.__file__!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "sys.modules['tasks'] = module\n"
+        "spec.loader.exec_module(module)\n"
+        "print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

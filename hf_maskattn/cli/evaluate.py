@@ -27,8 +27,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a split."""
     with exit_on_error():
-        from hf_maskattn.recipes.local_files import check_local_files
-        from hf_maskattn.recipes.recipe import load_recipe
+        from hf_maskattn.recipes.recipe import check_local_files, load_recipe
 
         changes = list(overrides or ())
         if recipe is not None and "=" in recipe and not Path(recipe).is_file():

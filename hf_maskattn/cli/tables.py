@@ -12,7 +12,7 @@ from hf_maskattn.hub.publish import Publication
 from hf_maskattn.inference.export import OnnxReport
 from hf_maskattn.loading import load_config
 from hf_maskattn.tasks import loading_call
-from hf_maskattn.training.run_report import RunReport
+from hf_maskattn.training.results import RunReport
 
 _NOT_SHOWN = ("steps", "epochs", "samples_per_second")
 

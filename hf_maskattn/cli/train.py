@@ -24,8 +24,7 @@ def train(
     `hf-maskattn init` writes one for your own data. Every key of a recipe: docs/recipes.md.
     """
     with exit_on_error():
-        from hf_maskattn.recipes.local_files import check_local_files
-        from hf_maskattn.recipes.recipe import load_recipe
+        from hf_maskattn.recipes.recipe import check_local_files, load_recipe
 
         parsed = load_recipe(recipe, overrides or ())
         if not resume:  # a complete run needs no data
@@ -34,7 +33,7 @@ def train(
         from hf_maskattn.cli.errors import show_messages
         from hf_maskattn.cli.tables import show_metrics, show_publication
         from hf_maskattn.training.callbacks import TrainingInterrupted
-        from hf_maskattn.training.publishing import NotPublished
+        from hf_maskattn.training.results import NotPublished
         from hf_maskattn.training.train import train as run
 
         show_messages()

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_maskattn.model.remote_code import install_command
-from hf_maskattn.tasks import PIPELINES, loading_call
+from hf_maskattn.tasks import TASKS, loading_call
 
 MOST_EXAMPLES = 3
 _LONGEST_EXAMPLE = 200
@@ -75,7 +75,7 @@ def build_model_card(
         model_name=name if results else None,
         library_name="transformers",
         license=_LICENSE,
-        pipeline_tag=task if task in PIPELINES.values() else None,
+        pipeline_tag=task if task in TASKS and TASKS[task].has_pipeline else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model_id,

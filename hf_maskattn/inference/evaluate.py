@@ -4,21 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from transformers import Seq2SeqTrainingArguments
+
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.loading import load_config, load_whole_model
-from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import (
-    scoring_defaults,
-    with_bars_on_a_terminal,
-    with_pinned_memory_where_it_helps,
-)
+from hf_maskattn.recipes.training_defaults import machine_defaults, scoring_defaults
 from hf_maskattn.recipes.training_rules import check_arguments, check_training
-from hf_maskattn.training.assembly import build_trainer, evaluation_of
-from hf_maskattn.training.launch import check_launch
-from hf_maskattn.training.model_building import AUTO_CLASSES
-from hf_maskattn.training.run_report import RunReport, score
+from hf_maskattn.tasks import TASKS
+from hf_maskattn.training.assembly import build_trainer
+from hf_maskattn.training.results import RunReport, score
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
+from hf_maskattn.training.train import check_launch
 
 _OF_SCORING = (
     *("per_device_eval_batch_size", "eval_accumulation_steps", "prediction_loss_only", "label_smoothing_factor"),
@@ -54,11 +51,8 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
     with TemporaryDirectory() as scratch:
         recipe = replace(recipe, training={key: value for key, value in recipe.training.items() if key in _OF_SCORING})
         check_training(recipe)
-        settings = {"train_sampling_strategy": "group_by_length", **scoring_defaults(recipe), **recipe.training}
-        build = arguments_class(recipe.model.task)
-        args = build(
-            **with_pinned_memory_where_it_helps(with_bars_on_a_terminal(settings)), output_dir=scratch, report_to="none"
-        )
+        settings = {**machine_defaults(), "train_sampling_strategy": "group_by_length", **scoring_defaults(recipe)}
+        args = Seq2SeqTrainingArguments(**{**settings, **recipe.training}, output_dir=scratch, report_to="none")
         check_arguments(args, recipe)
         check_launch(args)
         tokenizer = load_tokenizer(model_folder)
@@ -66,16 +60,16 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         with args.main_process_first(desc="preparing the data"):
             tag_scheme = getattr(config, "tag_scheme", None)
             data = evaluation_data(recipe, args.seed, split, tokenizer, labels, tag_scheme)
-        model = load_whole_model(AUTO_CLASSES[recipe.model.task], model_folder, config)
-        evaluation = evaluation_of(recipe, data)
-        trainer = build_trainer(recipe, args, model, data, evaluation)
+        model = load_whole_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
+        evaluation = data.encoder.build_evaluation(data)
+        trainer = build_trainer(args, model, data, evaluation)
         metrics = {split: score(trainer, split, data.splits[split], evaluation)}
         return RunReport(Path(model_folder), metrics, args.process_index == 0)
 
 
 def _check_task(config, recipe: Recipe, name: str) -> None:
     """Refuse to score a model with a head that it does not have: it would be made of random numbers."""
-    mapping = AUTO_CLASSES[recipe.model.task]._model_mapping
+    mapping = TASKS[recipe.model.task].auto_class.load()._model_mapping
     expected = mapping[type(config)].__name__ if type(config) in mapping else None
     if expected not in (config.architectures or []):
         raise ValueError(

@@ -17,11 +17,9 @@ from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.onnx.check import Agreement, ShapeCheck, agreement, check_onnx
 from hf_maskattn.onnx.export import export_onnx
 from hf_maskattn.onnx.runtime import OnnxSession, quantize_onnx
-from hf_maskattn.training.model_building import AUTO_CLASSES
+from hf_maskattn.tasks import TASKS, task_of
 
 logger = logging.getLogger(__name__)
-
-_TASKS = {"ForSequenceClassification": "text-classification", "ForTokenClassification": "token-classification"}
 
 
 @dataclass(frozen=True)
@@ -98,14 +96,13 @@ def _load(model_folder: str | Path) -> PreTrainedModel:
         raise ValueError(
             f"{model_folder} is a {config.model_type!r} model, only {MaskAttnConfig.model_type!r} models are exported here."
         )
-    architectures = config.architectures or []
-    for ending, task in _TASKS.items():
-        if any(name.endswith(ending) for name in architectures):
-            if config.attention_implementation != "eager":
-                logger.info(f'The file computes as attention_implementation="eager", not "{config.attention_implementation}".')
-            config.attention_implementation = "eager"
-            return load_whole_model(AUTO_CLASSES[task], model_folder, config, dtype=torch.float32).eval()
-    raise ValueError(
-        f"{model_folder} was saved as {', '.join(architectures) or 'no class'}, which cannot be exported: models for "
-        f"{' and '.join(_TASKS.values())} can."
-    )
+    task = task_of(config.architectures)
+    if task is None or TASKS[task].onnx_pipeline is None:
+        raise ValueError(
+            f"{model_folder} was saved as {', '.join(config.architectures or []) or 'no class'}, which cannot be exported: "
+            f"models for {' and '.join(name for name, known in TASKS.items() if known.onnx_pipeline)} can."
+        )
+    if config.attention_implementation != "eager":
+        logger.info(f'The file computes as attention_implementation="eager", not "{config.attention_implementation}".')
+    config.attention_implementation = "eager"
+    return load_whole_model(TASKS[task].auto_class.load(), model_folder, config, dtype=torch.float32).eval()

@@ -23,7 +23,6 @@ from hf_maskattn.loading import in_one_line, load_config, load_whole_model
 from hf_maskattn.metrics.classification import are_span_tags
 from hf_maskattn.onnx.runtime import onnx_pipeline
 from hf_maskattn.tasks import TASKS, task_of
-from hf_maskattn.training.model_building import AUTO_CLASSES
 
 
 def require_place(path: Path, overwrite: bool) -> None:
@@ -114,7 +113,7 @@ def predict(
     if task is None:
         raise ValueError(
             f"{model_folder} was saved as {', '.join(config.architectures or []) or 'no class'}, which predicts nothing: train "
-            f"a model with one of the tasks {', '.join(TASKS.values())}."
+            f"a model with one of the tasks {', '.join(TASKS)}."
         )
     if alignment_file is not None:
         if task != _TEXT_TO_TEXT:
@@ -165,7 +164,7 @@ def _answer_all(
 
 
 def _batches(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    """Yield the places of texts that go through a model together, the longest texts first."""
+    """Yield the locations of texts that go through a model together, the longest texts first."""
     order = sorted((row for row, text in enumerate(texts) if text.strip()), key=lambda row: len(texts[row]), reverse=True)
     start = 0
     while start < len(order):
@@ -190,7 +189,7 @@ def _writer(
 ) -> Callable[[list[str]], list[_Answer]]:
     """Build what has a model write for a batch of texts."""
     tokenizer = load_tokenizer(model_folder)
-    model = load_whole_model(AUTO_CLASSES[_TEXT_TO_TEXT], model_folder, config)
+    model = load_whole_model(TASKS[_TEXT_TO_TEXT].auto_class.load(), model_folder, config)
 
     def answer(texts: list[str]) -> list[_Answer]:
         written = write_texts(
@@ -253,7 +252,7 @@ def _pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig, onn
     if onnx_file is not None:
         return onnx_pipeline(task, onnx_file, config, tokenizer)
     # Given a name, a pipeline tells what went wrong by the tracebacks of all that it tried.
-    return pipeline(task, model=load_whole_model(AUTO_CLASSES[task], model_folder, config), tokenizer=tokenizer)
+    return pipeline(task, model=load_whole_model(TASKS[task].auto_class.load(), model_folder, config), tokenizer=tokenizer)
 
 
 def _settings(pipe: Pipeline) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from hf_maskattn.metrics.text import (
     require_sacrebleu,
 )
 from hf_maskattn.model.losses import IGNORED
+from hf_maskattn.tasks import TASKS
 
 LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
 
@@ -38,6 +39,14 @@ _TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
 
 _RowIds = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a source, and labels of its row."""
+
+_TEXT_CLASSIFICATION: dict[str | None, Any] = {
+    None: SingleLabelMetric,
+    "single_label_classification": SingleLabelMetric,
+    "multi_label_classification": MultiLabelMetric,
+    "regression": RegressionMetric,
+}
+"""Metric of text classification, by problem type."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +82,57 @@ def evaluation_for(
         Metrics that ignore positions with the label -100.
 
     Raises:
-        ValueError: The task or problem type does not exist.
-        ImportError: Tags are scored as spans, but seqeval is not installed.
+        ValueError: If there is no such task or problem type.
+        ImportError: If spans are scored and seqeval is not installed.
     """
-    if task == "fill-mask":
-        return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
-    if task == "token-classification":
-        tags = list(label_names)
-        if are_span_tags(tags, tag_scheme):
-            require_seqeval()
-            return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), predict_class)
-        return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
-    if task != "text-classification":
-        raise ValueError(f"task must be text-classification, token-classification or fill-mask, got {task!r}.")
-    if problem_type in (None, "single_label_classification"):
-        return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+    if task not in TASKS or TASKS[task].generates:
+        names = [repr(name) for name, known in TASKS.items() if not known.generates]
+        raise ValueError(f"task must be one of {', '.join(names)}, got {task!r}.")
+    return TASKS[task].metrics.load()(problem_type=problem_type, label_names=label_names, tag_scheme=tag_scheme)
+
+
+def text_classification_evaluation(*, problem_type: str | None = None, **_: object) -> TaskEvaluation:
+    """Return the metrics of text classification. See `evaluation_for`."""
+    names = text_classification_metric_names(problem_type=problem_type)
     if problem_type == "multi_label_classification":
-        return TaskEvaluation(MultiLabelMetric.names, _score_label_sets, predict_label_set)
+        return TaskEvaluation(names, _score_label_sets, predict_label_set)
     if problem_type == "regression":
-        return TaskEvaluation(RegressionMetric.names, _score_values, predict_value)
-    raise ValueError(
-        f"problem_type must be single_label_classification, multi_label_classification or regression, got {problem_type!r}."
-    )
+        return TaskEvaluation(names, _score_values, predict_value)
+    return TaskEvaluation(names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+
+
+def text_classification_metric_names(*, problem_type: str | None = None, **_: object) -> tuple[str, ...]:
+    """Return the names of the metrics of text classification."""
+    if problem_type not in _TEXT_CLASSIFICATION:
+        names = [name for name in _TEXT_CLASSIFICATION if name]
+        raise ValueError(f"problem_type must be one of {', '.join(names)}, got {problem_type!r}.")
+    return _TEXT_CLASSIFICATION[problem_type].names
+
+
+def token_classification_evaluation(
+    *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
+) -> TaskEvaluation:
+    """Return the metrics of token classification. See `evaluation_for`."""
+    names = list(label_names)
+    if are_span_tags(names, tag_scheme):
+        require_seqeval()
+        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=names), predict_class)
+    return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+
+
+def token_classification_metric_names(**_: object) -> tuple[str, ...]:
+    """Return the names of all metrics of token classification. The tags determine which of them are computed."""
+    return tuple(dict.fromkeys((*SpanMetric.names, *SingleLabelMetric.names)))
+
+
+def masked_lm_evaluation(**_: object) -> TaskEvaluation:
+    """Return the metrics of masked language modeling."""
+    return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
+
+
+def masked_lm_metric_names(**_: object) -> tuple[str, ...]:
+    """Return the names of the metrics of masked language modeling."""
+    return MaskedTokenMetric.names
 
 
 def evaluation_for_generation(
@@ -148,7 +186,7 @@ def evaluation_for_generation(
     return TaskEvaluation(metric_class.names, compute, require_generated_ids, include_for_metrics)
 
 
-def text_metric_names(metric: str) -> tuple[str, ...]:
+def text_metric_names(*, metric: str, **_: object) -> tuple[str, ...]:
     """Return the names of the values of a text metric; the first one selects the best checkpoint."""
     return _TEXT_METRICS[metric][0].names
 

@@ -20,6 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_maskattn.model.remote_code import install_command
+from hf_maskattn.tasks import TASKS
 
 
 class OnnxSession:
@@ -148,18 +149,16 @@ class _AnyModel:
         """Accept a model that has none of the classes of transformers."""
 
 
-class _OnnxTextClassification(_AnyModel, TextClassificationPipeline):
-    pass
+class OnnxTextClassificationPipeline(_AnyModel, TextClassificationPipeline):
+    """Text classification with an ONNX file."""
+
+    logits_axes = ("batch",)
 
 
-class _OnnxTokenClassification(_AnyModel, TokenClassificationPipeline):
-    pass
+class OnnxTokenClassificationPipeline(_AnyModel, TokenClassificationPipeline):
+    """Token classification with an ONNX file."""
 
-
-_PIPELINES = {
-    "text-classification": (_OnnxTextClassification, ["batch"]),
-    "token-classification": (_OnnxTokenClassification, ["batch", "time"]),
-}
+    logits_axes = ("batch", "time")
 
 
 def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pipeline:
@@ -176,11 +175,13 @@ def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: Pr
         FileNotFoundError: If there is no such file.
         ValueError: If there is no ONNX file for the task, or this file was not written for the task and its labels.
     """
-    if task not in _PIPELINES:
-        raise ValueError(f"{task} does not run from an ONNX file; {' and '.join(_PIPELINES)} do.")
-    pipeline_class, sizes = _PIPELINES[task]
+    pipeline_path = TASKS[task].onnx_pipeline
+    if pipeline_path is None:
+        names = [name for name, known in TASKS.items() if known.onnx_pipeline]
+        raise ValueError(f"{task} does not run from an ONNX file; {' and '.join(names)} do.")
+    pipeline_class = pipeline_path.load()
     session = OnnxSession(path)
-    found, expected = session.logits_shape, [*sizes, config.num_labels]
+    found, expected = session.logits_shape, [*pipeline_class.logits_axes, config.num_labels]
     if found != expected:
         raise ValueError(
             f"{path} has logits {found}, the model has {expected} for {task}: give the file that was exported from this model."

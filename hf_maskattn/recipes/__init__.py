@@ -1,1 +1,1 @@
-"""Recipes: what a training run is told, read, checked and completed."""
+"""Recipes: typed arguments, YAML files, checks and defaults of a training run."""

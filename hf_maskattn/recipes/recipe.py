@@ -1,5 +1,6 @@
-"""Reads a recipe: a YAML file with the groups `model`, `data` and `training`, and changes from the command line."""
+"""Loads recipes: YAML files with the groups `model`, `data` and `training`, and overrides from the command line."""
 
+import glob
 import re
 import warnings
 from collections.abc import Iterable
@@ -9,41 +10,33 @@ from typing import Any
 
 import yaml
 
+from hf_maskattn.data.files import expand_pattern
 from hf_maskattn.data.tokenizers import KINDS
-from hf_maskattn.recipes.arguments import (
-    NOT_IN_A_RECIPE,
-    ONLY_FOR,
-    SEQ2SEQ,
-    TASKS,
-    DataArguments,
-    ModelArguments,
-    check_key,
-    check_lengths,
-    check_stream,
-    check_value,
-    settable_fields,
-    suggestion,
-)
+from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
+from hf_maskattn.recipes.fields import ONLY_FOR, check_key, check_value, settable_fields, suggestion
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
+from hf_maskattn.tasks import RECIPE_NAMES, TASKS
+
+GROUPS = ("model", "data", "training")
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """Safe loader with the scalars of the YAML 1.2 core schema, that refuses duplicate keys.
+    """Safe loader with the scalars of the YAML 1.2 core schema that rejects duplicate keys.
 
-    YAML 1.1, which PyYAML reads by default, takes `2e-5` for a string and `no` for false.
+    YAML 1.1, the default of PyYAML, reads `2e-5` as a string and `no` as false.
     """
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (the base class declares it so)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Build a mapping, refusing a key that is given twice."""
+        """Build a mapping. Raise an error for a key that is given twice or is not a string."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"a key must be a string, got {key!r}", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -60,17 +53,17 @@ RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(n
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Parse YAML text.
+    """Parse YAML.
 
     Args:
         text: The text.
-        origin: Where it comes from, for error messages.
+        origin: Name of the file or option, for error messages.
 
     Returns:
         The value: mapping, list, string, number, bool or None.
 
     Raises:
-        ValueError: If the text is not YAML, or a key is given twice; names origin and line.
+        ValueError: If the text is not valid YAML, or a key is given twice. The message has the origin and the line.
     """
     try:
         return yaml.load(text, Loader=RecipeLoader)
@@ -82,34 +75,15 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ValueError(f"{origin}: {error}") from error
 
 
-GROUPS = ("model", "data", "training")
-
-_STORED_NAMES = {SEQ2SEQ: "text2text-generation"}
-_USUAL_NAMES = {stored: name for name, stored in _STORED_NAMES.items()}
-_TASKS_ELSEWHERE = {
-    "sentiment-analysis": "text-classification",
-    "sequence-classification": "text-classification",
-    "ner": "token-classification",
-    "mlm": "fill-mask",
-    "masked-lm": "fill-mask",
-    "translation": SEQ2SEQ,
-    "summarization": SEQ2SEQ,
-    "text-generation": SEQ2SEQ,
-    "text-to-text": SEQ2SEQ,
-    "text2text": SEQ2SEQ,
-}
-"""What pipelines and classes of transformers call tasks that have another name here."""
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe.
+    """A validated recipe.
 
     Args:
-        name: Name of the file without its suffix.
-        model: What model is trained.
-        data: What it is trained on.
-        training: Fields of `TrainingArguments` that were set.
+        name: Name of its file without the suffix.
+        model: The model to train.
+        data: The dataset, its columns and the tokenizer.
+        training: The fields of `TrainingArguments` that the recipe sets.
     """
 
     name: str
@@ -119,11 +93,11 @@ class Recipe:
 
     @property
     def label_column(self) -> str:
-        """Column with the labels."""
-        return self.data.label_column or ("tags" if self.model.task == "token-classification" else "label")
+        """The column with the labels."""
+        return self.data.label_column or TASKS[self.model.task].label_column or "label"
 
     def has_split(self, split: str) -> bool:
-        """Tell whether there is a "train", "validation" or "test" split."""
+        """Return whether the recipe has a "train", "validation" or "test" split."""
         data = self.data
         if split == "validation" and data.validation_fraction is not None:
             return True
@@ -131,22 +105,24 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read and check a recipe.
+    """Load and validate a recipe.
 
     Args:
-        path: The YAML file, or the name of a recipe that comes with this package, such as "language_identification".
-        overrides: Changes, as "group.key=value" with the value in YAML; later ones win.
+        path: The YAML file, or the name of a shipped recipe, such as "language_identification".
+        overrides: Changes of the form "group.key=value" with a value in YAML. Later ones win.
 
     Returns:
         The recipe.
 
     Raises:
-        OSError: If there is no such file; names the way out.
-        ValueError: If the file is not YAML, a key does not exist, may not be set, is missing, or does not go with the
-            others; names the file or the override, the key, and the way out.
-        TypeError: If a value has the wrong type; likewise.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not valid YAML, or a key does not exist, must not be set, is missing, or contradicts
+            another one. The message has the file or the override, the key, and a way out.
+        TypeError: If a value has the wrong type, likewise.
     """
-    path = _find_recipe(Path(path))
+    path = Path(path)
+    if not path.is_file():
+        path = shipped_recipes().get(str(path), path)
     groups = _read_groups(path)
     origins = {(group, key): str(path) for group, values in groups.items() for key in values}
     for override in overrides:
@@ -156,9 +132,14 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for (group, key), origin in origins.items():
         _check_field(group, key, groups[group][key], origin)
     task = groups["model"].get("task")
-    if task is not None:
-        groups["model"]["task"] = _STORED_NAMES.get(task, task)
-    return _build(path.stem, groups)
+    if task is None:
+        raise ValueError(f"model.task is missing. Set it to one of {', '.join(RECIPE_NAMES)}.")
+    groups["model"]["task"] = RECIPE_NAMES.get(task, task)
+    _check_groups(groups)
+    own = {item.name for item in fields(ModelArguments)}
+    model = {key: value for key, value in groups["model"].items() if key in own}
+    config = {key: value for key, value in groups["model"].items() if key not in own}
+    return Recipe(path.stem, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"])
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -167,46 +148,62 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return load_recipe(path, overrides)
 
 
-def _find_recipe(path: Path) -> Path:
-    return path if path.is_file() else shipped_recipes().get(str(path), path)
+def check_local_files(recipe: Recipe, splits: Iterable[str] = ("train", "validation", "test")) -> None:
+    """Check that the files of a recipe exist. Their content is checked when they are loaded.
+
+    Args:
+        recipe: The recipe.
+        splits: The splits whose files are needed.
+
+    Raises:
+        FileNotFoundError: If a file does not exist, or no file matches a pattern.
+    """
+    for key in (f"{split}_file" for split in splits):
+        name = getattr(recipe.data, key)
+        if name is None or Path(name).exists() or expand_pattern(name):
+            continue
+        problem = "No file matches this pattern" if glob.has_magic(name) else "There is no such file"
+        raise FileNotFoundError(
+            f"data.{key} must be an existing file or pattern, got {name!r}. {problem}, relative to {Path.cwd()}. Correct the "
+            "path, or run the command in another directory."
+        )
 
 
 def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(_where_a_recipe_is(path)) from None
+        raise FileNotFoundError(_explain_missing_recipe(path)) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        raise ValueError(f"{path} must be UTF-8 text, got an invalid byte at {error.start}.") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
-        raise TypeError(f"{path} holds no groups: a recipe has {', '.join(f'`{group}:`' for group in GROUPS)}.")
+        raise TypeError(f"{path} must have the groups {', '.join(f'`{group}:`' for group in GROUPS)}, got none.")
     for group, values in content.items():
         if group not in GROUPS:
-            raise ValueError(f"{path}: group `{group}:` does not exist, there are: {', '.join(GROUPS)}.")
+            raise ValueError(f"{path}: the group must be one of {', '.join(GROUPS)}, got {group!r}.")
         if values is not None and not isinstance(values, dict):
-            raise TypeError(f"{path}: `{group}:` holds no `key: value` lines.")
+            raise TypeError(f"{path}: `{group}:` must have lines of the form `key: value`, got {values!r}.")
     return {group: dict(content.get(group) or {}) for group in GROUPS}
 
 
-def _where_a_recipe_is(path: Path) -> str:
-    """Say what to pass in place of a path that is no file."""
+def _explain_missing_recipe(path: Path) -> str:
     if (path / "recipe.yaml").is_file():
-        return f"{path} is a folder, its recipe is {path / 'recipe.yaml'}."
+        return f"RECIPE must be a file, got the folder {path}. Use {path / 'recipe.yaml'}."
     name, equals, _ = str(path).partition("=")
     if equals:  # what follows may be a token
-        return f"There is no recipe `{name}=...`: the recipe comes first, changes (group.key=value) after it."
+        return f"RECIPE must come before overrides (group.key=value), got `{name}=...`. Put the recipe first."
     near = suggestion(str(path), shipped_recipes())
     if near is not None:
         return f"There is no recipe {path}. Did you mean {near}?"
     return (
-        f"There is no recipe {path}. Pass a YAML file (a run has its own, recipe.yaml in its folder) or the name of one that "
-        "`hf-maskattn recipes` lists; `hf-maskattn init TASK FILE` writes one for your data."
+        f"There is no recipe {path}. Use a YAML file, such as the recipe.yaml of a run, or a name that `hf-maskattn recipes` "
+        "lists. `hf-maskattn init TASK FILE` writes a recipe for your data."
     )
 
 
 def parse_override(override: str) -> tuple[str, str, Any]:
-    """Parse a change to a recipe.
+    """Parse an override of a recipe.
 
     Args:
         override: "group.key=value", with the value in YAML.
@@ -215,22 +212,22 @@ def parse_override(override: str) -> tuple[str, str, Any]:
         Group, key and value.
 
     Raises:
-        ValueError: If it has another form; does not repeat the value.
+        ValueError: If it has another form. The message does not have the value.
     """
     name, equals, text = override.partition("=")
-    # The value may be a token, in the wrong place.
+    # The value may be a token, so that it is not shown.
     origin = f"override {name!r}" if equals else "an override without `=`"
     group, dot, key = name.partition(".")
     if not (equals and dot and key) or group not in GROUPS:
-        raise ValueError(f"{origin} is not of the form group.key=value with the group {', '.join(GROUPS)}.")
+        raise ValueError(f"{origin} is not of the form group.key=value. The groups are {', '.join(GROUPS)}.")
     return group, key, parse_yaml(text, origin)
 
 
 def _check_field(group: str, key: str, value: Any, origin: str) -> None:
-    """Check the key and the value of a line or an override, which `origin` names."""
+    """Check the key and the value of a line or of an override. `origin` is the prefix of messages."""
     try:
         if key in NOT_IN_A_RECIPE[group]:
-            raise ValueError(f"{group}.{key} may not be set: {NOT_IN_A_RECIPE[group][key]}.")
+            raise ValueError(f"{group}.{key} must not be set: {NOT_IN_A_RECIPE[group][key]}.")
         annotations = settable_fields(group)
         check_key(group, key, annotations)
         if (group, key) == ("model", "task"):
@@ -241,102 +238,111 @@ def _check_field(group: str, key: str, value: Any, origin: str) -> None:
         raise type(error)(f"{origin}: {error}") from error
 
 
-def _check_task_name(task: Any) -> None:
-    names = [_usual_name(task) for task in TASKS]
-    if task is None or task in names or task in TASKS:
-        return
-    near = None
-    if isinstance(task, str):
-        near = _TASKS_ELSEWHERE.get(task.lower()) or suggestion(task, names)
-    advice = f" Did you mean {near}?" if near else ""
-    raise ValueError(f"model.task must be one of {', '.join(names)}, got {task!r}.{advice}")
-
-
-def stored_task(task: str) -> str:
-    """Return the name under which a task is stored.
+def stored_task(name: str) -> str:
+    """Return the name under which recipes store a task.
 
     Args:
-        task: A name as in a recipe.
-
-    Returns:
-        The name.
+        name: The task, or its name in recipes.
 
     Raises:
         ValueError: If there is no such task.
     """
-    _check_task_name(task)
-    return _STORED_NAMES.get(task, task)
+    _check_task_name(name)
+    return RECIPE_NAMES.get(name, name)
 
 
-def _usual_name(task: str) -> str:
-    return _USUAL_NAMES.get(task, task)
+def _check_task_name(task: Any) -> None:
+    if task is None:
+        return
+    near = None
+    if isinstance(task, str):
+        if task in TASKS or task in RECIPE_NAMES:
+            return
+        others = [known.recipe_name for known in TASKS.values() if task.lower() in known.other_names]
+        near = others[0] if others else suggestion(task, RECIPE_NAMES)
+    advice = f" Did you mean {near}?" if near else ""
+    raise ValueError(f"model.task must be one of {', '.join(RECIPE_NAMES)}, got {task!r}.{advice}")
 
 
-def _build(name: str, groups: dict[str, dict[str, Any]]) -> Recipe:
-    if groups["model"].get("task") is None:
-        raise ValueError(f"model.task is missing: {', '.join(_usual_name(task) for task in TASKS)}.")
-    _check_together(groups)
-    own = {item.name for item in fields(ModelArguments)}
-    model = {key: value for key, value in groups["model"].items() if key in own}
-    config = {key: value for key, value in groups["model"].items() if key not in own}
-    return Recipe(name, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"])
-
-
-def _check_together(groups: dict[str, dict[str, Any]]) -> None:
-    model, data = groups["model"], groups["data"]
+def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
+    """Check the fields of a recipe against each other."""
     _check_task(groups)
-    check_stream(groups)
-    check_lengths(groups)
-    _check_labels(data.get("labels"), model.get("problem_type"))
-    tokenizer, pretrained = data.get("tokenizer"), model.get("pretrained")
-    if pretrained is None and tokenizer is None:
-        raise ValueError(f"data.tokenizer is missing: {', '.join(KINDS)} to train one, or a folder or name to load one.")
-    if tokenizer is not None:
-        _check_tokenizer_name(tokenizer)
-    if pretrained is not None and tokenizer is not None:
-        raise ValueError(f"data.tokenizer may not be set: model.pretrained={pretrained} brings its tokenizer.")
-    for key in ("vocab_size", "lowercase"):
-        if key in data and tokenizer not in KINDS:
-            raise ValueError(
-                f"data.{key} means nothing for the tokenizer {tokenizer or pretrained}, which is loaded, not trained: remove it"
-                f" or train one of {', '.join(KINDS)}."
-            )
-
-
-def _check_tokenizer_name(tokenizer: str) -> None:
-    """Refuse a misspelled kind, which would be looked for on the Hub; a name with a slash and a folder are no kinds."""
-    near = suggestion(tokenizer, KINDS)
-    if tokenizer not in KINDS and near is not None and not Path(tokenizer).exists():
-        raise ValueError(
-            f"data.tokenizer must be one of {', '.join(KINDS)}, or a folder or a name on the Hub, got {tokenizer!r}. "
-            f"Did you mean {near}?"
-        )
+    if groups["data"].get("streaming"):
+        _check_stream(groups["data"], groups["training"])
+    else:
+        for key in ONLY_FOR_STREAMS:
+            if key in groups["data"]:
+                raise ValueError(f"data.{key} has no effect without data.streaming. Remove it, or set data.streaming=true.")
+    for (group, key), least in _MINIMUMS.items():
+        value = groups[group].get(key)
+        if value is not None and value < least:
+            raise ValueError(f"{group}.{key} must be at least {least}, got {value}.")
+    _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
+    _check_tokenizer(groups["data"], groups["model"].get("pretrained"))
 
 
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:
-    """Refuse what has a meaning for other tasks alone."""
-    task = groups["model"]["task"]
+    """Check that the task of the recipe supports its keys."""
+    task = TASKS[groups["model"]["task"]]
     for group, values in groups.items():
-        own = settable_fields(group, [task])
+        supported = settable_fields(group, [task.name])
         for key, value in values.items():
             tasks = ONLY_FOR.get((group, key), [other for other in TASKS if key in settable_fields(group, [other])])
-            if task not in tasks:
+            if task.name not in tasks:
                 raise ValueError(
-                    f"{group}.{key} means nothing for model.task={_usual_name(task)}, only for "
-                    f"{' and '.join(_usual_name(other) for other in tasks)}."
+                    f"{group}.{key} has no effect with model.task={task.recipe_name}, only with "
+                    f"{' and '.join(TASKS[other].recipe_name for other in tasks)}. Remove it."
                 )
-            check_value(group, key, value, own[key])
+            check_value(group, key, value, supported[key])
     training = groups["training"]
     if training.get("predict_with_generate") is False and not training.get("prediction_loss_only"):
         raise ValueError(
-            "training.predict_with_generate=False leaves nothing to score but the loss: remove it, or set "
-            "training.prediction_loss_only: true as well."
+            "training.predict_with_generate=false leaves only the loss to report. Remove it, or also set "
+            "training.prediction_loss_only=true."
+        )
+    if task.generates and groups["data"].get("lowercase"):
+        raise ValueError(
+            "data.lowercase=true is not supported with text-to-text generation, because generated text would never equal a "
+            "reference with capital letters. Remove it."
         )
 
-    if task == "text2text-generation" and groups["data"].get("lowercase"):
+
+_MINIMUMS = {
+    ("data", "max_length"): 1,
+    ("data", "max_target_length"): 1,
+    ("data", "shuffle_buffer"): 0,
+    ("data", "sample_rows"): 1,
+    # The token that the decoder starts from counts.
+    ("training", "generation_max_length"): 2,
+    ("training", "generation_num_beams"): 1,
+}
+
+
+def _check_stream(data: dict[str, Any], training: dict[str, Any]) -> None:
+    """Check that no setting needs all rows, or the end of a stream."""
+    if (training.get("max_steps") or 0) <= 0:
+        raise ValueError("training.max_steps must be set with data.streaming=true, because a stream has no last row.")
+    if data.get("validation_fraction") is not None:
         raise ValueError(
-            "data.lowercase=True would have every text written in lower case, which right answers with capitals cannot equal: "
-            "remove it."
+            f"data.validation_fraction={data['validation_fraction']} is not supported with data.streaming=true, because the "
+            "number of rows is not known. Set data.validation_file or data.validation_split."
+        )
+    strategy = training.get("train_sampling_strategy", "random")
+    if strategy != "random":
+        raise ValueError(
+            f"training.train_sampling_strategy={strategy} is not supported with data.streaming=true, because it needs all "
+            "rows. Remove it. data.shuffle_buffer=0 keeps the order of the rows."
+        )
+    for key in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if training.get(key) == "epoch":
+            raise ValueError(
+                f"training.{key}=epoch is not supported with data.streaming=true, because a stream has no epochs. Use "
+                f"training.{key}=steps."
+            )
+    if training.get("dataloader_in_order") is False:
+        raise ValueError(
+            "training.dataloader_in_order=false is not supported with data.streaming=true, because the run could not be "
+            "resumed. Remove it."
         )
 
 
@@ -344,7 +350,27 @@ def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:
     if labels is None:
         return
     if problem_type == "regression":
-        raise ValueError("data.labels means nothing for model.problem_type=regression, where a label is a number: remove it.")
-    twice = sorted({name for name in labels if labels.count(name) > 1})
-    if twice or not labels:
-        raise ValueError(f"data.labels={labels}: " + (f"{twice[0]!r} is given twice." if twice else "give at least one name."))
+        raise ValueError("data.labels has no effect with model.problem_type=regression. Remove it.")
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"data.labels must be a list of different names, got {labels}.")
+
+
+def _check_tokenizer(data: dict[str, Any], pretrained: str | None) -> None:
+    tokenizer, kinds = data.get("tokenizer"), ", ".join(KINDS)
+    if pretrained is None and tokenizer is None:
+        raise ValueError(f"data.tokenizer is missing. Set it to one of {kinds} to train one, or to a folder or Hub name.")
+    if pretrained is not None and tokenizer is not None:
+        raise ValueError(f"data.tokenizer must not be set with model.pretrained={pretrained}, whose tokenizer is used.")
+    if tokenizer is not None and tokenizer not in KINDS and not Path(tokenizer).exists():
+        near = suggestion(tokenizer, KINDS)  # a misspelled kind would be looked up on the Hub
+        if near is not None:
+            raise ValueError(
+                f"data.tokenizer must be one of {kinds}, or a folder or a name on the Hub, got {tokenizer!r}. Did you mean "
+                f"{near}?"
+            )
+    for key in ("vocab_size", "lowercase"):
+        if key in data and tokenizer not in KINDS:
+            raise ValueError(
+                f"data.{key} has no effect with the tokenizer {tokenizer or pretrained}, which is loaded. Remove it, or train "
+                f"a tokenizer with data.tokenizer set to one of {kinds}."
+            )

@@ -1,4 +1,4 @@
-"""What the group `training` of a recipe may not say: settings without an effect here, or that fail after hours of work."""
+"""Checks of the group `training` of a recipe: settings that have no effect here, or that would fail after hours of training."""
 
 import copy
 import math
@@ -10,47 +10,45 @@ from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
-from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
+from transformers import SchedulerType, Seq2SeqTrainingArguments, Trainer, get_scheduler
 
-from hf_maskattn.metrics.classification import SingleLabelMetric, SpanMetric
-from hf_maskattn.metrics.task_metrics import evaluation_for, text_metric_names
-from hf_maskattn.recipes.arguments import arguments_class
 from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.tasks import TASKS
 
 _ALL_ROWS_AT_ONCE = "metrics are computed from all rows of a split at once"
-_LAUNCHER = "the launcher shards the model: accelerate launch --config_file, with a file as in configs/accelerate"
-_LENGTHS = "lengths are counted in tokens, the rows have no column for them"
+_LAUNCHER = "the launcher shards the model. Use accelerate launch --config_file with a file as in configs/accelerate"
+_LIGER = "Liger kernels replace layers of transformers, which recurrent models do not have"
 
 FIXED = {
     "batch_eval_metrics": _ALL_ROWS_AT_ONCE,
     "eval_do_concat_batches": _ALL_ROWS_AT_ONCE,
-    "eval_use_gather_object": "predictions are tensors, which are gathered as tensors",
-    "include_for_metrics": "the metric of the task decides what it reads",
-    "label_names": "labels are in the column `labels`, whatever data.label_column is called in the files",
-    "length_column_name": _LENGTHS,
-    "remove_unused_columns": "rows hold what the model reads and nothing else",
-    "debug": "underflow_overflow cannot read the masks of these models, which are bool; tpu_metrics_debug is for TPUs",
-    "sortish_sampler": "Trainer does not read it; training.train_sampling_strategy=group_by_length groups rows by length",
+    "eval_use_gather_object": "predictions are gathered as tensors",
+    "include_for_metrics": "it is set from the metric of the task",
+    "label_names": "encoded rows always have the labels in the column `labels`",
+    "length_column_name": "rows have no column with their length, which is the number of tokens",
+    "remove_unused_columns": "encoded rows only have columns that the model uses",
+    "debug": "underflow_overflow does not support the bool masks of these models, and tpu_metrics_debug is for TPUs",
+    "sortish_sampler": "Trainer ignores it. Use training.train_sampling_strategy=group_by_length",
     "generation_config": (
-        "the tokenizer and data.max_target_length decide; training.generation_max_length and training.generation_num_beams "
-        "change them"
+        "it is set from the tokenizer and data.max_target_length. Use training.generation_max_length and "
+        "training.generation_num_beams"
     ),
-    "use_cache": "a model that is trained has no use for a cache; generate(use_cache=...) is said by those who call the model",
-    "use_liger_kernel": "its kernels replace layers of transformers, which these recurrent models do not have",
-    "liger_kernel_config": "its kernels replace layers of transformers, which these recurrent models do not have",
-    "enable_jit_checkpoint": "it would mark a run that SIGTERM stops as finished; Ctrl-C (SIGINT) saves a checkpoint",
-    "save_on_each_node": "one process writes the folder of a run, which all nodes share",
+    "use_cache": "training uses no cache. Pass it to the model: generate(use_cache=...)",
+    "use_liger_kernel": _LIGER,
+    "liger_kernel_config": _LIGER,
+    "enable_jit_checkpoint": "a run stopped by SIGTERM would count as finished. Ctrl-C (SIGINT) saves a checkpoint",
+    "save_on_each_node": "one process writes the folder of a run, which all nodes must share",
     "fsdp": _LAUNCHER,
     "fsdp_config": _LAUNCHER,
     "deepspeed": _LAUNCHER,
     "parallelism_config": _LAUNCHER,
 }
-"""Fields of `TrainingArguments` that stay at their default, and why."""
+"""Fields of `TrainingArguments` that must keep their default, with the reason."""
 
 _ACCELERATOR_KEYS = ("non_blocking", "gradient_accumulation_kwargs")
-"""What `training.accelerator_config` may hold. The others change how rows are dealt to processes: see process_shares.py."""
+"""Supported keys of `training.accelerator_config`. The others change which rows each process gets: see training/samplers.py."""
 
-_LEAST = {
+_MINIMUMS = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
@@ -80,11 +78,11 @@ _NEEDS = {
     "dataloader_prefetch_factor": ("dataloader_num_workers",),
     "dataloader_multiprocessing_context": ("dataloader_num_workers",),
 }
-"""Settings that have no effect unless one of others is set."""
+"""Fields that have no effect unless one of the fields listed with them is set."""
 
-_OF_THE_OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
-_SOME_STEPS = 100
-"""Stands for the number of steps where the rows, which are not read yet, decide."""
+_OPTIMIZER_FIELDS = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
+_ASSUMED_STEPS = 100
+"""Number of steps to check a schedule with if the number of rows determines it."""
 
 _WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 _WITHOUT_KWARGS = ("constant", "constant_with_warmup")
@@ -93,19 +91,19 @@ _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no
 
 
 def check_training(recipe: Recipe) -> None:
-    """Refuse settings that would have no effect, no meaning for the task, or that would fail later.
+    """Check that each field of the group has an effect, is supported for the task, and cannot fail later.
 
     Args:
         recipe: The recipe.
 
     Raises:
-        ValueError: Names the key, the value and the way out.
+        ValueError: If a field is not. The message has its name, its value and a way out.
     """
     training = {key: value for key, value in recipe.training.items() if value is not None}
-    defaults = {item.name: item for item in fields(arguments_class(recipe.model.task))}
+    defaults = {item.name: item for item in fields(Seq2SeqTrainingArguments)}
     for key, reason in FIXED.items():
         if key in training and training[key] != _default(defaults[key]):
-            raise ValueError(f"training.{key}={training[key]!r} is not supported: {reason}. Remove it.")
+            raise ValueError(f"training.{key}={training[key]!r} is not supported, because {reason}. Remove it.")
     for key, value in training.items():
         choices = _choices(key) or defaults[key].metadata.get("choices")
         if choices and value not in choices:
@@ -113,39 +111,39 @@ def check_training(recipe: Recipe) -> None:
     _check_ranges(training)
     _check_length_of_run(training)
     _check_accelerator(training.get("accelerator_config"))
-    _check_companions(training)
+    _check_dependencies(training)
     _check_optimization_settings(training)
     _check_scoring(recipe, training)
 
 
-def check_optimization(args: TrainingArguments, recipe: Recipe) -> None:
-    """Refuse an optimizer or a schedule that cannot be built, by building both for a model of one weight.
+def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
+    """Check that the optimizer and the schedule can be built, by building both for a model with one weight.
 
     Args:
-        args: The arguments of Trainer.
+        args: The arguments of the Trainer.
         recipe: The recipe that they were built from.
 
     Raises:
-        ValueError: If the optimizer or the schedule refuses its settings, or does not read one of them.
-        ImportError: If a package that the optimizer comes from is not installed.
+        ValueError: If the optimizer or the schedule rejects a setting or ignores it.
+        ImportError: If the package of the optimizer is not installed.
     """
     model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
     if args.optim_target_modules is not None:
-        args = _changed(args, "optim_target_modules", "all-linear")  # the recipe names layers that this model does not have
+        args = replace_arguments(args, optim_target_modules="all-linear")  # this model has other layers
     try:
         optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
     except ImportError as error:
         raise ImportError(f"training.optim={args.optim.value}: {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{_as_set(recipe, _OF_THE_OPTIMIZER, args.optim.value)}: {error}.") from error
-    _check_that_it_reads(args, recipe, model, (optimizer_class, settings))
+        raise ValueError(f"{_overrides(recipe, _OPTIMIZER_FIELDS, args.optim.value)}: {error}.") from error
+    _check_optimizer_settings(args, recipe, model, (optimizer_class, settings))
     if not issubclass(optimizer_class, torch.optim.Optimizer) or settings.keys() & {"model", "optimizer_dict"}:
-        return  # built from the layers of a whole model
+        return  # it needs the layers of the real model
     try:
         optimizer = optimizer_class(settings.pop("params", model.parameters()), **settings)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{_as_set(recipe, _OF_THE_OPTIMIZER, args.optim.value)}: {error}.") from error
-    steps = args.max_steps if args.max_steps > 0 else _SOME_STEPS
+        raise ValueError(f"{_overrides(recipe, _OPTIMIZER_FIELDS, args.optim.value)}: {error}.") from error
+    steps = args.max_steps if args.max_steps > 0 else _ASSUMED_STEPS
     try:
         get_scheduler(
             args.lr_scheduler_type,
@@ -157,31 +155,31 @@ def check_optimization(args: TrainingArguments, recipe: Recipe) -> None:
     except (TypeError, ValueError) as error:
         names = ("lr_scheduler_type", "lr_scheduler_kwargs")
         raise ValueError(
-            f"{_as_set(recipe, names, args.lr_scheduler_type.value)}: {error}. Arguments of a schedule are set as "
+            f"{_overrides(recipe, names, args.lr_scheduler_type.value)}: {error}. Set arguments of a schedule with "
             "training.lr_scheduler_kwargs={name: value}."
         ) from error
 
 
-def check_arguments(args: TrainingArguments, recipe: Recipe) -> None:
-    """Refuse what the device of a run, or the moments at which it logs, evaluates and saves, leave without an effect.
+def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
+    """Check fields whose effect depends on the device, or on when the run logs, evaluates and saves.
 
     Args:
-        args: The arguments of Trainer.
+        args: The arguments of the Trainer.
         recipe: The recipe that they were built from.
 
     Raises:
-        ValueError: Names the key, the value and the way out.
+        ValueError: If a field is not. The message has its name, its value and a way out.
     """
     if args.fp16 and args.device.type == "cpu":
-        raise ValueError("training.fp16=True needs an accelerator, on CPUs it would have no effect: set training.bf16=true.")
+        raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
     if args.save_strategy == "best" and args.eval_strategy == "no":
-        raise ValueError("training.save_strategy=best needs evaluations to find the best: set training.eval_strategy.")
-    for moment in ("logging", "eval", "save"):
-        steps, strategy = recipe.training.get(f"{moment}_steps"), getattr(args, f"{moment}_strategy")
+        raise ValueError("training.save_strategy=best has no effect without evaluation. Set training.eval_strategy.")
+    for event in ("logging", "eval", "save"):
+        steps, strategy = recipe.training.get(f"{event}_steps"), getattr(args, f"{event}_strategy")
         if steps is not None and strategy in ("epoch", "best"):
             raise ValueError(
-                f"training.{moment}_steps={steps} has no effect with {moment}_strategy={strategy.value}: set "
-                f"training.{moment}_strategy=steps."
+                f"training.{event}_steps={steps} has no effect with {event}_strategy={strategy.value}. Set "
+                f"training.{event}_strategy=steps."
             )
 
 
@@ -190,7 +188,7 @@ def _default(item: Any) -> Any:
 
 
 def _choices(key: str) -> tuple[Any, ...]:
-    """Name the values of a field whose type says less."""
+    """Return the choices of a field whose type does not list them."""
     if key == "include_num_input_tokens_seen":
         return (False, True, "no", "all", "non_padding")
     if key == "train_sampling_strategy":
@@ -204,26 +202,23 @@ def _choices(key: str) -> tuple[Any, ...]:
 
 def _check_ranges(training: Mapping[str, Any]) -> None:
     for key, value in training.items():
-        # Written so that NaN is in no range.
+        # NaN fails all of these comparisons.
         if key in _POSITIVE and not 0 < value < math.inf:
             raise ValueError(f"training.{key} must be greater than 0, got {value}.")
         if key in _BELOW_ONE and not 0 <= value < 1:
             raise ValueError(f"training.{key} must be in [0, 1), got {value}.")
         if key in _SEEDS and not 0 <= value < 2**32:
             raise ValueError(f"training.{key} must be in [0, 2^32), got {value}.")
-        if key in _LEAST and not _LEAST[key] <= value < math.inf:
-            raise ValueError(f"training.{key} must be at least {_LEAST[key]}, got {value}.")
+        if key in _MINIMUMS and not _MINIMUMS[key] <= value < math.inf:
+            raise ValueError(f"training.{key} must be at least {_MINIMUMS[key]}, got {value}.")
 
 
 def _check_length_of_run(training: Mapping[str, Any]) -> None:
     steps, epochs = training.get("max_steps", -1), training.get("num_train_epochs", 1)
     if steps != -1 and steps < 1:
-        raise ValueError(
-            f"training.max_steps must be at least 1, or -1 to train for training.num_train_epochs, got {steps}: no step would "
-            "be trained."
-        )
+        raise ValueError(f"training.max_steps must be at least 1, or -1 to train for training.num_train_epochs, got {steps}.")
     if steps == -1 and not 0 < epochs < math.inf:
-        raise ValueError(f"training.num_train_epochs must be greater than 0, got {epochs}: no step would be trained.")
+        raise ValueError(f"training.num_train_epochs must be greater than 0, got {epochs}.")
 
 
 def _check_accelerator(config: Any) -> None:
@@ -231,33 +226,35 @@ def _check_accelerator(config: Any) -> None:
         return
     if not isinstance(config, dict) or set(config) - set(_ACCELERATOR_KEYS):
         raise ValueError(
-            f"training.accelerator_config must be a mapping of {' and '.join(_ACCELERATOR_KEYS)}, got {config}. How rows are "
-            "dealt to processes is fixed, so that each row is taken once."
+            f"training.accelerator_config must be a mapping with the keys {' and '.join(_ACCELERATOR_KEYS)}, got {config}. "
+            "Remove the others, which change how rows are distributed to processes."
         )
     if "num_steps" in (config.get("gradient_accumulation_kwargs") or {}):
-        raise ValueError("training.accelerator_config may not set num_steps: use training.gradient_accumulation_steps.")
+        raise ValueError("training.accelerator_config must not set num_steps. Use training.gradient_accumulation_steps.")
 
 
-def _check_companions(training: Mapping[str, Any]) -> None:
+def _check_dependencies(training: Mapping[str, Any]) -> None:
     for key, others in _NEEDS.items():
         if training.get(key) and not any(training.get(other) for other in others):
             raise ValueError(
-                f"training.{key}={training[key]!r} has no effect without training.{others[0]}: set both or neither."
+                f"training.{key}={training[key]!r} has no effect without training.{others[0]}. Set both or neither."
             )
     if "ddp_backend" in training and os.environ.get("WORLD_SIZE", "1") == "1":
         raise ValueError(
-            f"training.ddp_backend={training['ddp_backend']} is for several processes, and there is one. Remove it, or start "
-            "several with accelerate launch."
+            f"training.ddp_backend={training['ddp_backend']} has no effect in a single process. Remove it, or start several "
+            "processes with accelerate launch."
         )
     for key in ("torch_compile_backend", "torch_compile_mode"):
         if key in training and training.get("torch_compile") is False:
             raise ValueError(
-                f"training.{key}={training[key]!r} would compile the model, and training.torch_compile=False forbids it."
+                f"training.{key}={training[key]!r} contradicts training.torch_compile=false, because it compiles the model. "
+                "Remove one of them."
             )
     backend = training.get("torch_compile_backend", "inductor")
     if "torch_compile_mode" in training and backend != "inductor":
         raise ValueError(
-            f"training.torch_compile_mode={training['torch_compile_mode']} needs the backend inductor, not {backend}."
+            f"training.torch_compile_mode={training['torch_compile_mode']} has no effect with the backend {backend}. Use the "
+            "backend inductor."
         )
 
 
@@ -268,7 +265,7 @@ def _check_optimization_settings(training: Mapping[str, Any]) -> None:
     kind = SchedulerType(training.get("lr_scheduler_type", "linear")).value
     for key, without in (("warmup_steps", _WITHOUT_WARMUP), ("lr_scheduler_kwargs", _WITHOUT_KWARGS)):
         if training.get(key) and kind in without:
-            raise ValueError(f"training.{key}={training[key]} has no effect with lr_scheduler_type={kind}: remove it.")
+            raise ValueError(f"training.{key}={training[key]} has no effect with lr_scheduler_type={kind}. Remove it.")
 
 
 def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
@@ -282,44 +279,36 @@ def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
         for key in ("eval_strategy", "eval_on_start", "load_best_model_at_end"):
             if training.get(key) not in (None, False, "no"):
                 raise ValueError(
-                    f"training.{key}={training[key]} needs a validation split: set data.validation_file, data.validation_split "
-                    "or data.validation_fraction."
+                    f"training.{key}={training[key]} has no effect without a validation split. Set data.validation_file, "
+                    "data.validation_split or data.validation_fraction."
                 )
     metric = training.get("metric_for_best_model")
-    available = ("loss",) if training.get("prediction_loss_only") else (*_possible_metrics(recipe), "loss")
+    names = TASKS[recipe.model.task].metric_names.load()(problem_type=recipe.model.problem_type, metric=recipe.data.metric)
+    available = ("loss",) if training.get("prediction_loss_only") else (*names, "loss")
     if metric is not None and metric.removeprefix("eval_") not in available:
-        raise ValueError(f"training.metric_for_best_model={metric!r} is not measured, there are: {', '.join(available)}.")
+        raise ValueError(f"training.metric_for_best_model must be one of {', '.join(available)}, got {metric!r}.")
 
 
-def _possible_metrics(recipe: Recipe) -> tuple[str, ...]:
-    task = recipe.model.task
-    if task == "text2text-generation":
-        return text_metric_names(recipe.data.metric)
-    if task == "token-classification":  # the tags decide
-        return tuple(dict.fromkeys((*SpanMetric.names, *SingleLabelMetric.names)))
-    return evaluation_for(task, problem_type=recipe.model.problem_type).metric_names
-
-
-def _check_that_it_reads(
-    args: TrainingArguments, recipe: Recipe, model: torch.nn.Module, found: tuple[type, dict[str, Any]]
+def _check_optimizer_settings(
+    args: Seq2SeqTrainingArguments, recipe: Recipe, model: torch.nn.Module, optimizer: tuple[type, dict[str, Any]]
 ) -> None:
-    """Refuse settings without which the optimizer would be the same."""
+    """Check that the optimizer would be different without each of its settings."""
     defaults = {item.name: _default(item) for item in fields(args)}
     without = {
-        f"training.{key}={recipe.training[key]}": _changed(args, key, defaults[key])
-        for key in _OF_THE_OPTIMIZER[1:]
+        f"training.{key}={recipe.training[key]}": replace_arguments(args, **{key: defaults[key]})
+        for key in _OPTIMIZER_FIELDS[1:]
         if recipe.training.get(key) not in (None, defaults[key])
     }
     parts = _parts(args.optim_args)
     for part in parts:
         others = ",".join(other for other in parts if other != part)
-        without[f"training.optim_args={part}"] = _changed(args, "optim_args", others)
+        without[f"training.optim_args={part}"] = replace_arguments(args, optim_args=others)
     for setting, changed in without.items():
-        if _optimizer_or_none(changed, model) == found:
-            raise ValueError(f"{setting} has no effect with optim={args.optim.value}: remove it.")
+        if _optimizer_or_none(changed, model) == optimizer:
+            raise ValueError(f"{setting} has no effect with optim={args.optim.value}. Remove it.")
 
 
-def _optimizer_or_none(args: TrainingArguments, model: torch.nn.Module) -> tuple[type, dict[str, Any]] | None:
+def _optimizer_or_none(args: Seq2SeqTrainingArguments, model: torch.nn.Module) -> tuple[type, dict[str, Any]] | None:
     try:
         return Trainer.get_optimizer_cls_and_kwargs(args, model)
     except ValueError:
@@ -330,13 +319,18 @@ def _parts(optim_args: str | None) -> list[str]:
     return [part for part in (optim_args or "").replace(" ", "").split(",") if part]
 
 
-def _changed(args: TrainingArguments, key: str, value: Any) -> TrainingArguments:
+def replace_arguments(args: Seq2SeqTrainingArguments, **changes: Any) -> Seq2SeqTrainingArguments:
+    """Return a copy of Trainer arguments with some fields changed.
+
+    `dataclasses.replace` would run `__post_init__` again, which sets other fields from these.
+    """
     changed = copy.copy(args)
-    setattr(changed, key, value)
+    for name, value in changes.items():
+        setattr(changed, name, value)
     return changed
 
 
-def _as_set(recipe: Recipe, keys: Sequence[str], first: str) -> str:
-    """Write the settings of a recipe as they could be written on the command line; the first one in any case."""
+def _overrides(recipe: Recipe, keys: Sequence[str], first: str) -> str:
+    """Return settings of a recipe as overrides of the command line, the first one with its value in any case."""
     values = {keys[0]: first} | {key: recipe.training[key] for key in keys[1:] if recipe.training.get(key) is not None}
     return ", ".join(f"training.{key}={value}" for key, value in values.items())

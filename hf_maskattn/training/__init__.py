@@ -1,1 +1,1 @@
-"""From a recipe to a trained, evaluated and documented model."""
+"""Training: from a recipe to a trained and evaluated model with its card."""

@@ -1,127 +1,115 @@
-"""Puts a Trainer together: arguments, data, model, collator, metrics."""
+"""Builds the model and the Trainer of a recipe."""
 
 import logging
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
+    PreTrainedConfig,
     PreTrainedModel,
-    TrainingArguments,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainingArguments,
     enable_full_determinism,
     set_seed,
 )
 
-from hf_maskattn.data.collators import PairCollator, RowMaskingCollator
+from hf_maskattn.auto import register
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.loading import load_config
-from hf_maskattn.metrics.task_metrics import TaskEvaluation, evaluation_for, evaluation_for_generation
+from hf_maskattn.loading import Shapes, check_fit, describe, load_config, load_whole_model, other_shapes, weight_shapes
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import first_lossy_text
+from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import choose_metric
+from hf_maskattn.recipes.training_defaults import select_best_metric
+from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
-from hf_maskattn.training.model_building import build_model, set_generation
 from hf_maskattn.training.task_data import TaskData, training_data
-from hf_maskattn.training.trainer import ReproducibleSeq2SeqTrainer, ReproducibleTrainer
+from hf_maskattn.training.trainer import MaskAttnTrainer
 
 logger = logging.getLogger(__name__)
 
-_FEW_ANSWERS = 20
+_NUM_REFERENCES_TO_CHECK = 20
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A Trainer and what it was made of.
+    """A Trainer and its parts.
 
     Args:
         trainer: The Trainer.
         data: Its data.
-        evaluation: How it evaluates.
+        evaluation: Its metrics.
     """
 
-    trainer: ReproducibleTrainer
+    trainer: MaskAttnTrainer
     data: TaskData
     evaluation: TaskEvaluation
 
 
-def assemble(recipe: Recipe, args: TrainingArguments, checkpoint: Path | None = None) -> Assembly:
-    """Put the Trainer of a recipe together.
+def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None = None) -> Assembly:
+    """Load the data, build the model and the Trainer of a recipe.
 
     Args:
         recipe: The recipe.
         args: Its Trainer arguments, from `training_arguments(recipe)`.
-        checkpoint: Checkpoint that the training continues from, if it does.
+        checkpoint: Checkpoint that training will resume from.
 
     Returns:
         The Trainer and its parts.
 
     Raises:
-        ValueError: If anything in the recipe does not fit the data or each other; likewise TypeError, OSError.
+        ValueError: If the data does not fit the recipe, or fields of the recipe contradict each other. Likewise TypeError,
+            OSError.
     """
+    # Checkpoints of version 0.1 did not record a tag scheme: the tags of the data are their labels.
+    as_tagged = checkpoint is not None and getattr(load_config(checkpoint), "tag_scheme", None) is None
     with args.main_process_first(desc="preparing the data"):
-        data = training_data(recipe, args.seed, as_tagged=checkpoint is not None and _has_tags_of_the_data(checkpoint))
+        data = training_data(recipe, args.seed, as_tagged=as_tagged)
     if args.full_determinism:
         enable_full_determinism(args.seed)
     else:
         set_seed(args.seed)
     if args.process_index == 0 and data.references:
-        _warn_of_changed_answers(data)
+        _check_references_round_trip(data)
     model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme)
-    set_generation(model, recipe, data.max_target_length)
-    evaluation = evaluation_of(recipe, data)
-    choose_metric(args, recipe, evaluation)
-    trainer = build_trainer(
-        recipe, args, model, data, evaluation, train=data.splits["train"], validation=data.splits.get("validation")
-    )
+    if data.max_target_length is not None:
+        set_generation(model, recipe, data.max_target_length)
+    evaluation = data.encoder.build_evaluation(data)
+    args = select_best_metric(args, recipe, evaluation)
+    splits = data.splits
+    trainer = build_trainer(args, model, data, evaluation, train=splits["train"], validation=splits.get("validation"))
     return Assembly(trainer, data, evaluation)
 
 
-def evaluation_of(recipe: Recipe, data: TaskData) -> TaskEvaluation:
-    """Find how the model of a recipe is evaluated on data."""
-    if recipe.model.task == "text2text-generation":
-        return evaluation_for_generation(recipe.data.metric, data.tokenizer, references=data.references)
-    return evaluation_for(
-        recipe.model.task,
-        problem_type=recipe.model.problem_type,
-        label_names=data.labels or (),
-        tag_scheme=data.tag_scheme,
-    )
-
-
-def _has_tags_of_the_data(checkpoint: Path) -> bool:
-    """Tell whether the labels of a model are tags as the data has them, as before there was a `tag_scheme`."""
-    return getattr(load_config(checkpoint), "tag_scheme", None) is None
-
-
-def _warn_of_changed_answers(data: TaskData) -> None:
-    """Tell at the start that no score can be perfect, rather than leave it to be found out at the end."""
-    changed = first_lossy_text(data.tokenizer, islice(chain.from_iterable((data.references or {}).values()), _FEW_ANSWERS))
+def _check_references_round_trip(data: TaskData) -> None:
+    """Log a warning if the tokenizer cannot reproduce a reference text, so that no score can be perfect."""
+    texts = chain.from_iterable((data.references or {}).values())
+    changed = first_lossy_text(data.tokenizer, islice(texts, _NUM_REFERENCES_TO_CHECK))
     if changed is not None:
         logger.warning(
-            f"The tokenizer does not give the right answer {changed[0]!r} back, it becomes {changed[1]!r}: no text that the "
-            "model writes can equal it. A tokenizer of another kind may (data.tokenizer: char or bpe)."
+            f"The tokenizer cannot reproduce the reference {changed[0]!r}, which becomes {changed[1]!r}, so that no generated "
+            "text can equal it. Another kind of tokenizer may (data.tokenizer: char or bpe)."
         )
 
 
 def build_trainer(
-    recipe: Recipe,
-    args: TrainingArguments,
+    args: Seq2SeqTrainingArguments,
     model: PreTrainedModel,
     data: TaskData,
     evaluation: TaskEvaluation,
     train: Dataset | RowStream | None = None,
     validation: Dataset | None = None,
-) -> ReproducibleTrainer:
-    """Build the Trainer of a task around a model and data."""
-    args.include_for_metrics = [*args.include_for_metrics, *evaluation.include_for_metrics]
-    trainer_class = ReproducibleSeq2SeqTrainer if recipe.model.task == "text2text-generation" else ReproducibleTrainer
-    return trainer_class(
+) -> MaskAttnTrainer:
+    """Build the Trainer for a model and encoded data."""
+    return MaskAttnTrainer(
         model=model,
-        args=args,
-        data_collator=_collator(recipe, data, args, model),
+        args=replace_arguments(args, include_for_metrics=[*args.include_for_metrics, *evaluation.include_for_metrics]),
+        data_collator=data.encoder.build_collator(data.tokenizer, model, args.seed),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
@@ -131,11 +119,103 @@ def build_trainer(
     )
 
 
-def _collator(recipe: Recipe, data: TaskData, args: TrainingArguments, model: PreTrainedModel):
-    if recipe.model.task == "text2text-generation":
-        return PairCollator(data.tokenizer, model=model)
-    if recipe.model.task == "fill-mask":
-        return RowMaskingCollator(data.tokenizer, mlm_probability=recipe.data.mlm_probability, seed=args.seed)
-    if recipe.model.task == "token-classification":
-        return DataCollatorForTokenClassification(data.tokenizer)
-    return DataCollatorWithPadding(data.tokenizer)
+def check_model(arguments: ModelArguments) -> None:
+    """Check the configuration of a new model before data is loaded.
+
+    Args:
+        arguments: The group `model` of a recipe. A pretrained model is checked when it is loaded.
+
+    Raises:
+        ValueError: If a field has an invalid value, or fields contradict each other.
+    """
+    if arguments.pretrained is not None:
+        return
+    try:
+        TASKS[arguments.task].config_class.load()(**arguments.config)
+    except StrictDataclassError as error:
+        raise ValueError(f"model.{error.__cause__}") from error
+
+
+def build_model(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None, tag_scheme: str | None = None
+) -> PreTrainedModel:
+    """Build a model with random weights, or load `pretrained` weights with a new head if the tasks differ.
+
+    Args:
+        arguments: The group `model` of a recipe.
+        tokenizer: The tokenizer.
+        labels: Names of the labels by id. None for regression and for tasks without labels.
+        tag_scheme: Tag scheme of the data, for the configuration.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If fields contradict each other or the pretrained weights, or the weights are damaged or not safetensors.
+        OSError: If there is no such pretrained model.
+    """
+    task = TASKS[arguments.task]
+    auto_class, config_class = task.auto_class.load(), task.config_class.load()
+    settings = {**arguments.config, **_label_fields(arguments, labels)}
+    if hasattr(config_class, "tag_scheme"):
+        settings["tag_scheme"] = tag_scheme
+    if arguments.pretrained is None:
+        register()
+        return auto_class.from_config(config_class(**settings, **_vocabulary_fields(tokenizer, generates=task.generates)))
+    pretrained = load_config(arguments.pretrained)
+    if pretrained.model_type != config_class.model_type:
+        raise ValueError(
+            f"model.pretrained must be a {config_class.model_type!r} model with model.task={arguments.task}, got "
+            f"{arguments.pretrained}, a {pretrained.model_type!r} model."
+        )
+    shapes = weight_shapes(arguments.pretrained)
+    encoder = _describe_encoder(auto_class, pretrained, shapes, arguments)
+    check_fit(encoder, shapes, arguments.pretrained)
+    config = load_config(arguments.pretrained, **settings)
+    different = other_shapes(encoder, _describe_encoder(auto_class, config, shapes, arguments))
+    if different:
+        raise ValueError(
+            f"the recipe must keep the sizes of model.pretrained={arguments.pretrained}, got other sizes of "
+            f"{', '.join(different)}. Remove {', '.join(f'model.{key}' for key in arguments.config)}."
+        )
+    # Only the head of another task or of other labels is initialized. All other weights must fit.
+    return load_whole_model(auto_class, arguments.pretrained, config, new_head=True)
+
+
+def _label_fields(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:
+    if TASKS[arguments.task].label_column is None:
+        return {}
+    if labels is None:
+        return {"num_labels": 1, "problem_type": arguments.problem_type}
+    fields: dict[str, Any] = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    if "problem_type" in TASKS[arguments.task].model_keys:
+        fields["problem_type"] = arguments.problem_type or "single_label_classification"
+    return fields
+
+
+def _vocabulary_fields(tokenizer: PreTrainedTokenizerBase, *, generates: bool) -> dict[str, int | None]:
+    fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if generates:
+        start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        fields |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        fields["decoder_start_token_id"] = start
+    return fields
+
+
+def _describe_encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
+    """Build the model without its head on the meta device."""
+    return describe(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
+
+
+def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:
+    """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them.
+
+    Args:
+        model: The model.
+        recipe: The recipe.
+        max_target_length: Maximum number of tokens of a target.
+    """
+    max_length, num_beams = (recipe.training.get(f"generation_{name}") for name in ("max_length", "num_beams"))
+    # The token that the decoder starts from counts.
+    model.generation_config.max_length = max_target_length + 1 if max_length is None else max_length
+    model.generation_config.num_beams = 1 if num_beams is None else num_beams

@@ -1,4 +1,4 @@
-"""Ctrl-C in training: the first one saves a checkpoint and stops, the second one stops at once."""
+"""Callbacks: stop on Ctrl-C with a checkpoint, find the best checkpoint of a moved run, save at epoch ends, and others."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -14,27 +15,33 @@ from transformers.trainer_callback import ExportableState
 
 from hf_maskattn.checkpoints.checkpoints import find_damage
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.model.remote_code import CODE_VERSION
+
+if TYPE_CHECKING:
+    from hf_maskattn.training.results import HubTarget
+
+logger = logging.getLogger(__name__)
 
 _STDERR = 2
 
 
-class TrainingInterrupted(Exception):  # noqa: N818 (the run stopped because it was asked to)
+class TrainingInterrupted(Exception):  # noqa: N818 (the user asked for it)
     """A run was stopped by Ctrl-C after a checkpoint was saved.
 
     Args:
-        checkpoint: Where the run can be resumed from.
+        checkpoint: The checkpoint to resume from.
     """
 
     def __init__(self, checkpoint: Path):
-        super().__init__(f"Stopped; the run can be continued from {checkpoint}.")
+        super().__init__(f"The run was stopped. It can be resumed from {checkpoint}.")
         self.checkpoint = checkpoint
 
 
 class StopOnInterrupt(TrainerCallback):
-    """Saves a checkpoint after the step in which Ctrl-C came, then raises `TrainingInterrupted`.
+    """Saves a checkpoint after the step in which Ctrl-C was pressed, then raises `TrainingInterrupted`.
 
-    At the last step of an epoch it waits for the end of the epoch, so that its evaluation is part of the checkpoint.
-    Raising, rather than asking Trainer to stop, keeps Trainer from closing the run, which may delete that checkpoint.
+    At the last step of an epoch the checkpoint is saved when the epoch has ended, so that it includes the evaluation. Setting
+    `should_training_stop` instead would let Trainer end the run normally, and possibly delete that checkpoint.
     """
 
     def __init__(self) -> None:
@@ -42,8 +49,8 @@ class StopOnInterrupt(TrainerCallback):
         self._stopping = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the first SIGINT as a request to stop and leave the second one to Python; put the old handler back."""
+    def handle_interrupts(self) -> Iterator[None]:
+        """Handle the first SIGINT as a request to stop. The second one raises `KeyboardInterrupt`."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -57,29 +64,29 @@ class StopOnInterrupt(TrainerCallback):
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if os.environ.get("RANK", "0") == "0":
-            # Neither print nor logging may be entered twice, and the signal may have come in the middle of one.
-            os.write(_STDERR, b"\nSaving a checkpoint, then stopping; Ctrl-C again stops at once.\n")
+            # print and logging are not reentrant, and the signal may have interrupted one of them.
+            os.write(_STDERR, b"\nSaving a checkpoint before stopping. Press Ctrl-C again to stop at once.\n")
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint if a stop was requested, unless the end of the epoch comes next."""
-        if not float(state.epoch).is_integer() and self._all_stop(args):
+        """Save a checkpoint if a stop was requested, unless this is the last step of an epoch."""
+        if not float(state.epoch).is_integer() and self._any_process_stops(args):
             control.should_save = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint if a stop was requested."""
-        if self._all_stop(args):
+        """Save a checkpoint if a stop was requested."""
+        if self._any_process_stops(args):
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        """Stop, now that the checkpoint is written."""
+        """Stop when the requested checkpoint has been saved."""
         if self._stopping:
             if args.world_size > 1:
-                # A launcher ends all processes when the first one ends: none may still be writing.
+                # A launcher ends all processes when the first one ends. The others may still be writing.
                 torch.distributed.barrier()
             raise TrainingInterrupted(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
-    def _all_stop(self, args: TrainingArguments) -> bool:
-        """Agree between processes, which do not get the signal in the same step."""
+    def _any_process_stops(self, args: TrainingArguments) -> bool:
+        """Return whether any process got the signal, which does not reach all of them in the same step."""
         if args.world_size > 1:
             requested = torch.tensor(int(self.requested), device=args.device)
             torch.distributed.all_reduce(requested, op=torch.distributed.ReduceOp.MAX)
@@ -88,78 +95,95 @@ class StopOnInterrupt(TrainerCallback):
         return self._stopping
 
 
-logger = logging.getLogger(__name__)
-
-
 class KeepTrackOfBest(TrainerCallback):
-    """Finds the best checkpoint again after the folder was moved, or forgets its score if it is gone or damaged.
+    """Updates the path of the best checkpoint when a run is resumed, or forgets its metric if it is missing or damaged.
 
-    Trainer remembers it by its path. Where that path is gone it forgets the checkpoint but not the score, and would in
-    the end keep the last model as if it were the best.
+    Trainer stores an absolute path. If the folder was moved, it forgets the checkpoint but not the metric, and would keep the
+    last model as the best one.
     """
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Look for the best checkpoint beside the others."""
+        """Look for the best checkpoint in the output folder."""
         if state.best_global_step is None:
             return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-        damage = find_damage(checkpoint) if checkpoint.is_dir() else "it is gone"
+        damage = find_damage(checkpoint) if checkpoint.is_dir() else "it does not exist"
         if damage is None:
             state.best_model_checkpoint = str(checkpoint)
         else:
             logger.warning(
-                f"The best checkpoint so far, {checkpoint}, cannot be used ({damage}); the best is searched anew from here on."
+                f"The best checkpoint so far, {checkpoint}, cannot be used ({damage}). The best of the following ones is kept."
             )
             state.best_global_step = state.best_metric = state.best_model_checkpoint = None
 
 
 class SaveAtEpochEnd(TrainerCallback):
-    """Puts a checkpoint that is due at the last step of an epoch off until the epoch has ended.
+    """Delays a checkpoint at the last step of an epoch until the epoch has ended.
 
-    A run that goes on from such a checkpoint begins with the next epoch: an evaluation at the end of this one would be lost.
+    A run that is resumed from it starts with the next epoch, so that the evaluation of this epoch would be lost.
     """
 
     def __init__(self) -> None:
-        self._put_off = False
+        self._is_delayed = False
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Put a checkpoint off at the last step of an epoch or of the run."""
+        """Delay a checkpoint at the last step of an epoch or of the run."""
         if control.should_save and (float(state.epoch).is_integer() or control.should_training_stop):
-            control.should_save, self._put_off = False, True
+            control.should_save, self._is_delayed = False, True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Ask for the checkpoint that was put off."""
-        if self._put_off:
-            control.should_save, self._put_off = True, False
+        """Save the checkpoint that was delayed."""
+        if self._is_delayed:
+            control.should_save, self._is_delayed = True, False
 
 
-_WORDS = {
+class PublishEverySave(TrainerCallback):
+    """Publishes each checkpoint. If that fails, a warning is logged and training continues.
+
+    Args:
+        target: The repository.
+    """
+
+    def __init__(self, target: "HubTarget"):
+        self._target = target
+
+    def on_save(self, args, state, control, **kwargs):
+        """Publish the checkpoint that was just saved."""
+        if not state.is_world_process_zero:
+            return
+        message = f"Model of hf-maskattn {CODE_VERSION} in training, step {state.global_step}"
+        try:
+            self._target.publish(Path(args.output_dir) / f"checkpoint-{state.global_step}", message)
+        except (OSError, ValueError) as error:
+            logger.warning(f"The checkpoint of step {state.global_step} was not published. Training continues. {error}")
+
+
+_RESUMED_SETTINGS = {
     "shards": "the number of files (shards) of the train split",
     "processes": "the number of processes",
     "workers": "training.dataloader_num_workers",
-    "batch_size": "the rows of a batch (training.per_device_train_batch_size)",
+    "batch_size": "the number of rows of a batch (training.per_device_train_batch_size)",
 }
 
 
 class StreamPosition(TrainerCallback, ExportableState):
-    """Counts the batches that were trained on, not those that a `DataLoader` has fetched ahead, and tells the stream.
+    """Counts the batches of a stream that were trained on, which are fewer than a `DataLoader` has prefetched.
 
-    All processes take the same number of batches, so that the count of one is the count of all. Trainer writes it to
-    `trainer_state.json`.
+    All processes train on the same number of batches. Trainer saves the count in `trainer_state.json`.
     """
 
     def __init__(self) -> None:
         self.batches = self.shards = self.processes = self.workers = self.batch_size = 0
 
     def state(self) -> dict:
-        """Give what belongs into a checkpoint."""
+        """Return what a checkpoint stores."""
         return {"args": {}, "attributes": dict(vars(self))}
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Let the stream begin after the batches of the checkpoint.
+        """Skip the batches that were trained on before the checkpoint.
 
         Raises:
-            ValueError: If the batches would not be the same ones now, since the stream is dealt or cut in another way.
+            ValueError: If the stream would have other batches than before.
         """
         stream: RowStream = train_dataloader.dataset
         self.batches, self.shards = 0, len(stream.shards)
@@ -167,16 +191,16 @@ class StreamPosition(TrainerCallback, ExportableState):
         self.workers = max(train_dataloader.num_workers, 1)
         if state.global_step > 0 and not args.ignore_data_skip:
             stored = state.stateful_callbacks[type(self).__name__]["attributes"]
-            for name, words in _WORDS.items():
+            for name, description in _RESUMED_SETTINGS.items():
                 if stored[name] != getattr(self, name):
                     raise ValueError(
-                        f"{words} was {stored[name]} and is {getattr(self, name)} now, which would deal the rows of the stream "
-                        f"in another way and train on some of them twice: resume with {stored[name]}."
+                        f"{description} must be {stored[name]} as before the checkpoint, got {getattr(self, name)}. Otherwise "
+                        "some rows of the stream would be trained on twice."
                     )
             self.batches = stored["batches"]
         stream.skip_batches(self.batches)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Count the batches of a step, and how much of the run is done, which Trainer forgets when it is resumed."""
+        """Count the batches of a step, and set the fraction of the run that is done, which a resumed Trainer loses."""
         self.batches += args.gradient_accumulation_steps
         state.epoch = state.global_step / state.max_steps

@@ -1,29 +1,54 @@
-"""The rows that each of several processes gets: its share of what one process would take, and no row twice.
-
-accelerate fills up the last batches of an epoch with rows from its beginning, which then train twice, and count in the loss of
-an evaluation in place of others.
-"""
+"""The rows of each batch: grouped by length in a seeded order, and distributed to processes without duplicates."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from torch.utils.data import BatchSampler, DataLoader, Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
-class ProcessShare(BatchSampler):
-    """The rows of one process out of each batch of all processes, in the order of the sampler.
+class SeededSampler(LengthGroupedSampler):
+    """Groups rows of similar length, in an order that depends on the seed and not on earlier random numbers."""
 
-    Every process has the same number of batches. In the last one rows may be few; some processes may have none.
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, generator=torch.Generator(), **kwargs)
+        self.seed = seed
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed)
+        return super().__iter__()
+
+
+class EpochSeededSampler(SeededSampler):
+    """Groups rows of similar length, in an order that depends on seed and epoch.
+
+    A run that is resumed within an epoch then trains on exactly the remaining rows.
+    """
+
+    def __init__(self, *args, seed: int, **kwargs):
+        super().__init__(*args, seed=seed, **kwargs)
+        self._first_seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch. Trainer calls this method."""
+        self.seed = self._first_seed + epoch
+
+
+class ProcessBatchSampler(BatchSampler):
+    """The batches of one of several processes: consecutive parts of the batches of one process with the total batch size.
+
+    Every process has the same number of batches. The last batch of a process may have fewer rows, or none.
 
     Args:
-        sampler: Rows in the order of the whole run, the same in all processes.
-        batch_size: Rows of one process in a batch.
-        drop_last: Whether to leave out a last batch that is not full.
+        sampler: Row indices in the order of the run, the same in all processes.
+        batch_size: Number of rows of one process in a batch.
+        drop_last: Whether to drop a last batch that is not full.
         num_processes: Number of processes.
-        process_index: Which of them this is.
-        evenly: Whether rows of a last batch that is not full are spread over all processes, so that none waits for others.
-            Otherwise each takes `batch_size` rows as long as there are any.
+        process_index: Index of this process.
+        evenly: Whether to spread the rows of a last batch that is not full over all processes. Otherwise each process gets
+            `batch_size` rows until there are none left.
     """
 
     def __init__(
@@ -37,28 +62,28 @@ class ProcessShare(BatchSampler):
         evenly: bool,
     ):
         super().__init__(sampler, batch_size, drop_last)
-        self.num_processes = num_processes  # accelerate finds by it how many rows the last batch of an evaluation has
+        self.num_processes = num_processes  # accelerate reads it to count the rows of the last batch of an evaluation
         self.process_index = process_index
         self.evenly = evenly
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in self._batches_of_all():
+        for rows in self._total_batches():
             size = -(-len(rows) // self.num_processes) if self.evenly else self.batch_size
             yield rows[self.process_index * size : (self.process_index + 1) * size]
 
     def __len__(self) -> int:
-        return len(self._batches_of_all())
+        return len(self._total_batches())
 
-    def _batches_of_all(self) -> BatchSampler:
+    def _total_batches(self) -> BatchSampler:
         return BatchSampler(self.sampler, self.batch_size * self.num_processes, self.drop_last)
 
 
-class CollateWithoutRows:
-    """Makes a batch of rows as another collator does, and one of no rows: its tensors, empty along the first axis.
+class EmptyBatchCollator:
+    """Wraps a data collator so that a batch without rows has the same tensors, with length 0 in the first axis.
 
     Args:
-        collate: The other collator.
-        row: Any row; shows which tensors there are.
+        collate: The data collator.
+        row: Any row, from which the tensors are built.
     """
 
     def __init__(self, collate: Callable[[list], Any], row: Any):
@@ -70,12 +95,15 @@ class CollateWithoutRows:
         return self.collate(rows) if rows else {name: values[:0] for name, values in self.collate([self.row]).items()}
 
 
-def with_no_row_twice(loader: DataLoader, *, evenly: bool) -> DataLoader:
-    """Have a dataloader that accelerate prepared for several processes give each row once.
+def shard_without_duplicates(loader: DataLoader, *, evenly: bool) -> DataLoader:
+    """Rebuild a dataloader that accelerate prepared for several processes so that each row is used once.
+
+    accelerate fills up the last batches with rows from the start of the epoch: they would be trained on twice, and count in
+    the loss of an evaluation.
 
     Args:
-        loader: The dataloader; one of a single process, of a stream, or that shares its batches in another way stays as it is.
-        evenly: See `ProcessShare`.
+        loader: The dataloader. It is returned unchanged if it is for a single process, for a stream, or is sharded otherwise.
+        evenly: See `ProcessBatchSampler`.
 
     Returns:
         The dataloader.
@@ -91,7 +119,7 @@ def with_no_row_twice(loader: DataLoader, *, evenly: bool) -> DataLoader:
         device=loader.device,
         rng_types=loader.rng_types,
         synchronized_generator=loader.synchronized_generator,
-        batch_sampler=ProcessShare(
+        batch_sampler=ProcessBatchSampler(
             batches.sampler,
             batches.batch_size,
             batches.drop_last,
@@ -99,7 +127,7 @@ def with_no_row_twice(loader: DataLoader, *, evenly: bool) -> DataLoader:
             process_index=shard.process_index,
             evenly=evenly,
         ),
-        collate_fn=CollateWithoutRows(loader.collate_fn, loader.dataset[0]),
+        collate_fn=EmptyBatchCollator(loader.collate_fn, loader.dataset[0]),
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,

@@ -1,60 +1,51 @@
-"""The data of a recipe: raw splits, the tokenizer, the labels, and model inputs."""
+"""The data of a recipe: loads the splits, trains or loads the tokenizer, and encodes model inputs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.columns import (
-    LabelKind,
-    UnknownLabelError,
-    check_columns,
-    has_integer_names,
-    item_feature,
-    label_names,
-    value_kind,
-)
-from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
+from hf_maskattn.data.columns import UnknownLabelError, check_columns, has_integer_names, item_feature, value_kind
 from hf_maskattn.data.loading import Splits, load_shards, load_splits
-from hf_maskattn.data.pair_encoding import References, RowIds, collect_references, encode_pairs, reference_texts
+from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
-from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
-from hf_maskattn.data.tag_reading import is_visible
 from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.training.tagging import Tagging, tagging_of_model, tagging_to_learn
+from hf_maskattn.tasks import TASKS
+from hf_maskattn.training.task_encoders import TaskEncoder
 
 SPLITS = ("train", "validation", "test")
 DEFAULT_MAX_LENGTH = 512
-LONGEST_MAX_LENGTH = 2**20
-"""Tokenizers without a limit of their own name some number far above this one."""
-_EXAMPLES = 20
+MAX_KNOWN_LENGTH = 2**20
+"""A tokenizer without a limit has a `model_max_length` far above this number."""
+_NUM_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a model of a recipe is trained and scored on.
+    """The data that a model is trained and evaluated on.
 
     Args:
-        splits: Model inputs, by split; "train" is a `RowStream` if the recipe says so.
-        tokenizer: What made them.
-        labels: Names of the labels by id; None for regression and masked language modeling.
-        about: What the data says about itself.
-        tag_scheme: Of token classification, the scheme that the model was trained on; None where it is not recorded.
-        references: Of text-to-text generation, the right answers of each row that is scored; else None.
-        max_target_length: Of text-to-text generation, the longest target, in tokens; else None.
-        examples: Some texts of the validation split, or else of the test split.
+        splits: Model inputs by split. "train" is a `RowStream` if the recipe streams it.
+        tokenizer: The tokenizer that encoded them.
+        encoder: What encoded them.
+        info: Description and license of the dataset.
+        labels: Names of the labels by id. None for regression and for tasks without labels.
+        tag_scheme: For token classification, the tag scheme of the training data. None if it is not recorded.
+        references: For text-to-text generation, the reference texts of each row that is evaluated, else None.
+        max_target_length: For text-to-text generation, the maximum number of tokens of a target, else None.
+        examples: Some texts of the validation or test split.
     """
 
     splits: dict[str, Dataset | RowStream]
     tokenizer: PreTrainedTokenizerBase
+    encoder: TaskEncoder
+    info: DatasetInfo
     labels: list[str] | None
-    about: DatasetInfo
     tag_scheme: str | None = None
     references: References | None = None
     max_target_length: int | None = None
@@ -62,45 +53,31 @@ class TaskData:
 
 
 def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> TaskData:
-    """Load all splits, train or load the tokenizer, find the labels.
+    """Load all splits, train or load the tokenizer, and collect the labels.
 
     Args:
         recipe: The recipe.
-        seed: For `validation_fraction`.
-        as_tagged: Whether tags of the data are labels of the model as they are, as in runs of before there was a `tag_scheme`.
+        seed: Seed of `data.validation_fraction`.
+        as_tagged: Use tags as labels without conversion, as runs did before `tag_scheme` was recorded.
 
     Returns:
         The data, with a "train" split.
 
     Raises:
-        ValueError: If the data does not have what the recipe says; likewise TypeError, OSError.
+        ValueError: If the data does not fit the recipe. Likewise TypeError, OSError.
     """
     if not recipe.has_split("train"):
-        raise ValueError("there is nothing to train on: set data.source (and data.train_split), or data.train_file.")
-    shards = _open(recipe) if recipe.data.streaming else None
-    raw = _load(recipe, seed) if shards is None else _load_beside(recipe, shards)
-    labels, tagging = None, None
-    if recipe.model.task == "token-classification":
-        tagging = tagging_to_learn(recipe, raw, as_tagged=as_tagged)
-        labels = tagging.labels
-    elif _has_labels(recipe):
-        labels = label_names(raw, recipe.label_column, _label_kind(recipe), known=recipe.data.labels, locations=raw.locations)
-    if labels is not None:
-        _check_several(recipe, labels)
-    tokenizer = _tokenizer(recipe, raw)
+        raise ValueError("the recipe has no train split. Set data.source and data.train_split, or data.train_file.")
+    encoder = _encoder_of(recipe)
+    shards = _open_stream(recipe, encoder) if recipe.data.streaming else None
+    raw = _load(recipe, encoder, seed) if shards is None else _load_with_stream(recipe, encoder, shards)
+    encoder.learn_labels(raw, as_tagged=as_tagged)
+    _check_several_labels(recipe, encoder.labels)
+    tokenizer = _build_tokenizer(recipe, encoder, raw)
     splits = raw if shards is None else {**raw, "train": shards}
-    data = _encode(recipe, splits, tokenizer, labels, tagging, scored=("validation", "test"), locations=raw.locations)
-    if tagging is not None and tagging.marks_entities:
-        warn_about_lost_entities(
-            raw["train"],
-            tokenizer,
-            tagging.reader(raw["train"], recipe.label_column),
-            text_column=_sentence_column(recipe, raw["train"]),
-            tokens_column=recipe.data.tokens_column,
-            label_column=recipe.label_column,
-            locations=raw.locations["train"],
-        )
-    return replace(data, examples=_examples(recipe, raw))
+    data = _encode(recipe, encoder, splits, tokenizer, evaluated=("validation", "test"), locations=raw.locations)
+    encoder.check_training_split(raw["train"], tokenizer, raw.locations["train"])
+    return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw))
 
 
 def evaluation_data(
@@ -111,15 +88,15 @@ def evaluation_data(
     labels: list[str],
     tag_scheme: str | None = None,
 ) -> TaskData:
-    """Load one split for a model that exists.
+    """Load one split for an existing model.
 
     Args:
         recipe: The recipe.
-        seed: For `validation_fraction`.
+        seed: Seed of `data.validation_fraction`.
         split: "train", "validation" or "test".
         tokenizer: The tokenizer of the model.
-        labels: The labels of the model, by id.
-        tag_scheme: The `tag_scheme` of its configuration.
+        labels: The labels of the model by id.
+        tag_scheme: `tag_scheme` of its configuration.
 
     Returns:
         The data of that split.
@@ -129,74 +106,72 @@ def evaluation_data(
     """
     if not recipe.has_split(split):
         present = [name for name in ("validation", "test", "train") if recipe.has_split(name)]
-        hint = f" It has a {present[0]} split: score that with --split {present[0]}." if present else ""
-        raise ValueError(f"the recipe has no {split} split: set data.{split}_file or data.{split}_split.{hint}")
+        hint = f" The recipe has a {present[0]} split, which --split {present[0]} selects." if present else ""
+        raise ValueError(f"the recipe has no {split} split. Set data.{split}_file or data.{split}_split.{hint}")
     if split == "train" and recipe.data.streaming:
-        raise ValueError("the train split is a stream (data.streaming), which has no end: score validation or test.")
-    raw = _load(recipe, seed, only=split)
-    if _has_labels(recipe):
-        _check_positions(recipe, seed, raw[split].features, labels)
-    tagging = None
-    if recipe.model.task == "token-classification":
-        tagging = tagging_of_model(recipe, split, raw, labels, tag_scheme)
-    data = _encode(
-        recipe,
-        {split: raw[split]},
-        tokenizer,
-        labels if _has_labels(recipe) else None,
-        tagging,
-        scored=(split,),
-        locations=raw.locations,
-    )
+        raise ValueError(
+            "the train split cannot be evaluated with data.streaming=true. Use --split validation or --split test."
+        )
+    encoder = _encoder_of(recipe)
+    raw = _load(recipe, encoder, seed, only=split)
+    if encoder.has_labels:
+        _check_integer_labels(recipe, encoder, seed, raw[split].features, labels)
+    encoder.use_labels(split, raw, labels, tag_scheme)
+    data = _encode(recipe, encoder, {split: raw[split]}, tokenizer, evaluated=(split,), locations=raw.locations)
     return replace(data, tag_scheme=tag_scheme)
 
 
-def _check_several(recipe: Recipe, labels: list[str]) -> None:
-    """Refuse to train a model that can give one answer only."""
-    if len(labels) > 1 or _label_kind(recipe) == "multi":
+def _encoder_of(recipe: Recipe) -> TaskEncoder:
+    return TASKS[recipe.model.task].encoder.load()(recipe)
+
+
+def _check_several_labels(recipe: Recipe, labels: list[str] | None) -> None:
+    """Check that a classifier has at least two classes."""
+    if labels is None or len(labels) > 1 or recipe.model.problem_type == "multi_label_classification":
         return
-    seen = f"the first {recipe.data.sample_rows} rows" if recipe.data.streaming else "the train split"
-    way_out = "name all labels in data.labels, or raise data.sample_rows" if recipe.data.streaming else "give rows of others"
+    rows, advice = "the train split", "add rows with other labels"
+    if recipe.data.streaming:
+        rows, advice = f"the first {recipe.data.sample_rows} rows", "list all labels in data.labels, or raise data.sample_rows"
     raise ValueError(
-        f"the column {recipe.label_column!r} must have two different labels or more, got only {', '.join(labels) or 'none'} in "
-        f"{seen}: there is nothing to tell apart. Name another column (data.label_column=...), or {way_out}."
+        f"the column {recipe.label_column!r} must have at least two different labels, got {', '.join(labels) or 'none'} in "
+        f"{rows}. Set another column with data.label_column, or {advice}."
     )
 
 
-def _check_positions(recipe: Recipe, seed: int, features: Features, labels: list[str]) -> None:
-    """Refuse whole numbers as positions in the labels of a model where the train split says that they are texts."""
+def _check_integer_labels(recipe: Recipe, encoder: TaskEncoder, seed: int, features: Features, labels: list[str]) -> None:
+    """Check that integers may be ids of labels: the labels of the train split must not be strings."""
     feature = features[recipe.label_column]
-    is_position = value_kind(item_feature(feature) or feature) == "integer" and not has_integer_names(labels)
-    if is_position and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
-        splits = _load(recipe, seed)
-        label_names(splits, recipe.label_column, _label_kind(recipe), locations=splits.locations)
+    is_id = value_kind(item_feature(feature) or feature) == "integer" and not has_integer_names(labels)
+    if is_id and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
+        _encoder_of(recipe).learn_labels(_load(recipe, encoder, seed))
 
 
-def _load(recipe: Recipe, seed: int, only: str | None = None) -> Splits:
+def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = None) -> Splits:
     data = recipe.data
-    sources = {name: (getattr(data, f"{name}_file"), getattr(data, f"{name}_split")) for name in SPLITS}
-    if only is not None:
-        # The validation split may have to be cut from the train split.
-        needed = {only, "train"} if only == "validation" and data.validation_fraction is not None else {only}
-        sources = {name: source if name in needed else (None, None) for name, source in sources.items()}
-    settings = {f"{name}_file": file for name, (file, _) in sources.items()}
-    settings |= {f"{name}_split": split for name, (_, split) in sources.items()}
+    needed = set(SPLITS) if only is None else {only}
+    if only == "validation" and data.validation_fraction is not None:
+        needed.add("train")
+    settings = {}
+    for name in SPLITS:
+        for kind in ("file", "split"):
+            key = f"{name}_{kind}"
+            settings[key] = getattr(data, key) if name in needed else None
     return load_splits(
         data.source,
         subset=data.subset,
         **settings,
         csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
-        label_column=recipe.label_column if _has_labels(recipe) else None,
+        label_column=recipe.label_column if encoder.has_labels else None,
         seed=seed,
-        required_columns=_required_columns(recipe),
+        required_columns=encoder.required_columns(),
         streaming=data.streaming,
     )
 
 
-def _open(recipe: Recipe) -> Shards:
+def _open_stream(recipe: Recipe, encoder: TaskEncoder) -> Shards:
     """Open the train split of a stream, with the columns that are needed."""
-    data, columns = recipe.data, _required_columns(recipe)
+    data, columns = recipe.data, encoder.required_columns()
     shards = load_shards(
         data.source,
         subset=data.subset,
@@ -205,164 +180,72 @@ def _open(recipe: Recipe) -> Shards:
         train_split=str(data.train_split),
         required_columns=columns,
     )
-    sentence = _sentence_column(recipe, shards)
-    if sentence is not None and sentence not in columns:
-        check_columns("train", shards, {sentence: "data.text_column"})
-        columns[sentence] = "data.text_column"
+    text_column = encoder.optional_column(shards)
+    if text_column is not None and text_column not in columns:
+        check_columns("train", shards, {text_column: "data.text_column"})
+        columns[text_column] = "data.text_column"
     return shards.select(list(columns))
 
 
-def _load_beside(recipe: Recipe, shards: Shards) -> Splits:
-    """Load the first rows of a stream, and the other splits whole."""
+def _load_with_stream(recipe: Recipe, encoder: TaskEncoder, shards: Shards) -> Splits:
+    """Load the first rows of a stream, and all rows of the other splits."""
     others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
-    loaded = _load(others, seed=0) if any(others.has_split(name) for name in SPLITS) else Splits({}, {})
+    has_others = any(others.has_split(name) for name in SPLITS)
+    loaded = _load(others, encoder, seed=0) if has_others else Splits({}, {})
     return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
 
 
-def _required_columns(recipe: Recipe) -> dict[str, str]:
-    """List the columns that are needed, with the keys that name them."""
-    data = recipe.data
-    if recipe.model.task == "text2text-generation":
-        columns = {data.source_column: "data.source_column", data.target_column: "data.target_column"}
-        return columns if data.references_column is None else {data.references_column: "data.references_column", **columns}
-    columns = {} if recipe.model.task == "fill-mask" else {recipe.label_column: "data.label_column"}
-    if recipe.model.task == "token-classification":
-        columns[data.tokens_column] = "data.tokens_column"
-        return columns if data.text_column is None else {**columns, data.text_column: "data.text_column"}
-    return {**columns, _text_column(recipe): "data.text_column"}
-
-
-def _tokenizer(recipe: Recipe, raw: Splits) -> PreTrainedTokenizerBase:
+def _build_tokenizer(recipe: Recipe, encoder: TaskEncoder, raw: Splits) -> PreTrainedTokenizerBase:
     data = recipe.data
     if data.tokenizer in KINDS:
         return train_tokenizer(
-            _all_texts(recipe, raw["train"], raw.locations["train"]),
+            encoder.tokenizer_texts(raw["train"], raw.locations["train"]),
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             lowercase=data.lowercase,
             max_length=DEFAULT_MAX_LENGTH if data.max_length is None else data.max_length,
-            for_generation=recipe.model.task == "text2text-generation",
+            for_generation=encoder.task.generates,
         )
     tokenizer = load_tokenizer(str(recipe.model.pretrained or data.tokenizer), max_length=data.max_length)
-    if tokenizer.model_max_length > LONGEST_MAX_LENGTH:
+    if tokenizer.model_max_length > MAX_KNOWN_LENGTH:
         tokenizer.model_max_length = DEFAULT_MAX_LENGTH
     return tokenizer
 
 
-def _all_texts(recipe: Recipe, split: Dataset, locations: RowLocations) -> Iterable[str]:
-    """Take what the tokenizer has to know: what is read, and what is written."""
-    targets = split[recipe.data.target_column] if recipe.model.task == "text2text-generation" else []
-    targets_of_rows = (reference_texts(locations[row], value) for row, value in enumerate(targets))
-    return chain(_texts(recipe, split), chain.from_iterable(targets_of_rows))
-
-
-def _texts(recipe: Recipe, split: Dataset) -> Iterable[str]:
-    if recipe.model.task == "text2text-generation":
-        return split[recipe.data.source_column]
-    column = _sentence_column(recipe, split) if recipe.model.task == "token-classification" else _text_column(recipe)
-    if column is not None:
-        return split[column]
-    return (" ".join(filter(is_visible, words)) for words in split[recipe.data.tokens_column])
-
-
-def _examples(recipe: Recipe, raw: Mapping[str, Dataset]) -> list[str]:
-    """Take texts that are there to be looked at: never any that the model is trained on."""
+def _examples(encoder: TaskEncoder, raw: Mapping[str, Dataset]) -> list[str]:
+    """Return texts to show in the model card, none of which the model is trained on."""
     split = next((raw[name] for name in ("validation", "test") if name in raw), None)
     if split is None:
         return []
-    return list(_texts(recipe, split.select(range(min(_EXAMPLES, split.num_rows)))))
-
-
-def _text_column(recipe: Recipe) -> str:
-    return recipe.data.text_column or "text"
-
-
-def _sentence_column(recipe: Recipe, split: Dataset | Shards) -> str | None:
-    """Find the column with the text that tagged words come from, None if there are only the words."""
-    return _text_column(recipe) if _text_column(recipe) in split.column_names else None
+    return list(encoder.input_texts(split.select(range(min(_NUM_EXAMPLES, split.num_rows)))))
 
 
 def _encode(
     recipe: Recipe,
-    raw: Mapping[str, Dataset | Shards],
+    encoder: TaskEncoder,
+    raw: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
-    labels: list[str] | None,
-    tagging: Tagging | None,
-    scored: tuple[str, ...],
+    evaluated: tuple[str, ...],
     locations: Mapping[str, RowLocations],
 ) -> TaskData:
-    data = recipe.data
-    max_length = tokenizer.model_max_length if data.max_length is None else data.max_length
-    max_target_length = max_length if data.max_target_length is None else data.max_target_length
-
-    def encode(name: str, split: Dataset | Shards, locations: RowLocations) -> Dataset | RowStream:
-        if recipe.model.task == "fill-mask":
-            return encode_for_masked_lm(
-                split, tokenizer, text_column=_text_column(recipe), max_length=max_length, locations=locations, name=name
-            )
-        if tagging is not None:
-            return encode_tags(
-                split,
-                tokenizer,
-                text_column=_sentence_column(recipe, split),
-                tokens_column=data.tokens_column,
-                label_column=recipe.label_column,
-                max_length=max_length,
-                locations=locations,
-                name=name,
-                **vars(tagging),
-            )
-        if recipe.model.task == "text2text-generation":
-            return encode_pairs(
-                split,
-                tokenizer,
-                source_column=data.source_column,
-                target_column=data.target_column,
-                max_source_length=max_length,
-                max_target_length=max_target_length,
-                locations=locations,
-                name=name,
-            )
-        return encode_texts(
-            split,
-            tokenizer,
-            text_column=_text_column(recipe),
-            label_column=recipe.label_column,
-            labels=labels,
-            max_length=max_length,
-            locations=locations,
-            name=name,
-        )
-
-    splits = {name: encode(name, split, locations[name]) for name, split in raw.items()}
+    splits = {name: encoder.encode(name, split, tokenizer, locations[name]) for name, split in raw.items()}
     stream = splits.get("train")
     if isinstance(stream, RowStream):
         encode_batch = stream.encode
-        if data.labels is None:
-            encode_batch = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=data.sample_rows)
-        splits["train"] = replace(stream, encode=encode_batch, shuffle_buffer=data.shuffle_buffer)
-    # Rows that datasets had in its cache were not cut just now: the tokenizer is saved with its cut all the same.
-    tokenizer("", truncation=True, max_length=max_length)
-    about = next(iter(raw.values())).info
-    if recipe.model.task != "text2text-generation":
-        return TaskData(splits, tokenizer, labels, about, tagging.scheme if tagging else None)
-    references = _references(recipe, raw, splits, scored, locations)
-    return TaskData(splits, tokenizer, None, about, references=references, max_target_length=max_target_length)
-
-
-def _references(
-    recipe: Recipe,
-    raw: Mapping[str, Any],
-    encoded: Mapping[str, Any],
-    scored: tuple[str, ...],
-    locations: Mapping[str, RowLocations],
-) -> References:
-    column = recipe.data.references_column or recipe.data.target_column
-    references: dict[RowIds, list[str]] = {}
-    for name in (name for name in scored if name in raw):
-        for row, texts in collect_references(raw[name], encoded[name], column, locations[name]).items():
-            references[row] = [*references.get(row, []), *texts]
-    return references
+        if recipe.data.labels is None:
+            encode_batch = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=recipe.data.sample_rows)
+        splits["train"] = replace(stream, encode=encode_batch, shuffle_buffer=recipe.data.shuffle_buffer)
+    # Rows from the cache of datasets were not truncated just now. Saved tokenizers have the truncation of this run.
+    tokenizer("", truncation=True, max_length=encoder.max_length(tokenizer))
+    return TaskData(
+        splits,
+        tokenizer,
+        encoder,
+        info=next(iter(raw.values())).info,
+        labels=encoder.labels,
+        references=encoder.references({name: raw[name] for name in evaluated if name in raw}, splits, locations),
+        max_target_length=encoder.max_target_length(tokenizer),
+    )
 
 
 def _encode_with_labels_of_first_rows(
@@ -374,11 +257,3 @@ def _encode_with_labels_of_first_rows(
         raise ValueError(
             f"{error} These are the labels of the first {rows} rows. Set data.labels to all labels, or raise data.sample_rows."
         ) from error
-
-
-def _has_labels(recipe: Recipe) -> bool:
-    return recipe.model.task in ("text-classification", "token-classification") and recipe.model.problem_type != "regression"
-
-
-def _label_kind(recipe: Recipe) -> LabelKind:
-    return "multi" if recipe.model.problem_type == "multi_label_classification" else "single"

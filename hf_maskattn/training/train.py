@@ -1,7 +1,8 @@
-"""Trains a recipe: from an empty folder to a model with its tokenizer, scores, recipe and card."""
+"""Trains a recipe: checks the machine and the output folder, trains or resumes, evaluates, and writes the results."""
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 
+import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import is_write_failure, last_sealed_checkpoint, last_whole_checkpoint, write_whole
@@ -27,204 +29,74 @@ from hf_maskattn.checkpoints.run_folder import (
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import changed_keys, save_recipe, training_arguments
-from hf_maskattn.training.assembly import Assembly, assemble
-from hf_maskattn.training.callbacks import KeepTrackOfBest, SaveAtEpochEnd, StopOnInterrupt, TrainingInterrupted
-from hf_maskattn.training.launch import check_launch, warn_of_busy_cores
-from hf_maskattn.training.model_building import check_model
-from hf_maskattn.training.publishing import HubTarget, PublishEverySave, publish_run, take_over_publishing, with_repository
-from hf_maskattn.training.run_card import write_card
-from hf_maskattn.training.run_report import RunReport, read_metrics, score, write_report
-from hf_maskattn.training.trainer import ReproducibleTrainer, not_written
-
-
-@contextmanager
-def telling_how_to_go_on(trainer: Trainer, folder: Path) -> Iterator[None]:
-    """Keep the log of a run that breaks, and say what is left of it.
-
-    Args:
-        trainer: The Trainer of the run.
-        folder: Its output folder.
-
-    Yields:
-        Nothing.
-    """
-    try:
-        yield
-    except TrainingInterrupted:
-        raise
-    except Exception as error:
-        if trainer.is_world_process_zero():
-            with suppress(OSError):  # there may be no room for it
-                _write_state(trainer, folder)
-        last = last_sealed_checkpoint(folder)
-        error.add_note(
-            "No checkpoint had been written: --resume begins anew."
-            if last is None
-            else f"Everything up to {last} is kept: go on with --resume."
-        )
-        raise
-
-
-def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
-    """Write the log, the card, the scores and the model to the folder of a run, and mark the run as finished.
-
-    Args:
-        assembly: The Trainer and its data.
-        recipe: The recipe.
-        folder: The output folder.
-        metrics: Values by metric name, by split.
-
-    Raises:
-        OSError: If something could not be written; the checkpoints are untouched.
-    """
-    trainer = assembly.trainer
-    if trainer.is_world_process_zero():
-        _write_state(trainer, folder)
-        write_card(assembly, recipe, folder, metrics)
-        best = trainer.state.best_model_checkpoint
-        write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
-    try:
-        trainer.save_model()
-    except Exception as error:
-        if is_write_failure(error):
-            raise not_written(folder, error) from error
-        raise
-    if trainer.is_world_process_zero():
-        finish(folder)
-
-
-def _write_state(trainer: Trainer, folder: Path) -> None:
-    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
-
+from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.training.assembly import Assembly, assemble, check_model
+from hf_maskattn.training.callbacks import (
+    KeepTrackOfBest,
+    PublishEverySave,
+    SaveAtEpochEnd,
+    StopOnInterrupt,
+    TrainingInterrupted,
+)
+from hf_maskattn.training.results import HubTarget, RunReport, publish_run, read_metrics, score, write_card, write_report
+from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
 
 logger = logging.getLogger(__name__)
 
 
-class Start(Enum):
-    """What to do with what lies in the output folder."""
-
-    REFUSE = "refuse"
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-
-
-FINISHED = Path()
-"""Stands for the checkpoint of a run with nothing left to do."""
-
-
-def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
-    """Refuse an output folder that a run may not go to, before anything costly is done.
-
-    Args:
-        folder: The output folder.
-        recipe: The recipe.
-        start: What to do with what lies there.
-
-    Raises:
-        ValueError: If it holds anything and nothing was said, if it holds something but no run that could be resumed or
-            replaced, or if a run is to be resumed with another model or data.
-    """
-    if start is Start.REFUSE:
-        require_empty(folder)
-        return
-    require_run(folder)
-    if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
-        for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
-            if not key.startswith("training."):
-                raise ValueError(
-                    f"{folder} holds a run with {key}={old!r}, the recipe says {new!r}: resume with the recipe of the run "
-                    f"({folder / RECIPE_FILE}), or replace the run with --overwrite."
-                )
-
-
-def starting_point(folder: Path, recipe: Recipe, start: Start) -> Path | None:
-    """Find where a run begins.
-
-    Args:
-        folder: The output folder, checked.
-        recipe: The recipe.
-        start: What to do with what lies there.
-
-    Returns:
-        The checkpoint to go on from, None to begin at the beginning, `FINISHED` if there is nothing left to do.
-
-    Raises:
-        ValueError: If all that a run could go on from is a model alone, or the model of a finished run is damaged.
-    """
-    if start is not Start.RESUME:
-        return None
-    stored = folder / RECIPE_FILE
-    changes = changed_keys(recipe, stored) if stored.is_file() else {}
-    if is_finished(folder) and stored.is_file() and not changes:
-        logger.info(f"The run in {folder} is finished, nothing is left to do.")
-        return FINISHED
-    for key, (old, new) in changes.items():
-        logger.warning(f"{key} was {old!r} and is {new!r} from here on.")
-    checkpoint = last_whole_checkpoint(folder)
-    if checkpoint is None:
-        logger.warning(f"There is no checkpoint in {folder} to go on from, training starts from the beginning.")
-    else:
-        logger.info(f"Going on from {checkpoint}.")
-    return checkpoint
-
-
-def begin(folder: Path, recipe: Recipe, start: Start) -> None:
-    """Clear the folder of what the run replaces, and write down the recipe.
-
-    This is done when everything is ready to train, so that a mistake in a recipe does not cost the run it would replace.
-    """
-    if start is Start.OVERWRITE:
-        remove_run(folder)
-    reopen(folder)
-    save_recipe(recipe, folder / RECIPE_FILE)
-
-
 def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> RunReport:
-    """Train the model of a recipe, score it, and write everything to its output folder.
+    """Train and evaluate the model of a recipe, and write the results to its output folder.
 
     Args:
         recipe: The recipe.
-        resume: Whether to continue the run in the folder from its last whole checkpoint.
+        resume: Whether to continue the run in the folder from its last complete checkpoint.
         overwrite: Whether to replace the run in the folder.
 
     Returns:
-        Where the model lies and how good it is.
+        Folder and metrics of the model.
 
     Raises:
-        ValueError: If the folder is not empty and nothing was said, or holds something else than a run, another run is at
-            work in it, or anything in the recipe does not fit; likewise TypeError, OSError, ImportError.
-        TrainingInterrupted: If Ctrl-C came; the run can be resumed.
-        NotPublished: If the run is finished, but could not be published as the recipe asks.
+        ValueError: If the folder is not empty and neither `resume` nor `overwrite` is set, it does not hold a run, another
+            process is using it, or the recipe is invalid. Likewise TypeError, OSError, ImportError.
+        TrainingInterrupted: If Ctrl-C was pressed. The run can be resumed.
+        NotPublished: If the run is finished, but could not be published.
     """
     if resume and overwrite:
-        raise ValueError("--resume continues the run in the folder, --overwrite replaces it: say one of them.")
-    start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.REFUSE
+        raise ValueError("--resume and --overwrite are mutually exclusive.")
+    start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
     args = training_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
     warn_of_busy_cores(args)
-    target = take_over_publishing(args)
+    target = None
+    if args.push_to_hub:
+        # Trainer would upload the whole output folder, with pickles, in the background, and would not report failures.
+        target, args = HubTarget.from_arguments(args), replace_arguments(args, push_to_hub=False)
     folder = Path(args.output_dir)
     with held_alone(folder) if args.process_index == 0 else nullcontext():
         return _train(recipe, args, folder, start, target)
 
 
-def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, target: HubTarget | None) -> RunReport:
+def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start", target: HubTarget | None) -> RunReport:
     is_main = args.process_index == 0
     with args.main_process_first(local=False, desc="checking the output folder"):
         if is_main:
             check_folder(folder, recipe, start)
-        checkpoint = starting_point(folder, recipe, start)
-    if checkpoint is FINISHED:
-        return RunReport(folder, read_metrics(folder / METRICS_FILE), is_main)
+        if start is Start.RESUME and is_run_complete(folder, recipe):
+            return RunReport(folder, read_metrics(folder / METRICS_FILE), is_main)
+        checkpoint = checkpoint_to_resume(folder, recipe) if start is Start.RESUME else None
     if target is not None and is_main:
-        target = with_repository(target)
+        target = target.with_repository()
     assembly = assemble(recipe, args, checkpoint)
-    _require_a_batch(assembly.trainer)
+    _check_full_batch(assembly.trainer)
     if is_main:
-        begin(folder, recipe, start)
-    with telling_how_to_go_on(assembly.trainer, folder):
-        metrics = {"train": _run(assembly, checkpoint, target)}
+        # Only now: an error in the recipe must not delete the run that it would replace.
+        if start is Start.OVERWRITE:
+            remove_run(folder)
+        reopen(folder)
+        save_recipe(recipe, folder / RECIPE_FILE)
+    with explain_failure(assembly.trainer, folder):
+        metrics = {"train": _fit(assembly, checkpoint, target)}
         for split in ("validation", "test"):
             if split in assembly.data.splits:
                 metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
@@ -233,35 +105,22 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: Start, 
     return report if target is None or not is_main else publish_run(report, target)
 
 
-def _require_a_batch(trainer: ReproducibleTrainer) -> None:
-    """Refuse a run of no steps; a stream has as many batches as are asked for."""
-    args = trainer.args
-    rows_of_step = args.train_batch_size * args.world_size
-    if args.dataloader_drop_last and not isinstance(trainer.train_dataset, RowStream):
-        rows = len(trainer.train_dataset)
-        if rows < rows_of_step:
-            raise ValueError(
-                f"training.dataloader_drop_last=True leaves nothing to train on: the train split has {rows} rows, a batch "
-                f"has {rows_of_step} (training.per_device_train_batch_size={args.per_device_train_batch_size}, "
-                f"{args.world_size} processes). Set a smaller batch, or training.dataloader_drop_last=false."
-            )
-
-
-def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
+def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
+    """Run the Trainer, and return the metrics of the train split."""
     trainer, stop = assembly.trainer, StopOnInterrupt()
     for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
         trainer.add_callback(callback)
     if target is not None and target.at_every_save:
         trainer.add_callback(PublishEverySave(target))
     started = time.perf_counter()
-    with stop.listening():
+    with stop.handle_interrupts():
         try:
             values = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint)).metrics
         except TrainingInterrupted:
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             raise
     if stop.requested:
-        # The last step was done when Ctrl-C came; what is left is to score and to write.
+        # Ctrl-C came after the last step. The evaluation is left to the resumed run.
         last = last_whole_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
@@ -274,3 +133,204 @@ def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = values["train_samples_per_second"]
     return metrics
+
+
+class Start(Enum):
+    """How a run treats its output folder."""
+
+    NEW = "new"
+    RESUME = "resume"
+    OVERWRITE = "overwrite"
+
+
+def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
+    """Check the output folder before anything expensive is done.
+
+    Args:
+        folder: The output folder.
+        recipe: The recipe.
+        start: How the run treats it.
+
+    Raises:
+        ValueError: If a new run would get a folder that is not empty, the folder has no run to resume or replace, or a run
+            would be resumed with another model or other data.
+    """
+    if start is Start.NEW:
+        require_empty(folder)
+        return
+    require_run(folder)
+    if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
+        for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
+            if not key.startswith("training."):
+                raise ValueError(
+                    f"{key} must be {old!r}, as in the run in {folder}, got {new!r}. Resume with {folder / RECIPE_FILE}, or "
+                    "replace the run with --overwrite."
+                )
+
+
+def is_run_complete(folder: Path, recipe: Recipe) -> bool:
+    """Return whether a run is finished and its recipe has not changed.
+
+    Raises:
+        ValueError: If the model of the finished run is damaged.
+    """
+    stored = folder / RECIPE_FILE
+    if not (is_finished(folder) and stored.is_file()) or changed_keys(recipe, stored):
+        return False
+    logger.info(f"The run in {folder} is already finished.")
+    return True
+
+
+def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
+    """Find the checkpoint that a run resumes from. Log changes of its recipe.
+
+    Args:
+        folder: The output folder, checked.
+        recipe: The recipe.
+
+    Returns:
+        The last complete checkpoint, or None to start from the beginning.
+
+    Raises:
+        ValueError: If the complete checkpoints have no optimizer state.
+    """
+    stored = folder / RECIPE_FILE
+    for key, (old, new) in (changed_keys(recipe, stored) if stored.is_file() else {}).items():
+        logger.warning(f"{key} changes from {old!r} to {new!r}.")
+    checkpoint = last_whole_checkpoint(folder)
+    if checkpoint is None:
+        logger.warning(f"There is no checkpoint in {folder} to resume from. Training starts from the beginning.")
+    else:
+        logger.info(f"Resuming from {checkpoint}.")
+    return checkpoint
+
+
+@contextmanager
+def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
+    """Save the log of a run that fails, and add to the error what can be resumed.
+
+    Args:
+        trainer: The Trainer of the run.
+        folder: Its output folder.
+    """
+    try:
+        yield
+    except TrainingInterrupted:
+        raise
+    except Exception as error:
+        if trainer.is_world_process_zero():
+            with suppress(OSError):  # the disk may be full
+                _write_state(trainer, folder)
+        last = last_sealed_checkpoint(folder)
+        error.add_note(
+            "No checkpoint was saved: --resume starts from the beginning."
+            if last is None
+            else f"The last checkpoint is {last}: continue from it with --resume."
+        )
+        raise
+
+
+def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+    """Write log, card, metrics and model to the folder of a run, and mark the run as finished.
+
+    Args:
+        assembly: The Trainer and its data.
+        recipe: The recipe.
+        folder: The output folder.
+        metrics: Values by metric name, by split.
+
+    Raises:
+        OSError: If a file could not be written. The checkpoints are not affected.
+    """
+    trainer = assembly.trainer
+    if trainer.is_world_process_zero():
+        _write_state(trainer, folder)
+        write_card(assembly, recipe, folder, metrics)
+        best = trainer.state.best_model_checkpoint
+        write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
+    try:
+        trainer.save_model()
+    except Exception as error:
+        if is_write_failure(error):
+            raise incomplete_folder_error(folder, error) from error
+        raise
+    if trainer.is_world_process_zero():
+        finish(folder)
+
+
+def _write_state(trainer: Trainer, folder: Path) -> None:
+    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
+
+
+def _check_full_batch(trainer: MaskAttnTrainer) -> None:
+    """Check that an epoch has at least one batch if incomplete batches are dropped."""
+    args = trainer.args
+    rows_per_step = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and not isinstance(trainer.train_dataset, RowStream):
+        rows = len(trainer.train_dataset)
+        if rows < rows_per_step:
+            raise ValueError(
+                f"training.dataloader_drop_last=true needs at least one full batch of {rows_per_step} rows "
+                f"(training.per_device_train_batch_size={args.per_device_train_batch_size}, {args.world_size} processes), got "
+                f"{rows} rows in the train split. Set a smaller batch size, or training.dataloader_drop_last=false."
+            )
+
+
+_SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def check_launch(args: TrainingArguments) -> None:
+    """Check that the processes of a launch train together.
+
+    Args:
+        args: The arguments of the Trainer, which initialized the process group.
+
+    Raises:
+        ValueError: If several processes would each train alone, a model would silently not be sharded on CPUs, or sharded
+            weights would not be gathered at the end.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and args.world_size == 1:
+        raise ValueError(
+            f"training.use_cpu must be true to train with {started} processes without accelerators. Otherwise each process "
+            "would train alone."
+        )
+    for variable, name in _SHARDED.items():
+        if _is_set(variable) and args.device.type == "cpu":
+            raise ValueError(f"{name} is not supported on CPUs, where accelerate does not shard models. Launch without it.")
+    if _is_set("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_STATE_DICT_TYPE", "").startswith("SHARDED"):
+        raise ValueError(
+            "fsdp_state_dict_type must be FULL_STATE_DICT, got SHARDED_STATE_DICT, which from_pretrained cannot load. Launch "
+            "with --fsdp_state_dict_type FULL_STATE_DICT, or set it in the configuration file of accelerate."
+        )
+    if started == 1 and "MASTER_PORT" in os.environ and _is_set("ACCELERATE_USE_CPU"):
+        logger.warning(
+            "accelerate launch --cpu started a single process, because it needs mpirun for several (--mpirun_hostfile). To "
+            "start them without mpirun: accelerate launch --multi_gpu --num_processes N ... training.use_cpu=true"
+        )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
+
+
+_OWN_LOAD = 0.75
+"""Load that this process has caused so far by importing libraries, and that an idle machine has anyway."""
+
+
+def warn_of_busy_cores(args: TrainingArguments) -> None:
+    """Log a warning if other processes use the cores of the threads of this run. Each step waits for the slowest thread.
+
+    Args:
+        args: The arguments of the Trainer.
+    """
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    if args.device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
+        return
+    load = os.getloadavg()[0]
+    if load > cores - threads + _OWN_LOAD:
+        idle = max(1, int(cores - load))
+        logger.warning(
+            f"This machine has {cores} cores and a load of {load:.1f}. Training uses {threads} threads, which wait for each "
+            f"other in every step. OMP_NUM_THREADS={idle} may be several times faster while other processes are running."
+        )

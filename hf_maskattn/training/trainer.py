@@ -1,6 +1,7 @@
-"""A Trainer whose data order and masks depend on the seed alone, and that leaves our model card in place."""
+"""The Trainer: resumable at any step, the same results with one process and with several, checksummed checkpoints."""
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,122 +10,28 @@ from typing import Any
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, Trainer, TrainingArguments
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_maskattn.checkpoints.checkpoints import find_damage, is_sealed, is_write_failure, reason, rotate, seal, unseal
 from hf_maskattn.data.collators import RowMaskingCollator, StreamMaskingCollator
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.training.samplers import with_no_row_twice
+from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
+
+_DEPRECATED_NAMES = ("ReproducibleTrainer", "ReproducibleSeq2SeqTrainer")
 
 
-class SealingTrainer(Trainer):
-    """Trainer that writes a manifest to each checkpoint when all processes have written theirs."""
-
-    def _save_checkpoint(self, model, trial) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        try:
-            if self.args.should_save:
-                unseal(folder)
-            with _without_rotation(self.args):
-                super()._save_checkpoint(model, trial)
-            self._seal(folder)
-        except Exception as error:
-            if is_sealed(folder) or not is_write_failure(error):
-                raise
-            raise not_written(folder, error) from error
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate(folder, self.args.save_total_limit, None if best is None else Path(best))
-
-    def _push_from_checkpoint(self, checkpoint_folder) -> None:
-        self._seal(Path(checkpoint_folder))
-        super()._push_from_checkpoint(checkpoint_folder)
-
-    def _seal(self, folder: Path) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save and not is_sealed(folder):
-            seal(folder, resumable=not self.args.save_only_model)
-
-    def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        damage = find_damage(best)
-        if damage is not None:
-            raise OSError(f"the best checkpoint, {best}, cannot be used any more ({damage}).")
-        super()._load_best_model()
-
-
-def not_written(folder: Path, error: Exception) -> OSError:
-    """Tell that a folder could not be written to its end.
-
-    Args:
-        folder: The folder.
-        error: What came from the library that wrote, which as a rule does not name the file.
-
-    Returns:
-        The error to raise, which names the folder, the file that was written last, and how much room is left.
-    """
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
-    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
-    return OSError(
-        f"{folder} could not be written to its end ({last.name}: {reason(error)}); {free:,.0f} MiB are free on that disk."
-    )
-
-
-@contextmanager
-def _without_rotation(args: TrainingArguments) -> Iterator[None]:
-    """Keep Trainer from removing older checkpoints, which it does before the new one can be sealed."""
-    limit, args.save_total_limit = args.save_total_limit, None
-    try:
-        yield
-    finally:
-        args.save_total_limit = limit
-
-
-@contextmanager
-def _set_for_now(args: TrainingArguments, **settings: Any) -> Iterator[None]:
-    """Change arguments of Trainer, which reads them where it is about to be called, and put them back."""
-    before = {name: getattr(args, name) for name in settings}
-    for name, value in settings.items():
-        setattr(args, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(args, name, value)
-
-
-class SeededSampler(LengthGroupedSampler):
-    """Groups rows of similar length, in an order that depends on the seed, not on what was drawn before."""
-
-    def __init__(self, *args, seed: int, **kwargs):
-        super().__init__(*args, generator=torch.Generator(), **kwargs)
-        self.seed = seed
-
-    def __iter__(self):
-        self.generator.manual_seed(self.seed)
-        return super().__iter__()
-
-
-class EpochSeededSampler(SeededSampler):
-    """Groups rows of similar length, in an order that depends on seed and epoch.
-
-    A run that is resumed within an epoch then sees exactly the rows that were left.
-    """
-
-    def __init__(self, *args, seed: int, **kwargs):
-        super().__init__(*args, seed=seed, **kwargs)
-        self._first_seed = seed
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; Trainer calls this."""
-        self.seed = self._first_seed + epoch
+def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED_NAMES:
+        warnings.warn(f"{name} is deprecated. Use MaskAttnTrainer.", FutureWarning, stacklevel=2)
+        return MaskAttnTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class FiniteLabelSmoother(LabelSmoother):
-    """Label smoothing with a loss of 0 where no label is left, as the losses of the models have it, instead of NaN."""
+    """Label smoothing with a loss of 0 instead of NaN if all labels are -100, like the losses of the models."""
 
     def __call__(self, model_output, labels, shift_labels=False, num_items_in_batch=None):
         """Average the smoothed cross entropy over the labels that are not -100."""
@@ -132,37 +39,62 @@ class FiniteLabelSmoother(LabelSmoother):
         return super().__call__(model_output, labels, shift_labels, num_items_in_batch=count.clamp(min=1))
 
 
-class ReproducibleTrainer(SealingTrainer):
-    """Trainer that can be stopped and resumed at any step without a difference, and scores the same model equally.
+class MaskAttnTrainer(Seq2SeqTrainer):
+    """Trainer whose runs are reproducible, and whose checkpoints are complete or not used.
 
-    Several processes take the same rows in the same steps as one process with a batch as large as theirs together.
+    - A run that is stopped and resumed at any step has the same weights and metrics as a run that is not.
+    - Several processes train on the same rows in each step as one process with the same total batch size, and report the
+      same metrics.
+    - A checkpoint gets a manifest with checksums when all processes have written it. Older checkpoints are removed after that.
+    - With `predict_with_generate=True` generated text is evaluated, one text a row, whatever `num_return_sequences` is.
 
     Args:
-        *args: Those of Trainer.
-        **kwargs: Those of Trainer.
+        model: The model.
+        args: The arguments.
+        *more: Further positional arguments of `Trainer`.
+        **kwargs: Further keyword arguments of `Trainer`.
 
     Raises:
-        ValueError: If there is a token among the `TrainingArguments`.
+        TypeError: If `args` is not a `Seq2SeqTrainingArguments`, which `Seq2SeqTrainer` reads for every task.
+        ValueError: If `args` has a `hub_token`.
     """
 
     data_collator: Any
     label_smoother: LabelSmoother | None
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if self.label_smoother is not None:
-            self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
-        if self.args.hub_token is not None:
+    def __init__(self, model: Any, args: Seq2SeqTrainingArguments, *more: Any, **kwargs: Any):
+        if not isinstance(args, Seq2SeqTrainingArguments):
+            raise TypeError(f"args must be Seq2SeqTrainingArguments, got {type(args).__name__}. Its fields are a superset.")
+        if args.hub_token is not None:
             raise ValueError(
-                "hub_token is written to every training_args.bin: give TrainingArguments none, and run `hf auth login`, or set "
+                "hub_token must be None, because it would be stored in every training_args.bin. Run `hf auth login`, or set "
                 "the variable HF_TOKEN."
             )
+        super().__init__(model, args, *more, **kwargs)
+        if self.label_smoother is not None:
+            self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
+
+    @contextmanager
+    def _replaced(self, **attributes: Any) -> Iterator[None]:
+        """Replace attributes of this Trainer while a method of Trainer runs that has no parameter for them."""
+        saved = {name: getattr(self, name) for name in attributes}
+        self.__dict__.update(attributes)
+        try:
+            yield
+        finally:
+            self.__dict__.update(saved)
+
+    # Dataloaders
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
-            rows_of_step = sampler.batch_size * self.args.world_size
-            sampler = EpochSeededSampler(rows_of_step, lengths=sampler.lengths, seed=self._data_seed)
+            rows_per_step = sampler.batch_size * self.args.world_size
+            sampler = EpochSeededSampler(rows_per_step, lengths=sampler.lengths, seed=self._data_seed)
         return sampler
 
     def _get_eval_sampler(self, eval_dataset):
@@ -171,24 +103,25 @@ class ReproducibleTrainer(SealingTrainer):
             sampler = SeededSampler(sampler.batch_size, lengths=sampler.lengths, seed=self._data_seed)
         return sampler
 
-    @property
-    def _data_seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
     def _get_dataloader(self, *args, is_training: bool = False, dataloader_key: str | None = None, **kwargs) -> DataLoader:
-        # The last batch of a split is scored, also where that of an epoch is dropped.
-        with _set_for_now(self.args, dataloader_drop_last=self.args.dataloader_drop_last and is_training):
+        changes: dict[str, Any] = {}
+        if not is_training:
+            # All rows are evaluated, also those of a last batch that training would drop, with the same masks every time.
+            changes["args"] = replace_arguments(self.args, dataloader_drop_last=False)
+            if isinstance(self.data_collator, RowMaskingCollator):
+                changes["data_collator"] = self.data_collator.with_fixed_masks()
+        with self._replaced(**changes):
             loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
-        loader = with_no_row_twice(loader, evenly=is_training)
+        loader = shard_without_duplicates(loader, evenly=is_training)
         if dataloader_key in getattr(self, "_eval_dataloaders", {}):
             self._eval_dataloaders[dataloader_key] = loader
         return loader
 
     def get_train_dataloader(self) -> DataLoader:
-        """Build the dataloader of training; of a stream, each process reads its own rows."""
+        """Build the training dataloader. Each process reads its own rows of a stream."""
         stream, args = self.train_dataset, self.args
         if not isinstance(stream, RowStream):
-            return self._with_own_seeds(super().get_train_dataloader())
+            return self._with_own_generator(super().get_train_dataloader())
         stream = stream.for_process(
             seed=self._data_seed,
             batch_size=self._train_batch_size,
@@ -223,98 +156,133 @@ class ReproducibleTrainer(SealingTrainer):
             return StreamMaskingCollator(self.data_collator, stream)
         return self.data_collator
 
-    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            # Trainer would make one more step where it goes on from the last checkpoint of a run with max_steps.
-            self.control.should_training_stop = True
-            return
-        if isinstance(self.data_collator, RowMaskingCollator):
-            self.data_collator.set_epoch(epoch)
-        if isinstance(self.train_dataset, RowStream):
-            # The stream begins after the batches of the checkpoint; there are none to be skipped.
-            kwargs["steps_trained_in_current_epoch"] = 0
-        super()._run_epoch(*args, epoch=epoch, **kwargs)
-
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        """Build the dataloader of an evaluation, which masks the same tokens every time."""
-        return self._with_own_seeds(self._with_fixed_masks(super().get_eval_dataloader, eval_dataset))
+        """Build the dataloader of an evaluation during training."""
+        return self._with_own_generator(super().get_eval_dataloader(eval_dataset))
 
-    def get_test_dataloader(self, test_dataset) -> DataLoader:
-        """Build the dataloader of a final evaluation, which masks the same tokens every time."""
-        return self._with_fixed_masks(super().get_test_dataloader, test_dataset)
+    def _with_own_generator(self, loader: DataLoader) -> DataLoader:
+        """Give persistent workers their own generator.
 
-    def _with_fixed_masks(self, build, dataset) -> DataLoader:
-        training_collator = self.data_collator
-        if isinstance(training_collator, RowMaskingCollator):
-            self.data_collator = training_collator.with_fixed_masks()
-        try:
-            return build(dataset)
-        finally:
-            self.data_collator = training_collator
-
-    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
-        """Score a split; of several processes each divides its loss by its own labels, as a single one does.
-
-        For `bf16_full_eval` and `fp16_full_eval` Trainer converts the model itself, which afterwards is saved: it gets its
-        own weights back.
-        """
-        averaged = self.args.average_tokens_across_devices and self.args.world_size == 1
-        converts = self.args.bf16_full_eval or self.args.fp16_full_eval
-        weights = [(weight, weight.data) for weight in self.model.parameters()] if converts else []
-        try:
-            with _set_for_now(self.args, average_tokens_across_devices=averaged):
-                return super().evaluation_loop(*args, **kwargs)
-        finally:
-            for weight, data in weights:
-                weight.data = data
-
-    def prediction_step(self, model, inputs, *args, **kwargs):
-        """Score a batch; the last one may have more rows in one process than in another, but is gathered as if it had not."""
-        loss, *results = super().prediction_step(model, inputs, *args, **kwargs)
-        if self.accelerator.gradient_state.end_of_dataloader:
-            results = [x if x is None else self.accelerator.pad_across_processes(x, dim=0) for x in results]
-            if "inputs" in self.args.include_for_metrics:  # which Trainer gathers next
-                name = self.model.main_input_name
-                inputs[name] = self.accelerator.pad_across_processes(inputs[name], dim=0)
-        return loss, *results
-
-    def _with_own_seeds(self, loader: DataLoader) -> DataLoader:
-        """Keep workers that persist from drawing their seed, when they start, from where dropout draws.
-
-        They start once in a run, but once more in a run that is resumed.
+        They would draw their seed from the generator of dropout when they start: once in a run, and again in a resumed run.
         """
         if self.args.dataloader_persistent_workers:
             getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
+    # Training and evaluation
+
+    def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # Trainer would train one more step if it resumes from the last checkpoint of a run with max_steps.
+            self.control.should_training_stop = True
+            return
+        if isinstance(self.data_collator, RowMaskingCollator):
+            self.data_collator.set_epoch(epoch)
+        if isinstance(self.train_dataset, RowStream):
+            # The stream itself starts after the batches of the checkpoint.
+            kwargs["steps_trained_in_current_epoch"] = 0
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
+    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
+        """Evaluate a split.
+
+        `bf16_full_eval` and `fp16_full_eval` convert the weights of the model in place. They are restored afterwards, because
+        the model is saved later.
+        """
+        # Seq2SeqTrainer would also count the rows that fill up the last batch of a process.
+        self.gather_function = self.accelerator.gather_for_metrics
+        # Each of several processes averages its loss over its own labels, as a single process does.
+        average = self.args.average_tokens_across_devices and self.args.world_size == 1
+        is_converted = self.args.bf16_full_eval or self.args.fp16_full_eval
+        weights = [(weight, weight.data) for weight in self.model.parameters()] if is_converted else []
+        try:
+            with self._replaced(args=replace_arguments(self.args, average_tokens_across_devices=average)):
+                return super().evaluation_loop(*args, **kwargs)
+        finally:
+            for weight, data in weights:
+                weight.data = data
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        """Evaluate a batch. The last one may have fewer rows in one process than in another, or none."""
+        loss, predictions, labels = self._predict_batch(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
+        if self.accelerator.gradient_state.end_of_dataloader:
+            if predictions is not None:
+                predictions = self.accelerator.pad_across_processes(predictions, dim=0)
+            if labels is not None:
+                labels = self.accelerator.pad_across_processes(labels, dim=0)
+            if "inputs" in self.args.include_for_metrics:  # which Trainer gathers next
+                name = self.model.main_input_name
+                inputs[name] = self.accelerator.pad_across_processes(inputs[name], dim=0)
+        return loss, predictions, labels
+
+    def _predict_batch(self, model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs):
+        if not self.args.predict_with_generate or prediction_loss_only:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if len(inputs["labels"]) == 0:  # `generate()` needs at least one row
+            loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
+            return loss, labels, labels
+        gen_kwargs = {**getattr(self, "_gen_kwargs", {}), **gen_kwargs}
+        gen_kwargs |= {"num_return_sequences": 1, "return_dict_in_generate": False}
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model, trial) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            if self.args.should_save:
+                unseal(folder)
+            # Trainer would remove older checkpoints before the new one has its manifest.
+            with self._replaced(args=replace_arguments(self.args, save_total_limit=None)):
+                super()._save_checkpoint(model, trial)
+            self._seal(folder)
+        except Exception as error:
+            if is_sealed(folder) or not is_write_failure(error):
+                raise
+            raise incomplete_folder_error(folder, error) from error
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            rotate(folder, self.args.save_total_limit, None if best is None else Path(best))
+
+    def _push_from_checkpoint(self, checkpoint_folder) -> None:
+        self._seal(Path(checkpoint_folder))
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _seal(self, folder: Path) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and not is_sealed(folder):
+            seal(folder, resumable=not self.args.save_only_model)
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        damage = find_damage(best)
+        if damage is not None:
+            raise OSError(f"the best checkpoint {best} cannot be loaded ({damage}).")
+        super()._load_best_model()
+
     def _issue_warnings_after_load(self, load_result) -> None:
-        """Leave out weights that are tied to others: a checkpoint holds them once."""
+        """Do not warn about tied weights, which a checkpoint holds once."""
         tied = set(getattr(self.model, "all_tied_weights_keys", ()))
         load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
         super()._issue_warnings_after_load(load_result)
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Leave the model card alone: the one of this package is written before a push."""
+        """Do nothing: `README.md` is the model card of this package."""
 
 
-_ONE_TEXT_A_ROW = {"num_return_sequences": 1, "return_dict_in_generate": False}
+def incomplete_folder_error(folder: Path, error: Exception) -> OSError:
+    """Build the error for a folder that could not be written completely.
 
+    Args:
+        folder: The folder.
+        error: The error of the library that wrote it, which often does not name the file.
 
-class _WritingTrainer(Seq2SeqTrainer):
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
-        if len(inputs["labels"]):
-            # One text a row is scored, the best one, whatever the generation config of the model says for `generate()`.
-            gen_kwargs = {**getattr(self, "_gen_kwargs", {}), **gen_kwargs, **_ONE_TEXT_A_ROW}
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs)
-        # A process without rows has nothing to write, which `generate()` does not take.
-        loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
-        return loss, labels, labels
-
-
-class ReproducibleSeq2SeqTrainer(ReproducibleTrainer, _WritingTrainer):
-    """The same for models that write texts, which it scores as they are generated."""
-
-    def evaluation_loop(self, *args, **kwargs) -> EvalLoopOutput:
-        """Score a split, without the rows that fill up the last batch of a process, which Seq2SeqTrainer would count."""
-        self.gather_function = self.accelerator.gather_for_metrics
-        return super().evaluation_loop(*args, **kwargs)
+    Returns:
+        An error with the folder, the file that was written last, and the free space.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
+    return OSError(
+        f"{folder} could not be written completely ({last.name}: {reason(error)}). The disk has {free:,.0f} MiB of free space."
+    )

@@ -101,8 +101,8 @@ def test_a_run_that_could_not_be_published_shows_its_scores_and_what_to_do(run, 
     result = run("train", recipe)
     assert result.exit_code == 2
     assert "accuracy" in result.stdout
-    assert "error: the run is finished and whole in " in result.stderr
-    command = result.stderr.strip().rpartition(" Then: hf-maskattn ")[2].split()
+    assert "is finished, but was not published. " in result.stderr
+    command = result.stderr.strip().rpartition(" To publish it: hf-maskattn ")[2].split()
     assert command == ["push", str(tmp_path / "run"), "user/pets"]
     result = run(*command)
     assert f"Published: {connected.url}/user/pets (commit " in result.stdout

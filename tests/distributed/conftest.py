@@ -11,9 +11,8 @@ from tests.distributed.launching import launch_commands
 from tests.distributed.run_commands import AtStep
 from tests.training import toy_recipe
 
-# The last batch of 2 x 8 rows has one: one process has none. In the last batch of 2 x 4 rows of validation the processes have
-# 4 rows and 1, of test 4 and none.
-# Of 97 rows, those that stand together by length differ if a step is taken for 8 rows instead of 16.
+# The last training batch of 2 x 8 rows has one row, so that one process has none. In the last batch of 2 x 4 rows the processes
+# have 4 rows and 1 (validation), or 4 and none (test). 97 rows are grouped by length differently for steps of 8 and of 16 rows.
 SIZES = {"train": 97, "validation": 13, "test": 12}
 STEPS_PER_EPOCH = 7
 STOPPED_AT = STEPS_PER_EPOCH + 1
@@ -35,14 +34,14 @@ CASES = {
     "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
     "pairs": ("text2text-generation", {"decoder_layers": 2}, None),
 }
-ACCUMULATED = "spans, 2 batches a step"
-DROPPED = "one label, without a last batch that is not full"
+ACCUMULATED = "spans, 2 batches per step"
+DROPPED = "one label, without an incomplete last batch"
 STOPPED_IN_TWO, STOPPED_IN_ONE = "stopped in two processes", "stopped in one process"
 RUNS = {name: (name, 1) for name in CASES} | {ACCUMULATED: ("spans", 2), DROPPED: ("one label", 1)}
 
 
 class Launched:
-    """What the processes of one launch did, and one process beside them, with batches as large as theirs together."""
+    """Recipes that two launched processes train, and one process with the same total batch size."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -59,7 +58,7 @@ class Launched:
             )
 
     def run(self, run, processes):
-        """Where a run was written."""
+        """Return the folder of a run."""
         return self.folder / f"{run}, {processes}"
 
     def settings(self, run, processes):
@@ -79,7 +78,7 @@ class Launched:
 
 
 def with_empty_rows(make):
-    """Every other row has no token, so that rows of a length fill the batch of a process with nothing."""
+    """Remove the tokens of every other row, so that grouping by length gives batches without tokens."""
     count = itertools.count()
 
     def build(row):

@@ -1,4 +1,4 @@
-"""Starts two processes that train together on this CPU."""
+"""Launches two processes that train together on this CPU."""
 
 import json
 import os
@@ -13,7 +13,7 @@ SECONDS = 600
 
 
 class Launch:
-    """`accelerate launch` of a module; `output` is what all its processes said."""
+    """`accelerate launch` of a module. `output` is the output of all processes."""
 
     def __init__(self, folder, module, *arguments):
         self.path = folder / "output.txt"
@@ -32,14 +32,14 @@ class Launch:
         return self.path.read_text()
 
     def wait(self):
-        """Waits for the end of all processes and gives the exit code of the launcher."""
+        """Wait for all processes and return the exit code of the launcher."""
         try:
             return self.process.wait(SECONDS)
         finally:
             self.process.kill()
 
     def wait_for(self, text):
-        """Waits until a process has said something."""
+        """Wait until a process prints a text."""
         end = time.monotonic() + SECONDS
         while text not in self.output:
             assert self.process.poll() is None, self.output
@@ -48,7 +48,7 @@ class Launch:
 
 
 def launch_commands(folder, commands):
-    """Launches `run_commands`."""
+    """Launch `run_commands`."""
     path = folder / "commands.json"
     path.write_text(json.dumps(commands))
     return Launch(folder, "tests.distributed.run_commands", path)

@@ -1,4 +1,4 @@
-"""Runs commands of hf-maskattn one after the other in each process of a launch: to start a process costs seconds."""
+"""Runs several commands of hf-maskattn in each process of a launch, because starting a process takes seconds."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.distributed.shard_models import shard_models
 
 
 class AtStep(KeepTrackOfBest):
-    """Has one process get Ctrl-C ("interrupt") or fail ("fail") at the beginning of a step, counted from 1."""
+    """Interrupts one process ("interrupt") or raises an error in it ("fail") at the start of a step, counted from 1."""
 
     def __init__(self, event, step, rank):
         self.event, self.step, self.rank = event, step, rank
@@ -27,8 +27,8 @@ class AtStep(KeepTrackOfBest):
 
 
 def run(commands):
-    """Runs the commands, each `{"arguments": [...]}`, with what is to happen as `"at_step"`, or `{"shard_models": FOLDER}`."""
-    # A shell that starts a command in the background has it ignore Ctrl-C.
+    """Run commands: `{"arguments": [...]}`, with the arguments of `AtStep` as `"at_step"`, or `{"shard_models": FOLDER}`."""
+    # A command that a shell starts in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     for command in commands:

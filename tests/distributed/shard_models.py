@@ -1,4 +1,4 @@
-"""One model of each kind, sharded over the processes of a launch, and the same model whole in each of them."""
+"""Trains models that are sharded over the processes of a launch, and unsharded copies of them."""
 
 import copy
 from types import SimpleNamespace
@@ -31,14 +31,14 @@ CASES = {
     "mlm-lstm-checkpointed": (AutoModelForMaskedLM, {"rnn_type": "lstm"}, ENCODER),
     "translation-gru": (AutoModelForSeq2SeqLM, {"rnn_type": "gru", "decoder_layers": 2}, ENCODER_DECODER),
 }
-"""The class of each model, its configuration, and the modules that are the units of sharding."""
-SHARES = (slice(0, 4), slice(4, 6))
-"""Rows of each of two processes."""
+"""Auto class, configuration, and modules that are sharded as a unit, for each model."""
+ROWS = (slice(0, 4), slice(4, 6))
+"""Rows of each process."""
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "embedding_dropout_prob": 0.0}
 
 
 def shard_models(folder):
-    """Trains each case for two steps, whole and sharded, and writes both ends and the sharded model that was saved."""
+    """Train each case for two steps, sharded and unsharded, and save the weights of both."""
     for name in CASES:
         train_sharded(name, folder / name, by_torch)
     train_sharded("mlm-lstm-checkpointed", folder / "by_accelerate", by_accelerate)
@@ -58,8 +58,8 @@ def build(name):
 
 
 def train_sharded(name, folder, shard):
-    whole = build(name)
-    sharded = copy.deepcopy(whole)
+    unsharded = build(name)
+    sharded = copy.deepcopy(unsharded)
     if name.endswith("checkpointed"):
         sharded.activation_checkpointing_enable()
     sharded = shard(sharded)
@@ -69,27 +69,27 @@ def train_sharded(name, folder, shard):
     rank = torch.distributed.get_rank()
     ids, mask, labels = batch(name)
     count = (labels != -100).sum()
-    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-2) for model in (whole, sharded)]
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-2) for model in (unsharded, sharded)]
     for _ in range(2):
-        of_all = whole(ids, attention_mask=mask, labels=labels, num_items_in_batch=count)
-        of_all.loss.backward()
-        mine = SHARES[rank]
+        unsharded_output = unsharded(ids, attention_mask=mask, labels=labels, num_items_in_batch=count)
+        unsharded_output.loss.backward()
+        mine = ROWS[rank]
         own = sharded(ids[mine], attention_mask=mask[mine], labels=labels[mine], num_items_in_batch=count)
-        (own.loss * len(SHARES)).backward()  # as Trainer does, since the gradient is averaged over processes
-        real = mask[mine].bool() if labels.dim() == 2 else slice(None)
-        torch.testing.assert_close(own.logits[real], of_all.logits[mine][real], atol=MANY_STEPS, rtol=0)
+        (own.loss * len(ROWS)).backward()  # as Trainer does, because gradients are averaged over processes
+        is_token = mask[mine].bool() if labels.dim() == 2 else slice(None)
+        torch.testing.assert_close(own.logits[is_token], unsharded_output.logits[mine][is_token], atol=MANY_STEPS, rtol=0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
     weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if rank == 0:
         folder.mkdir(parents=True)
-        save_file({key: value.clone() for key, value in whole.state_dict().items()}, folder / "expected.safetensors")
+        save_file({key: value.clone() for key, value in unsharded.state_dict().items()}, folder / "expected.safetensors")
         sharded.save_pretrained(folder, state_dict=weights)
 
 
 def batch(name):
-    """Rows of lengths that differ between processes, one of them without a token."""
+    """Draw rows with lengths that differ between processes, one of them without tokens."""
     ids, mask = torch.randint(20, (6, 7)), (torch.rand(6, 7) < 0.7).long()
     mask[0], mask[4] = 1, 0
     labels = torch.randint(2, (6,)) if name.startswith("sequence") else torch.randint(2, (6, 7)).masked_fill(mask == 0, -100)
@@ -104,7 +104,7 @@ def by_torch(model):
 
 
 def by_accelerate(model):
-    """As `accelerate launch --use_fsdp --fsdp_version 2` does on accelerators; an Accelerator on CPUs does not get there."""
+    """Shard as `accelerate launch --use_fsdp --fsdp_version 2` does on accelerators. accelerate does not on CPUs."""
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
     accelerator = SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
@@ -117,16 +117,16 @@ def by_accelerate(model):
 
 
 def load_sharded(folder):
-    """Loads models sharded, as transformers does by the plan of their configuration, and saves them again."""
+    """Load models sharded by the FSDP plan of their configuration, and save them again."""
     torch.distributed.barrier()
     model = AutoModelForTokenClassification.from_pretrained(
-        folder / "token-lstm", distributed_config=DistributedConfig(fsdp_size=len(SHARES))
+        folder / "token-lstm", distributed_config=DistributedConfig(fsdp_size=len(ROWS))
     )
     units = {path for path, module in model.named_modules() if isinstance(module, FSDPModule)}
     assert units == ENCODER | {"", "maskattn.word_embeddings"}, units
     model.save_pretrained(folder / "by_transformers")
-    # A third layer is in no checkpoint: it is drawn once, and each process keeps its piece.
+    # The third layer is in no checkpoint. It is initialized once, and each process keeps its shard.
     model = AutoModelForTokenClassification.from_pretrained(
-        folder / "token-lstm", num_hidden_layers=3, distributed_config=DistributedConfig(fsdp_size=len(SHARES))
+        folder / "token-lstm", num_hidden_layers=3, distributed_config=DistributedConfig(fsdp_size=len(ROWS))
     )
     model.save_pretrained(folder / "with_a_new_layer")

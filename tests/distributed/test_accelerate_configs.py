@@ -14,7 +14,7 @@ FOLDER = CONFIG.parent
 
 
 def launch_arguments(path):
-    """What accelerate makes of a file, up to the point where processes would start."""
+    """Return the arguments that accelerate builds from a file before it starts processes."""
     parser = launch_command_parser()
     return _validate_launch_command(
         parser.parse_args(["--config_file", str(path), "-m", "hf_maskattn.cli", "train", "RECIPE"])
@@ -22,7 +22,7 @@ def launch_arguments(path):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_the_file_and_the_file_says_whether_it_was_run(path):
+def test_config_is_valid_and_says_whether_it_was_run(path):
     config = load_config_from_file(str(path))
     assert config.compute_environment.value == "LOCAL_MACHINE"
     assert config.num_processes == 2
@@ -31,13 +31,13 @@ def test_accelerate_reads_the_file_and_the_file_says_whether_it_was_run(path):
     assert any(line.startswith(("# run here", "# not run here")) for line in head)
 
 
-def test_processes_on_a_cpu_are_started_by_accelerate_itself():
+def test_cpu_processes_are_started_without_mpirun():
     arguments = launch_arguments(CONFIG)
     assert arguments.multi_gpu
     assert arguments.use_cpu
 
 
-def test_fsdp_wraps_what_the_models_name_and_gathers_what_is_saved():
+def test_fsdp_wraps_recurrent_layers_and_gathers_weights():
     arguments = launch_arguments(FOLDER / "fsdp2_gpus.yaml")
     assert arguments.use_fsdp
     variables = prepare_multi_gpu_env(arguments)
@@ -49,7 +49,7 @@ def test_fsdp_wraps_what_the_models_name_and_gathers_what_is_saved():
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_leaves_to_the_recipe_what_the_recipe_says(stage):
+def test_deepspeed_settings_come_from_the_recipe(stage):
     path = FOLDER / f"zero{stage}_gpus.yaml"
     assert load_config_from_file(str(path)).distributed_type == DistributedType.DEEPSPEED
     arguments = launch_arguments(path)

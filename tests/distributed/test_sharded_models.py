@@ -6,11 +6,13 @@ from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 from tests.distributed.shard_models import CASES
 from tests.tolerances import MANY_STEPS, TRAINED
 
+pytestmark = pytest.mark.multiprocess
+
 MODELS = {**{name: auto_class for name, (auto_class, *_) in CASES.items()}, "by_accelerate": AutoModelForMaskedLM}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_sharded_model_trains_as_a_whole_one_and_loads_in_one_process(launched, name):
+def test_sharded_model_trains_like_an_unsharded_one(launched, name):
     folder = launched.folder / "sharded" / name
     weights = MODELS[name].from_pretrained(folder).state_dict()
     expected = load_file(folder / "expected.safetensors")
@@ -19,7 +21,7 @@ def test_a_sharded_model_trains_as_a_whole_one_and_loads_in_one_process(launched
         torch.testing.assert_close(weights[key], value, atol=TRAINED, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_a_model_sharded_by_its_configuration_is_saved_whole(launched):
+def test_model_sharded_by_its_config_is_saved_unsharded(launched):
     folder = launched.folder / "sharded"
     before, after = (
         AutoModelForTokenClassification.from_pretrained(folder / name).state_dict()
@@ -29,7 +31,7 @@ def test_a_model_sharded_by_its_configuration_is_saved_whole(launched):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_layer_that_is_in_no_checkpoint_gets_first_values_when_sharded(launched):
+def test_new_layer_of_a_sharded_model_is_initialized(launched):
     folder = launched.folder / "sharded" / "with_a_new_layer"
     rnn = AutoModelForTokenClassification.from_pretrained(folder).maskattn.recurrence.layers[2].forward_rnn
     for gate in rnn.weight_hh_l0.chunk(4):
@@ -38,7 +40,7 @@ def test_a_layer_that_is_in_no_checkpoint_gets_first_values_when_sharded(launche
 
 
 @pytest.mark.parametrize("name", ["token-lstm", "by_accelerate", "by_transformers"])
-def test_a_sharded_model_carries_its_own_code(launched, name):
+def test_sharded_model_is_saved_with_its_code(launched, name):
     folder = launched.folder / "sharded" / name
     assert (folder / "modeling_recurrent.py").is_file()
     assert not list(folder.glob("_fsdp*.py"))

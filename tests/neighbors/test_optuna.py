@@ -3,9 +3,9 @@
 import gc
 
 import pytest
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, Seq2SeqTrainingArguments, Trainer
 
-from hf_maskattn.training.trainer import ReproducibleTrainer
+from hf_maskattn.training.trainer import MaskAttnTrainer
 from tests.heads import build_head
 
 optuna = pytest.importorskip("optuna")
@@ -22,14 +22,14 @@ def _old_objects_are_not_garbage():
 
 
 @pytest.mark.usefixtures("_old_objects_are_not_garbage")
-@pytest.mark.parametrize("trainer_class", [Trainer, ReproducibleTrainer])
+@pytest.mark.parametrize("trainer_class", [Trainer, MaskAttnTrainer])
 def test_a_search_builds_each_model_and_what_it_finds_can_be_trained_again(
     trainer_class, tiny_config, tokenizer, rows, tmp_path
 ):
     built = []
 
     def trainer_for(model_init, **settings):
-        arguments = TrainingArguments(
+        arguments = Seq2SeqTrainingArguments(
             str(tmp_path),
             max_steps=8,
             per_device_train_batch_size=8,

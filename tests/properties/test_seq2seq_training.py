@@ -1,4 +1,4 @@
-"""Every way in which Seq2SeqTrainer may run a step has the same result as one step over the batch, and models learn."""
+"""Gradient accumulation, checkpointing, bf16 and evaluation of Seq2SeqTrainer give the result of one step, and models learn."""
 
 import numpy as np
 import pytest
@@ -71,10 +71,10 @@ def train_one_step(tmp_path, tokenizer, config, **arguments):
 @pytest.mark.parametrize("query", ["previous", "current"])
 def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_rnnsearch_config, query):
     config = tiny_rnnsearch_config(attention_query=query)
-    whole = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)
+    full = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)
     parts = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=4, gradient_accumulation_steps=4)
-    assert abs(whole[0] - parts[0]) < GRADIENT
-    for name, value in whole[1].items():
+    assert abs(full[0] - parts[0]) < GRADIENT
+    for name, value in full[1].items():
         torch.testing.assert_close(parts[1][name], value, atol=GRADIENT, rtol=0)
 
 
@@ -131,7 +131,7 @@ def test_evaluation_of_batches_of_unequal_length(tmp_path, tokenizer, tiny_rnnse
     assert predictions.ndim == (2 if generate else 3)
 
 
-@pytest.mark.parametrize("query", ["previous", "current"])
+@pytest.mark.parametrize("query", [pytest.param("previous", marks=pytest.mark.slow), "current"])
 def test_training_learns_to_reverse_strings(tmp_path, tiny_rnnsearch_config, query):
     tokenizer = build_tokenizer("right")
     config = tiny_rnnsearch_config(

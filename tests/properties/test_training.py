@@ -1,4 +1,4 @@
-"""Every way in which Trainer may run a step has the same result as one step over the whole batch."""
+"""Gradient accumulation, checkpointing, bf16, compilation and sampling give the result of a step over the full batch."""
 
 import pytest
 import torch
@@ -71,10 +71,10 @@ def train_one_step(tmp_path, tokenizer, tiny_config, head, collator=None, copies
 
 @pytest.mark.parametrize("head", ["single", "multi", "regression", "Token"])
 def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_config, head):
-    whole = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=16)
+    full = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=16)
     parts = train_one_step(tmp_path, tokenizer, tiny_config, head, per_device_train_batch_size=4, gradient_accumulation_steps=4)
-    assert abs(whole[0] - parts[0]) < GRADIENT
-    for name, value in whole[1].items():
+    assert abs(full[0] - parts[0]) < GRADIENT
+    for name, value in full[1].items():
         torch.testing.assert_close(parts[1][name], value, atol=GRADIENT, rtol=0)
 
 
@@ -114,15 +114,16 @@ def test_group_by_length_batches_similar_lengths(tmp_path, tokenizer, tiny_confi
             tiny_config,
             "single",
             collator=watch,
-            copies=8,
+            copies=3,
             per_device_train_batch_size=4,
-            max_steps=32,
+            max_steps=12,
             train_sampling_strategy=strategy,
         )
         spreads[strategy] = sum(max(batch) - min(batch) for batch in lengths)
     assert spreads["group_by_length"] < spreads["random"] / 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # warnings of torch's compiler
 def test_torch_compile_step_matches_eager_mode(tmp_path, tokenizer, tiny_config):
     plain = train_one_step(tmp_path, tokenizer, tiny_config, "single", per_device_train_batch_size=16)

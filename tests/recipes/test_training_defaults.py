@@ -6,16 +6,16 @@ import yaml
 from transformers.integrations import integration_utils
 
 from hf_maskattn.metrics import evaluation_for
-from hf_maskattn.recipes.arguments import TASKS
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import (
     changed_keys,
-    choose_metric,
     resolve_recipe,
     resolved_training,
     save_recipe,
+    select_best_metric,
     training_arguments,
 )
+from hf_maskattn.tasks import TASKS
 from tests.training import toy_recipe
 from tests.training.toy_recipe import write_recipe
 
@@ -26,25 +26,25 @@ def resolve(tmp_path, *overrides):
 
 @pytest.fixture
 def complete(tmp_path):
-    """Build the arguments of a recipe with changes, metric included."""
+    """Build the arguments of a recipe with overrides, including the metric."""
 
     def build(*overrides, problem_type="single_label_classification"):
         recipe = load_recipe(write_recipe(tmp_path), overrides)
-        args = training_arguments(recipe)
-        choose_metric(args, recipe, evaluation_for("text-classification", problem_type=problem_type))
-        return args
+        return select_best_metric(
+            training_arguments(recipe), recipe, evaluation_for("text-classification", problem_type=problem_type)
+        )
 
     return build
 
 
-def test_a_run_evaluates_and_saves_each_epoch_and_keeps_the_best(complete):
+def test_run_evaluates_and_saves_every_epoch_and_keeps_the_best(complete):
     args = complete()
     assert (args.eval_strategy, args.save_strategy, args.save_total_limit) == ("epoch", "epoch", 2)
     assert (args.load_best_model_at_end, args.metric_for_best_model, args.greater_is_better) == (True, "accuracy", True)
     assert (args.train_sampling_strategy, args.report_to) == ("group_by_length", [])
 
 
-def test_the_output_folder_is_named_after_the_recipe(tmp_path):
+def test_output_folder_has_the_name_of_the_recipe(tmp_path):
     path = write_recipe(tmp_path)
     text = path.read_text(encoding="utf-8")
     path.write_text("".join(line for line in text.splitlines(True) if "output_dir" not in line), encoding="utf-8")
@@ -64,19 +64,19 @@ def test_the_output_folder_is_named_after_the_recipe(tmp_path):
         ),
     ],
 )
-def test_saving_follows_evaluating(tmp_path, overrides, expected):
+def test_run_saves_when_it_evaluates(tmp_path, overrides, expected):
     filled = resolve(tmp_path, *(f"training.{override}" for override in overrides))
     keys = ("eval_strategy", "save_strategy", "eval_steps", "save_steps", "load_best_model_at_end")
     assert tuple(filled.get(key) for key in keys) == expected
     training_arguments(load_recipe(write_recipe(tmp_path), [f"training.{override}" for override in overrides]))
 
 
-def test_without_validation_data_nothing_is_evaluated(tmp_path):
+def test_run_without_validation_split_does_not_evaluate(tmp_path):
     filled = resolve(tmp_path, "data.validation_file=")
     assert (filled["eval_strategy"], filled["save_strategy"], filled["load_best_model_at_end"]) == ("no", "epoch", False)
 
 
-def test_a_stream_evaluates_and_saves_every_so_many_steps(tmp_path):
+def test_stream_evaluates_and_saves_every_500_steps(tmp_path):
     stream = ("data.streaming=true", "training.max_steps=9")
     filled = resolve(tmp_path, *stream)
     keys = ("eval_strategy", "save_strategy", "eval_steps", "save_steps", "logging_strategy", "train_sampling_strategy")
@@ -87,7 +87,7 @@ def test_a_stream_evaluates_and_saves_every_so_many_steps(tmp_path):
     training_arguments(load_recipe(write_recipe(tmp_path), [*stream, "training.logging_steps=7"]))
 
 
-def test_what_a_recipe_says_is_never_changed(complete):
+def test_fields_of_the_recipe_are_kept(complete):
     args = complete("training.save_total_limit=", "training.report_to=none", "training.train_sampling_strategy=random")
     assert (args.save_total_limit, args.train_sampling_strategy) == (None, "random")
     args = complete("training.metric_for_best_model=eval_macro_f1", "training.greater_is_better=false")
@@ -95,36 +95,36 @@ def test_what_a_recipe_says_is_never_changed(complete):
 
 
 @pytest.mark.parametrize(("metric", "greater"), [("macro_f1", True), ("loss", False), ("eval_loss", False)])
-def test_the_direction_of_a_metric_is_known(complete, metric, greater):
+def test_direction_of_a_metric(complete, metric, greater):
     assert complete(f"training.metric_for_best_model={metric}").greater_is_better is greater
 
 
-def test_regression_prefers_the_smaller_error(complete):
+def test_regression_minimizes_the_error(complete):
     args = complete(problem_type="regression")
     assert (args.metric_for_best_model, args.greater_is_better) == ("mse", False)
 
 
-def test_saving_the_best_only_takes_the_metric_of_the_task(complete):
+def test_save_strategy_best_uses_the_metric_of_the_task(complete):
     args = complete("training.save_strategy=best")
     assert (args.save_strategy, args.metric_for_best_model) == ("best", "accuracy")
 
 
-def test_only_the_loss_can_choose_where_only_the_loss_is_computed(complete):
+def test_prediction_loss_only_selects_by_loss(complete):
     assert complete("training.prediction_loss_only=true").metric_for_best_model == "loss"
 
 
-def test_a_metric_that_is_not_measured_is_refused_before_training(complete):
-    with pytest.raises(ValueError, match=r"metric_for_best_model='f1' is not measured, there are: accuracy, macro_f1, loss"):
+def test_unknown_metric_raises(complete):
+    with pytest.raises(ValueError, match=r"metric_for_best_model must be one of accuracy, macro_f1, loss, got 'f1'\."):
         complete("training.metric_for_best_model=f1")
 
 
-def test_settings_that_do_not_go_together_are_told(tmp_path):
+def test_contradicting_fields_raise(tmp_path):
     recipe = load_recipe(write_recipe(tmp_path), ["training.fp16=true", "training.bf16=true"])
     with pytest.raises(ValueError, match=r"^training: "):
         training_arguments(recipe)
 
 
-def test_reporting_to_what_is_not_there_is_refused_before_training(complete, monkeypatch):
+def test_unavailable_reporter_raises(complete, monkeypatch):
     with pytest.raises(ValueError, match=r"training\.report_to: tensorbord is not supported, only .*tensorboard"):
         complete("training.report_to=tensorbord")
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
@@ -133,7 +133,7 @@ def test_reporting_to_what_is_not_there_is_refused_before_training(complete, mon
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_resolved_recipe_is_read_again_as_the_same(tmp_path, task):
+def test_resolved_recipe_round_trip(tmp_path, task):
     recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task))
     save_recipe(recipe, tmp_path / "recipe.yaml")
     again = load_recipe(tmp_path / "recipe.yaml")
@@ -142,7 +142,7 @@ def test_a_resolved_recipe_is_read_again_as_the_same(tmp_path, task):
     assert changed_keys(recipe, tmp_path / "recipe.yaml") == {}
 
 
-def test_a_resolved_recipe_of_a_pretrained_model_is_read_again(tmp_path):
+def test_resolved_recipe_of_a_pretrained_model_round_trip(tmp_path):
     path = toy_recipe.write_recipe(tmp_path)
     lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
     path.write_text("".join(lines))
@@ -152,7 +152,7 @@ def test_a_resolved_recipe_of_a_pretrained_model_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])
-def test_a_resolved_recipe_of_a_stream_is_read_again(tmp_path, task):
+def test_resolved_recipe_of_a_stream_round_trip(tmp_path, task):
     recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
@@ -161,18 +161,18 @@ def test_a_resolved_recipe_of_a_stream_is_read_again(tmp_path, task):
     assert changed_keys(other, tmp_path / "recipe.yaml") == {"data.shuffle_buffer": (10_000, 3)}
 
 
-def test_changes_are_told_with_old_and_new_value(tmp_path):
+def test_changed_keys_have_old_and_new_value(tmp_path):
     path = toy_recipe.write_recipe(tmp_path)
     save_recipe(load_recipe(path), tmp_path / "recipe.yaml")
     changed = load_recipe(path, ["model.hidden_size=10", "training.seed=7", "training.output_dir=elsewhere"])
     assert changed_keys(changed, tmp_path / "recipe.yaml") == {
         "model.hidden_size": (8, 10),
-        "training.seed": ("nothing", 7),
+        "training.seed": ("not set", 7),
     }
 
 
 def write_relative(folder, monkeypatch, **groups):
-    """A recipe whose paths are relative, as people write them, read where they hold."""
+    """Write a recipe with relative paths, and load it in its folder."""
     monkeypatch.chdir(folder)
     content = yaml.safe_load(toy_recipe.write_recipe(folder).read_text())
     content["data"] |= {key: os.path.relpath(value) for key, value in content["data"].items() if key.endswith("_file")}
@@ -190,7 +190,7 @@ def drop_none(values):
     return {key: value for key, value in values.items() if value is not None}
 
 
-def test_a_resolved_recipe_names_its_files_from_any_directory(tmp_path, monkeypatch):
+def test_resolved_recipe_has_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "elsewhere").mkdir()
     write_relative(tmp_path, monkeypatch, data={"tokenizer": "tokenizer", "vocab_size": None, "test_file": "parts/*.jsonl"})
@@ -203,7 +203,7 @@ def test_a_resolved_recipe_names_its_files_from_any_directory(tmp_path, monkeypa
     assert changed_keys(again, tmp_path / "runs" / "toy" / "recipe.yaml") == {}
 
 
-def test_names_that_are_no_files_here_stay_as_they_are(tmp_path, monkeypatch):
+def test_names_that_are_not_paths_are_kept(tmp_path, monkeypatch):
     (tmp_path / "word").mkdir()
     (tmp_path / "cldr-languages").mkdir()
     files = dict.fromkeys(("train_file", "validation_file", "test_file"))
@@ -214,8 +214,8 @@ def test_names_that_are_no_files_here_stay_as_they_are(tmp_path, monkeypatch):
     assert resolve_recipe(recipe)["data"]["source"] == "user/corpus"
 
 
-def test_a_run_of_an_earlier_version_has_the_same_files(tmp_path, monkeypatch):
-    """It kept paths as they were written."""
+def test_relative_paths_of_version_0_1_are_unchanged(tmp_path, monkeypatch):
+    """Version 0.1 stored paths as they were written."""
     recipe = write_relative(tmp_path, monkeypatch)
     stored = tmp_path / "runs" / "toy" / "recipe.yaml"
     stored.write_text(stored.read_text().replace(f"{tmp_path}/", ""))
@@ -226,7 +226,7 @@ def test_a_run_of_an_earlier_version_has_the_same_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["copied", "moved"])
-def test_a_project_in_another_place_has_the_same_files(tmp_path, monkeypatch, keep):
+def test_paths_of_a_moved_project_are_unchanged(tmp_path, monkeypatch, keep):
     (tmp_path / "project").mkdir()
     write_relative(tmp_path / "project", monkeypatch)
     shutil.copytree(tmp_path / "project", tmp_path / "other")
@@ -238,7 +238,7 @@ def test_a_project_in_another_place_has_the_same_files(tmp_path, monkeypatch, ke
     assert set(changed_keys(load_recipe("toy.yaml", ["data.train_file=test.jsonl"]), stored)) == {"data.train_file"}
 
 
-def test_a_run_folder_in_another_place_has_the_same_files(tmp_path, monkeypatch):
+def test_paths_of_a_moved_run_folder_are_unchanged(tmp_path, monkeypatch):
     recipe = write_relative(tmp_path, monkeypatch)
     (tmp_path / "runs" / "toy").rename(tmp_path / "toy")
     assert changed_keys(recipe, tmp_path / "toy" / "recipe.yaml") == {}

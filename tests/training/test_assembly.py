@@ -2,17 +2,25 @@ import logging
 from itertools import cycle
 
 import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_maskattn import MaskAttnConfig
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
-from hf_maskattn.training.assembly import assemble
-from tests.training.toy_recipe import write_recipe
+from hf_maskattn.tasks import TASKS
+from hf_maskattn.training.assembly import assemble, build_model
+from hf_maskattn.training.train import train
+from tests.training.toy_recipe import WORDS, write_recipe
+
+SIZES = {"embedding_size": 6, "hidden_size": 8, "attention_size": 8}
 
 
 @pytest.fixture
-def warnings_of(tmp_path, caplog):
-    """Puts the Trainer of a text-to-text recipe together, and returns what was logged."""
+def logged_warnings(tmp_path, caplog):
+    """Assembles a text-to-text recipe and returns the warnings."""
 
     def run(*overrides):
         path = write_recipe(tmp_path, "text2text-generation", make=lambda row: {**row, "target": "A, b."})
@@ -24,17 +32,27 @@ def warnings_of(tmp_path, caplog):
     return run
 
 
-def test_right_answers_that_the_tokenizer_does_not_give_back_are_told_before_training(warnings_of):
-    (message,) = warnings_of()
-    assert message.startswith("The tokenizer does not give the right answer 'A, b.' back, it becomes 'A , b .': no text that")
+def test_references_that_the_tokenizer_cannot_reproduce_are_reported(logged_warnings):
+    (message,) = logged_warnings()
+    assert message.startswith("The tokenizer cannot reproduce the reference 'A, b.', which becomes 'A , b .', so that no gen")
 
 
-def test_right_answers_that_come_back_are_passed_over_in_silence(warnings_of):
-    assert warnings_of("data.tokenizer=char") == []
+def test_references_that_round_trip_are_not_reported(logged_warnings):
+    assert logged_warnings("data.tokenizer=char") == []
+
+
+def test_assemble_does_not_change_its_arguments(tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path, "text2text-generation"))
+    args = training_arguments(recipe)
+    before = {**vars(args)}
+    trainer = assemble(recipe, args).trainer
+    assert {name: getattr(args, name) for name in before} == before
+    assert trainer.args.include_for_metrics == ["inputs"]
+    assert trainer.args.metric_for_best_model == "exact_match"
 
 
 @pytest.mark.parametrize(("tag_scheme", "labels"), [(None, ["E-X", "I-X", "O", "S-X"]), ("BIOES", ["I-X", "O", "B-X"])])
-def test_a_run_from_before_tag_schemes_keeps_the_tags_of_its_data(tmp_path, tag_scheme, labels):
+def test_run_of_version_0_1_keeps_the_tags_of_its_data(tmp_path, tag_scheme, labels):
     MaskAttnConfig(tag_scheme=tag_scheme).save_pretrained(tmp_path / "checkpoint-1")
     tags = cycle([["S-X", "O"], ["I-X", "E-X"]])
     path = write_recipe(tmp_path, "token-classification", make=lambda row: {"tokens": ["a", "b"], "tags": next(tags)})
@@ -43,3 +61,100 @@ def test_a_run_from_before_tag_schemes_keeps_the_tags_of_its_data(tmp_path, tag_
     assert assembly.data.labels == labels
     assert assembly.trainer.model.config.tag_scheme == tag_scheme
     assert list(assembly.trainer.model.config.id2label.values()) == labels
+
+
+def save_model(folder, task, **config):
+    """Save a model with random weights and its tokenizer."""
+    texts = [word for words in WORDS.values() for word in words]
+    tokenizer = train_tokenizer(texts, kind="word", vocab_size=40, max_length=64, for_generation=TASKS[task].generates)
+    build_model(ModelArguments(task=task, config={**SIZES, **config}), tokenizer, None).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("pretrained"), "fill-mask")
+
+
+def build(pretrained, labels, **arguments):
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    return build_model(ModelArguments(pretrained=str(pretrained), **arguments), tokenizer, labels)
+
+
+def encoder_weights(model):
+    return {name: value for name, value in model.state_dict().items() if name.startswith("maskattn.")}
+
+
+def test_pretrained_model_keeps_its_encoder_and_gets_a_new_head(pretrained):
+    language_model = build(pretrained, None, task="fill-mask")
+    classifier = build(pretrained, ["a", "b", "c"], task="text-classification")
+    assert classifier.config.num_labels == 3
+    assert classifier.config.problem_type == "single_label_classification"
+    before, after = encoder_weights(language_model), encoder_weights(classifier)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_recipe_fine_tunes_a_pretrained_model(pretrained, tmp_path):
+    path = write_recipe(tmp_path, training={"num_train_epochs": 1})
+    lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
+    path.write_text("".join(line for line in lines if "_size:" not in line))
+    report = train(load_recipe(path, [f"model.pretrained={pretrained}", "model.hidden_dropout_prob=0.3"]))
+    assert report.metrics["test"]["accuracy"] > 0
+    assert f"Fine-tuned from {pretrained.name}" in (report.model_folder / "README.md").read_text()
+
+
+def test_head_with_other_labels_is_initialized(pretrained, tmp_path):
+    classifier = build(pretrained, ["a", "b", "c"], task="text-classification")
+    classifier.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(pretrained).save_pretrained(tmp_path)
+    assert build(tmp_path, ["x", "y"], task="text-classification").classifier.out_features == 2
+
+
+def test_pretrained_model_accepts_other_dropout_but_no_other_sizes(pretrained):
+    model = build(pretrained, ["a", "b"], task="text-classification", config={"hidden_dropout_prob": 0.4})
+    assert model.config.hidden_dropout_prob == 0.4
+    with pytest.raises(ValueError, match=r"got other sizes of .*recurrence.*\. Remove model\.hidden_size"):
+        build(pretrained, ["a", "b"], task="text-classification", config={"hidden_size": 12})
+
+
+def test_other_layers_than_the_pretrained_model_raise(pretrained, tmp_path):
+    with pytest.raises(ValueError, match=r"got other sizes of .*layers\.1.*\. Remove model\.num_hidden_layers\.$"):
+        build(pretrained, ["a", "b"], task="text-classification", config={"num_hidden_layers": 2})
+    folder = save_model(tmp_path, "text2text-generation", decoder_layers=2)
+    for key, value in (("encoder_layers", 2), ("decoder_layers", 1), ("share_embeddings", False)):
+        with pytest.raises(ValueError, match=rf"got other sizes of .*\. Remove model\.{key}\.$"):
+            build(folder, None, task="text2text-generation", config={key: value})
+    assert build(folder, None, task="text2text-generation", config={"decoder_layers": 2}).config.decoder_layers == 2
+
+
+def test_pretrained_model_of_another_library_raises(pretrained, tmp_path):
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    with pytest.raises(
+        ValueError, match=r"must be a 'maskattn' model with model\.task=text-classification, got .*'bert' model"
+    ):
+        build_model(ModelArguments(task="text-classification", pretrained=str(tmp_path)), tokenizer, ["a"])
+
+
+def test_pretrained_model_of_another_family_raises(pretrained):
+    message = r"must be a 'maskattn_rnnsearch' model with model\.task=text2text-generation, got .*'maskattn' model"
+    with pytest.raises(ValueError, match=message):
+        build(pretrained, None, task="text2text-generation")
+
+
+def test_generation_settings_are_saved_with_the_model(tmp_path):
+    recipe = load_recipe(
+        write_recipe(tmp_path, "text2text-generation", training={"generation_num_beams": 3, "num_train_epochs": 1})
+    )
+    folder = train(recipe).model_folder
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert special == [0, 2, 3]
+    assert [model.config.pad_token_id, model.config.decoder_start_token_id, model.config.eos_token_id] == special
+    assert model.config.vocab_size == len(tokenizer)
+    longest = 1 + recipe.data.max_target_length
+    assert (model.generation_config.num_beams, model.generation_config.max_length) == (3, longest)
+    assert model.generate(**tokenizer("a b", return_tensors="pt"), min_length=longest).shape == (1, longest)

@@ -16,21 +16,21 @@ def arguments(folder="run"):
     return SimpleNamespace(world_size=1, output_dir=folder)
 
 
-def test_the_old_handler_is_put_back():
+def test_previous_signal_handler_is_restored():
     before = signal.getsignal(signal.SIGINT)
     stop = StopOnInterrupt()
-    with stop.listening():
+    with stop.handle_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
     assert stop.requested
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_outside_of_the_main_thread_signals_are_left_alone():
+def test_signals_are_not_handled_outside_the_main_thread():
     failures = []
 
     def listen():
         try:
-            with StopOnInterrupt().listening():
+            with StopOnInterrupt().handle_interrupts():
                 pass
         except ValueError as error:
             failures.append(error)
@@ -42,14 +42,14 @@ def test_outside_of_the_main_thread_signals_are_left_alone():
 
 
 @pytest.mark.parametrize(("epoch", "saves"), [(0.5, True), (2.0, False)])
-def test_the_last_step_of_an_epoch_leaves_saving_to_its_end(epoch, saves):
+def test_interrupt_at_the_last_step_of_an_epoch_saves_at_its_end(epoch, saves):
     stop, control = StopOnInterrupt(), TrainerControl()
     stop.requested = True
     stop.on_step_end(arguments(), SimpleNamespace(epoch=epoch), control)
     assert control.should_save is saves
 
 
-def test_without_a_request_nothing_is_saved_and_nothing_stops():
+def test_no_interrupt_no_checkpoint():
     stop, control = StopOnInterrupt(), TrainerControl()
     state = SimpleNamespace(epoch=0.5, global_step=3)
     stop.on_step_end(arguments(), state, control)
@@ -58,18 +58,18 @@ def test_without_a_request_nothing_is_saved_and_nothing_stops():
     assert control.should_save is False
 
 
-def test_a_request_that_comes_while_a_checkpoint_is_written_waits_for_the_next_step():
+def test_interrupt_during_a_save_stops_after_the_next_step():
     stop, state = StopOnInterrupt(), SimpleNamespace(epoch=0.5, global_step=3)
     stop.on_step_end(arguments(), state, TrainerControl())
     stop.requested = True
     stop.on_save(arguments(), state, TrainerControl())
     stop.on_step_end(arguments(), state, TrainerControl())
-    with pytest.raises(TrainingInterrupted, match=r"can be continued from run.checkpoint-3"):
+    with pytest.raises(TrainingInterrupted, match=r"can be resumed from run.checkpoint-3"):
         stop.on_save(arguments(), state, TrainerControl())
 
 
 @pytest.mark.parametrize(("epoch", "stops", "waits"), [(0.5, False, False), (2.0, False, True), (0.5, True, True)])
-def test_a_checkpoint_at_the_last_step_of_an_epoch_waits_for_its_end(epoch, stops, waits):
+def test_save_at_the_last_step_of_an_epoch_is_delayed(epoch, stops, waits):
     callback, control = SaveAtEpochEnd(), TrainerControl(should_save=True, should_training_stop=stops)
     callback.on_step_end(None, SimpleNamespace(epoch=epoch), control)
     assert control.should_save is not waits
@@ -81,7 +81,7 @@ def test_a_checkpoint_at_the_last_step_of_an_epoch_waits_for_its_end(epoch, stop
     assert control.should_save is False
 
 
-def test_nothing_is_saved_that_was_not_due():
+def test_save_at_epoch_end_only_if_due():
     callback, control = SaveAtEpochEnd(), TrainerControl()
     callback.on_step_end(None, SimpleNamespace(epoch=1.0), control)
     callback.on_epoch_end(None, None, control)
@@ -103,7 +103,7 @@ def begin(position, state, args=ARGS, workers=0):
     return stream
 
 
-def test_the_batches_that_were_trained_on_are_counted_and_taken_up():
+def test_stream_position_resumes_its_count():
     position, state = StreamPosition(), state_at(0)
     assert begin(position, state).skipped_batches == 0
     for state.global_step in (1, 2):
@@ -115,11 +115,11 @@ def test_the_batches_that_were_trained_on_are_counted_and_taken_up():
     assert again.state() == position.state()
 
 
-def test_a_step_with_another_number_of_batches_is_counted_as_it_was():
+def test_stream_position_keeps_the_stored_count():
     assert begin(StreamPosition(), state_at(4, batches=7)).skipped_batches == 7
 
 
-def test_the_share_of_the_run_is_known_after_a_resume():
+def test_stream_position_sets_the_fraction_of_the_run():
     position, state = StreamPosition(), state_at(5)
     begin(position, state)
     position.on_step_end(ARGS, state, None)
@@ -129,21 +129,21 @@ def test_the_share_of_the_run_is_known_after_a_resume():
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ({"shards": 5}, r"the number of files \(shards\) of the train split was 5 and is 4 now"),
-        ({"processes": 3}, "the number of processes was 3 and is 2 now, .*: resume with 3"),
-        ({"workers": 4}, r"training\.dataloader_num_workers was 4 and is 1 now"),
-        ({"batch_size": 16}, r"the rows of a batch \(training\.per_device_train_batch_size\) was 16 and is 8 now"),
+        ({"shards": 5}, r"the number of files \(shards\) of the train split must be 5 as before the checkpoint, got 4"),
+        ({"processes": 3}, r"the number of processes must be 3 .*, got 2\."),
+        ({"workers": 4}, r"training\.dataloader_num_workers must be 4 .*, got 1"),
+        ({"batch_size": 16}, r"the number of rows of a batch \(training\.per_device_train_batch_size\) must be 16 .*, got 8"),
     ],
 )
-def test_a_stream_that_would_be_dealt_in_another_way_is_not_resumed(stored, message):
+def test_stream_with_other_batches_is_not_resumed(stored, message):
     with pytest.raises(ValueError, match=message):
         begin(StreamPosition(), state_at(2, **stored))
 
 
-def test_who_asks_for_it_begins_the_stream_anew():
+def test_ignore_data_skip_restarts_the_stream():
     args = SimpleNamespace(gradient_accumulation_steps=3, ignore_data_skip=True)
     assert begin(StreamPosition(), state_at(2, processes=3), args).skipped_batches == 0
 
 
-def test_no_worker_and_one_worker_are_the_same():
+def test_zero_workers_equal_one_worker():
     assert begin(StreamPosition(), state_at(2), workers=1).skipped_batches == 6

@@ -6,8 +6,8 @@ import pytest
 
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.recipes.arguments import TASKS
 from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from tests.training.toy_recipe import SIZES, write_recipe
 
@@ -18,20 +18,20 @@ def load(tmp_path, task="text-classification", *overrides, **groups):
     return training_data(load_recipe(write_recipe(tmp_path, task, **groups), overrides), seed=0)
 
 
-def test_texts_become_inputs_with_labels(tmp_path):
+def test_texts_are_encoded_with_labels(tmp_path):
     data = load(tmp_path)
     assert {name: split.num_rows for name, split in data.splits.items()} == SIZES
     assert data.labels == ["cat", "dog"]
     assert set(data.splits["train"].column_names) == {"input_ids", "attention_mask", "labels"}
 
 
-def test_tagged_words_are_joined_where_there_is_no_text(tmp_path):
+def test_tagged_words_are_joined_without_a_text_column(tmp_path):
     data = load(tmp_path, "token-classification")
     assert data.labels == ["B-SOUND", "O", "I-SOUND"]
     assert len(data.splits["train"][0]["labels"]) == len(data.splits["train"][0]["input_ids"])
 
 
-def test_the_text_of_tagged_words_is_used_where_there_is_one(tmp_path):
+def test_text_column_of_tagged_words_is_used(tmp_path):
     def make(row):
         return {**row, "text": "!".join(row["tokens"])}
 
@@ -39,20 +39,20 @@ def test_the_text_of_tagged_words_is_used_where_there_is_one(tmp_path):
     assert "!" in data.tokenizer.get_vocab()
 
 
-def test_masked_language_modeling_needs_text_only(tmp_path):
+def test_masked_language_modeling_needs_only_text(tmp_path):
     data = load(tmp_path, "fill-mask", make=lambda row: {"text": row["text"]})
     assert data.labels is None
     assert set(data.splits["train"].column_names) == {"input_ids", "attention_mask"}
 
 
-def test_texts_are_cut_and_the_tokenizer_knows_it(tmp_path):
+def test_texts_are_truncated_to_max_length(tmp_path):
     data = load(tmp_path, "text-classification", "data.max_length=3")
     assert max(len(row) for row in data.splits["train"]["input_ids"]) == 3
     assert data.tokenizer.model_max_length == 3
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(7, 7), (int(1e30), 512)])
-def test_a_loaded_tokenizer_keeps_its_limit_if_it_has_one(tmp_path, limit, expected):
+def test_loaded_tokenizer_keeps_its_limit(tmp_path, limit, expected):
     tokenizer = train_tokenizer(["meow woof"], kind="char", vocab_size=40, max_length=7)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(tmp_path / "tokenizer")
@@ -63,17 +63,17 @@ def test_a_loaded_tokenizer_keeps_its_limit_if_it_has_one(tmp_path, limit, expec
     assert data.tokenizer.get_vocab() == tokenizer.get_vocab()
 
 
-def test_a_missing_column_is_told(tmp_path):
+def test_missing_column_raises(tmp_path):
     with pytest.raises(ValueError, match="no column 'body'"):
         load(tmp_path, "text-classification", "data.text_column=body")
 
 
-def test_nothing_to_train_on_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"there is nothing to train on: set data\.source"):
+def test_recipe_without_train_split_raises(tmp_path):
+    with pytest.raises(ValueError, match=r"the recipe has no train split\. Set data\.source"):
         load(tmp_path, "text-classification", "data.train_file=")
 
 
-def test_labels_of_an_existing_model_keep_their_numbers(tmp_path):
+def test_evaluation_uses_the_label_ids_of_the_model(tmp_path):
     data = load(tmp_path)
     recipe = load_recipe(write_recipe(tmp_path))
     turned = evaluation_data(recipe, 0, "test", data.tokenizer, ["dog", "cat"]).splits["test"]["labels"]
@@ -81,16 +81,16 @@ def test_labels_of_an_existing_model_keep_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_stream_gives_what_the_train_split_gives(tmp_path, task):
-    whole, stream = load(tmp_path, task), load(tmp_path, task, *STREAM)
+def test_stream_has_the_rows_of_the_train_split(tmp_path, task):
+    full, stream = load(tmp_path, task), load(tmp_path, task, *STREAM)
     assert isinstance(stream.splits["train"], RowStream)
-    assert list(islice(stream.splits["train"], SIZES["train"])) == list(whole.splits["train"])
-    assert stream.labels == whole.labels
-    assert stream.tokenizer.get_vocab() == whole.tokenizer.get_vocab()
-    assert list(stream.splits["test"]) == list(whole.splits["test"])
+    assert list(islice(stream.splits["train"], SIZES["train"])) == list(full.splits["train"])
+    assert stream.labels == full.labels
+    assert stream.tokenizer.get_vocab() == full.tokenizer.get_vocab()
+    assert list(stream.splits["test"]) == list(full.splits["test"])
 
 
-def test_the_text_of_tagged_words_is_streamed_too(tmp_path):
+def test_stream_includes_the_text_of_tagged_words(tmp_path):
     def make(row):
         return {**row, "text": "!".join(row["tokens"]), "more": 1}
 
@@ -99,27 +99,27 @@ def test_the_text_of_tagged_words_is_streamed_too(tmp_path):
     assert data.splits["train"].shards.column_names == ["tags", "tokens", "text"]
 
 
-def test_the_tokenizer_of_a_stream_is_trained_on_its_first_rows(tmp_path):
+def test_stream_trains_the_tokenizer_on_its_first_rows(tmp_path):
     data = load(tmp_path, "text-classification", *STREAM, "data.sample_rows=1", "data.labels=[cat, dog]")
-    whole = load(tmp_path, "text-classification")
-    assert set(data.tokenizer.get_vocab()) < set(whole.tokenizer.get_vocab())
+    full = load(tmp_path, "text-classification")
+    assert set(data.tokenizer.get_vocab()) < set(full.tokenizer.get_vocab())
 
 
-def test_a_stream_needs_no_other_split(tmp_path):
+def test_stream_needs_no_other_split(tmp_path):
     data = load(tmp_path, "text-classification", *STREAM, "data.validation_file=", "data.test_file=")
     assert set(data.splits) == {"train"}
 
 
-def test_a_stream_of_pairs_needs_no_other_split(tmp_path):
+def test_stream_of_pairs_needs_no_other_split(tmp_path):
     data = load(tmp_path, "text2text-generation", *STREAM, "data.validation_file=", "data.test_file=")
     assert set(data.splits) == {"train"}
     assert data.references == {}
 
 
-def test_right_answers_are_those_of_the_rows_that_are_scored(tmp_path):
-    # One answer for each row, which tells its split.
-    places = iter(range(100))
-    data = load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": f"a {next(places)}"})
+def test_references_are_those_of_the_evaluated_rows(tmp_path):
+    # One reference a row, which identifies its split.
+    locations = iter(range(100))
+    data = load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": f"a {next(locations)}"})
     trained = SIZES["train"]
     assert sorted(text for texts in data.references.values() for text in texts) == sorted(
         f"a {place}" for place in range(trained, trained + SIZES["validation"] + SIZES["test"])
@@ -137,29 +137,29 @@ def test_right_answers_are_those_of_the_rows_that_are_scored(tmp_path):
         ([], ValueError, r"train\.jsonl, line 4: the list of targets must not be empty"),
     ],
 )
-def test_a_target_that_is_no_text_is_named_with_its_row(tmp_path, stream, target, error, message):
-    places = iter(range(100))
+def test_invalid_target_raises_with_its_row(tmp_path, stream, target, error, message):
+    locations = iter(range(100))
     with pytest.raises(error, match=message):
         load(
             tmp_path,
             "text2text-generation",
             *stream,
-            make=lambda row: {**row, "target": target if next(places) == 3 else [row["target"]]},
+            make=lambda row: {**row, "target": target if next(locations) == 3 else [row["target"]]},
         )
 
 
-def test_targets_that_are_numbers_are_named_with_their_row(tmp_path):
+def test_integer_target_raises_with_its_row(tmp_path):
     with pytest.raises(TypeError, match=r"train\.jsonl, line 1: the target must be a string, got 7 \(int\)"):
         load(tmp_path, "text2text-generation", make=lambda row: {**row, "target": 7})
 
 
 def late_label(number):
-    """Make rows that are all about cats until one is not."""
+    """Label all rows "cat" but one."""
     seen = iter(range(100))
     return lambda row: {**row, "label": "dog" if next(seen) == number else "cat"}
 
 
-def test_a_label_that_comes_later_in_a_stream_is_told_with_its_row_and_the_way_out(tmp_path):
+def test_new_label_later_in_a_stream_raises(tmp_path):
     overrides = (*STREAM, "data.sample_rows=20", "data.validation_file=", "data.test_file=")
     seen = iter(range(100))
     labels = ["cat", "bird"] * 15 + ["dog"] * 70
@@ -172,14 +172,14 @@ def test_a_label_that_comes_later_in_a_stream_is_told_with_its_row_and_the_way_o
         list(islice(data.splits["train"], 40))
 
 
-def test_labels_can_be_named_in_advance(tmp_path):
+def test_data_labels_list_all_labels(tmp_path):
     for overrides in ((*STREAM, "data.sample_rows=20"), ()):
         data = load(tmp_path, "text-classification", *overrides, "data.labels=[dog, cat]", make=late_label(30))
         assert data.labels == ["dog", "cat"]
         assert [row["labels"] for row in islice(data.splits["train"], 31)] == [1] * 30 + [0]
 
 
-def test_the_names_of_a_class_label_are_all_labels_of_a_stream(tmp_path):
+def test_class_label_names_are_the_labels_of_a_stream(tmp_path):
     path = write_recipe(tmp_path)
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["z", "a", "never"])})
     rows = {"text": ["x y", "y"], "label": [0, 1]}
@@ -197,7 +197,7 @@ def test_the_names_of_a_class_label_are_all_labels_of_a_stream(tmp_path):
         ({"text": None}, r"train\.jsonl, line 31: the text must be a string, got None"),
     ],
 )
-def test_a_bad_row_of_a_stream_is_told_when_it_comes(tmp_path, broken, message):
+def test_invalid_row_of_a_stream_raises_when_it_is_read(tmp_path, broken, message):
     seen = iter(range(100))
     data = load(
         tmp_path,
@@ -210,21 +210,19 @@ def test_a_bad_row_of_a_stream_is_told_when_it_comes(tmp_path, broken, message):
         list(islice(data.splits["train"], 40))
 
 
-def test_a_missing_column_of_a_stream_is_told(tmp_path):
+def test_missing_column_of_a_stream_raises(tmp_path):
     with pytest.raises(ValueError, match="no column 'body'"):
         load(tmp_path, "text-classification", *STREAM, "data.text_column=body")
 
 
-def test_a_stream_is_not_scored(tmp_path):
+def test_stream_cannot_be_evaluated(tmp_path):
     recipe = load_recipe(write_recipe(tmp_path), STREAM)
-    with pytest.raises(
-        ValueError, match=r"the train split is a stream \(data\.streaming\), which has no end: score validation"
-    ):
+    with pytest.raises(ValueError, match=r"the train split cannot be evaluated with data\.streaming=true"):
         evaluation_data(recipe, 0, "train", None, ["cat", "dog"])
 
 
 def write_csv(tmp_path, **splits):
-    """Write a CSV file of a split from its labels; its texts are numbers, which are texts as well."""
+    """Write a CSV file of each split from its labels. Its texts are digits."""
     for name, labels in splits.items():
         rows = "".join(f"{1984 + row},{label}\n" for row, label in enumerate(labels))
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
@@ -238,7 +236,7 @@ def load_csv(tmp_path, *overrides, **splits):
 
 
 @pytest.mark.parametrize("stream", [(), STREAM])
-def test_a_csv_label_is_the_same_in_all_splits_whatever_else_they_hold(tmp_path, stream):
+def test_csv_labels_are_the_same_in_all_splits(tmp_path, stream):
     data = load_csv(tmp_path, *stream, train=["1", "unknown", "2", "01"], validation=["2", "1"], test=["01"])
     assert data.labels == ["01", "1", "2", "unknown"]
     assert [row["labels"] for row in islice(data.splits["train"], 4)] == [1, 3, 2, 0]
@@ -246,7 +244,7 @@ def test_a_csv_label_is_the_same_in_all_splits_whatever_else_they_hold(tmp_path,
     assert data.splits["test"]["labels"][:] == [0]
 
 
-def test_csv_labels_that_are_numbers_keep_the_order_of_earlier_runs(tmp_path):
+def test_integer_csv_labels_are_sorted_as_numbers(tmp_path):
     data = load_csv(tmp_path, train=["10", "9", "1"], test=["9"])
     assert data.labels == ["1", "9", "10"]
     recipe = load_recipe(tmp_path / "toy.yaml", write_csv(tmp_path, train=["1"], validation=["9"], test=["10", "9"]))
@@ -256,7 +254,7 @@ def test_csv_labels_that_are_numbers_keep_the_order_of_earlier_runs(tmp_path):
 
 @pytest.mark.parametrize("stream", [(), STREAM])
 @pytest.mark.parametrize("value", ["3,5", "1_000", "nan", "", "x"])
-def test_a_csv_cell_that_is_no_number_is_told_with_its_line(tmp_path, value, stream):
+def test_invalid_csv_number_raises_with_its_line(tmp_path, value, stream):
     label = f'"{value}"'
     message = rf"train\.csv, line 4, column 'label': the label must be a (finite )?number for regression, got '{value}'"
 
@@ -269,7 +267,7 @@ def test_a_csv_cell_that_is_no_number_is_told_with_its_line(tmp_path, value, str
     assert read("1", "2.5", " 7 ", "-3e-1") == pytest.approx([1, 2.5, 7, -0.3])
 
 
-def test_rows_that_a_draw_has_moved_are_told_with_their_lines(tmp_path):
+def test_held_out_rows_are_reported_with_their_lines(tmp_path):
     path = tmp_path / "train.csv"
     for line in (2, 7, 12):
         labels = ["1", "2"] * 6
@@ -280,22 +278,22 @@ def test_rows_that_a_draw_has_moved_are_told_with_their_lines(tmp_path):
 
 
 @pytest.mark.parametrize("empty", ["", '""'])
-def test_a_missing_label_is_told_with_its_line(tmp_path, empty):
+def test_missing_label_raises_with_its_line(tmp_path, empty):
     with pytest.raises(ValueError, match=r"validation\.csv, line 3: the split 'validation' has no label in the column 'label'"):
         load_csv(tmp_path, train=["a", "b"], validation=["a", empty])
 
 
 @pytest.mark.parametrize("stream", [(), (*STREAM, "data.sample_rows=3")])
-def test_one_label_only_is_told_before_training(tmp_path, stream):
-    message = r"the column 'label' must have two different labels or more, got only a in .*: there is nothing to tell apart\."
+def test_single_label_in_the_train_split_raises(tmp_path, stream):
+    message = r"the column 'label' must have at least two different labels, got a in .*\. Set another column"
     with pytest.raises(ValueError, match=message):
         load_csv(tmp_path, *stream, train=["a", "a", "a"])
     assert len(load_csv(tmp_path, *stream, "data.labels=[a, b]", train=["a", "a", "a"]).labels) == 2
-    with pytest.raises(ValueError, match=r"the column 'tags' must have two different labels or more, got only O in "):
+    with pytest.raises(ValueError, match=r"the column 'tags' must have at least two different labels, got O in "):
         load(tmp_path, "token-classification", *stream, make=lambda row: {**row, "tags": ["O"] * len(row["tags"])})
 
 
-def test_one_label_that_rows_have_or_not_can_be_trained(tmp_path):
+def test_multi_label_with_one_label_is_accepted(tmp_path):
     labels = iter([["a"], []] * 50)
     data = load(
         tmp_path,
@@ -306,13 +304,13 @@ def test_one_label_that_rows_have_or_not_can_be_trained(tmp_path):
     assert data.labels == ["a"]
 
 
-def test_one_label_can_be_scored(tmp_path):
+def test_split_with_one_label_is_evaluated(tmp_path):
     recipe = load_recipe(write_recipe(tmp_path), write_csv(tmp_path, train=["a"], validation=["a"], test=["b", "b"]))
     tokenizer = load_csv(tmp_path, train=["a", "b"]).tokenizer
     assert evaluation_data(recipe, 0, "test", tokenizer, ["a", "b"]).splits["test"]["labels"][:] == [1, 1]
 
 
-def test_numbers_are_no_positions_in_the_labels_of_a_model_that_was_trained_on_texts(tmp_path):
+def test_integers_are_not_ids_if_labels_are_strings(tmp_path):
     sizes = iter(range(100))
     data = load(tmp_path)
     recipe = load_recipe(write_recipe(tmp_path, make=lambda row: {**row, "label": 1 if next(sizes) >= 52 else row["label"]}))
@@ -326,7 +324,7 @@ def test_numbers_are_no_positions_in_the_labels_of_a_model_that_was_trained_on_t
 
 @pytest.mark.parametrize("label", ["2024-03-01", "12:30:00", "2020-01-01T00:00:00Z"])
 @pytest.mark.parametrize("stream", [(), STREAM])
-def test_texts_that_look_like_dates_are_texts(tmp_path, label, stream):
+def test_strings_that_look_like_dates_stay_strings(tmp_path, label, stream):
     kinds = iter([label, "x"] * 50)
     data = load(tmp_path, "text-classification", *stream, make=lambda row: {"text": label, "label": next(kinds)})
     assert data.labels == sorted([label, "x"])
@@ -340,7 +338,7 @@ def test_texts_that_look_like_dates_are_texts(tmp_path, label, stream):
     assert len(next(iter(data.splits["train"]))["labels"]) >= 2
 
 
-def test_the_same_rows_are_drawn_for_training_and_scoring(tmp_path):
+def test_validation_fraction_is_the_same_in_evaluation(tmp_path):
     labels = ["rare", *"abab" * 5]
     overrides = ("data.validation_fraction=0.4",)
     for seed in range(4):
@@ -353,7 +351,7 @@ def test_the_same_rows_are_drawn_for_training_and_scoring(tmp_path):
         assert list(scored.splits["validation"]) == list(data.splits["validation"])
 
 
-def test_cells_of_a_recipe_may_be_separated_by_anything(tmp_path):
+def test_csv_separator(tmp_path):
     (tmp_path / "train.csv").write_text("text;label\na,b;x\nc;y\n")
     path = write_recipe(tmp_path)
     overrides = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
@@ -366,7 +364,7 @@ def test_cells_of_a_recipe_may_be_separated_by_anything(tmp_path):
     assert training_data(load_recipe(path, [*overrides, 'data.csv_separator="|"']), seed=0).labels == ["x", "y"]
 
 
-def test_all_missing_columns_are_named_with_their_keys(tmp_path):
+def test_all_missing_columns_are_reported_with_their_keys(tmp_path):
     message = (
         r"no column 'label' and no column 'text'; its columns are a\. .*: data\.label_column=\.\.\., data\.text_column=\.\.\."
     )
@@ -379,7 +377,7 @@ LONG = {"text": "paw " * 9, "label": "cat", "tokens": ["paw"] * 9, "tags": ["O"]
 
 
 def with_long_rows(row):
-    """Three of ten rows, about, get 9 words, where at most 7 were."""
+    """Give about three of ten rows 9 words instead of at most 7."""
     return {key: LONG[key] for key in row} if sum(map(len, map(str, row.values()))) % 3 == 0 else row
 
 
@@ -392,7 +390,7 @@ def lengths(row):
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("task", TASKS)
-def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, task, streaming):
+def test_truncated_rows_are_counted_once_a_split(tmp_path, caplog, task, streaming):
     pairs = task == "text2text-generation"
     data = {"max_length": 4, **({"max_target_length": 3} if pairs else {})}
     if streaming:
@@ -426,6 +424,6 @@ def test_rows_that_are_cut_are_counted_once_for_each_split(tmp_path, caplog, tas
         assert not any("beyond" in name for name in data.splits["validation"].column_names)
 
 
-def test_rows_that_fit_say_nothing(tmp_path, caplog):
+def test_rows_within_max_length_are_not_reported(tmp_path, caplog):
     training_data(load_recipe(write_recipe(tmp_path, data={"max_length": 7})), seed=0)
     assert not caplog.messages

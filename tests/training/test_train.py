@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_maskattn.checkpoints.run_folder import held_alone
 from hf_maskattn.inference.evaluate import evaluate
-from hf_maskattn.recipes.arguments import TASKS
 from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.tasks import TASKS
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.callbacks import KeepTrackOfBest, TrainingInterrupted
-from hf_maskattn.training.train import train
+from hf_maskattn.training.train import check_launch, train, warn_of_busy_cores
 from tests.training.toy_recipe import write_recipe
 
 STEPS_PER_EPOCH = 5
@@ -22,7 +23,7 @@ STEPS_PER_EPOCH = 5
 
 @pytest.fixture
 def interrupt_at(monkeypatch):
-    """Sends this process Ctrl-C at the beginning of a step, counted from 1."""
+    """Sends SIGINT to this process at the beginning of a step, counted from 1."""
 
     def arrange(step):
         class Interrupting(KeepTrackOfBest):
@@ -52,7 +53,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_leaves_a_whole_model_folder_that_scores_the_same(tmp_path, task):
+def test_run_folder_is_complete_and_evaluates_the_same(tmp_path, task):
     recipe = read(tmp_path, task=task)
     report = train(recipe)
     folder = tmp_path / "run"
@@ -67,7 +68,7 @@ def test_a_run_leaves_a_whole_model_folder_that_scores_the_same(tmp_path, task):
         assert without_times(again)[split] == without_times(report.metrics)[split]
 
 
-def test_the_model_learns_and_the_best_checkpoint_is_kept(tmp_path):
+def test_model_learns_and_the_best_checkpoint_is_kept(tmp_path):
     report = train(read(tmp_path, "training.num_train_epochs=8", "training.learning_rate=0.03"))
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
     first_best = max((entry for entry in history if "eval_loss" in entry), key=lambda entry: entry["eval_accuracy"])
@@ -76,17 +77,16 @@ def test_the_model_learns_and_the_best_checkpoint_is_kept(tmp_path):
     assert report.metrics["train"]["steps"] == 8 * STEPS_PER_EPOCH
 
 
-def test_labels_and_tokenizer_travel_with_the_model(tmp_path):
-    train(read(tmp_path, "training.num_train_epochs=1"))
-    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+def test_labels_and_tokenizer_are_saved_with_the_model(finished):
+    model = AutoModelForSequenceClassification.from_pretrained(finished.parent / "run")
+    tokenizer = AutoTokenizer.from_pretrained(finished.parent / "run")
     assert model.config.id2label == {0: "cat", 1: "dog"}
     assert model.config.vocab_size == len(tokenizer)
     assert model.config.pad_token_id == tokenizer.pad_token_id
     assert tokenizer.model_max_length == 512
 
 
-def test_several_labels_for_a_text(tmp_path):
+def test_multi_label_classification(tmp_path):
     def make(row):
         return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
 
@@ -94,7 +94,7 @@ def test_several_labels_for_a_text(tmp_path):
     assert {"micro_f1", "macro_f1", "subset_accuracy"} <= set(train(recipe).metrics["test"])
 
 
-def test_a_number_for_a_text(tmp_path):
+def test_regression(tmp_path):
     def make(row):
         return {"text": row["text"], "label": float(row["text"].count(" "))}
 
@@ -105,12 +105,12 @@ def test_a_number_for_a_text(tmp_path):
     assert again["mse"] == report.metrics["test"]["mse"]
 
 
-def test_without_validation_and_test_data_only_training_is_reported(tmp_path):
+def test_run_without_other_splits_reports_train_only(tmp_path):
     report = train(read(tmp_path, "data.validation_file=", "data.test_file=", "training.num_train_epochs=1"))
     assert set(report.metrics) == {"train"}
 
 
-def test_a_folder_that_is_not_empty_is_refused_before_anything_is_loaded(tmp_path):
+def test_folder_that_is_not_empty_raises_before_loading(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty"):
@@ -118,7 +118,7 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_loaded(tmp_pat
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
-def test_a_folder_that_never_held_a_run_is_neither_replaced_nor_gone_on_with(tmp_path, how):
+def test_folder_without_a_run_is_not_changed(tmp_path, how):
     mine = ("README.md", "config.json", "losses.py", "metrics.json", "manifest.json")
     (tmp_path / "run").mkdir()
     for name in mine:
@@ -128,38 +128,50 @@ def test_a_folder_that_never_held_a_run_is_neither_replaced_nor_gone_on_with(tmp
     assert {path.name: path.read_text() for path in (tmp_path / "run").iterdir()} == dict.fromkeys(mine, "mine")
 
 
-def test_overwrite_replaces_the_run_and_keeps_the_rest(tmp_path):
-    train(read(tmp_path))
+def test_overwrite_replaces_only_files_of_the_run(tmp_path):
+    train(read(tmp_path, "training.max_steps=1", "data.validation_file=", "data.test_file="))
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    train(read(tmp_path, "training.num_train_epochs=1", "model.hidden_size=4"), overwrite=True)
+    train(
+        read(tmp_path, "training.num_train_epochs=1", "model.hidden_size=4", "data.validation_file=", "data.test_file="),
+        overwrite=True,
+    )
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").config.hidden_size == 4
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
     checkpoints = [name for name in os.listdir(tmp_path / "run") if name.startswith("checkpoint-")]
     assert checkpoints == [f"checkpoint-{STEPS_PER_EPOCH}"]
 
 
-def test_a_mistake_in_the_recipe_does_not_cost_the_run_that_it_would_replace(tmp_path):
-    train(read(tmp_path))
-    before = sorted((tmp_path / "run").rglob("*"))
-    with pytest.raises(ValueError, match="lable"):
-        train(read(tmp_path, "data.label_column=lable"), overwrite=True)
-    with pytest.raises(ValueError, match="num_attention_heads"):
-        train(read(tmp_path, "model.num_attention_heads=3"), overwrite=True)
-    assert sorted((tmp_path / "run").rglob("*")) == before
+@pytest.mark.parametrize("override", ["data.label_column=lable", "model.num_attention_heads=3"])
+def test_invalid_recipe_does_not_overwrite_a_run(finished, override):
+    before = sorted((finished.parent / "run").rglob("*"))
+    with pytest.raises(ValueError, match=override.split(".")[1].split("=")[0]):
+        train(load_recipe(finished, [override]), overwrite=True)
+    assert sorted((finished.parent / "run").rglob("*")) == before
 
 
-def test_resume_and_overwrite_together_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="say one of them"):
+def test_resume_and_overwrite_are_mutually_exclusive(tmp_path):
+    with pytest.raises(ValueError, match="--resume and --overwrite are mutually exclusive"):
         train(read(tmp_path), resume=True, overwrite=True)
 
 
 @pytest.mark.parametrize(
     ("strategy", "step"),
-    [*(("group_by_length", step) for step in (3, STEPS_PER_EPOCH, 8, 2 * STEPS_PER_EPOCH)), ("random", 8)],
+    [
+        ("group_by_length", 3),
+        *(
+            pytest.param(strategy, step, marks=pytest.mark.slow)
+            for strategy, step in [
+                ("group_by_length", STEPS_PER_EPOCH),
+                ("group_by_length", 8),
+                ("group_by_length", 2 * STEPS_PER_EPOCH),
+                ("random", 8),
+            ]
+        ),
+    ],
 )
-def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(tmp_path, interrupt_at, step, strategy):
+def test_resumed_run_equals_an_uninterrupted_run(tmp_path, interrupt_at, step, strategy):
     sampling = f"training.train_sampling_strategy={strategy}"
-    whole = train(read(tmp_path, f"training.output_dir={tmp_path / 'whole'}", sampling))
+    full = train(read(tmp_path, f"training.output_dir={tmp_path / 'full'}", sampling))
     recipe = read(tmp_path, sampling)
     interrupt_at(step)
     with pytest.raises(TrainingInterrupted) as stopped:
@@ -168,15 +180,15 @@ def test_an_interrupted_and_resumed_run_ends_as_one_that_was_not(tmp_path, inter
     assert not (tmp_path / "run" / "metrics.json").exists()
     interrupt_at(0)
     resumed = train(recipe, resume=True)
-    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("full", "run"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     for split in ("validation", "test"):
-        assert without_times(resumed.metrics)[split] == without_times(whole.metrics)[split]
+        assert without_times(resumed.metrics)[split] == without_times(full.metrics)[split]
 
 
 @pytest.fixture
 def stream(tmp_path):
-    """Builds recipes of a stream of three files, with a second pass after five steps."""
+    """Builds recipes that stream three files, with a second pass after five steps."""
 
     def build(folder, task="text-classification", *overrides):
         path = write_recipe(tmp_path, task, data={"streaming": True, "shuffle_buffer": 9}, training={"max_steps": 9})
@@ -184,8 +196,8 @@ def stream(tmp_path):
         (tmp_path / "shards").mkdir(exist_ok=True)
         for shard in range(3):
             (tmp_path / "shards" / f"{shard}.jsonl").write_text("".join(lines[shard::3]))
-        places = (f"data.train_file={tmp_path}/shards/*.jsonl", f"training.output_dir={tmp_path / folder}")
-        return load_recipe(path, [*places, *overrides])
+        locations = (f"data.train_file={tmp_path}/shards/*.jsonl", f"training.output_dir={tmp_path / folder}")
+        return load_recipe(path, [*locations, *overrides])
 
     return build
 
@@ -193,27 +205,32 @@ def stream(tmp_path):
 @pytest.mark.parametrize(
     ("task", "step", "overrides"),
     [
-        ("text-classification", 3, ()),
-        ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
-        ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
         ("fill-mask", 7, ("data.validation_file=", "data.test_file=")),
-        ("text2text-generation", 4, ("data.validation_file=",)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("text-classification", 3, ()),
+                ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
+                ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
+                ("text2text-generation", 4, ("data.validation_file=",)),
+            ]
+        ),
     ],
 )
-def test_a_stream_goes_on_as_if_it_had_not_been_interrupted(tmp_path, interrupt_at, stream, task, step, overrides):
-    whole = train(stream("whole", task, *overrides))
+def test_resumed_stream_equals_an_uninterrupted_stream(tmp_path, interrupt_at, stream, task, step, overrides):
+    full = train(stream("full", task, *overrides))
     interrupt_at(step)
     with pytest.raises(TrainingInterrupted):
         train(stream("run", task, *overrides))
     interrupt_at(0)
     resumed = train(stream("run", task, *overrides), resume=True)
-    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("full", "run"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert without_times(resumed.metrics).get("test") == without_times(whole.metrics).get("test")
+    assert without_times(resumed.metrics).get("test") == without_times(full.metrics).get("test")
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["epoch"] == 1.0
 
 
-def test_a_stream_is_trained_on_for_as_many_steps_as_asked_and_no_more(tmp_path, stream):
+def test_stream_trains_for_max_steps(tmp_path, stream):
     report = train(stream("run"))
     assert report.metrics["train"].keys() == {"steps", "loss", "runtime", "samples_per_second"}
     assert report.metrics["train"]["steps"] == 9
@@ -224,7 +241,7 @@ def test_a_stream_is_trained_on_for_as_many_steps_as_asked_and_no_more(tmp_path,
     assert without_times(again.metrics)["test"] == without_times(report.metrics)["test"]
 
 
-def test_ctrl_c_keeps_its_checkpoint_even_if_only_one_may_be_kept(tmp_path, interrupt_at):
+def test_interrupt_keeps_its_checkpoint_with_save_total_limit_1(tmp_path, interrupt_at):
     interrupt_at(STEPS_PER_EPOCH + 2)
     with pytest.raises(TrainingInterrupted) as stopped:
         train(read(tmp_path, "training.save_total_limit=1"))
@@ -232,7 +249,7 @@ def test_ctrl_c_keeps_its_checkpoint_even_if_only_one_may_be_kept(tmp_path, inte
     assert (tmp_path / "run" / f"checkpoint-{STEPS_PER_EPOCH}").is_dir()
 
 
-def test_the_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capfd):
+def test_second_interrupt_stops_at_once(tmp_path, monkeypatch, capfd):
     class Impatient(KeepTrackOfBest):
         def on_step_begin(self, args, state, control, **kwargs):
             os.kill(os.getpid(), signal.SIGINT)
@@ -242,20 +259,20 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path, monkeypatch, capfd):
     with pytest.raises(KeyboardInterrupt):
         train(read(tmp_path))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    assert "Press Ctrl-C again to stop at once" in capfd.readouterr().err
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path, caplog):
-    recipe = read(tmp_path)
-    report = train(recipe)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+def test_resuming_a_finished_run_changes_nothing(finished, caplog):
+    folder = finished.parent / "run"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
     with caplog.at_level(logging.INFO):
-        assert train(recipe, resume=True).metrics == report.metrics
-    assert "is finished, nothing is left to do" in caplog.text
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+        assert train(load_recipe(finished), resume=True).metrics == metrics
+    assert "is already finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_a_run_that_lost_its_results_is_scored_again_without_training(tmp_path):
+def test_run_without_results_is_evaluated_again(tmp_path):
     recipe = read(tmp_path)
     report = train(recipe)
     (tmp_path / "run" / "metrics.json").unlink()
@@ -264,26 +281,25 @@ def test_a_run_that_lost_its_results_is_scored_again_without_training(tmp_path):
     assert without_times(again.metrics)["test"] == without_times(report.metrics)["test"]
 
 
-def test_a_finished_run_can_be_trained_longer(tmp_path, caplog):
+def test_finished_run_can_be_trained_longer(tmp_path, caplog):
     train(read(tmp_path))
     report = train(read(tmp_path, "training.num_train_epochs=3"), resume=True)
-    assert "training.num_train_epochs was 2 and is 3 from here on." in caplog.text
+    assert "training.num_train_epochs changes from 2 to 3." in caplog.text
     assert report.metrics["train"]["steps"] == 3 * STEPS_PER_EPOCH
 
 
-def test_a_run_is_not_resumed_with_another_model(tmp_path):
-    train(read(tmp_path, "training.num_train_epochs=1"))
-    with pytest.raises(ValueError, match=r"holds a run with model\.hidden_size=8, the recipe says 4: resume with the recipe"):
-        train(read(tmp_path, "training.num_train_epochs=1", "model.hidden_size=4"), resume=True)
+def test_run_is_not_resumed_with_another_model(finished):
+    with pytest.raises(ValueError, match=r"model\.hidden_size must be 8, as in the run in .*, got 4\. Resume with"):
+        train(load_recipe(finished, ["model.hidden_size=4"]), resume=True)
 
 
-def test_resuming_nothing_starts_from_the_beginning_and_says_so(tmp_path, caplog):
+def test_resume_without_checkpoint_starts_from_the_beginning(tmp_path, caplog):
     report = train(read(tmp_path, "training.num_train_epochs=1"), resume=True)
-    assert "training starts from the beginning" in caplog.text
+    assert "Training starts from the beginning" in caplog.text
     assert report.metrics["train"]["steps"] == STEPS_PER_EPOCH
 
 
-def test_a_moved_run_still_knows_its_best_checkpoint(tmp_path, interrupt_at):
+def test_moved_run_finds_its_best_checkpoint(tmp_path, interrupt_at):
     interrupt_at(STEPS_PER_EPOCH + 2)
     with pytest.raises(TrainingInterrupted):
         train(read(tmp_path, "training.learning_rate=0", f"training.output_dir={tmp_path / 'old'}"))
@@ -294,7 +310,7 @@ def test_a_moved_run_still_knows_its_best_checkpoint(tmp_path, interrupt_at):
     assert best == f"checkpoint-{STEPS_PER_EPOCH}"
 
 
-def test_a_lost_best_checkpoint_is_told_and_forgotten(tmp_path, interrupt_at, caplog):
+def test_missing_best_checkpoint_is_reported_and_forgotten(tmp_path, interrupt_at, caplog):
     interrupt_at(STEPS_PER_EPOCH + 2)
     recipe = read(tmp_path, "training.learning_rate=0")
     with pytest.raises(TrainingInterrupted):
@@ -302,30 +318,30 @@ def test_a_lost_best_checkpoint_is_told_and_forgotten(tmp_path, interrupt_at, ca
     interrupt_at(0)
     (tmp_path / "run" / f"checkpoint-{STEPS_PER_EPOCH}").rename(tmp_path / "elsewhere")
     train(recipe, resume=True)
-    assert "cannot be used (it is gone); the best is searched anew" in caplog.text
+    assert "cannot be used (it does not exist). The best of the following ones" in caplog.text
     best = json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"]
     assert best == f"checkpoint-{2 * STEPS_PER_EPOCH}"
 
 
 @pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
-def test_a_folder_in_which_a_run_is_at_work_is_refused(tmp_path, how):
+def test_folder_of_a_running_run_raises(tmp_path, how):
     with held_alone(tmp_path / "run"):
-        with pytest.raises(ValueError, match="another run is at work in"):
+        with pytest.raises(ValueError, match="another run"):
             train(read(tmp_path, "data.train_file=nowhere.jsonl"), **how)
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["_run.lock"]
 
 
-def test_the_last_checkpoint_of_a_run_with_max_steps_is_its_end(tmp_path):
+def test_last_checkpoint_of_max_steps_is_complete(tmp_path):
     recipe = read(tmp_path, "training.max_steps=7", "training.save_strategy=steps", "training.save_steps=4")
     train(recipe)
-    whole = weights(tmp_path / "run")
+    full = weights(tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     assert train(recipe, resume=True).metrics["train"]["steps"] == 7
-    assert weights(tmp_path / "run") == whole
+    assert weights(tmp_path / "run") == full
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rows_are_dropped_from_training_alone(tmp_path, task):
+def test_drop_last_applies_to_training_only(tmp_path, task):
     recipe = read(tmp_path, "training.dataloader_drop_last=true", "training.per_device_train_batch_size=16", task=task)
     report = train(recipe)
     assert report.metrics["train"]["steps"] == 2 * (40 // 16)
@@ -341,9 +357,9 @@ def test_rows_are_dropped_from_training_alone(tmp_path, task):
     assert report.metrics["validation"]["loss"] in logged
 
 
-def test_a_run_without_a_full_batch_is_refused_before_training(tmp_path):
+def test_run_without_a_full_batch_raises(tmp_path):
     settings = ("training.dataloader_drop_last=true", "training.per_device_train_batch_size=41")
-    with pytest.raises(ValueError, match=r"nothing to train on: the train split has 40 rows, a batch has 41 \(training\.per"):
+    with pytest.raises(ValueError, match=r"needs at least one full batch of 41 rows \(training\.per.*, got 40 rows"):
         train(read(tmp_path, *settings))
     assert not (tmp_path / "run").exists()
     assert train(read(tmp_path, settings[0], "training.per_device_train_batch_size=40")).metrics["train"]["steps"] == 2
@@ -363,31 +379,123 @@ def test_a_run_without_a_full_batch_is_refused_before_training(tmp_path):
         *("metric_for_best_model=nonsense", "per_device_eval_batch_size=0", "gradient_accumulation_steps=0"),
     ],
 )
-def test_a_run_that_is_refused_leaves_the_one_that_it_would_replace(finished, setting):
+def test_invalid_setting_does_not_overwrite_a_run(finished, setting):
     before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
     with pytest.raises((ValueError, ImportError)):
         train(load_recipe(finished, [f"training.{setting}"]), overwrite=True)
     assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_without_a_full_batch_leaves_the_one_that_it_would_replace(finished):
+def test_run_without_a_full_batch_does_not_overwrite_a_run(finished):
     before = {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()}
     settings = ["training.dataloader_drop_last=true", "training.per_device_train_batch_size=41"]
-    with pytest.raises(ValueError, match="leaves nothing to train on"):
+    with pytest.raises(ValueError, match="needs at least one full batch"):
         train(load_recipe(finished, settings), overwrite=True)
     assert {path: path.read_bytes() for path in finished.parent.rglob("*") if path.is_file()} == before
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The recipe of a run that is finished."""
+    """The recipe of a finished run."""
     recipe = write_recipe(tmp_path_factory.mktemp("finished"), training={"num_train_epochs": 1})
     train(load_recipe(recipe))
     return recipe
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_scoring_in_half_precision_leaves_the_weights_as_they_were_trained(tmp_path, precision):
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+def test_half_precision_evaluation_keeps_the_weights(tmp_path, precision):
     train(read(tmp_path, f"training.output_dir={tmp_path / 'full'}"))
     train(read(tmp_path, f"training.{precision}_full_eval=true", f"training.output_dir={tmp_path / 'half'}"))
     assert weights(tmp_path / "half") == weights(tmp_path / "full")
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Sets the variables of a launcher and returns the Trainer arguments of one of its processes."""
+
+    def arrange(world_size=1, device="cpu", **variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return SimpleNamespace(world_size=world_size, device=torch.device(device))
+
+    return arrange
+
+
+def test_single_process_is_accepted(launched, caplog):
+    check_launch(launched())
+    assert not caplog.text
+
+
+def test_joined_processes_are_accepted(launched, caplog):
+    check_launch(launched(world_size=2, WORLD_SIZE="2", MASTER_PORT="1"))
+    check_launch(launched(world_size=2, device="cuda", WORLD_SIZE="2", MASTER_PORT="1", ACCELERATE_USE_FSDP="true"))
+    assert not caplog.text
+
+
+def test_processes_that_would_train_alone_raise(launched):
+    with pytest.raises(ValueError, match=r"training\.use_cpu must be true to train with 2 processes"):
+        check_launch(launched(world_size=1, WORLD_SIZE="2"))
+
+
+@pytest.mark.parametrize(("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+def test_sharding_on_cpus_raises(launched, variable, name):
+    with pytest.raises(ValueError, match=f"{name} is not supported on CPUs"):
+        check_launch(launched(world_size=2, WORLD_SIZE="2", **{variable: "true"}))
+
+
+def test_sharded_state_dict_raises(launched):
+    with pytest.raises(ValueError, match="fsdp_state_dict_type must be FULL_STATE_DICT"):
+        check_launch(
+            launched(
+                world_size=2,
+                device="cuda",
+                WORLD_SIZE="2",
+                ACCELERATE_USE_FSDP="true",
+                FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT",
+            )
+        )
+
+
+def test_single_process_of_a_cpu_launch_is_reported(launched, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_launch(launched(MASTER_PORT="29500", ACCELERATE_USE_CPU="True"))
+    assert "started a single process, because it needs mpirun" in caplog.text
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets the number of cores, their load, and the number of threads of torch."""
+
+    def arrange(cores, load, threads):
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("cores", "load", "threads", "advice"),
+    [(2, 2.0, 2, 1), (2, 1.0, 2, 1), (2, 7.5, 2, 1), (8, 8.0, 4, 1), (8, 6.0, 4, 2), (64, 3.0, 64, 61)],
+)
+def test_busy_cores_are_reported(launched, machine, caplog, cores, load, threads, advice):
+    machine(cores, load, threads)
+    warn_of_busy_cores(launched())
+    (record,) = caplog.records
+    assert f"OMP_NUM_THREADS={advice} " in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize(("cores", "load", "threads"), [(2, 0.2, 2), (2, 9.0, 1), (8, 3.0, 4), (1, 5.0, 1)])
+def test_idle_cores_are_not_reported(launched, machine, caplog, cores, load, threads):
+    machine(cores, load, threads)
+    warn_of_busy_cores(launched())
+    assert not caplog.records
+
+
+def test_busy_cores_are_not_reported_with_a_gpu_or_unknown_load(launched, machine, caplog, monkeypatch):
+    machine(2, 9.0, 2)
+    warn_of_busy_cores(launched(device="cuda"))
+    monkeypatch.delattr(os, "getloadavg")
+    warn_of_busy_cores(launched())
+    assert not caplog.records

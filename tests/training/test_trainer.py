@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_maskattn.checkpoints.checkpoints import find_damage, is_resumable, is_sealed
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
-from hf_maskattn.training import trainer as checkpoint_writing
+from hf_maskattn.training import trainer as trainer_module
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.trainer import EpochSeededSampler, FiniteLabelSmoother, ReproducibleTrainer
+from hf_maskattn.training.trainer import FiniteLabelSmoother, MaskAttnTrainer
 from tests.training.toy_recipe import write_recipe
 
 
@@ -24,42 +24,19 @@ def masking(tmp_path):
     return assemble(recipe, training_arguments(recipe)).trainer
 
 
-def order(sampler, epoch):
-    sampler.set_epoch(epoch)
-    return list(sampler)
-
-
-def test_the_order_depends_on_seed_and_epoch_alone():
-    lengths = list(range(50))
-    one, other = (EpochSeededSampler(4, lengths=lengths, seed=3) for _ in range(2))
-    third = order(one, 2)
-    torch.rand(7)
-    assert order(other, 2) == third
-    assert order(one, 1) != third
-    assert order(EpochSeededSampler(4, lengths=lengths, seed=4), 2) != third
-    assert sorted(third) == lengths
-
-
-def test_the_order_of_an_evaluation_is_always_the_same(masking):
+def test_evaluation_order_is_fixed(masking):
     masking.args.dataloader_num_workers, masking.args.dataloader_persistent_workers = 1, True
     first, second = ([batch["input_ids"] for batch in masking.get_eval_dataloader()] for _ in range(2))
     assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
 
 
-def test_rows_of_similar_length_stand_together():
-    lengths = [row % 10 for row in range(100)]
-    rows = order(EpochSeededSampler(5, lengths=lengths, seed=0), 0)
-    batches = [[lengths[row] for row in rows[start : start + 5]] for start in range(5, 100, 5)]
-    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 3
-
-
-def test_every_evaluation_masks_the_same_tokens(masking):
+def test_evaluation_masks_are_fixed(masking):
     first, second = ([batch["labels"] for batch in masking.get_eval_dataloader()] for _ in range(2))
     assert all(torch.equal(left, right) for left, right in zip(first, second, strict=True))
     assert any((labels != -100).any() for labels in first)
 
 
-def test_every_epoch_of_training_masks_other_tokens(masking):
+def test_training_masks_depend_on_the_epoch(masking):
     rows = [masking.train_dataset[row] for row in range(8)]
     seen = []
 
@@ -77,7 +54,7 @@ def test_every_epoch_of_training_masks_other_tokens(masking):
 
 
 @pytest.mark.parametrize("which", ["get_train_dataloader", "get_eval_dataloader"])
-def test_workers_that_persist_do_not_draw_from_where_dropout_draws(masking, which):
+def test_persistent_workers_do_not_use_the_global_generator(masking, which):
     masking.args.dataloader_num_workers, masking.args.dataloader_persistent_workers = 1, True
     masking.args.dataloader_prefetch_factor = 1
     before = torch.random.get_rng_state()
@@ -85,21 +62,33 @@ def test_workers_that_persist_do_not_draw_from_where_dropout_draws(masking, whic
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_trainer_does_not_write_a_model_card_over_ours(masking, tmp_path):
+def test_trainer_does_not_overwrite_the_model_card(masking, tmp_path):
     masking.args.output_dir = str(tmp_path)
     (tmp_path / "README.md").write_text("ours")
     masking.create_model_card()
     assert (tmp_path / "README.md").read_text() == "ours"
 
 
-def test_a_token_that_would_be_pickled_is_refused(masking, tmp_path):
-    arguments = TrainingArguments(tmp_path, hub_token="hf_secret", use_cpu=True, report_to="none")
-    with pytest.raises(ValueError, match=r"hub_token is written to every training_args.bin: .* run `hf auth login`") as caught:
-        ReproducibleTrainer(masking.model, arguments)
+def test_hub_token_raises(masking, tmp_path):
+    arguments = Seq2SeqTrainingArguments(tmp_path, hub_token="hf_secret", use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match=r"hub_token must be None, .* Run `hf auth login`") as caught:
+        MaskAttnTrainer(masking.model, arguments)
     assert "hf_secret" not in str(caught.value)
 
 
-def test_weights_that_are_tied_are_not_called_missing(tmp_path, caplog):
+def test_other_training_arguments_raise(masking, tmp_path):
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+    with pytest.raises(TypeError, match="args must be Seq2SeqTrainingArguments, got TrainingArguments"):
+        MaskAttnTrainer(masking.model, arguments)
+
+
+@pytest.mark.parametrize("name", ["ReproducibleTrainer", "ReproducibleSeq2SeqTrainer"])
+def test_old_name_is_deprecated(name):
+    with pytest.warns(FutureWarning, match=f"{name} is deprecated. Use MaskAttnTrainer."):
+        assert getattr(trainer_module, name) is MaskAttnTrainer
+
+
+def test_tied_weights_are_not_reported_as_missing(tmp_path, caplog):
     recipe = load_recipe(write_recipe(tmp_path, "text2text-generation"))
     trainer = assemble(recipe, training_arguments(recipe)).trainer
     caplog.set_level(logging.WARNING, logger="transformers")
@@ -115,7 +104,7 @@ def test_weights_that_are_tied_are_not_called_missing(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])
-def test_smoothed_labels_of_which_none_is_left_change_nothing(count):
+def test_label_smoother_without_labels_has_no_gradient(count):
     logits = torch.randn(2, 3, 5, requires_grad=True)
     loss = FiniteLabelSmoother(0.1)({"logits": logits}, torch.full((2, 3), -100), num_items_in_batch=count)
     loss.backward()
@@ -124,7 +113,7 @@ def test_smoothed_labels_of_which_none_is_left_change_nothing(count):
 
 
 @pytest.mark.parametrize("count", [None, 4, torch.tensor(7)])
-def test_labels_are_smoothed_as_transformers_does(count):
+def test_label_smoother_matches_transformers(count):
     logits, labels = torch.randn(2, 3, 5), torch.tensor([[1, -100, 4], [0, 0, -100]])
     found, expected = (
         smooth({"logits": logits}, labels, num_items_in_batch=count)
@@ -133,7 +122,7 @@ def test_labels_are_smoothed_as_transformers_does(count):
     assert torch.equal(found, expected)
 
 
-def test_a_batch_without_masked_tokens_has_a_smoothed_loss(tmp_path):
+def test_batch_without_masked_tokens_has_a_finite_loss(tmp_path):
     settings = ("per_device_eval_batch_size=1", "label_smoothing_factor=0.1", "logging_nan_inf_filter=false")
     recipe = load_recipe(write_recipe(tmp_path, "fill-mask"), [f"training.{setting}" for setting in settings])
     trainer = assemble(recipe, training_arguments(recipe)).trainer
@@ -164,22 +153,22 @@ def save(ready, tmp_path):
     ready.args.push_to_hub = ready.args.save_only_model = False
 
 
-def test_a_checkpoint_is_sealed_before_an_older_one_is_removed(save, ready, monkeypatch):
+def test_manifest_is_written_before_older_checkpoints_are_removed(save, ready, monkeypatch):
     seen = []
 
     def look(newest, limit, best):
         seen.append((newest.name, find_damage(newest), sorted(path.name for path in newest.parent.glob("checkpoint-*")), limit))
         rotate(newest, limit, best)
 
-    rotate = checkpoint_writing.rotate
-    monkeypatch.setattr(checkpoint_writing, "rotate", look)
+    rotate = trainer_module.rotate
+    monkeypatch.setattr(trainer_module, "rotate", look)
     folders = [save(step) for step in (1, 2, 3)]
     assert seen[-1] == ("checkpoint-3", None, ["checkpoint-1", "checkpoint-2", "checkpoint-3"], 2)
     assert [folder.exists() for folder in folders] == [False, True, True]
     assert ready.args.save_total_limit == 2
 
 
-def test_all_that_lies_in_it_is_listed(save):
+def test_manifest_lists_every_file(save):
     folder = save(1)
     for path in [path for path in folder.iterdir() if path.name != "manifest.json"]:
         content = path.read_bytes()
@@ -189,7 +178,7 @@ def test_all_that_lies_in_it_is_listed(save):
     assert is_resumable(folder)
 
 
-def test_what_is_pushed_is_sealed_before(save, ready, monkeypatch):
+def test_manifest_is_written_before_a_push(save, ready, monkeypatch):
     pushed = []
     monkeypatch.setattr(Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append(is_sealed(Path(folder))))
     ready.args.push_to_hub = True
@@ -197,25 +186,25 @@ def test_what_is_pushed_is_sealed_before(save, ready, monkeypatch):
     assert pushed == [True]
 
 
-def test_an_error_of_the_hub_is_not_taken_for_a_full_disk(save, ready, monkeypatch):
-    def refuse(self, folder):
+def test_hub_error_is_not_reported_as_a_full_disk(save, ready, monkeypatch):
+    def fail(self, folder):
         raise OSError(errno.EPIPE, "the Hub hung up")
 
-    monkeypatch.setattr(Trainer, "_push_from_checkpoint", refuse)
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", fail)
     ready.args.push_to_hub = True
     with pytest.raises(OSError, match="the Hub hung up") as raised:
         save(1)
     assert raised.value.errno == errno.EPIPE
 
 
-def test_a_model_alone_is_marked_as_such(save, ready):
+def test_save_only_model_is_not_resumable(save, ready):
     ready.args.save_only_model = True
     folder = save(1)
     assert find_damage(folder) is None
     assert not is_resumable(folder)
 
 
-def test_a_checkpoint_that_is_written_again_is_not_trusted_until_it_is_whole(save, monkeypatch):
+def test_rewritten_checkpoint_has_no_manifest_until_complete(save, monkeypatch):
     folder = save(1)
     (folder / "stale").write_text("from a run that was killed")
 
@@ -230,7 +219,7 @@ def test_a_checkpoint_that_is_written_again_is_not_trusted_until_it_is_whole(sav
     assert find_damage(save(1)) is None
 
 
-def test_a_full_disk_is_told_with_folder_file_and_room(save, ready, monkeypatch):
+def test_full_disk_error_has_folder_file_and_free_space(save, ready, monkeypatch):
     older, write = save(1), torch.save
 
     def full(content, path):
@@ -240,14 +229,16 @@ def test_a_full_disk_is_told_with_folder_file_and_room(save, ready, monkeypatch)
         write(content, path)
 
     monkeypatch.setattr(torch, "save", full)
-    words = r"checkpoint-2 could not be written to its end \(optimizer\.pt: No space left on device\); [\d,]+ MiB are free"
-    with pytest.raises(OSError, match=words):
+    message = (
+        r"checkpoint-2 could not be written completely \(optimizer\.pt: No space left on device\)\. The disk has [\d,]+ MiB"
+    )
+    with pytest.raises(OSError, match=message):
         save(2)
     assert find_damage(older) is None
     assert ready.args.save_total_limit == 2
 
 
-def test_other_errors_stay_as_they_are(save, monkeypatch):
+def test_other_errors_are_not_changed(save, monkeypatch):
     def broken(self, output_dir):
         raise RuntimeError("a mistake")
 
@@ -256,12 +247,12 @@ def test_other_errors_stay_as_they_are(save, monkeypatch):
         save(1)
 
 
-def test_a_damaged_best_checkpoint_is_not_loaded(save, ready):
+def test_damaged_best_checkpoint_raises(save, ready):
     folder = save(1)
     ready.state.best_model_checkpoint = str(folder)
     ready._load_best_model()
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(OSError, match=r"the best checkpoint, .*checkpoint-1, cannot be used any more \(model\.saf"):
+    with pytest.raises(OSError, match=r"the best checkpoint .*checkpoint-1 cannot be loaded \(model\.saf"):
         ready._load_best_model()
     ready.state.best_model_checkpoint = None
     shutil.rmtree(folder)

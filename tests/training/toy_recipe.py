@@ -1,4 +1,4 @@
-"""Recipes that train in a second: a handful of short rows, a model of a few hundred weights."""
+"""Recipes that train in a second: 40 short rows and a model with a few hundred weights."""
 
 import json
 import random
@@ -22,7 +22,7 @@ def _row(task: str, rng: random.Random) -> dict:
 
 
 def write_rows(folder: Path, task: str = "text-classification", make=None) -> dict[str, str]:
-    """Write the three files of a task; `make(row)` may change the rows."""
+    """Write the files of the three splits of a task. `make(row)` may change each row."""
     rng = random.Random(0)
     files = {}
     for split, size in SIZES.items():
@@ -34,7 +34,7 @@ def write_rows(folder: Path, task: str = "text-classification", make=None) -> di
 
 
 def write_recipe(folder: Path, task: str = "text-classification", *, model=None, data=None, training=None, make=None) -> Path:
-    """Write data and recipe of a task to a folder; `model`, `data` and `training` change or add fields."""
+    """Write data and recipe of a task to a folder. `model`, `data` and `training` change or add fields."""
     groups = {
         "model": {
             "task": task,

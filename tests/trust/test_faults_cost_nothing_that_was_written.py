@@ -10,7 +10,7 @@ from hf_maskattn.checkpoints.checkpoints import find_damage, seal
 from hf_maskattn.recipes import training_defaults as resolved_recipe
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
-from hf_maskattn.training.trainer import ReproducibleTrainer
+from hf_maskattn.training.trainer import MaskAttnTrainer
 from tests.training.toy_recipe import write_recipe
 
 
@@ -59,7 +59,7 @@ def test_a_damaged_best_checkpoint_is_told_and_forgotten(tmp_path, caplog):
     (tmp_path / "run" / "metrics.json").unlink()
     flip(tmp_path / "run" / "checkpoint-5" / "model.safetensors")
     train(recipe, resume=True)
-    assert "cannot be used (model.safetensors has other bytes than were written); the best is searched anew" in caplog.text
+    assert "cannot be used (model.safetensors has other bytes than were written). The best of the following" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"] is None
 
 
@@ -96,7 +96,7 @@ def test_checkpoints_of_the_model_alone_are_refused_by_name(ended):
 
 
 def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_path, monkeypatch):
-    step = ReproducibleTrainer.training_step
+    step = MaskAttnTrainer.training_step
 
     def break_at_step_8(self, *args, **kwargs):
         if self.state.global_step == 7:
@@ -104,13 +104,13 @@ def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_
         return step(self, *args, **kwargs)
 
     recipe = read(tmp_path, "training.logging_steps=1")
-    monkeypatch.setattr(ReproducibleTrainer, "training_step", break_at_step_8)
+    monkeypatch.setattr(MaskAttnTrainer, "training_step", break_at_step_8)
     with pytest.raises(ZeroDivisionError, match="a mistake") as raised:
         train(recipe)
-    assert raised.value.__notes__ == [f"Everything up to {tmp_path}/run/checkpoint-5 is kept: go on with --resume."]
+    assert raised.value.__notes__ == [f"The last checkpoint is {tmp_path}/run/checkpoint-5: continue from it with --resume."]
     logged = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in logged if "loss" in entry] == [1, 2, 3, 4, 5, 6, 7]
-    monkeypatch.setattr(ReproducibleTrainer, "training_step", step)
+    monkeypatch.setattr(MaskAttnTrainer, "training_step", step)
     assert train(recipe, resume=True).metrics["train"]["steps"] == 10
 
 
@@ -118,10 +118,10 @@ def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("checkpoint-10/optimizer.pt", r"run.checkpoint-10 could not be written to its end \(.*\); [\d,]+ MiB are free"),
+        ("checkpoint-10/optimizer.pt", r"run.checkpoint-10 could not be written completely \(.*\)\. The disk has [\d,]+ MiB"),
         ("checkpoint-10/manifest.json.part", r"checkpoint-10.manifest\.json could not be written: No space left on device"),
         ("metrics.json.part", r"run.metrics\.json could not be written: No space left on device"),
-        ("tokenizer.json", r"run could not be written to its end \(.*No space left on device"),
+        ("tokenizer.json", r"run could not be written completely \(.*No space left on device"),
     ],
 )
 def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words):
@@ -132,7 +132,9 @@ def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words
     with pytest.raises(OSError, match=words) as raised:
         train(recipe, resume=True)
     last = 5 if "checkpoint" in file else 10
-    assert raised.value.__notes__ == [f"Everything up to {tmp_path}/run/checkpoint-{last} is kept: go on with --resume."]
+    assert raised.value.__notes__ == [
+        f"The last checkpoint is {tmp_path}/run/checkpoint-{last}: continue from it with --resume."
+    ]
     assert find_damage(tmp_path / "run" / f"checkpoint-{last}") is None
     assert (tmp_path / "run" / "trainer_state.json").exists()
     full.unlink()
@@ -146,6 +148,6 @@ def test_a_full_disk_before_the_first_checkpoint_is_told(tmp_path):
     (tmp_path / "run").mkdir()
     resolved_recipe.save_recipe(recipe, tmp_path / "run" / "recipe.yaml")
     (tmp_path / "run" / "checkpoint-5").write_text("in the way")
-    with pytest.raises(OSError, match="checkpoint-5 could not be written to its end") as raised:
+    with pytest.raises(OSError, match="checkpoint-5 could not be written completely") as raised:
         train(recipe, resume=True)
-    assert raised.value.__notes__ == ["No checkpoint had been written: --resume begins anew."]
+    assert raised.value.__notes__ == ["No checkpoint was saved: --resume starts from the beginning."]

@@ -11,6 +11,8 @@ from hf_maskattn.training.train import train
 from tests.distributed.conftest import ACCUMULATED, DROPPED, RUNS, STEPS_PER_EPOCH, STOPPED_AT, STOPPED_IN_ONE, STOPPED_IN_TWO
 from tests.tolerances import MANY_STEPS, TRAINED
 
+pytestmark = pytest.mark.multiprocess
+
 SPLITS = ("validation", "test")
 TIMES = ("runtime", "samples_per_second")
 
@@ -35,7 +37,7 @@ def assert_same_weights(folder, other):
         torch.testing.assert_close(found[name], value, atol=TRAINED, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_all_processes_ended_with_the_one_that_got_ctrl_c(launched):
+def test_interrupt_of_one_process_ends_all(launched):
     assert launched.exit_code != 0
     assert launched.output.count("Stopped; everything up to here is in") == 1
     assert "To go on: launch it again with --resume" in launched.output
@@ -43,13 +45,13 @@ def test_all_processes_ended_with_the_one_that_got_ctrl_c(launched):
     assert "Traceback" not in launched.output.partition("Stopped; ")[0], launched.output
 
 
-def test_no_parameter_is_searched_for_or_copied(launched):
+def test_no_warnings_about_unused_parameters_or_strides(launched):
     assert "find_unused_parameters" not in launched.output
     assert "Grad strides" not in launched.output
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_two_processes_train_along_the_loss_curve_of_one(launched, run):
+def test_two_processes_have_the_loss_curve_of_one(launched, run):
     one, two = launched.run(run, 1), launched.run(run, 2)
     steps = {ACCUMULATED: STEPS_PER_EPOCH + 1, DROPPED: 2 * (STEPS_PER_EPOCH - 1)}.get(run, 2 * STEPS_PER_EPOCH)
     for name in ("loss", "grad_norm"):
@@ -61,7 +63,7 @@ def test_two_processes_train_along_the_loss_curve_of_one(launched, run):
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_two_processes_score_as_one(launched, run):
+def test_two_processes_have_the_metrics_of_one(launched, run):
     expected = scores(launched.reports[run].metrics)
     assert len(expected) >= 2 * len(SPLITS)
     assert written_scores(launched.run(run, 2)) == pytest.approx(expected, abs=TRAINED)
@@ -70,7 +72,7 @@ def test_two_processes_score_as_one(launched, run):
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_what_two_processes_wrote_loads_in_one(launched, run):
+def test_model_of_two_processes_loads_in_one(launched, run):
     folder = launched.run(run, 2)
     recipe = load_recipe(folder / "recipe.yaml")
     found = evaluate(folder, recipe, "test").metrics["test"]
@@ -78,7 +80,7 @@ def test_what_two_processes_wrote_loads_in_one(launched, run):
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=MANY_STEPS)
 
 
-def test_a_checkpoint_is_written_once_but_for_the_random_states(launched):
+def test_only_random_states_are_saved_by_each_process(launched):
     one, two = (
         {str(path.relative_to(folder)) for path in folder.rglob("*")}
         for folder in (launched.run("spans", 1), launched.run("spans", 2))
@@ -89,7 +91,7 @@ def test_a_checkpoint_is_written_once_but_for_the_random_states(launched):
     assert {os.path.basename(path) for path in one - two} == {"rng_state.pth"}
 
 
-def test_ctrl_c_in_one_process_saves_once_and_one_process_goes_on(launched):
+def test_one_process_resumes_an_interrupted_run_of_two(launched):
     stopped = launched.run(STOPPED_IN_TWO, 2)
     assert [path.name for path in stopped.glob("checkpoint-*")] == [f"checkpoint-{STEPS_PER_EPOCH}", f"checkpoint-{STOPPED_AT}"]
     stopped.rename(launched.run(STOPPED_IN_TWO, 1))
@@ -98,9 +100,9 @@ def test_ctrl_c_in_one_process_saves_once_and_one_process_goes_on(launched):
     assert_same_weights(report.model_folder, launched.run("spans", 1))
 
 
-def test_two_processes_go_on_where_one_stopped(launched):
+def test_two_processes_resume_an_interrupted_run_of_one(launched):
     resumed = launched.run(STOPPED_IN_ONE, 2)
-    assert f"Going on from {resumed / f'checkpoint-{STOPPED_AT}'}" in launched.output
+    assert f"Resuming from {resumed / f'checkpoint-{STOPPED_AT}'}" in launched.output
     assert written_scores(resumed) == pytest.approx(scores(launched.reports["spans"].metrics), abs=TRAINED)
     assert_same_weights(resumed, launched.run("spans", 1))
     assert history(resumed, "loss") == pytest.approx(history(launched.run("spans", 1), "loss"), abs=TRAINED)

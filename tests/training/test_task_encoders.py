@@ -1,16 +1,24 @@
+"""Tags become labels, and the entities of the data are those of the labels, of `predict`, of pipelines and of ONNX."""
+
+from types import SimpleNamespace
+
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, List
+from seqeval.metrics.sequence_labeling import get_entities
+from transformers import pipeline
 
 from hf_maskattn.inference.evaluate import evaluate
+from hf_maskattn.inference.predict import predict
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from hf_maskattn.training.train import train
-from tests.tagged_sentences import random_rows, write_tagged_rows
+from tests.tagged_sentences import Oracle, random_rows, write_tagged_rows
 from tests.training.toy_recipe import write_recipe
 
 
 def recipe_of(folder, rows, *overrides, data=None, **others):
-    """A recipe whose splits hold the rows; without `others` there is only the train split."""
+    """Write a recipe with these rows. Without `others` it has only a train split."""
     path = write_recipe(folder, "token-classification", data={"tokenizer": "char", "vocab_size": 200, **(data or {})})
     splits = {"train": rows, **others}.items()
     files = [f"data.{name}_file={write_rows(folder / f'{name}_rows.jsonl', rows)}" for name, rows in splits]
@@ -27,21 +35,21 @@ def labels_of(data, split="train"):
     return [[data.labels[label] if label >= 0 else None for label in row] for row in data.splits[split]["labels"]]
 
 
-def test_labels_given_in_the_scheme_of_the_data_are_converted(tmp_path):
+def test_data_labels_in_the_scheme_of_the_data_are_converted(tmp_path):
     recipe = recipe_of(tmp_path, [("ab c", "S-X O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
     data = training_data(recipe, seed=0)
     assert (data.labels, data.tag_scheme) == (["O", "B-X", "I-X"], "BIOES")
     assert labels_of(data) == [["B-X", "I-X", "O", "O"]]
 
 
-def test_a_scheme_may_be_said(tmp_path):
+def test_tag_scheme_can_be_set(tmp_path):
     recipe = recipe_of(tmp_path, [("ab c", "B-X I-X")], "data.tag_scheme=none")
     data = training_data(recipe, seed=0)
     assert (data.labels, data.tag_scheme) == (["B-X", "I-X"], "none")
     assert labels_of(data) == [["B-X", "B-X", None, "I-X"]]
 
 
-def test_a_scheme_that_is_not_that_of_the_data_is_refused_with_the_row(tmp_path):
+def test_wrong_tag_scheme_raises_with_the_row(tmp_path):
     recipe = recipe_of(tmp_path, [("ab", "O"), ("ab c", "B-X E-X")], "data.tag_scheme=IOB2")
     with pytest.raises(
         ValueError, match=r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
@@ -49,23 +57,23 @@ def test_a_scheme_that_is_not_that_of_the_data_is_refused_with_the_row(tmp_path)
         training_data(recipe, seed=0)
 
 
-def test_a_scheme_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(TypeError, match=r"data\.tag_scheme='BIO': expected one of 'IOB1', 'IOB2', 'BIOES'"):
+def test_unknown_tag_scheme_raises(tmp_path):
+    with pytest.raises(TypeError, match=r"data\.tag_scheme must be one of 'IOB1', 'IOB2', 'BIOES'.*, got 'BIO'"):
         recipe_of(tmp_path, [("a", "O")], "data.tag_scheme=BIO")
-    with pytest.raises(ValueError, match=r"data\.tag_scheme means nothing for model\.task=text-classification"):
+    with pytest.raises(ValueError, match=r"data\.tag_scheme has no effect with model\.task=text-classification"):
         load_recipe(write_recipe(tmp_path), ["data.tag_scheme=IOB2"])
-    with pytest.raises(ValueError, match=r"model\.tag_scheme may not be set: .* say another one as data\.tag_scheme"):
+    with pytest.raises(ValueError, match=r"model\.tag_scheme must not be set: .* Use data\.tag_scheme"):
         load_recipe(write_recipe(tmp_path, "token-classification"), ["model.tag_scheme=IOB2"])
 
 
-def test_a_tag_that_other_splits_alone_have_means_a_label_of_the_training_split(tmp_path):
+def test_further_tag_of_another_split_maps_to_a_label(tmp_path):
     recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X B-X")])
     data = training_data(recipe, seed=0)
     assert data.tag_scheme == "IOB1"
     assert labels_of(data, "test") == [["B-X", "O", "B-X"]]
 
 
-def test_a_type_that_other_splits_alone_have_is_refused(tmp_path):
+def test_further_entity_type_of_another_split_raises(tmp_path):
     recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X O"), ("a b", "I-Y O")])
     with pytest.raises(
         ValueError, match=r"labels of the split 'test' in 'tags' must be among those of the training split .*, got I-Y"
@@ -74,7 +82,7 @@ def test_a_type_that_other_splits_alone_have_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "BIOES", "BILOU"])
-def test_numbers_of_a_class_label_are_converted(tmp_path, scheme):
+def test_class_label_ids_are_converted(tmp_path, scheme):
     items = random_rows(scheme, 40, seed=1, with_text=False)
     names = sorted({tag for item in items for tag in item["row"]["tags"]}, reverse=True)
     rows = Dataset.from_list([item["row"] for item in items]).cast_column("tags", List(ClassLabel(names=names)))
@@ -84,7 +92,7 @@ def test_numbers_of_a_class_label_are_converted(tmp_path, scheme):
     assert labels_of(training_data(by_number, seed=0)) == labels_of(training_data(by_name, seed=0))
 
 
-def test_plain_numbers_are_positions_in_the_labels_of_the_recipe(tmp_path):
+def test_integers_are_ids_of_data_labels(tmp_path):
     recipe = recipe_of(tmp_path, [("a", "O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
     write_tagged_rows(tmp_path / "train_rows.jsonl", [{"row": {"tokens": ["a", "b", "c"], "tags": [1, 2, 4]}}])
     data = training_data(recipe, seed=0)
@@ -93,14 +101,14 @@ def test_plain_numbers_are_positions_in_the_labels_of_the_recipe(tmp_path):
     assert labels_of(scored, "train") == labels_of(data)
 
 
-def test_numbers_of_another_split_are_no_positions(tmp_path):
+def test_integers_in_another_split_only_raise(tmp_path):
     recipe = recipe_of(tmp_path, [("a b", "B-X O")], test=[("a b", "B-X O")])
     write_tagged_rows(tmp_path / "test_rows.jsonl", [{"row": {"tokens": ["a"], "tags": [0]}}])
     with pytest.raises(ValueError, match=r"split 'test' .* got 0 \(integer values, but string values in the split 'train'"):
         training_data(recipe, seed=0)
 
 
-def test_an_empty_word_costs_its_tag_and_one_warning(tmp_path, caplog):
+def test_empty_words_are_skipped_with_one_warning(tmp_path, caplog):
     recipe = recipe_of(tmp_path, [("a", "O")], "data.streaming=true", "training.max_steps=2", "data.shuffle_buffer=0")
     items = [{"row": {"tokens": ["a", "", "b"], "tags": ["B-X", "B-X", "I-X"]}}] * 30
     write_tagged_rows(tmp_path / "train_rows.jsonl", items)
@@ -134,7 +142,7 @@ def run(tmp_path_factory):
     return path, files, items, report
 
 
-def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
+def test_model_is_evaluated_on_any_tag_scheme(run, tmp_path):
     path, files, items, report = run
     scores = []
     for scheme in ("BIOES", "IOB1", "IOB2", "BILOU"):
@@ -148,8 +156,60 @@ def test_a_model_is_scored_on_data_of_any_scheme(run, tmp_path):
     assert all(score == scores[0] for score in scores)
 
 
-def test_a_split_without_entities_is_scored_by_its_spans(run, tmp_path):
+def test_split_without_entities_is_scored_by_spans(run, tmp_path):
     path, files, _, report = run
     write_rows(tmp_path / "outside.jsonl", [("of New", "O O")])
     recipe = load_recipe(path, [*files[:1], f"data.test_file={tmp_path / 'outside.jsonl'}", "data.validation_file="])
     assert "f1" in evaluate(report.model_folder, recipe).metrics["test"]
+
+
+NUM_SENTENCES = 100
+
+
+def load(folder, rows, kind):
+    path = write_recipe(folder, "token-classification", data={"tokenizer": kind, "vocab_size": 300})
+    files = (f"data.train_file={write_tagged_rows(folder / 'tagged.jsonl', rows)}", "data.validation_file=", "data.test_file=")
+    return training_data(load_recipe(path, files), seed=0)
+
+
+def entities_of_labels(data, rows):
+    """Read the entities of the labels of the tokens with seqeval."""
+    found = []
+    for item, encoded in zip(rows, data.splits["train"], strict=True):
+        offsets = data.tokenizer(item["text"], return_offsets_mapping=True)["offset_mapping"]
+        tags = [data.labels[label] for label in encoded["labels"]]
+        found.append([(name, offsets[first][0], offsets[last][1]) for name, first, last in get_entities(tags)])
+    return found
+
+
+def entities_of(results):
+    return [[(item["entity_group"], item["start"], item["end"]) for item in result] for result in results]
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "bpe", "wordpiece"])
+@pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "BIOES", "BILOU"])
+def test_entities_round_trip(tmp_path, monkeypatch, scheme, kind):
+    rows = random_rows(scheme, NUM_SENTENCES, seed=len(scheme + kind), with_text=scheme in ("IOB1", "BIOES"))
+    data = load(tmp_path, rows, kind)
+    assert data.tag_scheme == scheme
+    assert set(data.labels) == {"O", *(f"{prefix}-{name}" for prefix in "BI" for name in ("PER", "LOC", "MISC-x"))}
+    expected = [item["entities"] for item in rows]
+    assert entities_of_labels(data, rows) == expected
+
+    oracle = Oracle.from_split(data.splits["train"], data.labels, data.tag_scheme)
+    texts = [item["text"] for item in rows]
+    read = pipeline("token-classification", model=oracle, tokenizer=data.tokenizer, aggregation_strategy="simple", device="cpu")
+    assert entities_of(read(texts, batch_size=32)) == expected
+
+    oracle.config.save_pretrained(tmp_path)
+    data.tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setattr("hf_maskattn.inference.predict.load_whole_model", lambda *args, **settings: oracle)
+    assert entities_of(result["predictions"] for result in predict(tmp_path, texts)) == expected
+
+    def run(input_ids, attention_mask):
+        return oracle(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).logits.numpy(), None
+
+    session = SimpleNamespace(run=run, logits_shape=["batch", "time", len(data.labels)])
+    monkeypatch.setattr("hf_maskattn.onnx.runtime.OnnxSession", lambda path: session)
+    results = predict(tmp_path, texts[:50], onnx_file=tmp_path / "model.onnx")
+    assert entities_of(result["predictions"] for result in results) == expected[:50]

@@ -1,0 +1,264 @@
+"""The keys that a recipe may set: their types, checks of keys and values, and suggestions for misspelled keys.
+
+Types are read from the source of the dataclasses, so that a recipe is checked without importing torch.
+"""
+
+import ast
+import builtins
+import dataclasses
+import difflib
+import pathlib
+import types
+import typing
+from collections.abc import Collection, Iterable
+from enum import Enum
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from huggingface_hub.dataclasses import type_validator
+
+from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, DataArguments, ModelArguments
+from hf_maskattn.tasks import TASKS
+
+TRAINING = ("transformers.training_args", "TrainingArguments")
+GENERATION_TRAINING = ("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments")
+_ANY_CONFIG = ("transformers.configuration_utils", "PreTrainedConfig")
+
+
+ONLY_FOR: dict[tuple[str, str], list[str]] = {}
+"""Tasks that support a key, by (group, key), for the keys that some tasks do not support."""
+for _task in TASKS.values():
+    for _key in _task.model_keys:
+        ONLY_FOR.setdefault(("model", _key), []).append(_task.name)
+    for _key in _task.data_keys:
+        ONLY_FOR.setdefault(("data", _key), []).append(_task.name)
+
+
+def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str, Any]:
+    """Return the fields that a group of a recipe may set.
+
+    Args:
+        group: "model", "data" or "training".
+        tasks: Include the fields that at least one of these tasks has. `ONLY_FOR` is not applied.
+
+    Returns:
+        Type of each field, by name. If the types differ between tasks, their union.
+    """
+    if group == "data":
+        sources = [_types(DataArguments)]
+    elif group == "training":
+        sources = [declared_fields(*TRAINING)]
+        if any(TASKS[task].generates for task in tasks):
+            sources.append(declared_fields(*GENERATION_TRAINING))
+    else:
+        sources = [_types(ModelArguments), *map(config_fields, tasks)]
+    fields: dict[str, Any] = {}
+    for source in sources:
+        for name, annotation in source.items():
+            if name != "config" and name not in NOT_IN_A_RECIPE[group]:
+                fields[name] = Union[fields[name], annotation] if name in fields else annotation  # noqa: UP007 (built from values)
+    return fields
+
+
+def _types(dataclass_type: type) -> dict[str, Any]:
+    return {item.name: item.type for item in dataclasses.fields(dataclass_type)}
+
+
+def config_fields(task: str) -> dict[str, Any]:
+    """Return the types of the fields that the configuration of a task adds to `PreTrainedConfig`."""
+    path = TASKS[task].config_class
+    inherited = declared_fields(*_ANY_CONFIG)
+    return {name: annotation for name, annotation in declared_fields(path.module, path.name).items() if name not in inherited}
+
+
+@cache
+def declared_fields(module: str, class_name: str) -> dict[str, Any]:
+    """Return the fields that a dataclass declares in its own body, without importing its module.
+
+    Args:
+        module: Full name of the module. Only its top-level package is looked up, and none is imported.
+        class_name: Name of the class.
+
+    Returns:
+        Type of each field, by name, in the order of the source. An enum has the values of the source. Any other class is
+        an empty class of that name, so that no value of a file is an instance. An annotation that cannot be evaluated is
+        `Any`; the dataclass itself then checks the value.
+    """
+    fields = {}
+    for node in class_definition(module, class_name).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            annotation = _evaluate(node.annotation, module)
+            if get_origin(annotation) is not typing.ClassVar:
+                fields[node.target.id] = annotation
+    return fields
+
+
+def class_definition(module: str, class_name: str) -> ast.ClassDef:
+    """Return the syntax tree of a class, without importing its module."""
+    for node in _parse(module).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return node
+    raise ImportError(
+        f"{module} must define the class {class_name}. Install the version of the package that this one supports."
+    )
+
+
+@cache
+def _parse(module: str) -> ast.Module:
+    package, *rest = module.split(".")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{package} is not installed. Install it with pip.")
+    path = Path(spec.submodule_search_locations[0], *rest).with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _evaluate(annotation: ast.expr, module: str) -> Any:
+    try:
+        return eval(ast.unparse(annotation), {}, _Namespace(module))
+    except (AttributeError, TypeError):
+        return Any
+
+
+class _Namespace(dict):
+    """The names that the annotations of a module may use."""
+
+    def __init__(self, module: str):
+        super().__init__({"Path": pathlib.Path, **vars(typing), **vars(builtins)})
+        self._module = module
+
+    def __missing__(self, name: str) -> type:
+        """Look up a class in the module, or in the sibling that the module imports it from."""
+        for node in ast.walk(_parse(self._module)):
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return _enum(node) or type(name, (), {})
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and name in {alias.name for alias in node.names}:
+                sibling = f"{self._module.rpartition('.')[0]}.{node.module}"
+                return _enum(class_definition(sibling, name)) or type(name, (), {})
+        return type(name, (), {})
+
+
+def _enum(node: ast.ClassDef) -> type | None:
+    values = {
+        item.targets[0].id: item.value.value
+        for item in node.body
+        if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name) and isinstance(item.value, ast.Constant)
+    }
+    is_enum = any(isinstance(base, ast.Name) and base.id.endswith("Enum") for base in node.bases)
+    return typing.cast(type, Enum(node.name, values)) if is_enum else None
+
+
+_MAX_LISTED = 40
+_MAX_SUGGESTIONS = 3
+_TYPO_CUTOFF = 0.8
+_PART_CUTOFF = 0.4
+"""Cutoffs of `difflib`, chosen on 100 realistic keys: at 0.7, one suggestion in ten has another meaning than the key."""
+
+_RENAMED = {
+    "lr": "learning_rate",
+    "warmup_ratio": "warmup_steps",
+    "no_cuda": "use_cpu",
+    "group_by_length": "train_sampling_strategy",
+}
+"""Names of fields in other libraries and in earlier versions of transformers."""
+
+
+def check_key(group: str, key: str, valid: Iterable[str]) -> None:
+    """Check that a key exists.
+
+    Raises:
+        ValueError: If it does not. The message suggests similar keys, or lists the keys that exist.
+    """
+    valid = sorted(valid)
+    if key in valid:
+        return
+    near = [f"{group}.{name}" for name in nearest_keys(key, valid)]
+    if near:
+        advice = f"Did you mean {' or '.join(near)}?"
+    elif len(valid) <= _MAX_LISTED:
+        advice = f"Use one of {', '.join(valid)}."
+    else:
+        advice = "Use a field of transformers.TrainingArguments."
+    raise ValueError(f"{group}.{key} does not exist. {advice}")
+
+
+def nearest_keys(key: str, valid: Collection[str]) -> list[str]:
+    """Return the keys that a wrong key may stand for.
+
+    Args:
+        key: The wrong key.
+        valid: The keys that exist.
+
+    Returns:
+        The new name of a renamed key, or at most three keys that it is a misspelling or a part of, the most similar first.
+    """
+    written = key.lower().replace("-", "_")
+    if _RENAMED.get(written) in valid:
+        return [_RENAMED[written]]
+    misspelled = difflib.get_close_matches(written, valid, n=1, cutoff=_TYPO_CUTOFF)
+    words = set(written.split("_"))
+    parts = [name for name in valid if words <= set(name.split("_")) or name.startswith(written) or written.startswith(name)]
+    return difflib.get_close_matches(written, {*misspelled, *parts}, n=_MAX_SUGGESTIONS, cutoff=_PART_CUTOFF)
+
+
+def suggestion(value: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that a value is a misspelling of, or None."""
+    return next(iter(difflib.get_close_matches(value.lower(), list(choices), n=1, cutoff=_TYPO_CUTOFF)), None)
+
+
+def check_value(group: str, key: str, value: Any, annotation: Any) -> None:
+    """Check the type of a value. An integer is valid where a float is.
+
+    Args:
+        group: Group of the recipe, for the message.
+        key: Name of the field.
+        value: The value.
+        annotation: Type of the field.
+
+    Raises:
+        TypeError: If the value has another type, or is not one of the choices of the field.
+    """
+    annotation = _values_of_enums(annotation)
+    number = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    for candidate in (value, number):
+        try:
+            type_validator(key, candidate, annotation)
+            return
+        except TypeError:
+            continue
+    raise TypeError(f"{group}.{key} must be {describe_type(annotation)}, got {value!r}.")
+
+
+def _values_of_enums(annotation: Any) -> Any:
+    """Replace an enum by a `Literal` of its values, which a file can hold."""
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return Literal[tuple(member.value for member in annotation)]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = get_args(annotation)
+        if any(isinstance(member, type) and issubclass(member, Enum) for member in members):
+            members = tuple(member for member in members if member is not str)
+        return Union[tuple(_values_of_enums(member) for member in members)]  # noqa: UP007 (built from a tuple)
+    return annotation
+
+
+_TYPE_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", list: "a list", dict: "a mapping"}
+
+
+def describe_type(annotation: Any) -> str:
+    """Return the type of a field in words, such as "an integer or null"."""
+    annotation = _values_of_enums(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = get_args(annotation)
+        if float in members:
+            members = tuple(member for member in members if member is not int)
+        return " or ".join(dict.fromkeys(describe_type(member) for member in members))
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"a list of {describe_type(get_args(annotation)[0]).removeprefix('a ').removeprefix('an ')}s"
+    origin = get_origin(annotation) or annotation
+    if origin is type(None):
+        return "null"
+    return _TYPE_NAMES.get(origin, getattr(origin, "__name__", str(origin)))

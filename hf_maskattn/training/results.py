@@ -1,0 +1,274 @@
+"""The results of a run: metrics, model card, picture of the attention, and publication on the Hub."""
+
+import json
+import logging
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import accelerate
+import datasets
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import get_model_param_count
+
+from hf_maskattn import __version__
+from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
+from hf_maskattn.data.files import DICTIONARY_SUFFIX
+from hf_maskattn.data.loading import BUILT_IN
+from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_card
+from hf_maskattn.hub.publish import Publication, make_repository, publish
+from hf_maskattn.inspection.attention_maps import attention_maps
+from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
+from hf_maskattn.inspection.text_generation import write_texts
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from hf_maskattn.training.assembly import Assembly
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The results of a run.
+
+    Args:
+        model_folder: Folder of the model.
+        metrics: Values by metric name, by split.
+        is_main_process: Whether this process may print and write.
+        publication: The commit on the Hub. None if the run was not published.
+    """
+
+    model_folder: Path
+    metrics: dict[str, dict[str, float]]
+    is_main_process: bool
+    publication: Publication | None = None
+
+
+def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
+    """Evaluate a split.
+
+    Args:
+        trainer: The Trainer.
+        split: Name of the split.
+        dataset: Its model inputs.
+        evaluation: The metrics.
+
+    Returns:
+        Loss, metrics, seconds and rows per second.
+    """
+    # Trainer.evaluate would evaluate the validation split again if dataloader workers are persistent.
+    values = trainer.predict(dataset, metric_key_prefix=split).metrics
+    names = ("loss", *evaluation.metric_names, "runtime", "samples_per_second")
+    return {name: float(values[f"{split}_{name}"]) for name in names if f"{split}_{name}" in values}
+
+
+def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:
+    """Write `metrics.json`, with the versions that the numbers may depend on."""
+    packages = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
+    versions = {"python": platform.python_version(), "hf_maskattn": __version__, **packages}
+    write_whole(path, json.dumps({"metrics": metrics, **facts, "versions": versions}, indent=2) + "\n")
+
+
+def read_metrics(path: Path) -> dict[str, dict[str, float]]:
+    """Read the metrics of a `metrics.json`."""
+    return json.loads(path.read_text(encoding="utf-8"))["metrics"]
+
+
+_MAX_TOKENS_IN_PICTURE = 30
+
+
+def write_card(assembly: "Assembly", recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+    """Write `README.md` and, if matplotlib is installed, `attention.png` to the folder of a run.
+
+    Args:
+        assembly: The Trainer and its data.
+        recipe: The recipe.
+        folder: The output folder.
+        metrics: Values by metric name, by split.
+    """
+    trainer, data = assembly.trainer, assembly.data
+    texts = [text for text in data.examples if text.strip()]
+    # The forward pass of a sharded model needs all processes.
+    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    has_picture = not is_sharded and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
+    if recipe.model.task == "fill-mask":
+        texts = [_with_mask(text, data.tokenizer.mask_token) for text in texts]
+    pretrained = recipe.model.pretrained
+    card = build_model_card(
+        name=folder.resolve().name,
+        config=trainer.model.config,
+        num_parameters=get_model_param_count(trainer.model),
+        task=recipe.model.task,
+        data=_describe_data(assembly, recipe),
+        metrics={split: values for split, values in metrics.items() if split != "train"},
+        metric_names=assembly.evaluation.metric_names,
+        base_model=pretrained and public_name(pretrained),
+        base_model_id=pretrained and hub_id_of(pretrained),
+        examples=texts,
+        picture=PICTURE_FILE if has_picture else None,
+    )
+    write_whole(folder / CARD_FILE, str(card))
+
+
+def hub_id_of(source: str) -> str | None:
+    """Return the Hub name of a model or dataset. None if it is a local one."""
+    path = Path(source)
+    is_local = source in BUILT_IN or path.exists() or path.suffix.lower() == DICTIONARY_SUFFIX
+    return None if is_local else source
+
+
+def public_name(source: str) -> str:
+    """Return the name of a model or dataset for the model card, without its path on this machine."""
+    if source in BUILT_IN:
+        return source
+    return hub_id_of(source) or Path(source).resolve().name
+
+
+def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
+    """Draw the attention over some texts, or the alignment with generated texts.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        texts: The texts. Long ones are truncated, and those with characters that the font does not have are left out.
+        path: The image file.
+
+    Returns:
+        Whether a picture was drawn. It is not if matplotlib is not installed, or no text can be drawn.
+    """
+    try:
+        shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
+        shown = shortened[:MOST_EXAMPLES]
+        if not shown:
+            return False
+        if model.config.is_encoder_decoder:
+            written = write_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
+            draw_alignments([text.alignment for text in written if text.alignment is not None], path)
+        else:
+            draw_attention_maps({"attention": attention_maps(model, tokenizer, shown)}, path)
+    except ImportError as error:
+        logger.info(f"The model card has no picture of the attention. {error}")
+        return False
+    except Exception as error:  # a picture is not worth a failed run
+        logger.warning(f"The model card has no picture of the attention, because drawing it failed: {error!r}")
+        return False
+    return True
+
+
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    encoded = tokenizer(text, truncation=True, max_length=_MAX_TOKENS_IN_PICTURE, return_offsets_mapping=True)
+    return text[: max((end for _, end in encoded["offset_mapping"]), default=0)]
+
+
+def _with_mask(text: str, mask_token: str) -> str:
+    words = text.split()
+    words[len(words) // 2] = mask_token
+    return " ".join(words)
+
+
+def _describe_data(assembly: "Assembly", recipe: Recipe) -> TrainingData:
+    data, info = recipe.data, assembly.data.info
+    return TrainingData(
+        name=public_name(data.source) if data.source else Path(str(data.train_file)).name,
+        hub_id=data.source and hub_id_of(data.source),
+        description=info.description,
+        license=info.license,
+        homepage=info.homepage,
+        rows={name: None if isinstance(split, RowStream) else split.num_rows for name, split in assembly.data.splits.items()},
+    )
+
+
+_STRATEGIES = ("end", "every_save")
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """The repository that a run is published to.
+
+    Attributes:
+        repo_id: The repository.
+        private: Whether a repository that the run creates is private. None uses the default of its owner.
+        revision: The branch. None is the main branch.
+        at_every_save: Whether each checkpoint is published too.
+    """
+
+    repo_id: str
+    private: bool | None
+    revision: str | None
+    at_every_save: bool
+
+    @classmethod
+    def from_arguments(cls, args: TrainingArguments) -> "HubTarget":
+        """Read the target of a run with `push_to_hub=True`.
+
+        Raises:
+            ValueError: If optimizer states would be published.
+        """
+        strategy = str(args.hub_strategy.value)
+        if strategy not in _STRATEGIES:
+            raise ValueError(
+                f"training.hub_strategy must be one of {', '.join(_STRATEGIES)}, got {strategy!r}, which would publish pickled "
+                "optimizer states. Checkpoints stay in the output folder."
+            )
+        name = args.hub_model_id or Path(args.output_dir).absolute().name
+        return cls(name, args.hub_private_repo, args.hub_revision, strategy == "every_save")
+
+    def with_repository(self) -> "HubTarget":
+        """Create the repository before training, so that missing permissions are reported early.
+
+        Returns:
+            The target with the full name of the repository.
+
+        Raises:
+            ValueError: If the name is invalid, or the repository is public and should be private.
+            PermissionError: If there is no token, or the token cannot write.
+            OSError: If the Hub fails or cannot be reached.
+        """
+        return replace(self, repo_id=make_repository(self.repo_id, self.private))
+
+    def publish(self, folder: Path, message: str | None = None) -> Publication:
+        """Publish a folder of the run. See `hf_maskattn.hub.publish.publish`."""
+        return publish(folder, self.repo_id, private=self.private, revision=self.revision, message=message)
+
+
+class NotPublished(OSError):  # noqa: N818 (the run itself is complete)
+    """A run is finished, but could not be published.
+
+    Args:
+        report: The results of the run.
+        target: The repository.
+        cause: The error.
+    """
+
+    def __init__(self, report: RunReport, target: HubTarget, cause: Exception):
+        command = ["hf-maskattn", "push", str(report.model_folder), target.repo_id]
+        command += ["--private"] if target.private else []
+        command += [] if target.revision is None else ["--revision", target.revision]
+        super().__init__(
+            f"the run in {report.model_folder} is finished, but was not published. {cause} To publish it: {shlex.join(command)}"
+        )
+        self.report = report
+
+
+def publish_run(report: RunReport, target: HubTarget) -> RunReport:
+    """Publish a finished run.
+
+    Returns:
+        The report with the publication.
+
+    Raises:
+        NotPublished: If publishing fails.
+    """
+    try:
+        return replace(report, publication=target.publish(report.model_folder))
+    except (OSError, ValueError) as error:
+        raise NotPublished(report, target, error) from error

@@ -1,0 +1,382 @@
+"""How each task reads its columns, collects its labels, and encodes a split. `hf_maskattn.tasks` selects the class."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from datasets import ClassLabel, Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.data.columns import LabelKind, item_feature, label_names, value_kind
+from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
+from hf_maskattn.data.loading import Splits
+from hf_maskattn.data.pair_encoding import References, RowIds, collect_references, encode_pairs, reference_texts
+from hf_maskattn.data.streaming import RowStream, Shards
+from hf_maskattn.data.table_reading import RowLocations
+from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
+from hf_maskattn.data.tag_reading import TagReader, is_visible, iterate_tags, warn_about_tags
+from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.tasks import TASKS
+
+if TYPE_CHECKING:
+    from hf_maskattn.training.task_data import TaskData
+
+
+class TaskEncoder:
+    """Base class: reads the text of `data.text_column` and encodes it without labels.
+
+    Args:
+        recipe: The recipe.
+
+    Attributes:
+        labels: Names of the labels by id, from `learn_labels` or `use_labels`. None for a task without labels.
+        tag_scheme: Scheme of the tags of the training data. None if there is none, or if it was not recorded.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.task = TASKS[recipe.model.task]
+        self.text_column = recipe.data.text_column or "text"
+        self.labels: list[str] | None = None
+        self.tag_scheme: TagScheme | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether rows are labeled with names, not with numbers or text."""
+        return self.task.label_column is not None and self.recipe.model.problem_type != "regression"
+
+    def required_columns(self) -> dict[str, str]:
+        """Return the columns that must exist, with the keys of the recipe that name them."""
+        return {self.text_column: "data.text_column"}
+
+    def optional_column(self, split: Dataset | Shards) -> str | None:
+        """Return a column that is used only if it exists, or None."""
+        return None
+
+    def input_texts(self, split: Dataset) -> Iterable[str]:
+        """Return the text that the model reads, row by row."""
+        return split[self.text_column]
+
+    def tokenizer_texts(self, split: Dataset, locations: RowLocations) -> Iterable[str]:
+        """Return the text to train a tokenizer on."""
+        return self.input_texts(split)
+
+    def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
+        """Collect the labels of a new model.
+
+        Args:
+            splits: The splits. "train" determines the labels (the first rows of a stream).
+            as_tagged: Use tags as labels without conversion to IOB2, as version 0.1 did before it recorded `tag_scheme`.
+
+        Raises:
+            ValueError: If a row cannot be read, or another split has further labels.
+        """
+
+    def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
+        """Use the labels of an existing model.
+
+        Args:
+            name: Name of the split to evaluate.
+            splits: The splits that were loaded for it.
+            labels: The labels of the model by id.
+            tag_scheme: `tag_scheme` of its configuration.
+        """
+
+    def encode(
+        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+    ) -> Dataset | RowStream:
+        """Encode a split.
+
+        Args:
+            name: Name of the split, for messages.
+            split: The rows.
+            tokenizer: The tokenizer.
+            locations: File and line of each row, for messages.
+
+        Returns:
+            Model inputs.
+        """
+        raise NotImplementedError
+
+    def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
+        """Log a warning if the tokenizer cannot represent the labels of the train split."""
+
+    def references(
+        self, raw: Mapping[str, Any], encoded: Mapping[str, Any], locations: Mapping[str, RowLocations]
+    ) -> References | None:
+        """Return the reference texts of the rows of some splits. None for a task without references."""
+        return None
+
+    def max_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return the maximum number of tokens of an input."""
+        max_length = self.recipe.data.max_length
+        return tokenizer.model_max_length if max_length is None else max_length
+
+    def max_target_length(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """Return the maximum number of tokens of a target. None for a task without targets."""
+        return None
+
+    def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
+        """Build the data collator."""
+        return self.task.collator.load()(tokenizer)
+
+    def build_evaluation(self, data: "TaskData") -> TaskEvaluation:
+        """Return the metrics."""
+        return self.task.metrics.load()(
+            problem_type=self.recipe.model.problem_type, label_names=data.labels or (), tag_scheme=data.tag_scheme
+        )
+
+
+class TextEncoder(TaskEncoder):
+    """Text classification: a text, and a label, a list of labels or a number."""
+
+    def required_columns(self) -> dict[str, str]:
+        """Return the columns that must exist, with the keys of the recipe that name them."""
+        return {self.recipe.label_column: "data.label_column", **super().required_columns()}
+
+    def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
+        """Collect the labels of a new model."""
+        if self.has_labels:
+            kind: LabelKind = "multi" if self.recipe.model.problem_type == "multi_label_classification" else "single"
+            known = self.recipe.data.labels
+            self.labels = label_names(splits, self.recipe.label_column, kind, known=known, locations=splits.locations)
+
+    def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
+        """Use the labels of an existing model."""
+        self.labels = labels if self.has_labels else None
+
+    def encode(
+        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+    ) -> Dataset | RowStream:
+        """Encode a split. See `TaskEncoder.encode`."""
+        return encode_texts(
+            split,
+            tokenizer,
+            text_column=self.text_column,
+            label_column=self.recipe.label_column,
+            labels=self.labels,
+            max_length=self.max_length(tokenizer),
+            locations=locations,
+            name=name,
+        )
+
+
+class MaskedLMEncoder(TaskEncoder):
+    """Masked language modeling: a text. The collator masks tokens and sets the labels."""
+
+    def encode(
+        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+    ) -> Dataset | RowStream:
+        """Encode a split. See `TaskEncoder.encode`."""
+        max_length = self.max_length(tokenizer)
+        return encode_for_masked_lm(
+            split, tokenizer, text_column=self.text_column, max_length=max_length, locations=locations, name=name
+        )
+
+    def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
+        """Build the data collator."""
+        return self.task.collator.load()(tokenizer, mlm_probability=self.recipe.data.mlm_probability, seed=seed)
+
+
+class PairEncoder(TaskEncoder):
+    """Text-to-text generation: a source text, and a target text or a list of reference texts."""
+
+    def required_columns(self) -> dict[str, str]:
+        """Return the columns that must exist, with the keys of the recipe that name them."""
+        data = self.recipe.data
+        columns = {data.source_column: "data.source_column", data.target_column: "data.target_column"}
+        return columns if data.references_column is None else {data.references_column: "data.references_column", **columns}
+
+    def input_texts(self, split: Dataset) -> Iterable[str]:
+        """Return the text that the model reads, row by row."""
+        return split[self.recipe.data.source_column]
+
+    def tokenizer_texts(self, split: Dataset, locations: RowLocations) -> Iterable[str]:
+        """Return the text to train a tokenizer on: sources and targets."""
+        targets = (reference_texts(locations[row], value) for row, value in enumerate(split[self.recipe.data.target_column]))
+        return chain(self.input_texts(split), chain.from_iterable(targets))
+
+    def max_target_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return the maximum number of tokens of a target."""
+        length = self.recipe.data.max_target_length
+        return self.max_length(tokenizer) if length is None else length
+
+    def encode(
+        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+    ) -> Dataset | RowStream:
+        """Encode a split. See `TaskEncoder.encode`."""
+        return encode_pairs(
+            split,
+            tokenizer,
+            source_column=self.recipe.data.source_column,
+            target_column=self.recipe.data.target_column,
+            max_source_length=self.max_length(tokenizer),
+            max_target_length=self.max_target_length(tokenizer),
+            locations=locations,
+            name=name,
+        )
+
+    def references(
+        self, raw: Mapping[str, Any], encoded: Mapping[str, Any], locations: Mapping[str, RowLocations]
+    ) -> References:
+        """Return the reference texts of the rows of some splits, by the token ids of source and target."""
+        column = self.recipe.data.references_column or self.recipe.data.target_column
+        references: dict[RowIds, list[str]] = {}
+        for name, split in raw.items():
+            for row, texts in collect_references(split, encoded[name], column, locations[name]).items():
+                references[row] = [*references.get(row, []), *texts]
+        return references
+
+    def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
+        """Build the data collator."""
+        return self.task.collator.load()(tokenizer, model=model)
+
+    def build_evaluation(self, data: "TaskData") -> TaskEvaluation:
+        """Return the metrics."""
+        return self.task.metrics.load()(self.recipe.data.metric, data.tokenizer, references=data.references)
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How the tags of a dataset become labels of a model.
+
+    Args:
+        names: Names of the tags of the dataset, by id.
+        labels: Names of the labels of the model, by id.
+        scheme: Scheme of the tags. None if tags are the labels, as in models of version 0.1 before it was recorded.
+        is_strict: Whether the recipe sets the scheme, so that a tag without one of its prefixes is an error.
+    """
+
+    names: list[str]
+    labels: list[str]
+    scheme: TagScheme | None
+    is_strict: bool = False
+
+    @property
+    def marks_entities(self) -> bool:
+        """Whether the tags mark entities, which are converted to IOB2."""
+        return self.scheme not in (None, "none")
+
+    def reader(self, split: Dataset, label_column: str) -> TagReader:
+        """Build the reader of a split."""
+        return TagReader.from_column(split, label_column, **vars(self))
+
+
+class TagEncoder(TaskEncoder):
+    """Token classification: a list of words and a list of tags, and the text of the words if there is one."""
+
+    tagging: Tagging
+
+    def required_columns(self) -> dict[str, str]:
+        """Return the columns that must exist, with the keys of the recipe that name them."""
+        data = self.recipe.data
+        columns = {self.recipe.label_column: "data.label_column", data.tokens_column: "data.tokens_column"}
+        return columns if data.text_column is None else {**columns, data.text_column: "data.text_column"}
+
+    def optional_column(self, split: Dataset | Shards) -> str | None:
+        """Return the column with the text of the words, or None if there is none."""
+        return self.text_column if self.text_column in split.column_names else None
+
+    def input_texts(self, split: Dataset) -> Iterable[str]:
+        """Return the text that the model reads, row by row. Without a text the words are joined with spaces."""
+        column = self.optional_column(split)
+        if column is not None:
+            return split[column]
+        return (" ".join(filter(is_visible, words)) for words in split[self.recipe.data.tokens_column])
+
+    def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
+        """Collect the labels of a new model: those of the entities in IOB2, or the tags if they mark no entities."""
+        column, known = self.recipe.label_column, self.recipe.data.labels
+        names = label_names({"train": splits["train"]}, column, "tags", known=known, locations=splits.locations)
+        scheme = None if as_tagged else self._scheme(splits["train"], names)
+        labels = names if scheme in (None, "none") else iob2_labels(names)
+        if labels is not names and known is None:
+            names = [*names, *_further_tags(splits, column, names, labels)]
+            known = names
+        label_names(splits, column, "tags", known=known, locations=splits.locations)
+        self._set_tagging(Tagging(names, labels, scheme, is_strict=self.recipe.data.tag_scheme is not None), splits)
+        self.tag_scheme = scheme
+
+    def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
+        """Use the labels of an existing model. The split may have another tag scheme than its training data."""
+        data, split = self.recipe.data, splits[name]
+        if data.tag_scheme is None and tag_scheme in (None, "none"):
+            tagging = Tagging(labels, labels, "none" if tag_scheme == "none" else None)
+        else:
+            names = data.labels or _tags_in(split, self.recipe.label_column) or labels
+            tagging = Tagging(names, labels, self._scheme(split, names), data.tag_scheme is not None)
+        self._set_tagging(tagging, Splits({name: split}, splits.locations))
+
+    def _set_tagging(self, tagging: Tagging, splits: Splits) -> None:
+        """Store the tagging. Log warnings about empty words and about tags that contradict the scheme."""
+        readers = {}
+        for name, split in splits.items():
+            is_sample = name == "train" and self.recipe.data.streaming
+            shown = f"{name} (the first {split.num_rows} rows)" if is_sample else name
+            readers[shown] = split, tagging.reader(split, self.recipe.label_column), splits.locations[name]
+        warn_about_tags(readers, tokens_column=self.recipe.data.tokens_column, label_column=self.recipe.label_column)
+        self.tagging, self.labels = tagging, tagging.labels
+
+    def _scheme(self, split: Dataset, names: list[str]) -> TagScheme:
+        """Return the scheme that the recipe sets, or detect the scheme of a split."""
+        if self.recipe.data.tag_scheme is not None:
+            return self.recipe.data.tag_scheme
+        reader = TagReader.from_column(split, self.recipe.label_column, names, labels=names, scheme=None)
+        return detect_tag_scheme(names, iterate_tags(split, self.recipe.label_column, reader.tags))
+
+    def encode(
+        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+    ) -> Dataset | RowStream:
+        """Encode a split. See `TaskEncoder.encode`."""
+        return encode_tags(
+            split,
+            tokenizer,
+            text_column=self.optional_column(split),
+            tokens_column=self.recipe.data.tokens_column,
+            label_column=self.recipe.label_column,
+            max_length=self.max_length(tokenizer),
+            locations=locations,
+            name=name,
+            **vars(self.tagging),
+        )
+
+    def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
+        """Log a warning if tokens cannot mark the exact bounds of some entities."""
+        if self.tagging.marks_entities:
+            warn_about_lost_entities(
+                split,
+                tokenizer,
+                self.tagging.reader(split, self.recipe.label_column),
+                text_column=self.optional_column(split),
+                tokens_column=self.recipe.data.tokens_column,
+                label_column=self.recipe.label_column,
+                locations=locations,
+            )
+
+
+def _further_tags(splits: Splits, column: str, names: list[str], labels: list[str]) -> list[str]:
+    """Return tags that only other splits have but that map to labels of the model, as "B-X" of IOB1 often does.
+
+    Raises:
+        ValueError: If a tag maps to no label. The message lists the tags that the train split does not have.
+    """
+    others = {
+        tag
+        for name, split in splits.items()
+        if name != "train"
+        for tag in label_names({"train": split}, column, "tags", locations={"train": splits.locations[name]})
+    }
+    if not all(tag == "O" or (has_prefix(tag) and f"B-{tag[2:]}" in labels) for tag in others):
+        label_names(splits, column, "tags", locations=splits.locations)
+    return sorted(others - {*names})
+
+
+def _tags_in(split: Dataset, column: str) -> list[str] | None:
+    """Return the names of the tags of a split. None if they are integers without names."""
+    item = item_feature(split.features[column])
+    if isinstance(item, ClassLabel):
+        return list(item.names)
+    return sorted({str(tag) for tags in split[column] for tag in tags or ()}) if value_kind(item) == "string" else None

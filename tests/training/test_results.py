@@ -1,0 +1,236 @@
+import json
+import logging
+import sys
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Seq2SeqTrainingArguments
+
+from hf_maskattn import MaskAttnForSequenceClassification
+from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.hub import publish as publish_module
+from hf_maskattn.hub.publication_files import CARD_FILE
+from hf_maskattn.inspection import plots
+from hf_maskattn.model.remote_code import CODE_VERSION
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.training import results
+from hf_maskattn.training import train as train_module
+from hf_maskattn.training.assembly import assemble
+from hf_maskattn.training.results import HubTarget, NotPublished
+from hf_maskattn.training.train import train
+from tests.hub import faults
+from tests.training.toy_recipe import write_recipe
+
+# huggingface_hub 2.4 causes it while it uploads large files.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+draw_picture = results.draw_picture  # before conftest.py replaces it
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the card of a recipe and returns it."""
+
+    def run(task="text-classification", **data):
+        recipe = load_recipe(write_recipe(tmp_path, task, data=data))
+        assembly = assemble(recipe, training_arguments(recipe))
+        results.write_card(assembly, recipe, tmp_path, {"train": {"loss": 1.0}, "test": {"loss": 0.5, "accuracy": 0.25}})
+        return assembly, ModelCard.load(tmp_path / CARD_FILE)
+
+    return run
+
+
+@pytest.fixture
+def model(tiny_config):
+    return MaskAttnForSequenceClassification(tiny_config())
+
+
+@pytest.fixture
+def tokenizer():
+    return train_tokenizer(["woof tail $x$", "paw"], kind="word", vocab_size=40, max_length=64)
+
+
+def test_card_has_widget_texts_of_the_validation_split(write, tmp_path):
+    write()
+    texts = (tmp_path / "validation.jsonl").read_text()
+    header = ModelCard.load(tmp_path / CARD_FILE).data
+    assert len(header.widget) == 3
+    assert all(f'"text": "{entry["text"]}"' in texts for entry in header.widget)
+    assert [result.metric_value for result in header.eval_results] == [0.25]
+
+
+def test_card_has_no_widget_texts_of_the_train_split(write):
+    assert "widget" not in write(validation_file=None, test_file=None)[1].data.to_dict()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a folder `own/pets`."""
+    (tmp_path / "own" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "hub_id", "name"),
+    [
+        ("someone/pets", "someone/pets", "someone/pets"),
+        ("pets", "pets", "pets"),
+        ("own/pets", None, "pets"),
+        ("{here}/own", None, "own"),
+        (".", None, "{name}"),
+        ("{here}/words.dict", None, "words.dict"),
+        ("words.DICT", None, "words.DICT"),
+    ],
+)
+def test_public_name_of_a_local_source_has_no_path(here, given, hub_id, name):
+    given, name = given.format(here=here), name.format(name=here.name)
+    assert (results.hub_id_of(given), results.public_name(given)) == (hub_id, name)
+
+
+@pytest.mark.parametrize(("given", "linked"), [("own/pets", None), ("someone/pets", "someone/pets")])
+def test_card_links_only_sources_on_the_hub(write, here, given, linked):
+    assembly, _ = write()
+    recipe = load_recipe(here / "toy.yaml")
+    changed = replace(recipe, model=replace(recipe.model, pretrained=given), data=replace(recipe.data, source=given))
+    results.write_card(assembly, changed, here, {"test": {"accuracy": 0.25}})
+    card = ModelCard.load(here / CARD_FILE)
+    assert (card.data.base_model, card.data.datasets) == (linked, linked)
+    assert [result.dataset_type for result in card.data.eval_results] == [linked or "pets"]
+    assert f"Fine-tuned from {linked or 'pets'}." in card.text
+    assert f"**{linked or 'pets'}**" in card.text
+    assert "own/pets" not in card.content
+
+
+def test_card_joins_tagged_words(write):
+    assert write("token-classification")[1].data.widget[0]["text"].split()[0] in ("meow", "purr", "woof", "bark")
+
+
+def test_card_of_fill_mask_has_one_mask_a_text(write):
+    assembly, card = write("fill-mask")
+    mask = assembly.data.tokenizer.mask_token
+    assert all(entry["text"].split().count(mask) == 1 for entry in card.data.widget)
+
+
+def test_card_shows_the_picture_if_it_was_drawn(write, monkeypatch):
+    assert "attention.png" not in write()[1].text
+    monkeypatch.setattr(results, "draw_picture", lambda *args: True)
+    assert "![Attention over texts](attention.png)" in write()[1].text
+
+
+def test_card_of_text_to_text_has_an_alignment_plot(write, monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "draw_picture", draw_picture)
+    _, card = write("text2text-generation")
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert "![What was read for each token that was written](attention.png)" in card.text
+    assert card.text.count("model.generate(**batch)") == 2
+
+
+def test_picture_of_attention_is_a_png(model, tokenizer, tmp_path):
+    assert draw_picture(model, tokenizer, ["woof \U0001f415", "tail $x$ $", "paw " * 80], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(panels["attention"]))
+    draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
+    assert [int(row.mask.sum()) for row in drawn] == [30, 1, 1]
+    assert all(row.mass_on_pads == 0 for row in drawn)
+
+
+def test_no_picture_without_texts(model, tokenizer, tmp_path):
+    assert not draw_picture(model, tokenizer, ["\u6f22"], tmp_path / "a.png")
+    assert not draw_picture(model, tokenizer, [], tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_picture_without_matplotlib(model, tokenizer, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
+    with caplog.at_level(logging.INFO, logger="hf_maskattn"):
+        assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
+    assert 'no picture of the attention. pictures need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
+
+
+def test_failed_picture_is_only_logged(model, tokenizer, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: 1 / 0)
+    assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
+    assert "drawing it failed: ZeroDivisionError('division by zero')" in caplog.text
+
+
+def test_can_be_drawn_depends_on_the_font():
+    assert plots.can_be_drawn("Ungverjaland, Lettország, Ελλάδα, Россия")
+    assert not plots.can_be_drawn("\u6f22")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(publish_module, "load_without_package", lambda folder: 600)
+    monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", (0.01,))
+
+
+def read(tmp_path, **training):
+    return load_recipe(write_recipe(tmp_path, training={"push_to_hub": True, **training}))
+
+
+def test_every_save_and_the_end_are_published(tmp_path, connected):
+    report = train(read(tmp_path, hub_model_id="pets", hub_private_repo=True))
+    repository = connected.repository("user/pets")
+    title = f"Model of hf-maskattn {CODE_VERSION}"
+    assert repository.titles() == [title, f"{title} in training, step 10", f"{title} in training, step 5"]
+    assert repository.private
+    assert report.publication.commit == repository.at().oid
+    assert b"accuracy" in repository.files()["README.md"]
+    for commit in repository.history()[:-1]:
+        names = set(commit.tree)
+        assert {"model.safetensors", "config.json", "modeling_maskattn.py", "tokenizer.json", "README.md"} <= names
+        assert not any(name.endswith((".bin", ".pt", ".pth")) or "/" in name for name in names)
+    weights = repository.files()["model.safetensors"]
+    assert weights == (tmp_path / "run" / "model.safetensors").read_bytes()
+
+
+def test_hub_strategy_end_publishes_once(tmp_path, connected):
+    train(read(tmp_path, hub_strategy="end", hub_revision="dev"))
+    assert len(connected.repository("user/run").titles("dev")) == 1
+    assert connected.repository("user/run").titles() == []
+
+
+def test_failed_publication_of_a_save_is_only_logged(tmp_path, connected, caplog):
+    connected.fail("POST", "*/commit/main", faults.status(500), times=2)
+    with caplog.at_level(logging.WARNING):
+        train(read(tmp_path))
+    assert "The checkpoint of step 5 was not published. Training continues. http" in caplog.text
+    assert len(connected.repository("user/run").titles()) == 2
+
+
+def test_failed_publication_of_a_run_keeps_its_results(tmp_path, connected):
+    connected.fail("POST", "*/commit/main", faults.status(500), times=100)
+    with pytest.raises(NotPublished) as caught:
+        train(read(tmp_path, hub_strategy="end", hub_private_repo=True))
+    folder = tmp_path / "run"
+    assert str(caught.value).startswith(f"the run in {folder} is finished, but was not published. http")
+    assert str(caught.value).endswith(f"To publish it: hf-maskattn push {folder} user/run --private")
+    assert caught.value.report.metrics == json.loads((folder / "metrics.json").read_text())["metrics"]
+    assert (folder / "model.safetensors").is_file()
+    assert connected.repository("user/run").titles() == []
+
+
+def test_missing_permission_is_reported_before_training(tmp_path, connected, monkeypatch):
+    monkeypatch.setattr(train_module, "assemble", None)
+    with pytest.raises(PermissionError, match="the token may not write to someone/pets"):
+        train(read(tmp_path, hub_model_id="someone/pets"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_hub_target_is_read_from_the_arguments(tmp_path):
+    args = Seq2SeqTrainingArguments(tmp_path / "run", push_to_hub=True, hub_revision="dev", use_cpu=True)
+    assert HubTarget.from_arguments(args) == HubTarget("run", None, "dev", at_every_save=True)
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_hub_strategies_with_optimizer_states_raise(tmp_path, strategy):
+    message = rf"training\.hub_strategy must be one of end, every_save, got '{strategy}', which would publish pickled"
+    with pytest.raises(ValueError, match=message):
+        train(read(tmp_path, hub_strategy=strategy))
