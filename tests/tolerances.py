@@ -49,6 +49,6 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, tolerance: float, n
 
 
 def assert_same_function(outcome: Outcome) -> None:
-    """A benchmark compared this way with the first one, and found them equal within the tolerances of its `ways`."""
+    """A benchmark compared this way with the first one, and found them equal within its tolerances."""
     assert outcome.difference is not None
     assert not outcome.unequal, outcome.remark
