@@ -127,7 +127,7 @@ def test_long_texts_are_cut_and_signs_without_a_glyph_left_out(model, tokenizer,
     monkeypatch.setattr(run_card, "draw_attention_maps", lambda panels, path: drawn.extend(panels["attention"]))
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
     assert [int(row.mask.sum()) for row in drawn] == [30, 1, 1]
-    assert all(row.mass_on_pads == 0 for row in drawn)
+    assert all(row.weight_on_padding == 0 for row in drawn)
 
 
 def test_nothing_to_draw(model, tokenizer, tmp_path):
@@ -140,7 +140,7 @@ def test_without_matplotlib_there_is_no_picture_and_the_log_says_why(model, toke
     monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
-    assert 'no picture of attention: pictures need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
+    assert 'no picture of attention: Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
 
 
 def test_a_run_is_not_lost_for_a_picture(model, tokenizer, tmp_path, monkeypatch, caplog):
