@@ -84,7 +84,7 @@ def test_tiled_scores_match_formula():
     scores = _TiledScores.apply(queries, keys, energy)
     expected = (torch.tanh(queries[:, :, None] + keys[:, None]) @ energy_matrix(energy)).permute(0, 3, 1, 2)
     torch.testing.assert_close(scores, expected, atol=OUTPUT_BY_DTYPE[torch.float64], rtol=0)
-    assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy))
+    assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy), fast_mode=True)
 
 
 def test_tile_shape_fits_tile_bytes(monkeypatch):

@@ -14,7 +14,7 @@ def test_embeddings_at_padding_are_not_trained(case):
     embeddings = case.model.get_input_embeddings().weight
     original = embeddings.detach().clone()
     optimizer = torch.optim.AdamW(case.model.parameters(), lr=1e-2, weight_decay=0.0, fused=True)
-    for step in range(100):
+    for step in range(24):
         mask = ragged_mask(*case.mask.shape, MASK_KINDS[step % 4])
         ids = torch.where(mask, torch.randint(6, mask.shape), torch.randint(6, 12, mask.shape))
         optimizer.zero_grad()
