@@ -156,30 +156,43 @@ def build_rows(
         raise ValueError(
             "`tokenizer` must be given if `batch` is texts, got None. Pass it, or the folder or name of a model that has one."
         )
-    special_ids = {id_ for source in (model.config, tokenizer) for id_ in _get_special_ids(source, _SPECIAL_TOKENS)}
-    pad_ids = [*_get_special_ids(tokenizer, ["pad"]), *_get_special_ids(model.config, ["pad"])]
-    pad_id = next((id_ for id_ in pad_ids if 0 <= id_ < vocab_size), 0)
-    ordinary = [id_ for id_ in range(vocab_size) if id_ not in special_ids and id_ != pad_id] or [*range(vocab_size)]
-    ordinary_ids = torch.tensor(ordinary)
-
-    def draw_ids(*shape: int) -> torch.Tensor:
-        return ordinary_ids[torch.randint(len(ordinary_ids), shape, generator=generator)]
-
+    pad_id, ordinary_ids = _select_ids(model, tokenizer, vocab_size)
     if not token_inputs:
-        ids = [draw_ids(n) for n in (length, -(-2 * length // 3), -(-length // 3), 1)]
         eos_id = getattr(config, "eos_token_id", None)
-        if isinstance(eos_id, int) and 0 <= eos_id < vocab_size:
-            # Some heads read the state of the end-of-sequence token.
-            ids = [torch.cat([row[:-1], torch.tensor([eos_id])]) for row in ids]
-        token_inputs = {"input_ids": tuple(ids)}
-    count = len(token_inputs["input_ids"])
+        has_eos = isinstance(eos_id, int) and 0 <= eos_id < vocab_size
+        token_inputs = {"input_ids": _draw_rows(ordinary_ids, length, eos_id if has_eos else None, generator)}
+    lengths = [len(row) for row in token_inputs["input_ids"]]
+    count = len(lengths)
     # Classifiers with an encoder and a decoder derive `decoder_input_ids` from `input_ids`.
     needs_decoder_ids = not type(model).__name__.endswith("ForSequenceClassification")
     if needs_decoder_ids and "decoder_input_ids" in input_names and "decoder_input_ids" not in row_inputs:
-        row_inputs["decoder_input_ids"] = draw_ids(count, _DECODER_LENGTH)
-    lengths = [len(row) for row in token_inputs["input_ids"]]
+        row_inputs["decoder_input_ids"] = _draw_ids(ordinary_ids, (count, _DECODER_LENGTH), generator)
     description = f"{origin}, {count} row{'s' * (count > 1)} of {min(lengths)} to {max(lengths)} tokens"
     return TokenRows(token_inputs, row_inputs, pad_id, ordinary_ids, description)
+
+
+def _select_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, vocab_size: int) -> tuple[int, torch.Tensor]:
+    """Select the id to pad with, and the ids of tokens that are not special."""
+    pad_ids = [*_get_special_ids(tokenizer, ["pad"]), *_get_special_ids(model.config, ["pad"])]
+    pad_id = next((id_ for id_ in pad_ids if 0 <= id_ < vocab_size), 0)
+    special_ids = {pad_id, *_get_special_ids(tokenizer, _SPECIAL_TOKENS), *_get_special_ids(model.config, _SPECIAL_TOKENS)}
+    ordinary_ids = [id_ for id_ in range(vocab_size) if id_ not in special_ids]
+    return pad_id, torch.tensor(ordinary_ids or [*range(vocab_size)])
+
+
+def _draw_ids(ordinary_ids: torch.Tensor, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    return ordinary_ids[torch.randint(len(ordinary_ids), shape, generator=generator)]
+
+
+def _draw_rows(
+    ordinary_ids: torch.Tensor, length: int, eos_id: int | None, generator: torch.Generator
+) -> tuple[torch.Tensor, ...]:
+    """Draw four rows of decreasing lengths, each with the end-of-sequence token that some heads read the state of."""
+    rows = [_draw_ids(ordinary_ids, (n,), generator) for n in (length, -(-2 * length // 3), -(-length // 3), 1)]
+    if eos_id is not None:
+        for row in rows:
+            row[-1] = eos_id
+    return tuple(rows)
 
 
 def _limit_length(model: PreTrainedModel, max_length: int) -> int:

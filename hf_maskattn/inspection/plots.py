@@ -143,19 +143,23 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
         panel_width, panel_height = len(source) * _CELL_SIZE, len(target) * _CELL_SIZE
         bottom = 1 - (top + panel_height) / height
         axes = figure.add_axes((left / width, bottom, panel_width / width, panel_height / height))
-        axes.imshow(alignment.weights.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
-        axes.set_xticks(range(len(source)), source)
-        axes.set_yticks(range(len(target)), target)
-        for label in axes.get_xticklabels():
-            label.set_rotation(90 if len(label.get_text()) > 1 else 0)
-        for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-            label.set(family=fonts, fontsize=9, parse_math=False)
+        _draw_alignment(axes, alignment, source, target, fonts)
     num_heads = max(alignment.num_heads for alignment in maps)
     title = "Attention weights of generated tokens (rows) on source tokens: 0 black, 1 white"
     mean = f", mean of {num_heads} heads" if num_heads > 1 else ""
     figure.text(_MARGIN / width, 1 - _MARGIN / height, title + mean, va="top")
     figure.savefig(path)
+
+
+def _draw_alignment(axes, alignment: AlignmentMap, source: list[str], target: list[str], fonts: list[str]) -> None:
+    axes.imshow(alignment.weights.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axes.set_xticks(range(len(source)), source)
+    axes.set_yticks(range(len(target)), target)
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 1 else 0)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(family=fonts, fontsize=9, parse_math=False)
 
 
 def _measure_panel(source: list[str], target: list[str]) -> tuple[float, float]:

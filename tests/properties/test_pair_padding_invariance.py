@@ -6,7 +6,7 @@ from hypothesis import given
 
 from tests.properties.cases import assert_close, assert_same_bits
 from tests.properties.rnnsearch_cases import generate_tokens, pairs, run_pair
-from tests.tolerances import AUTOCAST_OF_PAIRS, OUTPUT_BY_DTYPE, assert_near
+from tests.tolerances import OUTPUT_BY_DTYPE, PAIR_AUTOCAST, assert_near
 
 
 def move_tokens(values, is_token, time, kind, fill):
@@ -127,4 +127,4 @@ def test_autocast(case):
         pairs_to_compare.append((gradients, float32_gradients))
     for actual, expected in pairs_to_compare:
         for key, value in expected.items():
-            assert_near(actual[key].float(), value, AUTOCAST_OF_PAIRS, key)
+            assert_near(actual[key].float(), value, PAIR_AUTOCAST, key)
