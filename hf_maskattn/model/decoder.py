@@ -186,7 +186,7 @@ class AttentiveDecoder(nn.Module):
         rows_per_source = count_rows_per_source(memory, mask)
         memory, mask = memory[::rows_per_source], mask[::rows_per_source]
         columns = find_token_columns(mask)
-        if mask.shape[1] == 0:  # padding changes nothing, and with it every parameter takes part
+        if mask.shape[1] == 0:  # padding has no effect, but every parameter is used
             memory, mask, columns = pad(memory, (0, 0, 0, 1)), pad(mask, (0, 1)), TokenColumns(0, 1, 0)
         mask = columns.crop(mask)
         keys, values = self.attention.prepare(columns.crop(memory), mask)

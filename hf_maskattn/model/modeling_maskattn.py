@@ -138,17 +138,17 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             token_type_ids: Accepted from BERT tokenizers; not read.
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
             lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
-            num_time_chunks: Number of chunks into which time is cut in the recurrence; None takes what costs least. The results
+            num_time_chunks: Number of chunks into which time is cut in the recurrence; None selects the cheapest. The results
                 are the same up to rounding.
-            output_attentions: Whether to return the attention weights; None takes `config.output_attentions`.
-            output_hidden_states: Whether to return the embeddings and the states of every layer; None takes
+            output_attentions: Whether to return the attention weights; None selects `config.output_attentions`.
+            output_hidden_states: Whether to return the embeddings and the states of every layer; None selects
                 `config.output_hidden_states`.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
             `last_hidden_state` `[B, T, H]`, 0 at padding; `pooler_output` `[B, H]`, the context, 0 for a row without a token;
             `attentions`, one tensor `[B, heads, 1, T]`, exactly 0 at padding; `hidden_states`, `num_hidden_layers + 1`
-            tensors, 0 at padding. The outputs are computed from these very tensors, so that gradients reach them.
+            tensors, 0 at padding. The outputs are computed from these tensors themselves, so that gradients reach them.
 
         Raises:
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
@@ -209,8 +209,8 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
             lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
             labels: `[B]`, int, class of each row, or -100 for a row that has none; `[B, num_labels]`, 0 or 1, for several
-                labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` says which; where it is None
-                it is inferred as in transformers, from `num_labels` and the dtype, and kept.
+                labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` selects one; if it is None
+                it is inferred as in transformers, from `num_labels` and the dtype, and stored.
             num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
             **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
