@@ -64,7 +64,11 @@ class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
 
 
 class RNNSearchEncoder(RNNSearchPreTrainedModel):
-    """The encoder: an annotation of every source token, from both directions."""
+    """The encoder: an annotation of each source token, from both directions.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -129,7 +133,11 @@ class RNNSearchEncoder(RNNSearchPreTrainedModel):
 
 
 class RNNSearchModel(RNNSearchPreTrainedModel):
-    """The encoder-decoder: for every target token the features from which the next token is predicted."""
+    """The encoder-decoder: for each target token the features from which the next token is predicted.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -285,7 +293,11 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
 
 
 class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenerationMixin):
-    """The encoder-decoder with a distribution over the next token, for training with labels and for `generate()`."""
+    """The encoder-decoder with a language modeling head, for training with labels and for `generate()`.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -347,8 +359,8 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
             `loss` if there are labels, `logits` `[B, T, V]`, and what `RNNSearchModel` returns besides its last hidden state.
 
         Raises:
-            ValueError: As `RNNSearchModel`; if labels are outside of the vocabulary, of another shape, or longer than
-                `config.max_target_length`.
+            ValueError: If the inputs do not fit each other, a token id or a label is outside of its vocabulary, or labels have
+                another shape or are longer than `config.max_target_length`.
         """
         if labels is not None:
             self._check_length(labels)
