@@ -112,7 +112,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_install_command():
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"] == {"Repository": REPOSITORY}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"] == REPOSITORY
     assert install_command() == f"pip install git+{REPOSITORY}"
     assert install_command(upgrade=True) == f"pip install --upgrade git+{REPOSITORY}"
     assert install_command("viz") == f'pip install "hf-maskattn[viz] @ git+{REPOSITORY}"'
