@@ -19,6 +19,8 @@ def test_attention_maps_with_and_without_mask(tiny_config, tmp_path):
     assert used[0].tokens == ["a", "b", "[PAD]", "[PAD]", "[PAD]"]
     assert used[0].mask.tolist() == [True, True, False, False, False]
     assert used[0].weight_on_padding == 0
+    with pytest.warns(FutureWarning, match="Use `weight_on_padding`"):
+        assert used[0].mass_on_pads == 0
     torch.testing.assert_close(used[0].weights.sum(), torch.tensor(1.0))
     ignored = attention_maps(model, tokenizer, TEXTS, ignore_mask=True)
     assert 0.5 < ignored[0].weight_on_padding < 0.7
