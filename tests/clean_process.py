@@ -1,4 +1,4 @@
-"""Runs Python in a process of its own that takes over no settings of the Hub, with or without `hf_maskattn`."""
+"""Run Python code in a subprocess without settings of the Hub, with or without `hf_maskattn`."""
 
 import os
 import subprocess
@@ -13,13 +13,13 @@ WITHOUT_PACKAGE = "import sys; sys.modules['hf_maskattn'] = None\n"
 def run_clean(
     code: str, cwd: Path, *, package: bool = True, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` in the folder `cwd` and return how it ended, whatever that is.
+    """Run `code` in the folder `cwd`; a failure does not raise.
 
     Args:
         code: Python code.
         cwd: Folder to run in.
         package: Whether `hf_maskattn` can be imported.
-        environment: Variables to add; those of the Hub (`HF_...`) of this process are not handed on.
+        environment: Variables to add. The variables of the Hub (`HF_...`) of this process are removed.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
     return subprocess.run(
@@ -35,7 +35,7 @@ def run_clean(
 
 
 def run_without_package(code: str, cwd: Path) -> str:
-    """Run `code` where `hf_maskattn` is not installed and return what it printed; a failure fails the test with its output."""
+    """Run `code` without `hf_maskattn` and return its output; a failure fails the test."""
     environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(cwd / "modules")}
     result = run_clean(code, cwd, package=False, environment=environment)
     assert result.returncode == 0, result.stderr

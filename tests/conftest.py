@@ -13,10 +13,10 @@ import hf_maskattn
 from tests.hub.server import Hub
 from tests.onnx_cases import export_case
 
-# Tiny tensors: a second thread costs more than it brings. TEST_THREADS=2 shows that the results do not depend on it.
+# A second thread makes operations on tiny tensors slower. TEST_THREADS=2 tests that results do not depend on it.
 torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
 
-# A shell that starts a command in the background has it ignore Ctrl-C, which some tests send.
+# Shells let background commands ignore Ctrl-C, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
@@ -33,7 +33,7 @@ def _seed():
 
 @pytest.fixture
 def tiny_config():
-    """Builds configurations of models that run in milliseconds, without dropout unless asked for."""
+    """Builds configurations of small models, by default without dropout."""
 
     def build(**changes):
         defaults = {
@@ -52,14 +52,14 @@ def tiny_config():
 
 @pytest.fixture
 def hub():
-    """A Hub on this machine, empty; see `tests/hub/server.py`, and `run_client` for what talks to it."""
+    """An empty Hub on this machine; see `tests/hub/server.py`, and `run_client` for a client."""
     with Hub() as running:
         yield running
 
 
 @pytest.fixture
 def connected(hub, monkeypatch):
-    """Has this process, too, take the loopback Hub for the Hub, as its user."""
+    """Connects this process to the loopback Hub."""
     settings = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True}
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
@@ -74,7 +74,7 @@ def connected(hub, monkeypatch):
 
 @pytest.fixture
 def tiny_rnnsearch_config():
-    """Builds configurations of encoder-decoders that run in milliseconds, without dropout unless asked for."""
+    """Builds configurations of small encoder-decoders, by default without dropout."""
 
     def build(**changes):
         defaults = {
@@ -93,13 +93,13 @@ def tiny_rnnsearch_config():
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """Exports a case of `tests/onnx_cases.py`, once: its model and its file."""
-    done = {}
+    """Exports each case of `tests/onnx_cases.py` once; returns its model and its file."""
+    cases = {}
 
     def get(name):
-        if name not in done:
+        if name not in cases:
             path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-            done[name] = export_case(name, path), path
-        return done[name]
+            cases[name] = export_case(name, path), path
+        return cases[name]
 
     return get

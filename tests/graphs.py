@@ -1,21 +1,21 @@
-"""The graph behind a tensor, for tests."""
+"""The autograd graph of a tensor."""
 
 import torch
 
 
-def nodes_behind(tensor):
-    """Every node of the graph that computed a tensor."""
-    nodes, todo = set(), [tensor.grad_fn]
-    while todo:
-        node = todo.pop()
+def collect_nodes(tensor):
+    """Collect the nodes of the autograd graph of a tensor."""
+    nodes, pending = set(), [tensor.grad_fn]
+    while pending:
+        node = pending.pop()
         if node is not None and node not in nodes:
             nodes.add(node)
-            todo.extend(parent for parent, _ in node.next_functions)
+            pending.extend(parent for parent, _ in node.next_functions)
     return nodes
 
 
 def saved_tensors(node):
-    """Every tensor that a node keeps for its backward pass."""
+    """Return the tensors that a node saves for its backward pass."""
     saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
-    saved.extend(getattr(node, "saved_tensors", ()))  # of a function written in Python
+    saved.extend(getattr(node, "saved_tensors", ()))  # of a Python function
     return [value for value in saved if torch.is_tensor(value)]

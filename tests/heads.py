@@ -1,4 +1,4 @@
-"""Every public model class with labels that fit it, for tests."""
+"""All encoder heads, with labels and a loss for each."""
 
 import torch
 
@@ -13,12 +13,12 @@ HEADS = {
 
 
 def build_head(name, tiny_config, **changes):
-    """A model of the named class on a tiny configuration, in training mode."""
+    """Build a model of the named class with a tiny configuration, in training mode."""
     return getattr(hf_maskattn, name)(tiny_config(**HEADS[name], **changes)).train()
 
 
-def labels_for(model, mask):
-    """Random labels for a batch with this mask, -100 at pads, or None for the base model."""
+def build_labels(model, mask):
+    """Draw labels for a batch with this mask, -100 at padding; None for the base model."""
     name = type(model).__name__
     if name == "MaskAttnForSequenceClassification":
         return torch.randint(3, (len(mask),))
@@ -29,27 +29,29 @@ def labels_for(model, mask):
     return None
 
 
-def loss_of(model, ids, mask, labels):
-    """The loss of a head; of the base model, which has none, the mean square of its contexts."""
+def compute_loss(model, ids, mask, labels):
+    """Compute the loss of a head; for the base model the mean square of its contexts."""
     outputs = model(ids, mask, labels=labels)
     return outputs.pooler_output.square().mean() if labels is None else outputs.loss
 
 
 def run(model, inputs, mask, labels=None):
-    """Forward and backward: every output at real tokens, zeros elsewhere, and the gradient of every parameter by name."""
+    """Run forward and backward; returns outputs, 0 at padding, and gradients, by name."""
     model.zero_grad()
-    extra = {} if labels is None else {"labels": labels}
+    options = {} if labels is None else {"labels": labels}
     name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
-    outputs = model(**{name: inputs}, attention_mask=mask, output_attentions=True, output_hidden_states=True, **extra)
-    found = {}
+    outputs = model(**{name: inputs}, attention_mask=mask, output_attentions=True, output_hidden_states=True, **options)
+    results = {}
     for key, value in outputs.items():
         for index, tensor in enumerate(value if isinstance(value, tuple) else (value,)):
             if tensor.dim() == 3:
                 tensor = torch.where(mask[..., None], tensor, 0)
-            found[f"{key}.{index}"] = tensor
+            results[f"{key}.{index}"] = tensor
     loss = (
-        found["loss.0"] if "loss.0" in found else found["last_hidden_state.0"].square().sum() + found["pooler_output.0"].sum()
+        results["loss.0"]
+        if "loss.0" in results
+        else results["last_hidden_state.0"].square().sum() + results["pooler_output.0"].sum()
     )
     loss.backward()
     gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-    return {key: value.detach() for key, value in found.items()}, gradients
+    return {key: value.detach() for key, value in results.items()}, gradients

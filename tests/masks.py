@@ -1,10 +1,10 @@
-"""Masks of every arrangement, for tests."""
+"""Random masks of every kind of padding."""
 
 import torch
 
 
 def ragged_mask(batch_size, time, kind, generator=None):
-    """A random `[B, T]` bool mask: "right", "left" padded, "holes" anywhere; "empty" is holes with an empty first row."""
+    """Draw a `[B, T]` bool mask: "right" or "left" padding, "holes" anywhere, "empty" as "holes" with an empty first row."""
     lengths = torch.randint(1, time + 1, (batch_size, 1), generator=generator)
     columns = torch.arange(time)
     if kind == "right":

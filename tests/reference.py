@@ -1,4 +1,4 @@
-"""The slow, obvious truth: one row at a time, its real tokens only, torch's own recurrent modules, attention by a loop."""
+"""A slow and simple reference: one row at a time without padding, with torch's recurrent modules and a loop for attention."""
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ class ReferenceEncoder(nn.Module):
                 self._parameter(name).copy_(parameter)
 
     def _parameter(self, name):
-        """The parameter here that `name` of the model stands for."""
+        """Return the parameter that corresponds to `name` of the model."""
         direct = {
             "word_embeddings.weight": self.embeddings.weight,
             "pooling.query": self.query,
@@ -45,9 +45,9 @@ class ReferenceEncoder(nn.Module):
         return getattr(self.layers[int(layer)], weight + ("_reverse" if direction == "backward_rnn" else ""))
 
     def gradients(self, names):
-        """Gradients under the model's names; a parameter without one has gradient 0."""
-        found = {name: self._parameter(name) for name in names}
-        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in found.items()}
+        """Return gradients by the names of the model, 0 for a parameter without a gradient."""
+        parameters = {name: self._parameter(name) for name in names}
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()}
 
     def forward(self, ids):
         """ids `[n]`, n >= 1 -> states `[n, H]`, context `[H]`, weights `[heads, n]`."""
@@ -73,17 +73,17 @@ class ReferenceEncoder(nn.Module):
 
 
 def run_reference(encoder, input_ids, mask):
-    """The batch `[B, T]` row by row: what `MaskAttnModel` must return, with 0 wherever there is no real token."""
+    """Run a batch `[B, T]` row by row; returns what `MaskAttnModel` must return, 0 at padding."""
     heads, size = encoder.config.num_attention_heads, encoder.config.hidden_size
     states, contexts, maps = [], [], []
-    for ids, real in zip(input_ids, mask, strict=True):
+    for ids, row_mask in zip(input_ids, mask, strict=True):
         row_states = encoder.w.new_zeros(len(ids), size)
         row_map = encoder.w.new_zeros(heads, len(ids))
         context = encoder.w.new_zeros(size)
-        if real.any():
-            hidden, context, weights = encoder(ids[real])
-            row_states = row_states.masked_scatter(real[:, None], hidden)
-            row_map = row_map.masked_scatter(real, weights)
+        if row_mask.any():
+            hidden, context, weights = encoder(ids[row_mask])
+            row_states = row_states.masked_scatter(row_mask[:, None], hidden)
+            row_map = row_map.masked_scatter(row_mask, weights)
         states.append(row_states)
         contexts.append(context)
         maps.append(row_map)

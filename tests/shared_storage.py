@@ -1,10 +1,10 @@
-"""Weights that share memory as on an accelerator."""
+"""Weights that share a storage, as on an accelerator."""
 
 import torch
 
 
 def share_storage(model):
-    """Makes the weights of each recurrent module views of one buffer, as `flatten_parameters` does for cuDNN."""
+    """Make the weights of each recurrent module views of one buffer, as `flatten_parameters` does for cuDNN."""
     for module in model.modules():
         if isinstance(module, torch.nn.RNNBase):
             weights = list(module.parameters())

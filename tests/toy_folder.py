@@ -1,4 +1,4 @@
-"""A model folder as a run leaves it, without a run."""
+"""A model folder with the files of a training run."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ PUBLISHED = {"README.md", "attention.png", "metrics.json", "recipe.yaml", "confi
     "tokenizer.json",
     "tokenizer_config.json",
 }
-"""What of it is published, the code apart."""
+"""The files that are published, without the code."""
 
 
 def write_model_folder(folder: Path, head: str = "MaskAttnForSequenceClassification") -> Path:
-    """Write a model with tokenizer, card, scores and recipe, and things that are nobody's business."""
+    """Write a model with tokenizer, card, scores and recipe, and files that must not be published."""
     tokenizer = train_tokenizer(["cats meow and purr", "dogs bark and growl"], kind="word", vocab_size=40, max_length=32)
     sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "embedding_size": 6, "hidden_size": 8}
     model_class = getattr(hf_maskattn, head)

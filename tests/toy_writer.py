@@ -1,4 +1,4 @@
-"""An encoder-decoder that writes something for every text, and its tokenizer: a few hundred random weights."""
+"""A small encoder-decoder that generates a text for each source, and its tokenizer."""
 
 from hf_maskattn import RNNSearchConfig
 from hf_maskattn.data.tokenizers import train_tokenizer
@@ -8,7 +8,7 @@ PAIR_TEXTS = ["meow purr", "woof", "bark tail"]
 
 
 def toy_writer(**changes):
-    """A model of decided opinions, and a tokenizer of characters."""
+    """Build a model with random weights and clear choices, and a character tokenizer."""
     tokenizer = train_tokenizer([*PAIR_TEXTS, "abcdef"], kind="char", vocab_size=40, max_length=12, for_generation=True)
     config = RNNSearchConfig(
         vocab_size=len(tokenizer),

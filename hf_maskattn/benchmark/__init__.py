@@ -1,1 +1,1 @@
-"""Our ways against what a user would write or pick: equality is checked first, times are interleaved medians."""
+"""Measure our models against baselines: results are compared first, times are medians of interleaved runs."""

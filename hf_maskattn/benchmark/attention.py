@@ -1,4 +1,4 @@
-"""Tables of additive attention: time and extra memory of a training step under each implementation."""
+"""Tables of additive attention: time and additional memory of a training step with each implementation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,28 +6,26 @@ from typing import NamedTuple
 
 import torch
 
-from hf_maskattn.benchmark.lengths import draw_lengths, right_padded_mask
-from hf_maskattn.benchmark.memory import weigh
+from hf_maskattn.benchmark.batches import build_right_padded_mask, draw_lengths
+from hf_maskattn.benchmark.measurement import Implementation, Results, compare_peak_memory, compare_times
 from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Ratio
-from hf_maskattn.benchmark.timing import race
-from hf_maskattn.benchmark.ways import Results, Way
+from hf_maskattn.benchmark.report import Ratio, Row
 from hf_maskattn.model.attention import IMPLEMENTATIONS, AdditiveAttention
 
 REFERENCE = "eager"
 
 
 class Shape(NamedTuple):
-    """Size of a batch: rows, queries, columns of the memory, width of everything, lengths of the rows."""
+    """Number of rows, queries and keys, size of all vectors, and distribution of the row lengths."""
 
     batch: int
     queries: int
     time: int
     width: int
-    spread: str
+    distribution: str
 
     def __str__(self) -> str:
-        return f"B{self.batch} Tq{self.queries} Tk{self.time} A{self.width}, {self.spread}"
+        return f"B{self.batch} Tq{self.queries} Tk{self.time} A{self.width}, {self.distribution}"
 
 
 QUICK_SHAPES = (Shape(4, 256, 256, 256, "equal"), Shape(64, 1, 64, 128, "uniform"))
@@ -41,53 +39,54 @@ FULL_SHAPES = (
 GROWING_SHAPES = tuple(Shape(2, 64, time, 128, "equal") for time in (128, 256, 512, 1024))
 
 
-def attention_plans(setting: Setting) -> list[Plan]:
-    """Plan three tables: time, extra memory, and extra memory as the memory grows longer."""
+def plan_attention(setting: Setting) -> list[Plan]:
+    """Plan three tables: time, additional memory, and additional memory for increasing numbers of keys."""
     others = [name for name in IMPLEMENTATIONS if name != REFERENCE]
     shapes = QUICK_SHAPES if setting.quick else FULL_SHAPES
-    step = "Forward and backward of one head. Case: B rows, Tq queries, Tk columns, width A of everything, lengths."
-    peak = f"{step} Most bytes held beyond what was there before the step."
+    step = "Forward and backward of one head. Case: rows B, queries Tq, keys Tk, size A of all vectors, lengths."
+    peak = f"{step} Peak memory in addition to what was allocated before the step."
 
-    def cases(measure: Callable, chosen: tuple[Shape, ...]) -> dict[str, Callable]:
+    def measure_time(shape: Shape) -> Row:
+        return compare_times(build_attentions(shape, setting.device), setting.seconds, setting.device)
+
+    def measure_memory(shape: Shape) -> Row:
+        return compare_peak_memory(build_attentions(shape, setting.device), setting.device)
+
+    def cases(measure: Callable[[Shape], Row], chosen: tuple[Shape, ...]) -> dict[str, Callable[[], Row]]:
         return {str(shape): partial(measure, shape) for shape in chosen}
 
-    def timed(shape: Shape):
-        return race(attention_ways(shape, setting.device), setting.seconds, setting.device)
-
-    def weighed(shape: Shape):
-        return weigh(attention_ways(shape, setting.device), setting.device)
-
-    faster = [Ratio(f"{name}: times faster than {REFERENCE}", REFERENCE, name) for name in others]
+    speedups = [Ratio(f"{name}: times faster than {REFERENCE}", REFERENCE, name) for name in others]
     shares = [Ratio(f"{name}: share of {REFERENCE}", name, REFERENCE) for name in others]
     return [
-        Plan("Additive attention, time of a training step", step, cases(timed, shapes), faster),
-        Plan("Additive attention, extra memory of a training step", peak, cases(weighed, shapes), shares, "MB"),
-        Plan("Additive attention, extra memory as Tk doubles", peak, cases(weighed, GROWING_SHAPES), shares, "MB"),
+        Plan("Additive attention, time of a training step", step, cases(measure_time, shapes), speedups),
+        Plan("Additive attention, extra memory of a training step", peak, cases(measure_memory, shapes), shares, "MB"),
+        Plan("Additive attention, extra memory as Tk doubles", peak, cases(measure_memory, GROWING_SHAPES), shares, "MB"),
     ]
 
 
-def attention_ways(shape: Shape, device: torch.device) -> list[Way]:
-    """Prepare a training step under each implementation, with the same weights and inputs, `eager` first."""
+def build_attentions(shape: Shape, device: torch.device) -> list[Implementation]:
+    """Build a training step with each implementation, with the same weights and inputs; the first one is `eager`."""
     torch.manual_seed(0)
-    batch, queries, time, width, spread = shape
-    mask = right_padded_mask(draw_lengths(spread, batch, time)).to(device)
-    query, gradient = torch.randn(2, batch, queries, width, device=device)
+    batch, queries, time, width, distribution = shape
+    mask = build_right_padded_mask(draw_lengths(distribution, batch, time)).to(device)
+    query, grad_context = torch.randn(2, batch, queries, width, device=device)
     memory = torch.randn(batch, time, width, device=device)
     weights = AdditiveAttention(query_size=width, memory_size=width, attention_size=width).to(device).state_dict()
     torch.nn.init.normal_(weights["energy"], std=width**-0.5)
 
-    def step(module: AdditiveAttention) -> Results:
-        inputs = [tensor.clone().requires_grad_() for tensor in (query, memory)]
-        context, attentions = module(*inputs, mask)
-        context.backward(gradient)
+    def run_step(module: AdditiveAttention) -> Results:
+        step_query = query.clone().requires_grad_()
+        step_memory = memory.clone().requires_grad_()
+        context, attentions = module(step_query, step_memory, mask)
+        context.backward(grad_context)
         gradients = {f"gradient of {name}": value.grad for name, value in module.named_parameters()}
-        gradients |= {"gradient of query": inputs[0].grad, "gradient of memory": inputs[1].grad}
-        module.zero_grad()  # here, so that a profile of memory begins without gradients
+        gradients |= {"gradient of query": step_query.grad, "gradient of memory": step_memory.grad}
+        module.zero_grad()  # at the end of a run, so that each memory profile starts without gradients
         return {"context": context.detach(), "weights": attentions.detach(), **gradients}
 
-    ways = []
+    implementations = []
     for name in sorted(IMPLEMENTATIONS, key=lambda name: name != REFERENCE):
         module = AdditiveAttention(query_size=width, memory_size=width, attention_size=width, implementation=name).to(device)
         module.load_state_dict(weights)
-        ways.append(Way(name, partial(step, module)))
-    return ways
+        implementations.append(Implementation(name, partial(run_step, module)))
+    return implementations

@@ -1,27 +1,31 @@
-"""All measurements, one after the other."""
+"""Run the measurements of all parts."""
 
+import os
+import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+import transformers
 
-from hf_maskattn.benchmark.attention import attention_plans
-from hf_maskattn.benchmark.inference import inference_plans
-from hf_maskattn.benchmark.machine import describe_machine
+from hf_maskattn import __version__
+from hf_maskattn.benchmark.attention import plan_attention
+from hf_maskattn.benchmark.inference import has_bf16, plan_inference
 from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.recurrence import recurrence_plans
+from hf_maskattn.benchmark.recurrence import plan_recurrence
 from hf_maskattn.benchmark.report import Report, Table
-from hf_maskattn.benchmark.rnnsearch import rnnsearch_plans
-from hf_maskattn.benchmark.training import training_plans
+from hf_maskattn.benchmark.rnnsearch import plan_rnnsearch
+from hf_maskattn.benchmark.training import plan_training
 
 PARTS: dict[str, Callable[[Setting], list[Plan]]] = {
-    "recurrence": recurrence_plans,
-    "attention": attention_plans,
-    "training": training_plans,
-    "inference": inference_plans,
-    "rnnsearch": rnnsearch_plans,
+    "recurrence": plan_recurrence,
+    "attention": plan_attention,
+    "training": plan_training,
+    "inference": plan_inference,
+    "rnnsearch": plan_rnnsearch,
 }
 SECONDS, QUICK_SECONDS = 5.0, 1.5
-"""How long a case is measured."""
+"""Approximate time to measure a case."""
 
 OnCase = Callable[[str, int, int], None]
 
@@ -34,24 +38,24 @@ def benchmark(
     device: str | None = None,
     on_case: OnCase = lambda case, done, total: None,
 ) -> Report:
-    """Measure our ways against others.
+    """Measure our models against baselines.
 
     Args:
-        lengths: Tokens of each text of a real corpus, from which real batches are drawn.
+        lengths: Number of tokens of each text of a corpus, from which batches are drawn.
         part: One of `PARTS`; None for all.
-        quick: Whether to measure fewer cases, for a shorter time.
-        device: Where everything runs; the default is the accelerator if there is one, else the CPU.
-        on_case: Told before each case its name, how many are done, and how many there are.
+        quick: Whether to measure fewer cases, each for a shorter time.
+        device: The device to run on; None selects the accelerator if there is one, else the CPU.
+        on_case: Called before each case with its name, the number of cases that are done, and the number of all cases.
 
     Returns:
         All tables.
 
     Raises:
-        ValueError: If there are too few lengths, or there is no such part or device.
+        ValueError: If there are too few lengths, or `part` or `device` is unknown.
     """
     if part is not None and part not in PARTS:
-        raise ValueError(f"part={part!r} is unknown; choose from {[*PARTS]}.")
-    setting = Setting(_find_device(device), lengths, quick, QUICK_SECONDS if quick else SECONDS)
+        raise ValueError(f"`part` must be one of {[*PARTS]}, got {part!r}.")
+    setting = Setting(_select_device(device), lengths, quick, QUICK_SECONDS if quick else SECONDS)
     plans = [plan for name in ([part] if part else PARTS) for plan in PARTS[name](setting)]
     total = sum(len(plan.cases) for plan in plans)
     tables = []
@@ -67,12 +71,35 @@ def benchmark(
     return Report(describe_machine(setting.device), tables)
 
 
-def _find_device(name: str | None) -> torch.device:
+def _select_device(name: str | None) -> torch.device:
     if name is None:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={name!r} is not here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"`device` must be available, got {name!r}. {str(error).splitlines()[0]}") from error
     return device
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Describe the hardware and the versions that the numbers were measured with."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    bf16 = "yes" if has_bf16(torch.device("cpu")) else "no"
+    return {
+        "CPU": f"{_read_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
+        "cores": f"{cores} (torch threads: {torch.get_num_threads()})",
+        "oneDNN": f"bf16 {bf16}" if torch.backends.mkldnn.is_available() else "no",
+        "device": device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device),
+        "versions": f"hf_maskattn {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"Python {platform.python_version()}",
+    }
+
+
+def _read_cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""What is going to be measured: tables whose cases have not run yet."""
+"""The settings of a benchmark, and the tables that it plans before anything is measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from hf_maskattn.benchmark.report import Ratio, Row
 
 @dataclass(frozen=True)
 class Setting:
-    """What all tables share.
+    """The settings that all tables use.
 
     Attributes:
-        device: Where everything runs.
-        lengths: Tokens of each text of a real corpus.
+        device: The device that everything runs on.
+        lengths: Number of tokens of each text of a corpus.
         quick: Whether to measure fewer cases.
-        seconds: About how long to measure each case.
+        seconds: Approximate time to measure each case.
     """
 
     device: torch.device
@@ -27,14 +27,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """A table to be.
+    """A table before its cases are measured.
 
     Attributes:
-        title: See `Table`, as `caption`, `ratios` and `unit`.
-        caption: See there.
-        cases: Measures the row of each case, by its name.
-        ratios: See there.
-        unit: See there.
+        title: What is compared.
+        caption: How it is measured.
+        cases: Functions that measure a row, by the name of the case.
+        ratios: Columns that divide the values of two implementations.
+        unit: "ms", "MB" or "tokens/s".
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What was measured: outcomes by case and way, as tables for people and as JSON for machines."""
+"""The results of a benchmark, as tables to print and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,20 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-_WIDEST = 17
-"""Characters in a column of numbers, so that headings stand on several lines."""
+_MAX_COLUMN_WIDTH = 17
+"""Characters in a column of numbers; longer headings are wrapped."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one way came to in one case.
+    """The result of one implementation in one case.
 
     Attributes:
-        value: Time, memory or rate, in the unit of the table; None where the way was not measured.
-        spread: Half of the distance between the quartiles of the runs, as a share of the median.
-        difference: That difference from the first way of the case which is largest in units of its tolerance, as a share of the
-            largest value of its output or gradient; None where the two are not the same function, and for the first way.
-        unequal: Whether that difference is more than rounding; then there is no value.
+        value: Time, memory or rate, in the unit of the table; None if it was not measured.
+        spread: Half of the interquartile range of the runs, relative to the median.
+        difference: Largest difference from the first implementation in units of the tolerance, relative to the largest value of
+            that output or gradient; None for the first implementation, and for those that compute another function.
+        unequal: Whether the difference is more than rounding; then there is no value.
         remark: Why there is no value, or how to read it.
     """
 
@@ -35,7 +35,7 @@ class Outcome:
     def __str__(self) -> str:
         if self.value is None:
             return self.remark if self.unequal else "-"
-        return _three_digits(self.value)
+        return f"{self.value:.0f}" if self.value >= 100 else f"{self.value:#.3g}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Row:
     """One case.
 
     Attributes:
-        outcomes: What each way came to, by its name.
-        runs: How often each way was measured.
+        outcomes: The result of each implementation, by its name.
+        runs: How often each implementation was measured.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -53,34 +53,35 @@ class Row:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A column that divides the value of one way by that of another.
+    """A column that divides the values of two implementations.
 
     Attributes:
-        heading: What it says, such as "times faster than packed".
-        over: Name of the way above the line.
-        under: Name of the way below it.
+        heading: Heading of the column, such as "times faster than packed".
+        numerator: Name of an implementation.
+        denominator: Name of an implementation.
     """
 
     heading: str
-    over: str
-    under: str
+    numerator: str
+    denominator: str
 
-    def of(self, row: Row) -> float | None:
-        """Divide; None where a value is missing."""
-        over, under = (row.outcomes.get(name, Outcome()).value for name in (self.over, self.under))
-        return None if over is None or not under else over / under
+    def compute(self, row: Row) -> float | None:
+        """Divide; None if a value is missing."""
+        numerator = row.outcomes.get(self.numerator, Outcome()).value
+        denominator = row.outcomes.get(self.denominator, Outcome()).value
+        return None if numerator is None or not denominator else numerator / denominator
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cases that were measured in the same ways.
+    """Cases that compare the same implementations.
 
     Attributes:
         title: What is compared.
         caption: How it was measured.
-        rows: By the name of the case.
-        ratios: Columns behind those of the ways.
-        unit: "ms", "MB" or "words/s".
+        rows: The cases, by name.
+        ratios: Columns that follow those of the implementations.
+        unit: "ms", "MB" or "tokens/s".
     """
 
     title: str
@@ -90,26 +91,31 @@ class Table:
     unit: str = "ms"
 
     @property
-    def ways(self) -> list[str]:
-        """Names of the ways in their order."""
+    def implementations(self) -> list[str]:
+        """Names of the implementations, in order."""
         return list(dict.fromkeys(name for row in self.rows.values() for name in row.outcomes))
 
     @property
     def remarks(self) -> list[str]:
-        """What the outcomes say in words, each once."""
-        said = (
-            f"{way}: {outcome.remark}." for row in self.rows.values() for way, outcome in row.outcomes.items() if outcome.remark
+        """The remarks of all outcomes, without duplicates."""
+        remarks = (
+            f"{name}: {outcome.remark}."
+            for row in self.rows.values()
+            for name, outcome in row.outcomes.items()
+            if outcome.remark
         )
-        return list(dict.fromkeys(said))
+        return list(dict.fromkeys(remarks))
 
     def __rich__(self) -> Group:
         table = RichTable("case", title=self.title, title_justify="left", title_style="bold")
-        for heading in (*(f"{way}\n{self.unit}" for way in self.ways), *(ratio.heading for ratio in self.ratios)):
-            table.add_column(heading, justify="right", min_width=max(map(len, heading.split())), max_width=_WIDEST)
+        headings = [f"{name}\n{self.unit}" for name in self.implementations] + [ratio.heading for ratio in self.ratios]
+        for heading in headings:
+            longest_word = max(map(len, heading.split()))
+            table.add_column(heading, justify="right", min_width=longest_word, max_width=_MAX_COLUMN_WIDTH)
         for case, row in self.rows.items():
-            cells = [str(row.outcomes.get(way, Outcome())) for way in self.ways]
-            ratios = [ratio.of(row) for ratio in self.ratios]
-            table.add_row(case, *cells, *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+            values = [str(row.outcomes.get(name, Outcome())) for name in self.implementations]
+            ratios = [ratio.compute(row) for ratio in self.ratios]
+            table.add_row(case, *values, *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
         lines = "\n".join([self.caption + self._resolution(), *self.remarks])
         return Group(table, Text(lines, style="dim"), Text())
 
@@ -120,12 +126,12 @@ class Table:
         runs = sorted({row.runs for row in self.rows.values()})
         count = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else f"{runs[0]}"
         return (
-            f" Median of {count} interleaved runs; half of them lie within {max(spreads):.0%} of it, or "
-            f"closer (in the typical cell {sorted(spreads)[len(spreads) // 2]:.1%})."
+            f" Median of {count} interleaved runs. Half of the interquartile range is {sorted(spreads)[len(spreads) // 2]:.1%} "
+            f"of the median for a typical value, {max(spreads):.0%} at most."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the table as plain values."""
+        """Convert the table to plain values; see `Report.to_json`."""
         return {
             "title": self.title,
             "caption": self.caption,
@@ -133,8 +139,8 @@ class Table:
             "rows": {
                 case: {
                     "runs": row.runs,
-                    "ways": {way: vars(outcome) for way, outcome in row.outcomes.items()},
-                    "ratios": {ratio.heading: ratio.of(row) for ratio in self.ratios},
+                    "ways": {name: vars(outcome) for name, outcome in row.outcomes.items()},
+                    "ratios": {ratio.heading: ratio.compute(row) for ratio in self.ratios},
                 }
                 for case, row in self.rows.items()
             },
@@ -143,11 +149,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """All tables of a run, and the machine that they hold for.
+    """All tables of a run.
 
     Attributes:
-        machine: What ran, by name.
-        tables: What was measured.
+        machine: Description of the hardware and versions.
+        tables: The tables.
     """
 
     machine: Mapping[str, str]
@@ -155,17 +161,17 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all ways that should be equal were."""
+        """Whether all implementations that are comparable returned equal results."""
         return not any(
             outcome.unequal for table in self.tables for row in table.rows.values() for outcome in row.outcomes.values()
         )
 
     def to_json(self) -> str:
-        """Write the report as JSON.
+        """Convert the report to JSON.
 
         Returns:
-            An object with `passed`, `machine`, and `tables`: title, caption, unit and `rows` by case, each with `runs`, `ways`
-            (the fields of `Outcome` by the name of the way) and `ratios`.
+            An object with `passed`, `machine` and `tables`. A table has title, caption, unit and `rows` by case; a row has
+            `runs`, `ways` (the fields of `Outcome` by the name of the implementation) and `ratios`.
         """
         tables = [table.to_dict() for table in self.tables]
         return json.dumps({"passed": self.passed, "machine": dict(self.machine), "tables": tables}, indent=2)
@@ -173,8 +179,3 @@ class Report:
     def __rich__(self) -> Group:
         machine = Text("\n".join(f"{name}: {value}" for name, value in self.machine.items()) + "\n")
         return Group(machine, *self.tables)
-
-
-def _three_digits(value: float) -> str:
-    """Write a number with three digits, never as a power of ten."""
-    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"

@@ -1,6 +1,6 @@
-"""Tables of the encoder-decoder: training steps and decoding, against what one would write step by step in plain torch."""
+"""Tables of the encoder-decoder: training steps and decoding, against a step-by-step loop in plain torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -8,26 +8,23 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
+from hf_maskattn.benchmark.baselines import END, StepwiseRNNSearch, copy_weights
+from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times
 from hf_maskattn.benchmark.plan import Plan, Setting
 from hf_maskattn.benchmark.report import Ratio, Row
-from hf_maskattn.benchmark.rnnsearch_rival import END, StepByStepRNNSearch
-from hf_maskattn.benchmark.timing import race
-from hf_maskattn.benchmark.training import training_way
-from hf_maskattn.benchmark.ways import Results, Way
+from hf_maskattn.benchmark.training import build_training_steps
 from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
 from hf_maskattn.model.modeling_rnnsearch import RNNSearchForConditionalGeneration
 
 VOCAB_SIZE = 1000
-BEAMS = 4
+NUM_BEAMS = 4
 OURS, CAREFUL, TUTORIAL = "ours", "careful", "tutorial"
-RIVALS = {CAREFUL: True, TUTORIAL: False}
-"""Whether a rival computes the keys of a source once."""
-
-_NEVER = -1e4
+BASELINES = {CAREFUL: True, TUTORIAL: False}
+"""Whether a baseline computes the keys of a source once."""
 
 
 class Shape(NamedTuple):
-    """Rows, tokens of each source and of each target, and units H: in each direction of the encoder and in the decoder."""
+    """Rows, tokens of each source and target, and units H in each direction of the encoder and in the decoder."""
 
     batch: int
     source: int
@@ -39,7 +36,7 @@ class Shape(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Random sources with their masks, `[B, Tk]`, and labels `[B, T]`, all of them real."""
+    """Random sources `[B, Tk]`, their masks, and labels `[B, T]`, without padding."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -49,35 +46,35 @@ class Pairs(NamedTuple):
 SHAPES = (Shape(64, 12, 12, 256), Shape(32, 50, 50, 512))
 
 
-def rnnsearch_plans(setting: Setting) -> list[Plan]:
+def plan_rnnsearch(setting: Setting) -> list[Plan]:
     """Plan three tables: a training step, greedy decoding, beam search."""
     model = (
-        "Case: rows, tokens of source x target, units; widths in the proportions of the paper (annotations 2 H, attention H, "
-        f"embeddings and maxout H / 2), one GRU layer on either side, {VOCAB_SIZE} words, no dropout"
+        "Case: rows, tokens of source x target, units H; sizes in the proportions of the paper (annotations 2 H, attention H, "
+        f"embeddings and maxout H / 2), one GRU layer on either side, a vocabulary of {VOCAB_SIZE}, no dropout"
     )
-    ratios = [Ratio(f"times faster than {rival}", rival, OURS) for rival in RIVALS]
+    ratios = [Ratio(f"times faster than {baseline}", baseline, OURS) for baseline in BASELINES]
 
     def cases(measure: Callable[[Shape, Setting], Row]) -> dict[str, Callable[[], Row]]:
         return {str(shape): partial(measure, shape, setting) for shape in (SHAPES[:1] if setting.quick else SHAPES)}
 
-    def decoding(title: str, beams: int) -> Plan:
+    def plan_decoding(title: str, num_beams: int) -> Plan:
         return Plan(
             title=f"RNNsearch, {title}",
-            caption=f"Words of all rows in a second, all rows as long as the target. {model}.",
-            cases=cases(partial(_decoding, beams)),
-            ratios=[Ratio(ratio.heading, ratio.under, ratio.over) for ratio in ratios],
-            unit="words/s",
+            caption=f"Target tokens of all rows per second; no row ends early. {model}.",
+            cases=cases(partial(_measure_decoding, num_beams)),
+            ratios=[Ratio(ratio.heading, ratio.denominator, ratio.numerator) for ratio in ratios],
+            unit="tokens/s",
         )
 
     return [
-        Plan("RNNsearch, training step", f"Forward, loss, backward and AdamW. {model}.", cases(_training), ratios),
-        decoding("greedy decoding", 1),
-        decoding(f"beam search with {BEAMS} beams", BEAMS),
+        Plan("RNNsearch, training step", f"Forward, loss, backward and AdamW. {model}.", cases(_measure_training), ratios),
+        plan_decoding("greedy decoding", 1),
+        plan_decoding(f"beam search with {NUM_BEAMS} beams", NUM_BEAMS),
     ]
 
 
-def our_rnnsearch(shape: Shape) -> RNNSearchForConditionalGeneration:
-    """Build our model with random weights, the same at every call; it hardly ever ends a target before its time."""
+def build_our_rnnsearch(shape: Shape) -> RNNSearchForConditionalGeneration:
+    """Build our model with the same random weights in each call; it practically never generates the end token."""
     torch.manual_seed(0)
     config = RNNSearchConfig(
         vocab_size=VOCAB_SIZE,
@@ -90,87 +87,85 @@ def our_rnnsearch(shape: Shape) -> RNNSearchForConditionalGeneration:
     )
     model = RNNSearchForConditionalGeneration(config)
     with torch.no_grad():
-        model.lm_head.bias[END] = _NEVER
+        model.lm_head.bias[END] = -1e4
     return model
 
 
-def step_by_step(ours: RNNSearchForConditionalGeneration, keys_once: bool) -> StepByStepRNNSearch:
-    """Build a rival with the weights of ours."""
-    model = StepByStepRNNSearch(
+def build_baseline(ours: RNNSearchForConditionalGeneration, precompute_keys: bool) -> StepwiseRNNSearch:
+    """Build a baseline with the weights of our model."""
+    model = StepwiseRNNSearch(
         vocab_size=ours.config.vocab_size,
         embedding_size=ours.config.embedding_size,
         units=ours.config.attention_size,
-        keys_once=keys_once,
+        precompute_keys=precompute_keys,
     )
-    with torch.no_grad():
-        for parameter, own in zip(model.parameters(), ours.parameters(), strict=True):
-            parameter.copy_(own)
+    copy_weights(ours, model)
     return model
 
 
 def draw_pairs(shape: Shape, device: torch.device) -> Pairs:
-    """Draw a batch, the same at every call."""
+    """Draw a batch, the same in each call."""
     generator = torch.Generator().manual_seed(0)
-    source, target = (torch.randint(3, VOCAB_SIZE, (shape.batch, time), generator=generator).to(device) for time in shape[1:3])
+    source = torch.randint(3, VOCAB_SIZE, (shape.batch, shape.source), generator=generator).to(device)
+    target = torch.randint(3, VOCAB_SIZE, (shape.batch, shape.target), generator=generator).to(device)
     return Pairs(source, torch.ones_like(source), target)
 
 
-def training_ways(shape: Shape, device: torch.device) -> list[Way]:
-    """Prepare a training step of our model and of its rivals, all with the same weights; compared are loss and gradients."""
-    pairs, ours = draw_pairs(shape, device), our_rnnsearch(shape).to(device)
-    words = ours.prepare_decoder_input_ids_from_labels(pairs.labels)
+def build_trainings(shape: Shape, device: torch.device) -> list[Implementation]:
+    """Build a training step of our model and of the baselines, with the same weights."""
+    pairs, ours = draw_pairs(shape, device), build_our_rnnsearch(shape).to(device)
+    decoder_input_ids = ours.prepare_decoder_input_ids_from_labels(pairs.labels)
 
-    def loss_of(model: StepByStepRNNSearch, batch: Pairs) -> torch.Tensor:
-        logits = model(batch.input_ids, batch.attention_mask, words)
+    def compute_loss(model: StepwiseRNNSearch, batch: Pairs) -> torch.Tensor:
+        logits = model(batch.input_ids, batch.attention_mask, decoder_input_ids)
         return cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
 
-    ways = [training_way(OURS, lambda batch: ours(**batch._asdict()).loss, dict(ours.named_parameters()), [pairs])]
-    names = [name for name, _ in ours.named_parameters()]
-    for name, keys_once in RIVALS.items():
-        model = step_by_step(ours, keys_once).to(device)
-        # The names of ours, since the parameters stand in the same order.
-        ways.append(training_way(name, partial(loss_of, model), dict(zip(names, model.parameters(), strict=True)), [pairs]))
-    return ways
+    parameters = dict(ours.named_parameters())
+    implementations = [build_training_steps(OURS, lambda batch: ours(**batch._asdict()).loss, parameters, [pairs])]
+    for name, precompute_keys in BASELINES.items():
+        model = build_baseline(ours, precompute_keys).to(device)
+        parameters = dict(zip(parameters, model.parameters(), strict=True))  # both models have the same order
+        implementations.append(build_training_steps(name, partial(compute_loss, model), parameters, [pairs]))
+    return implementations
 
 
-def decoding_ways(shape: Shape, beams: int, device: torch.device) -> list[Way]:
-    """Prepare `generate()` of our model and the searches of its rivals, all with the same weights; compared are the words."""
+def build_decodings(shape: Shape, num_beams: int, device: torch.device) -> list[Implementation]:
+    """Build `generate()` of our model and the searches of the baselines, with the same weights; results are the tokens."""
     source, mask, _ = draw_pairs(shape, device)
-    ours = our_rnnsearch(shape).to(device).eval()
+    ours = build_our_rnnsearch(shape).to(device).eval()
 
-    def generate() -> torch.Tensor:
-        found = ours.generate(source, attention_mask=mask, max_new_tokens=shape.target, num_beams=beams)
-        return found[:, 1:]
+    def generate() -> Results:
+        sequences = ours.generate(source, attention_mask=mask, max_new_tokens=shape.target, num_beams=num_beams)
+        return {"tokens": sequences[:, 1:]}
 
-    def search(model: StepByStepRNNSearch) -> torch.Tensor:
-        if beams == 1:
-            return model.greedy(source, mask, shape.target)
-        return model.beam_search(source, mask, shape.target, beams)
+    def search(model: StepwiseRNNSearch) -> Results:
+        if num_beams == 1:
+            return {"tokens": model.greedy_search(source, mask, shape.target)}
+        return {"tokens": model.beam_search(source, mask, shape.target, num_beams)}
 
-    searches: Mapping[str, Callable[[], torch.Tensor]] = {
-        OURS: generate,
-        **{name: partial(search, step_by_step(ours, once).to(device).eval()) for name, once in RIVALS.items()},
-    }
-    return [Way(name, partial(_words, found)) for name, found in searches.items()]
-
-
-def _words(search: Callable[[], torch.Tensor]) -> Results:
-    return {"words": search()}
+    return [
+        Implementation(OURS, generate),
+        *(
+            Implementation(name, partial(search, build_baseline(ours, precompute_keys).to(device).eval()))
+            for name, precompute_keys in BASELINES.items()
+        ),
+    ]
 
 
-def _training(shape: Shape, setting: Setting) -> Row:
-    return race(training_ways(shape, setting.device), setting.seconds, setting.device)
+def _measure_training(shape: Shape, setting: Setting) -> Row:
+    return compare_times(build_trainings(shape, setting.device), setting.seconds, setting.device)
 
 
-def _decoding(beams: int, shape: Shape, setting: Setting) -> Row:
-    return words_a_second(race(decoding_ways(shape, beams, setting.device), setting.seconds, setting.device), shape)
+def _measure_decoding(num_beams: int, shape: Shape, setting: Setting) -> Row:
+    row = compare_times(build_decodings(shape, num_beams, setting.device), setting.seconds, setting.device)
+    return convert_to_tokens_per_second(row, shape)
 
 
-def words_a_second(row: Row, shape: Shape) -> Row:
-    """Turn the times of a case, in milliseconds, into words a second."""
-    words = 1e3 * shape.batch * shape.target
-    rates = {
-        name: outcome if outcome.value is None else replace(outcome, value=words / outcome.value)
+def convert_to_tokens_per_second(row: Row, shape: Shape) -> Row:
+    """Convert the times of a case, in milliseconds, to target tokens per second."""
+    tokens = 1e3 * shape.batch * shape.target
+    outcomes = {
+        name: outcome if outcome.value is None else replace(outcome, value=tokens / outcome.value)
         for name, outcome in row.outcomes.items()
     }
-    return replace(row, outcomes=rates)
+    return replace(row, outcomes=outcomes)

@@ -1,101 +1,94 @@
-"""Tables of whole training steps of the classifier: against others, over padding, and by what the time goes to."""
+"""Tables of training steps of the classifier: against baselines, with much padding, and split by operator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from statistics import median
+from typing import TypeVar
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from hf_maskattn.benchmark.classifiers import NUM_LABELS, VOCAB_SIZE, WITHOUT_DROPOUT, our_classifier, textbook_classifier
-from hf_maskattn.benchmark.keras_rival import keras_classifier
-from hf_maskattn.benchmark.lengths import grouped_batches, random_batches, right_padded_mask
+from hf_maskattn.benchmark.baselines import (
+    WITHOUT_DROPOUT,
+    build_keras_classifier,
+    build_our_classifier,
+    build_textbook_classifier,
+)
+from hf_maskattn.benchmark.batches import LabeledBatch, draw_grouped_batches, draw_labeled_batch, draw_random_batches
+from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times, measure_interleaved, profile_on_cpu
 from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.profiling import REST, STEP, step_shares
-from hf_maskattn.benchmark.report import Ratio, Row
-from hf_maskattn.benchmark.timing import race
-from hf_maskattn.benchmark.ways import Results, Way
+from hf_maskattn.benchmark.report import Outcome, Ratio, Row
 
 BATCH_SIZE = 64
-BATCHES = 4
-SHORT_LENGTH, FAR = 40, 512
-"""About how long the rows are in the table of far padding, and how far they are padded."""
+NUM_BATCHES = 4
+MEAN_LENGTH, PADDED_LENGTH = 40, 512
+"""Mean row length, and number of columns, of the table with much padding."""
+
+PROFILE_RUNS = 7
+STEP, OTHER = "whole step", "pooling, layout, head, loss"
+OPERATORS = {
+    "recurrent kernel": ("aten::lstm", "aten::mkldnn_rnn_layer_backward"),
+    "embedding": ("aten::embedding", "aten::embedding_backward"),
+    "dropout": ("aten::dropout",),
+    "optimizer": ("aten::_fused_adamw_",),
+}
+"""Operators of each part of a step; none of them runs inside another."""
 
 _STEP = "Forward, loss, backward and AdamW"
 _MODEL = f"the model of language_identification.yaml, batches of {BATCH_SIZE}"
-
-_DRAWS = "With dropout the random draws differ, so that nothing is compared."
-
+_DROPOUT = "Results with dropout are not compared, since the random draws differ."
 
 AnyBatch = TypeVar("AnyBatch")
 
 
-class LabeledBatch(NamedTuple):
-    """A batch of random tokens: ids `[B, T]`, mask `[B, T]`, labels `[B]`."""
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    labels: torch.Tensor
-
-
-def labeled_batch(lengths: Sequence[int], device: torch.device, time: int | None = None) -> LabeledBatch:
-    """Draw a right-padded batch, with `time` columns or those of the longest row; the tokens do not depend on `time`."""
-    generator = torch.Generator().manual_seed(0)
-    mask = right_padded_mask(lengths, time)
-    input_ids = torch.zeros(mask.shape, dtype=torch.int64)
-    input_ids[mask] = torch.randint(3, VOCAB_SIZE, (sum(lengths),), generator=generator)
-    labels = torch.randint(NUM_LABELS, (len(lengths),), generator=generator)
-    return LabeledBatch(input_ids.to(device), mask.long().to(device), labels.to(device))
-
-
-def training_plans(setting: Setting) -> list[Plan]:
-    """Plan three tables: against others, over padding, shares of the step."""
-    rows = {"random batches": random_batches(setting.lengths, BATCH_SIZE, BATCHES)}
-    grouped = {"grouped by length": grouped_batches(setting.lengths, BATCH_SIZE, BATCHES)}
+def plan_training(setting: Setting) -> list[Plan]:
+    """Plan three tables: against baselines, with much padding, and the time of each part of a step."""
+    random = {"random batches": draw_random_batches(setting.lengths, BATCH_SIZE, NUM_BATCHES)}
+    grouped = {"grouped by length": draw_grouped_batches(setting.lengths, BATCH_SIZE, NUM_BATCHES)}
     return [
         Plan(
             title="Classifier, training step on the lengths of cldr-languages",
-            caption=f"{_STEP}, {_MODEL}. Keras is not the same function. {_DRAWS}",
+            caption=f"{_STEP}, {_MODEL}. Keras is not the same function. {_DROPOUT}",
             cases={
-                f"{case}, {dropout}": partial(_against_others, batches, changes, setting)
-                for case, batches in {**rows, **grouped}.items()
+                f"{case}, {dropout}": partial(_compare_with_baselines, rows, changes, setting)
+                for case, rows in {**random, **grouped}.items()
                 for dropout, changes in {"no dropout": WITHOUT_DROPOUT, "dropout": {}}.items()
             },
-            ratios=[Ratio(f"times faster than {rival}", rival, "ours") for rival in ("textbook", "Keras 3")],
+            ratios=[Ratio(f"times faster than {baseline}", baseline, "ours") for baseline in ("textbook", "Keras 3")],
         ),
         Plan(
-            title=f"Padding to {FAR} columns where rows have about {SHORT_LENGTH} tokens",
-            caption=f"{_STEP}, {_MODEL}. {_DRAWS}",
+            title=f"Padding to {PADDED_LENGTH} columns where rows have about {MEAN_LENGTH} tokens",
+            caption=f"{_STEP}, {_MODEL}. {_DROPOUT}",
             cases={
-                "without dropout": partial(_over_padding, WITHOUT_DROPOUT, setting),
-                "with dropout": partial(_over_padding, {}, setting),
+                "without dropout": partial(_compare_padding, WITHOUT_DROPOUT, setting),
+                "with dropout": partial(_compare_padding, {}, setting),
             },
-            ratios=[Ratio("times the time", f"padded to {FAR}", "padded to the longest row")],
+            ratios=[Ratio("times the time", f"padded to {PADDED_LENGTH}", "padded to the longest row")],
         ),
         Plan(
             title="Where the time of our training step goes",
-            caption=f"{_STEP}, {_MODEL}. Operators as a profiler sees them; the last part is what the step takes beyond them.",
-            cases={case: partial(_shares, batches, setting) for case, batches in rows.items()},
-            ratios=[Ratio("share of pooling, layout, head, loss", REST, STEP)],
+            caption=f"{_STEP}, {_MODEL}. Operators are timed by torch's profiler; the last part is the rest of the step.",
+            cases={case: partial(_split_step, rows, setting) for case, rows in random.items()},
+            ratios=[Ratio("share of pooling, layout, head, loss", OTHER, STEP)],
         ),
     ]
 
 
-def training_way(
+def build_training_steps(
     name: str,
-    loss_of: Callable[[AnyBatch], torch.Tensor],
+    compute_loss: Callable[[AnyBatch], torch.Tensor],
     parameters: Mapping[str, torch.Tensor],
     batches: Sequence[AnyBatch],
     comparable: bool = True,
-) -> Way:
-    """Prepare a step on each of the batches; what is compared are loss and gradients of the first.
+) -> Implementation:
+    """Build a run of one training step per batch, whose results are the loss and the gradients of the first step.
 
     Args:
-        name: Of the way.
-        loss_of: The forward pass.
-        parameters: What is trained, by the names that gradients are compared under.
-        batches: The batches; times are those of one step, the mean of all.
-        comparable: See `Way`.
+        name: Name of the implementation.
+        compute_loss: The forward pass.
+        parameters: The parameters to train, by the names that their gradients are compared with.
+        batches: The batches; times are the mean per step.
+        comparable: See `Implementation`.
     """
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-3, fused=True)
 
@@ -103,7 +96,7 @@ def training_way(
         results: dict[str, torch.Tensor | None] = {}
         for batch in batches:
             optimizer.zero_grad()
-            loss = loss_of(batch)
+            loss = compute_loss(batch)
             loss.backward()
             if not results:
                 results = {f"gradient of {name}": parameter.grad for name, parameter in parameters.items()}
@@ -111,67 +104,79 @@ def training_way(
             optimizer.step()
         return results
 
-    return Way(name, run, comparable, 1 / len(batches))
+    return Implementation(name, run, comparable, 1 / len(batches))
 
 
-def our_way(name: str, batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]) -> Way:
-    """Prepare steps of our model, with changes to the recipe; compared where they switch dropout off."""
-    model = our_classifier(**changes).to(device).train()
+def build_our_steps(
+    name: str, batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]
+) -> Implementation:
+    """Build training steps of our model, with changes to the recipe; results are compared if they disable dropout."""
+    model = build_our_classifier(**changes).to(device).train()
     parameters = dict(model.named_parameters())
-    return training_way(name, lambda batch: model(**batch._asdict()).loss, parameters, batches, bool(changes))
+    return build_training_steps(name, lambda batch: model(**batch._asdict()).loss, parameters, batches, bool(changes))
 
 
-def _against_others(rows: Sequence[Sequence[int]], changes: Mapping[str, float], setting: Setting) -> Row:
-    batches = [labeled_batch(lengths, setting.device) for lengths in rows]
-    ways = [
-        our_way("ours", batches, setting.device, changes),
-        _textbook_way(batches, changes, setting.device),
-        _keras_way(batches, changes, setting.device),
-    ]
-    return race(ways, setting.seconds, setting.device)
-
-
-def _textbook_way(batches: Sequence[LabeledBatch], changes: Mapping[str, float], device: torch.device) -> Way:
-    ours = our_classifier(**changes)
-    model = textbook_classifier(ours).to(device).train()
-    # The names of ours, since the parameters stand in the same order.
-    parameters = dict(zip((name for name, _ in ours.named_parameters()), model.parameters(), strict=True))
-    return training_way(
+def build_textbook_steps(batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]) -> Implementation:
+    """Build training steps of the textbook model with the same weights."""
+    ours = build_our_classifier(**changes)
+    model = build_textbook_classifier(ours).to(device).train()
+    names = [name for name, _ in ours.named_parameters()]  # both models have the same order
+    return build_training_steps(
         "textbook",
         lambda batch: cross_entropy(model(batch.input_ids, batch.attention_mask), batch.labels),
-        parameters,
+        dict(zip(names, model.parameters(), strict=True)),
         batches,
         comparable=bool(changes),
     )
 
 
-def _keras_way(batches: Sequence[LabeledBatch], changes: Mapping[str, float], device: torch.device) -> Way:
+def _build_keras_steps(batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]) -> Implementation:
     try:
-        model = keras_classifier(our_classifier(**changes).config)
+        model = build_keras_classifier(build_our_classifier(**changes).config)
     except ImportError as error:
-        return Way("Keras 3", None, remark=str(error))
+        return Implementation("Keras 3", None, remark=str(error))
     model.to(device)
-    parameters = {variable.path: variable.value for variable in model.trainable_variables}
-    return training_way(
+    return build_training_steps(
         "Keras 3",
         lambda batch: cross_entropy(model(batch.input_ids, training=True), batch.labels),
-        parameters,
+        {variable.path: variable.value for variable in model.trainable_variables},
         batches,
         comparable=False,
     )
 
 
-def _over_padding(dropouts: Mapping[str, float], setting: Setting) -> Row:
-    lengths = (
-        (SHORT_LENGTH + 10 * torch.randn(BATCH_SIZE, generator=torch.Generator().manual_seed(0))).long().clamp(min=1).tolist()
-    )
-    ways = [
-        our_way(name, [labeled_batch(lengths, setting.device, time)], setting.device, dropouts)
-        for name, time in {"padded to the longest row": None, f"padded to {FAR}": FAR}.items()
+def _compare_with_baselines(rows: Sequence[Sequence[int]], changes: Mapping[str, float], setting: Setting) -> Row:
+    batches = [draw_labeled_batch(lengths, setting.device) for lengths in rows]
+    implementations = [
+        build_our_steps("ours", batches, setting.device, changes),
+        build_textbook_steps(batches, setting.device, changes),
+        _build_keras_steps(batches, setting.device, changes),
     ]
-    return race(ways, setting.seconds, setting.device)
+    return compare_times(implementations, setting.seconds, setting.device)
 
 
-def _shares(rows: Sequence[Sequence[int]], setting: Setting) -> Row:
-    batches = [labeled_batch(lengths, setting.device) for lengths in rows]
-    return step_shares(our_way(STEP, batches, setting.device, {}), setting.device)
+def _compare_padding(changes: Mapping[str, float], setting: Setting) -> Row:
+    noise = torch.randn(BATCH_SIZE, generator=torch.Generator().manual_seed(0))
+    lengths = (MEAN_LENGTH + 10 * noise).long().clamp(min=1).tolist()
+    implementations = [
+        build_our_steps(name, [draw_labeled_batch(lengths, setting.device, time)], setting.device, changes)
+        for name, time in {"padded to the longest row": None, f"padded to {PADDED_LENGTH}": PADDED_LENGTH}.items()
+    ]
+    return compare_times(implementations, setting.seconds, setting.device)
+
+
+def _split_step(rows: Sequence[Sequence[int]], setting: Setting) -> Row:
+    """Measure a training step and its operators, in turns without and with torch's profiler; medians in milliseconds."""
+    batches = [draw_labeled_batch(lengths, setting.device) for lengths in rows]
+    step = build_our_steps(STEP, batches, setting.device, {})
+    if setting.device.type != "cpu" or step.run is None:
+        return Row({STEP: Outcome(remark="measured on a CPU only")})
+    times: dict[str, list[float]] = {name: [] for name in (STEP, *OPERATORS)}
+    for _ in range(PROFILE_RUNS):
+        times[STEP] += measure_interleaved({STEP: step.run}, 0.0, setting.device)[STEP]
+        totals = {event.key: event.cpu_time_total for event in profile_on_cpu(step.run).key_averages()}  # microseconds
+        for part, operators in OPERATORS.items():
+            times[part].append(1e-6 * sum(totals.get(operator, 0.0) for operator in operators))
+    values = {name: 1e3 * median(seconds) for name, seconds in times.items()}
+    values[OTHER] = values[STEP] - sum(values[part] for part in OPERATORS)
+    return Row({name: Outcome(value * step.scale) for name, value in values.items()}, runs=PROFILE_RUNS)

@@ -17,8 +17,8 @@ from hf_maskattn.data.encoding import count_truncated_tokens
 from hf_maskattn.data.tag_encoding import aggregate_words
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.inspection.attention_maps import AlignmentMap
-from hf_maskattn.inspection.plots import draw_alignments, require_picture
-from hf_maskattn.inspection.text_generation import write_texts
+from hf_maskattn.inspection.plots import draw_alignments, validate_plot_path
+from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.loading import in_one_line, load_config, load_whole_model
 from hf_maskattn.metrics.classification import are_span_tags
 from hf_maskattn.onnx.runtime import onnx_pipeline
@@ -122,7 +122,7 @@ def predict(
                 f"for {_TEXT_TO_TEXT} write can be aligned."
             )
         require_place(alignment_file, overwrite)
-        require_picture(alignment_file)
+        validate_plot_path(alignment_file)
     answer: Callable[[list[str]], list[_Answer]]
     if task == _TEXT_TO_TEXT and onnx_file is None:
         answer = _writer(model_folder, config, max_length, with_alignment=alignment_file is not None)
@@ -192,7 +192,7 @@ def _writer(
     model = load_whole_model(TASKS[_TEXT_TO_TEXT].auto_class.load(), model_folder, config)
 
     def answer(texts: list[str]) -> list[_Answer]:
-        written = write_texts(
+        written = generate_texts(
             model, tokenizer, texts, batch_size=len(texts), max_length=max_length, with_alignment=with_alignment
         )
         return [

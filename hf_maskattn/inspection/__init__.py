@@ -1,1 +1,1 @@
-"""Looking into models: whether padding leaks, where attention goes."""
+"""Inspection of models: an audit of padding, attention maps and their plots, and text generation."""

@@ -1,5 +1,6 @@
-"""Attention weights of a model over texts, beside their tokens."""
+"""Attention weights of a model for texts, with their tokens."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class AttentionMap:
-    """Where the attention of one text goes in a padded batch.
+    """The attention weights of one text in a padded batch.
 
     Attributes:
-        tokens: The tokens of its row, pads included.
-        mask: `[T]`, bool, True where a token is real.
+        tokens: The tokens of its row, with padding.
+        mask: `[T]`, bool, True = token.
         weights: `[T]`, float, mean over heads.
     """
 
@@ -22,22 +23,28 @@ class AttentionMap:
     weights: torch.Tensor
 
     @property
-    def mass_on_pads(self) -> float:
-        """Share of the attention that goes to pads."""
+    def weight_on_padding(self) -> float:
+        """Sum of the weights of padding positions."""
         return float(self.weights[~self.mask].sum())
+
+    @property
+    def mass_on_pads(self) -> float:
+        """Deprecated alias of `weight_on_padding`."""
+        warnings.warn("`mass_on_pads` is deprecated. Use `weight_on_padding`.", FutureWarning, stacklevel=2)
+        return self.weight_on_padding
 
 
 @torch.no_grad()
 def attention_maps(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, ignore_mask: bool = False
 ) -> list[AttentionMap]:
-    """Read the attention of a model over a batch of texts, padded to the longest.
+    """Compute the attention weights for a batch of texts, padded to the longest.
 
     Args:
-        model: A model of this package.
+        model: An encoder of this package.
         tokenizer: Its tokenizer.
         texts: The texts.
-        ignore_mask: Whether to tell the model that pads are real, as a model without a mask takes them.
+        ignore_mask: Whether to pass a mask of ones, so that the model treats padding as tokens.
 
     Returns:
         A map for each text.
@@ -56,12 +63,12 @@ def attention_maps(
 
 @dataclass(frozen=True)
 class AlignmentMap:
-    """The alignment of one source and its output.
+    """The alignment of a source with its generated target.
 
     Attributes:
-        source: The real tokens of the source, n of them, its end token included.
-        target: The tokens of the output, m of them, up to its end token.
-        weights: `[m, n]`, float: how the output token of a row read the source. Mean over heads.
+        source: The n tokens of the source, with its end token.
+        target: The m tokens of the target, up to its end token.
+        weights: `[m, n]`, float: attention weights of each target token on the source, mean over heads.
         num_heads: Number of heads.
 
     Source:
@@ -81,62 +88,63 @@ def alignment_maps(
     inputs: Mapping[str, torch.Tensor],
     sequences: torch.Tensor,
 ) -> list[AlignmentMap]:
-    """Read how outputs are aligned with their sources, of the last layer that attends to the source.
+    """Compute the alignments of sources with generated targets, from the last layer that attends to the source.
 
     Args:
         model: An encoder-decoder.
         tokenizer: Its tokenizer.
-        inputs: `input_ids` and `attention_mask` `[B, Tk]` of the sources, as the model takes them.
-        sequences: `[B, T]`, the outputs, as `generate()` returns them.
+        inputs: `input_ids` and `attention_mask` `[B, Tk]` of the sources.
+        sequences: `[B, T]`, the targets as `generate()` returns them.
 
     Returns:
         A map for each source.
 
     Raises:
-        ValueError: If the model gives no weights of attention to the source.
+        ValueError: If the model returns no cross-attention weights.
     """
     was_training = model.training
     outputs = model.eval()(**inputs, decoder_input_ids=sequences[:, :-1], output_attentions=True, use_cache=False)
     model.train(was_training)
     attentions = outputs.get("cross_attentions")
     if not attentions or attentions[-1] is None:
-        raise ValueError(f"{type(model).__name__} gives no cross_attentions: an alignment needs attention to the source.")
-    weights = attentions[-1].float()  # [B, heads, T - 1, Tk]
-    ends, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
+        raise ValueError(f"`model` must return `cross_attentions`, got {type(model).__name__}.")
+    num_heads = attentions[-1].shape[1]
+    weights = attentions[-1].float().mean(dim=1).cpu()  # [B, T - 1, Tk]
+    eos_ids, pad_id = model.generation_config.eos_token_id, model.generation_config.pad_token_id
+    eos_ids = set(eos_ids) if isinstance(eos_ids, list) else {eos_ids}
+    source_ids, mask = inputs["input_ids"].cpu(), inputs["attention_mask"].bool().cpu()
     maps = []
-    rows = (inputs["input_ids"].cpu(), inputs["attention_mask"].bool().cpu(), sequences[:, 1:].tolist(), weights.cpu())
-    for ids, real, words, maps_of_heads in zip(*rows, strict=True):
-        length = _length(words, ends, pad)
+    for row, target_ids in enumerate(sequences[:, 1:].tolist()):
+        length = _target_length(target_ids, eos_ids, pad_id)
         maps.append(
             AlignmentMap(
-                readable_tokens(tokenizer, ids[real].tolist()),
-                readable_tokens(tokenizer, words[:length]),
-                maps_of_heads.mean(dim=0)[:length, real],
-                weights.shape[1],
+                source=readable_tokens(tokenizer, source_ids[row, mask[row]].tolist()),
+                target=readable_tokens(tokenizer, target_ids[:length]),
+                weights=weights[row, :length, mask[row]],
+                num_heads=num_heads,
             )
         )
     return maps
 
 
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Write tokens one by one so that a reader knows them, also where a tokenizer writes them as bytes.
+    """Decode each token by itself, so that tokens of a byte-level tokenizer are readable.
 
     Args:
         tokenizer: The tokenizer.
-        ids: Their ids.
+        ids: Token ids.
 
     Returns:
-        What each decodes to; a token that is no whole sign, or a space, as the tokenizer writes it.
+        The decoded tokens; a space, or a token that is not a complete character, is returned as the tokenizer stores it.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
-    decoded = [tokenizer.decode([number], clean_up_tokenization_spaces=False) for number in ids]
+    decoded = [tokenizer.decode([id_], clean_up_tokenization_spaces=False) for id_ in ids]
     return [text if text.strip() and "\ufffd" not in text else token for text, token in zip(decoded, tokens, strict=True)]
 
 
-def _length(words: list[int], ends: set[int | None], pad: int | None) -> int:
-    """Count the tokens of an output up to its end token or, where it was cut, to its last one that is no pad."""
-    for place, word in enumerate(words, start=1):
-        if word in ends:
-            return place
-    return max((place for place, word in enumerate(words, start=1) if word != pad), default=0)
+def _target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) -> int:
+    """Count the tokens up to the end token or, if there is none, without the padding at the end."""
+    for length, id_ in enumerate(ids, start=1):
+        if id_ in eos_ids:
+            return length
+    return max((length for length, id_ in enumerate(ids, start=1) if id_ != pad_id), default=0)

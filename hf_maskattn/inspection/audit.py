@@ -1,8 +1,8 @@
-"""Does padding leak into what a model says? An audit of any text model of transformers."""
+"""Check whether padding changes the outputs of a text model of transformers."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,91 +13,16 @@ import transformers
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.auto import register
-from hf_maskattn.inspection import audit_checks
-from hf_maskattn.inspection.audit_checks import NotApplicableError
-from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
-from hf_maskattn.inspection.audit_report import NAN_UNDER_THE_MASK, AuditReport, Finding, Verdict
-from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
+from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS, Check, NotApplicableError
+from hf_maskattn.inspection.audit_forward import AuditedModel, read_signature
+from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
+from hf_maskattn.inspection.audit_rows import TokenRows, build_rows
 from hf_maskattn.loading import has_file, in_one_line, load_config, load_whole_model
-
-
-def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load a model as the class that its configuration names, as the bare model if it names none that is known.
-
-    Args:
-        name_or_folder: Folder that `save_pretrained` wrote, or a name on the Hub.
-        trust_remote_code: Whether to run code that lies beside the weights.
-
-    Returns:
-        The model.
-
-    Raises:
-        FileNotFoundError: If there is no such folder or name, or the Hub cannot be reached.
-        ValueError: If it is no model of transformers, would run code that is not trusted, or its weights are no safetensors
-            or damaged.
-    """
-    config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
-    # Of the implementations of attention only eager, which is what is loaded, returns the weights that two checks look at.
-    return load_whole_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
-
-
-def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
-    """Load the tokenizer beside a model; None if there is none.
-
-    Args:
-        name_or_folder: As in `load_model`.
-        trust_remote_code: As in `load_model`.
-
-    Returns:
-        The tokenizer or None.
-
-    Raises:
-        OSError: If the Hub does not say whether there is one.
-        ValueError: If there is one that cannot be loaded.
-    """
-    register()
-    # Where there are no files, AutoTokenizer makes up a tokenizer that knows no word.
-    if not has_file(name_or_folder, "tokenizer_config.json"):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
-
-
-def _class_for(config: PreTrainedConfig) -> Any:
-    """Find what loads the class that a configuration names: an Auto class for code that lies outside of transformers."""
-    name = next(iter(config.architectures or ()), "")
-    for auto_name, path in (getattr(config, "auto_map", None) or {}).items():
-        if str(path).endswith(f".{name}") and hasattr(transformers, auto_name):
-            return getattr(transformers, auto_name)
-    return getattr(transformers, name, AutoModel)
-
 
 logger = logging.getLogger(__name__)
 
-SLOW_START = 10.0
-"""Seconds after which a user is told how to make an audit shorter."""
-
-Check = Callable[[AuditedModel], Finding]
-
-CHECKS: dict[str, Check] = {
-    "batch against alone": audit_checks.batch_against_alone,
-    "extra padding right": audit_checks.extra_padding_right,
-    "extra padding left": audit_checks.extra_padding_left,
-    "left, no position ids": audit_checks.extra_padding_left_without_positions,
-    "junk under the mask": audit_checks.junk_under_the_mask,
-    NAN_UNDER_THE_MASK: audit_checks.nan_under_the_mask,
-    "holes": audit_checks.holes,
-    "empty row": audit_checks.empty_row,
-    "permuted rows": audit_checks.permuted_rows,
-    "attention to pads": audit_checks.attention_to_pads,
-    "attention to tokens": audit_checks.attention_to_tokens,
-}
-GRADIENT_CHECKS: dict[str, Check] = {
-    "gradients at pads": audit_checks.gradients_at_pads,
-    "gradients under junk": audit_checks.gradients_under_junk,
-}
+SLOW_FORWARD_SECONDS = 10.0
+"""Duration of the first forward passes that is reported with a way to shorten the audit."""
 
 
 def audit(
@@ -110,84 +35,141 @@ def audit(
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> AuditReport:
-    """Find out whether padding changes what a model says, where, and how much.
+    """Check whether padding changes the outputs of a model, where, and by how much.
 
-    The model runs in eval mode, on its device and in its dtype, over a few rows that are padded in many ways; what it says of
-    real tokens, and of rows as a whole, must not change. It is left as it was.
+    The model runs in eval mode, on its device and in its dtype, on a few rows that are padded in several ways. Outputs at
+    tokens, and outputs of whole rows, must not change. The training mode of the model is restored.
 
     Args:
         model: Any text model (encoder, decoder, encoder-decoder, with any head), the folder of one, or its name on the Hub.
-        tokenizer: Its tokenizer; that beside a folder or name is found.
-        batch: Texts, or a padded batch of tensors as a tokenizer gives it. Without one, a few English sentences; without a
-            tokenizer either, random ids.
-        gradients: Whether to look at gradients, too.
-        max_length: Most tokens of a row.
-        seed: Of the random ids.
-        trust_remote_code: Whether to run code that lies beside the weights of a folder or name.
+        tokenizer: Its tokenizer; None loads the tokenizer of a folder or name, if there is one.
+        batch: Texts, or a padded batch of tensors as a tokenizer returns it. None selects a few English sentences, or random
+            ids without a tokenizer.
+        gradients: Whether to check gradients, too.
+        max_length: Largest number of tokens of a row.
+        seed: Seed of random ids.
+        trust_remote_code: Whether to run code from the folder or repository of the model.
 
     Returns:
-        What each check found; `passed` is False if any found a leak, or made a value that is not finite from finite inputs.
+        The finding of each check. `passed` is False if any check found a leak, or values that are not finite for finite inputs.
 
     Raises:
-        FileNotFoundError: If there is no such model.
-        OSError: If the Hub does not say whether a tokenizer lies beside it.
-        ValueError: If the model does not read text, the inputs do not fit it, or memory runs out.
+        FileNotFoundError: If the model does not exist.
+        OSError: If the Hub cannot be asked for a tokenizer.
+        ValueError: If the model does not read text, the inputs do not fit it, or memory is exhausted.
     """
     if isinstance(model, (str, Path)):
         name_or_folder = model
         model = load_model(name_or_folder, trust_remote_code=trust_remote_code)
         tokenizer = tokenizer or load_tokenizer_if_any(name_or_folder, trust_remote_code=trust_remote_code)
     name = type(model).__name__
-    signature = signature_of(model)
+    signature = read_signature(model)
     if "input_ids" not in signature.names:
-        raise ValueError(f"{name} reads {', '.join(sorted(signature.names))}, no input_ids: audit is for models of text.")
-    rows = rows_for(model, signature.names, tokenizer, batch, max_length, seed)
+        raise ValueError(
+            f"`model` must be a text model with `input_ids`, got {name} with {', '.join(sorted(signature.names))}."
+        )
+    rows = build_rows(model, signature.names, tokenizer, batch, max_length, seed)
     checks = CHECKS | (GRADIENT_CHECKS if gradients else {})
-    with _in_eval_mode(model):
+    with _eval_mode(model):
         started = time.perf_counter()
         try:
             audited = AuditedModel(model, signature, rows, seed)
         except Exception as error:
-            _stop_if_memory_ran_out(error, rows)
-            raise ValueError(f"{name} cannot read a plain padded batch ({rows.description}): {_in_one_line(error)}") from error
-        _say_if_slow(time.perf_counter() - started, rows)
-        findings = {check: _run(function, audited) for check, function in checks.items()}
+            _raise_if_out_of_memory(error, rows)
+            raise ValueError(f"{name} fails on a right-padded batch ({rows.description}): {_describe(error)}") from error
+        _warn_if_slow(time.perf_counter() - started, rows)
+        findings = {check: _run_check(function, audited) for check, function in checks.items()}
     notes = []
     if "attention_mask" not in signature.names:
-        notes.append(f"{name} takes no attention_mask: nothing tells it what is padding.")
-    if audited.left_out:
-        notes.append(f"Not compared, since they have no row for each row of the batch: {', '.join(audited.left_out)}.")
+        notes.append(f"{name} takes no attention_mask, so it cannot distinguish tokens from padding.")
+    if audited.excluded_outputs:
+        notes.append(f"Not compared, since they have no entry for each row: {', '.join(audited.excluded_outputs)}.")
     dtype = str(model.dtype).removeprefix("torch.")
     return AuditReport(name, dtype, str(model.device), rows.description, findings, tuple(notes))
 
 
-def _run(check: Check, audited: AuditedModel) -> Finding:
+def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a model as the class in its configuration, or as the bare model if that class is unknown.
+
+    Args:
+        name_or_folder: Folder of `save_pretrained`, or a name on the Hub.
+        trust_remote_code: Whether to run code from the folder or repository of the model.
+
+    Raises:
+        FileNotFoundError: If the folder or name does not exist, or the Hub cannot be reached.
+        ValueError: If it is not a model of transformers, needs code that is not trusted, or its weights are damaged or not
+            safetensors.
+    """
+    config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
+    # Models are loaded with eager attention, the only implementation that returns the weights that two checks need.
+    return load_whole_model(_select_class(config), name_or_folder, config, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer of a model; None if there is none.
+
+    Args:
+        name_or_folder: See `load_model`.
+        trust_remote_code: See `load_model`.
+
+    Raises:
+        OSError: If the Hub cannot be asked for a tokenizer.
+        ValueError: If the tokenizer cannot be loaded.
+    """
+    register()
+    # Without files, AutoTokenizer would create a tokenizer that has only special tokens.
+    if not has_file(name_or_folder, "tokenizer_config.json"):
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ValueError(f"The tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
+
+
+def _select_class(config: PreTrainedConfig) -> Any:
+    """Select the class to load a model with: an Auto class for code outside of transformers."""
+    name = next(iter(config.architectures or ()), "")
+    for auto_name, path in (getattr(config, "auto_map", None) or {}).items():
+        if str(path).endswith(f".{name}") and hasattr(transformers, auto_name):
+            return getattr(transformers, auto_name)
+    return getattr(transformers, name, AutoModel)
+
+
+def _run_check(check: Check, audited: AuditedModel) -> Finding:
     try:
         finding = check(audited)
     except NotApplicableError as error:
         return Finding(Verdict.NOT_APPLICABLE, reason=str(error))
     except Exception as error:
-        _stop_if_memory_ran_out(error, audited.rows)
-        return Finding(Verdict.REFUSED, reason=_in_one_line(error))
+        _raise_if_out_of_memory(error, audited.rows)
+        return Finding(Verdict.REFUSED, reason=_describe(error))
     if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.signature.names:
-        return replace(finding, reason="takes no attention_mask")
+        return replace(finding, reason="the model takes no attention_mask")
     return finding
 
 
-def _say_if_slow(seconds: float, rows: TokenRows) -> None:
-    if seconds > SLOW_START:
+def _warn_if_slow(seconds: float, rows: TokenRows) -> None:
+    if seconds > SLOW_FORWARD_SECONDS:
         logger.warning(
-            f"Reading a few rows ({rows.description}) took {seconds:.0f} s and the audit does it dozens of times: give a "
-            "smaller max_length (--max-length), or fewer texts."
+            f"Two forward passes ({rows.description}) took {seconds:.0f} s, and an audit runs dozens of them. Reduce "
+            "max_length (--max-length), or pass fewer texts."
         )
 
 
-def _in_one_line(error: Exception) -> str:
+def _raise_if_out_of_memory(error: Exception, rows: TokenRows) -> None:
+    # On the CPU, torch raises a plain RuntimeError.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        raise ValueError(
+            f"The audit ran out of memory ({rows.description}). Reduce max_length (--max-length), or pass fewer texts."
+        ) from error
+
+
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager
-def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
+def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -195,11 +177,3 @@ def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _stop_if_memory_ran_out(error: Exception, rows: TokenRows) -> None:
-    # On the CPU, torch says so with a plain RuntimeError.
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
-        raise ValueError(
-            f"memory ran out ({rows.description}): give a smaller max_length (--max-length), or fewer texts."
-        ) from error

@@ -1,184 +1,193 @@
-"""The checks of an audit: each changes what must not matter, and compares.
+"""The checks of an audit: each changes something about the padding that must not change the outputs, and compares them.
 
-A check takes the audited model and returns what it found; it raises `NotApplicableError` if it has no meaning for the model.
+A check takes the audited model and returns a finding. It raises `NotApplicableError` if it has no meaning for the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal
 
 import torch
 
-from hf_maskattn.inspection.audit_forward import TOLERANCES, AuditedModel, compare, judge, worst
-from hf_maskattn.inspection.audit_report import FAILURES, Finding, Verdict
-from hf_maskattn.inspection.audit_rows import EXTRA_PADS, Placement, padded_left, padded_right, scattered
+from hf_maskattn.inspection.audit_forward import (
+    TOLERANCES,
+    AuditedModel,
+    Filler,
+    build_finding,
+    compare_outputs,
+    select_worst,
+)
+from hf_maskattn.inspection.audit_report import FAILURES, NAN_UNDER_THE_MASK, Finding, Verdict
+from hf_maskattn.inspection.audit_rows import EXTRA_COLUMNS, Placement, pad_between, pad_left, pad_right
 
-_RELATIVE_POSITIONS = ("relative_attention", "relative_attention_num_buckets", "clamp_len")
-_ANY_POSITIONS = ("max_position_embeddings", *_RELATIVE_POSITIONS)
+_RELATIVE_POSITION_FIELDS = ("relative_attention", "relative_attention_num_buckets", "clamp_len")
+_POSITION_FIELDS = ("max_position_embeddings", *_RELATIVE_POSITION_FIELDS)
+
+_EMBEDDINGS = "gradient of the embeddings"
 
 
 class NotApplicableError(Exception):
-    """A check has no meaning for a model; says why."""
+    """A check has no meaning for a model; the message is the reason."""
 
 
-def batch_against_alone(audited: AuditedModel) -> Finding:
-    """Run each row alone, without a pad."""
-    alone: dict[str, list[torch.Tensor]] = {name: [] for name in audited.axes}
+def check_single_rows(audited: AuditedModel) -> Finding:
+    """Run each row alone, without padding."""
+    single_outputs: dict[str, list[torch.Tensor]] = {name: [] for name in audited.token_axes}
     for row in range(len(audited.rows.lengths)):
         single = audited.rows.select([row])
-        for name, values in audited.read(padded_right(single.lengths), single).items():
-            alone[name].extend(values)
-    return audited.compare(audited.home, alone)
+        for name, values in audited.compute(pad_right(single.lengths), single).items():
+            single_outputs[name].extend(values)
+    return audited.compare(audited.reference, single_outputs)
 
 
-def extra_padding_right(audited: AuditedModel) -> Finding:
-    """Add columns behind all rows."""
-    return audited.compare(audited.home, audited.read(padded_right(audited.rows.lengths, EXTRA_PADS)))
+def check_right_padding(audited: AuditedModel) -> Finding:
+    """Add columns after all rows."""
+    return audited.compare(audited.reference, audited.compute(pad_right(audited.rows.lengths, EXTRA_COLUMNS)))
 
 
-def extra_padding_left(audited: AuditedModel) -> Finding:
-    """Move all pads before the tokens, and add some."""
-    return _moved(audited, padded_left(audited.rows.lengths, EXTRA_PADS))
+def check_left_padding(audited: AuditedModel) -> Finding:
+    """Move all padding before the tokens, and add columns."""
+    return _compare_moved_tokens(audited, pad_left(audited.rows.lengths, EXTRA_COLUMNS))
 
 
-def extra_padding_left_without_positions(audited: AuditedModel) -> Finding:
-    """Move all pads before the tokens, as a caller who forgets position ids does."""
-    if not audited.takes_positions:
-        raise NotApplicableError("takes no position_ids")
-    if not _reads_only_the_past(audited):
-        raise NotApplicableError("asked of decoders only")
-    return audited.compare(audited.home, audited.read(padded_left(audited.rows.lengths, EXTRA_PADS)))
+def check_left_padding_without_positions(audited: AuditedModel) -> Finding:
+    """Move all padding before the tokens without passing `position_ids`, as callers often do."""
+    if not audited.has_position_ids:
+        raise NotApplicableError("the model takes no position_ids")
+    if not _is_causal(audited):
+        raise NotApplicableError("applies to decoders only")
+    return audited.compare(audited.reference, audited.compute(pad_left(audited.rows.lengths, EXTRA_COLUMNS)))
 
 
-def junk_under_the_mask(audited: AuditedModel) -> Finding:
-    """Write other ids into pads."""
-    placement = audited.pads_within
-    plain, junk = (audited.read(placement, positions=audited.takes_positions, pads=pads) for pads in ("padding", "junk"))
-    return audited.compare(plain, junk)
+def check_ids_at_padding(audited: AuditedModel) -> Finding:
+    """Write random ids to padding positions."""
+    placement, with_positions = audited.inner_padding, audited.has_position_ids
+    expected = audited.compute(placement, with_positions=with_positions, filler="padding")
+    actual = audited.compute(placement, with_positions=with_positions, filler="random")
+    return audited.compare(expected, actual)
 
 
 @torch.no_grad()
-def nan_under_the_mask(audited: AuditedModel) -> Finding:
-    """Write NaN into the embeddings of pads."""
+def check_nan_at_padding(audited: AuditedModel) -> Finding:
+    """Write NaN to the embeddings of padding positions."""
     if "inputs_embeds" not in audited.signature.names:
-        raise NotApplicableError("takes no inputs_embeds")
-    placement = audited.pads_within
-    inputs = audited.inputs(audited.rows, placement, positions=audited.takes_positions)
-    mask = placement.mask.to(audited.model.device)[..., None]
+        raise NotApplicableError("the model takes no inputs_embeds")
+    placement = audited.inner_padding
+    inputs = audited.build_inputs(audited.rows, placement, with_positions=audited.has_position_ids)
+    is_padding = ~placement.mask.to(audited.model.device)[..., None]
     embedded = audited.embeddings(inputs.pop("input_ids"))
-    zero, nan = (
-        audited.read_outputs(audited.run({**inputs, "inputs_embeds": embedded.masked_fill(~mask, value)}), placement)
-        for value in (0.0, float("nan"))
-    )
-    return audited.compare(zero, nan)
+
+    def compute(value: float) -> Mapping:
+        outputs = audited.forward({**inputs, "inputs_embeds": embedded.masked_fill(is_padding, value)})
+        return audited.select_tokens(outputs, placement)
+
+    return audited.compare(compute(0.0), compute(float("nan")))
 
 
-def holes(audited: AuditedModel) -> Finding:
-    """Spread pads between the tokens."""
-    return _moved(audited, scattered(audited.rows.lengths))
+def check_holes(audited: AuditedModel) -> Finding:
+    """Place padding between the tokens."""
+    return _compare_moved_tokens(audited, pad_between(audited.rows.lengths))
 
 
 @torch.no_grad()
-def empty_row(audited: AuditedModel) -> Finding:
-    """Add a row without a real token: all that the model says of it is finite, and other rows do not change."""
-    rows = audited.rows.with_empty_row()
-    placement = padded_right(rows.lengths)
-    outputs = audited.run(audited.inputs(rows, placement))
-    for name in audited.axes:
+def check_empty_row(audited: AuditedModel) -> Finding:
+    """Append a row without tokens: its outputs must be finite, and those of other rows must not change."""
+    rows = audited.rows.append_empty_row()
+    placement = pad_right(rows.lengths)
+    outputs = audited.forward(audited.build_inputs(rows, placement))
+    for name in audited.token_axes:
         if not outputs[name][-1].isfinite().all():
-            return Finding(Verdict.NOT_FINITE, output=name, row=len(rows.lengths) - 1, reason="in the empty row itself")
-    others = {name: values[:-1] for name, values in audited.read_outputs(outputs, placement).items()}
-    return audited.compare(audited.home, others)
+            reason = "in the outputs of the row without tokens"
+            return Finding(Verdict.NOT_FINITE, output=name, row=len(rows.lengths) - 1, reason=reason)
+    other_rows = {name: values[:-1] for name, values in audited.select_tokens(outputs, placement).items()}
+    return audited.compare(audited.reference, other_rows)
 
 
-def permuted_rows(audited: AuditedModel) -> Finding:
+def check_row_order(audited: AuditedModel) -> Finding:
     """Reverse the order of the rows."""
     if len(audited.rows.lengths) == 1:
-        raise NotApplicableError("the batch has one row")
-    backwards = audited.rows.select([*reversed(range(len(audited.rows.lengths)))])
-    found = audited.read(padded_right(backwards.lengths), backwards)
-    return audited.compare(audited.home, {name: values[::-1] for name, values in found.items()})
+        raise NotApplicableError("the batch has only one row")
+    reversed_rows = audited.rows.select([*reversed(range(len(audited.rows.lengths)))])
+    outputs = audited.compute(pad_right(reversed_rows.lengths), reversed_rows)
+    return audited.compare(audited.reference, {name: values[::-1] for name, values in outputs.items()})
 
 
-def _home(audited: AuditedModel) -> Placement:
-    """How a tokenizer pads: behind the tokens, to the longest row."""
-    return padded_right(audited.rows.lengths)
+def _compare_moved_tokens(audited: AuditedModel, placement: Placement) -> Finding:
+    """Compare moved tokens with those of the reference, with `position_ids` if the model takes them.
 
-
-def _moved(audited: AuditedModel, placement: Placement) -> Finding:
-    """Compare moved tokens with those of the usual batch, with position ids where the model takes them.
-
-    A model that sees where a token stands and cannot be told better is judged by what stands under its pads alone.
+    A model with position embeddings but without `position_ids`, or with relative positions, depends on the columns of tokens.
+    Its outputs for two kinds of ids at padding positions are compared instead.
     """
-    positions = audited.takes_positions
-    moved = audited.read(placement, positions=positions)
-    under_pads = audited.compare(moved, audited.read(placement, positions=positions, pads="junk"))
-    by_place = audited.compare(audited.read(_home(audited), positions=positions), moved)
+    with_positions = audited.has_position_ids
+    moved = audited.compute(placement, with_positions=with_positions)
+    random_ids = audited.compute(placement, with_positions=with_positions, filler="random")
+    reference = audited.compute(pad_right(audited.rows.lengths), with_positions=with_positions)
+    by_padding_ids = audited.compare(moved, random_ids)
+    by_position = audited.compare(reference, moved)
     config = audited.model.config.get_text_config()
-    fields = _RELATIVE_POSITIONS if positions else _ANY_POSITIONS
-    seen = next((name for name in fields if getattr(config, name, None)), None)
-    if by_place.verdict is Verdict.LEAKS and seen and under_pads.verdict not in FAILURES:
-        return replace(under_pads, reason=f"places count in this model ({seen}): judged by junk under the pads")
-    return worst([under_pads, by_place])
+    fields = _RELATIVE_POSITION_FIELDS if with_positions else _POSITION_FIELDS
+    field = next((name for name in fields if getattr(config, name, None)), None)
+    if by_position.verdict is Verdict.LEAKS and field and by_padding_ids.verdict not in FAILURES:
+        reason = f"outputs depend on token positions ({field}), so only the ids at padding positions were changed"
+        return replace(by_padding_ids, reason=reason)
+    return select_worst([by_padding_ids, by_position])
 
 
-def _reads_only_the_past(audited: AuditedModel) -> bool:
-    """Whether another last token changes nothing at the tokens before it."""
-    expected, found = (
-        {name: [row[:-1] for row in values] for name, values in reading.items() if name in audited.per_token}
-        for reading in (
-            audited.home,
-            audited.read(_home(audited), audited.rows.with_other_last_tokens()),
-        )
-    )
-    return compare(expected, found).verdict is not Verdict.LEAKS
+def _is_causal(audited: AuditedModel) -> bool:
+    """Whether the outputs of tokens do not depend on the last token of their row."""
+
+    def drop_last_tokens(outputs: Mapping) -> dict[str, list[torch.Tensor]]:
+        return {name: [row[:-1] for row in outputs[name]] for name in audited.per_token}
+
+    changed = audited.compute(pad_right(audited.rows.lengths), audited.rows.replace_last_tokens())
+    finding = compare_outputs(drop_last_tokens(audited.reference), drop_last_tokens(changed))
+    return finding.verdict is not Verdict.LEAKS
 
 
 @torch.no_grad()
-def attention_to_pads(audited: AuditedModel) -> Finding:
-    """Add up the attention that real tokens give to pads: nothing."""
-    names = _names_of_maps(audited)
-    placement = audited.pads_within
-    outputs = audited.run(audited.inputs(audited.rows, placement, positions=audited.takes_positions))
+def check_attention_to_padding(audited: AuditedModel) -> Finding:
+    """Sum the attention of tokens to padding positions, which must be 0."""
+    names = _find_attention_outputs(audited)
+    placement = audited.inner_padding
+    outputs = audited.forward(audited.build_inputs(audited.rows, placement, with_positions=audited.has_position_ids))
     findings = []
     for name in names:
-        for row, real in enumerate(placement.mask):
-            mass = _attention(audited, outputs, name, placement, row, ~real)
-            findings.append(judge(float(mass.max()), TOLERANCES[outputs[name].dtype], output=name, row=row))
-    return worst(findings)
+        for row, mask in enumerate(placement.mask):
+            attention = _sum_attention(audited, outputs, name, placement, row, ~mask)
+            findings.append(build_finding(float(attention.max()), TOLERANCES[outputs[name].dtype], output=name, row=row))
+    return select_worst(findings)
 
 
 @torch.no_grad()
-def attention_to_tokens(audited: AuditedModel) -> Finding:
-    """Add up the attention that real tokens give to real tokens: as much as in the row alone."""
-    names = _names_of_maps(audited)
-    placement = audited.pads_within
-    outputs = audited.run(audited.inputs(audited.rows, placement, positions=audited.takes_positions))
+def check_attention_to_tokens(audited: AuditedModel) -> Finding:
+    """Sum the attention of tokens to tokens, which must be the same as without padding."""
+    names = _find_attention_outputs(audited)
+    placement = audited.inner_padding
+    outputs = audited.forward(audited.build_inputs(audited.rows, placement, with_positions=audited.has_position_ids))
     findings = []
-    for row, real in enumerate(placement.mask):
+    for row, mask in enumerate(placement.mask):
         single = audited.rows.select([row])
-        alone = padded_right(single.lengths)
-        outputs_alone = audited.run(audited.inputs(single, alone))
+        unpadded = pad_right(single.lengths)
+        single_outputs = audited.forward(audited.build_inputs(single, unpadded))
         for name in names:
-            expected = _attention(audited, outputs_alone, name, alone, 0, alone.mask[0])
-            found = _attention(audited, outputs, name, placement, row, real)
-            difference = float((expected - found).abs().max())
-            findings.append(judge(difference, TOLERANCES[outputs[name].dtype], output=name, row=row))
-    return worst(findings)
+            expected = _sum_attention(audited, single_outputs, name, unpadded, 0, unpadded.mask[0])
+            attention = _sum_attention(audited, outputs, name, placement, row, mask)
+            difference = float((expected - attention).abs().max())
+            findings.append(build_finding(difference, TOLERANCES[outputs[name].dtype], output=name, row=row))
+    return select_worst(findings)
 
 
-def _names_of_maps(audited: AuditedModel) -> list[str]:
-    """Find the attention weights among the outputs: those whose last axis counts tokens."""
-    names = [name for name, axes in audited.axes.items() if "attentions" in name and axes[-1:] == (-1,)]
+def _find_attention_outputs(audited: AuditedModel) -> list[str]:
+    """Find the attention weights among the outputs: those whose last axis indexes tokens."""
+    names = [name for name, axes in audited.token_axes.items() if "attentions" in name and axes[-1:] == (-1,)]
     if names:
         return names
     implementation = getattr(audited.model.config, "_attn_implementation", None)
     if implementation in (None, "eager"):
-        raise NotApplicableError("returns no attention weights")
-    raise NotApplicableError(f'computes no weights under {implementation}: load it with attn_implementation="eager"')
+        raise NotApplicableError("the model returns no attention weights")
+    raise NotApplicableError(f'{implementation} computes no attention weights; load the model with attn_implementation="eager"')
 
 
-def _attention(
+def _sum_attention(
     audited: AuditedModel,
     outputs: Mapping[str, torch.Tensor],
     name: str,
@@ -186,77 +195,95 @@ def _attention(
     row: int,
     columns: torch.Tensor,
 ) -> torch.Tensor:
-    """Sum the weights `[heads, Tq, Tk]` of a row over some columns, for the queries that are real tokens."""
+    """Sum the weights `[heads, Tq, Tk]` of a row over some columns, for queries that are tokens."""
     weights = outputs[name][row].cpu().double()
-    for axis in audited.axes[name][:-1]:
+    for axis in audited.token_axes[name][:-1]:
         weights = weights.index_select(axis, placement.columns[row])
     return weights[..., columns].sum(dim=-1)
 
 
-_EMBEDDINGS = "gradient of the embeddings"
-
-
-def gradients_at_pads(audited: AuditedModel) -> Finding:
-    """Look at the gradient of the embeddings of pads: nothing."""
-    at_embeddings, _ = _gradients(audited, "padding")
-    pads = ~audited.pads_within.mask
-    if at_embeddings.shape[:2] != pads.shape and "inputs_embeds" in audited.signature.names:
-        # It embeds a part of the columns; handed embeddings of all, it says which it uses.
-        at_embeddings, _ = _gradients(audited, "padding", hand_embeddings=True)
-    if at_embeddings.shape[:2] != pads.shape:
-        raise NotApplicableError("its embeddings are not laid out as [batch, tokens, width]")
-    if not at_embeddings.isfinite().all():
+def check_gradients_at_padding(audited: AuditedModel) -> Finding:
+    """Compute the gradients of the embeddings of padding positions, which must be 0."""
+    grad_embeddings, _ = _compute_gradients(audited, "padding")
+    is_padding = ~audited.inner_padding.mask
+    if grad_embeddings.shape[:2] != is_padding.shape and "inputs_embeds" in audited.signature.names:
+        # The model embeds only some of the columns; with `inputs_embeds` all columns have a gradient.
+        grad_embeddings, _ = _compute_gradients(audited, "padding", pass_embeddings=True)
+    if grad_embeddings.shape[:2] != is_padding.shape:
+        raise NotApplicableError("the embeddings do not have the shape [batch, tokens, width]")
+    if not grad_embeddings.isfinite().all():
         return Finding(Verdict.NOT_FINITE, output=_EMBEDDINGS)
-    sizes = at_embeddings.abs().amax(dim=-1)  # [B, T]
-    tolerance = TOLERANCES[at_embeddings.dtype] * float(sizes.max())
-    at_pads = sizes.masked_fill(~pads, 0).amax(dim=-1)  # [B]
-    return judge(float(at_pads.max()), tolerance, output=_EMBEDDINGS, row=int(at_pads.argmax()))
+    sizes = grad_embeddings.abs().amax(dim=-1)  # [B, T]
+    tolerance = TOLERANCES[grad_embeddings.dtype] * float(sizes.max())
+    at_padding = sizes.masked_fill(~is_padding, 0).amax(dim=-1)  # [B]
+    return build_finding(float(at_padding.max()), tolerance, output=_EMBEDDINGS, row=int(at_padding.argmax()))
 
 
-def gradients_under_junk(audited: AuditedModel) -> Finding:
-    """Compare the gradients of the parameters with those that they have when other ids stand at pads."""
-    _, plain = _gradients(audited, "padding")
-    _, junk = _gradients(audited, "junk")
-    if not plain:
+def check_gradients_with_random_ids(audited: AuditedModel) -> Finding:
+    """Compare the gradients of all parameters with those for random ids at padding positions."""
+    _, expected = _compute_gradients(audited, "padding")
+    _, actual = _compute_gradients(audited, "random")
+    if not expected:
         raise NotApplicableError("no parameter requires a gradient")
-    # The gradient of a bias before a softmax is nothing but rounding: only beside the others is it small.
-    scale = max(float(gradient.abs().max()) for (gradient,) in plain.values())
-    return replace(compare(plain, junk, scale=scale), row=None)
+    # Gradients of a bias before a softmax are rounding errors, which are small only in comparison to other gradients.
+    scale = max(float(gradient.abs().max()) for (gradient,) in expected.values())
+    return replace(compare_outputs(expected, actual, scale=scale), row=None)
 
 
-def _gradients(
-    audited: AuditedModel, pads: Literal["padding", "junk"], hand_embeddings: bool = False
+def _compute_gradients(
+    audited: AuditedModel, filler: Filler, pass_embeddings: bool = False
 ) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
-    """Differentiate a weighted sum of all that the model says at real tokens.
+    """Differentiate a weighted sum of all outputs at tokens.
 
     Args:
         audited: The model.
-        pads: What stands at pads.
-        hand_embeddings: Whether the model is given `inputs_embeds` instead of ids.
+        filler: Token ids at padding positions.
+        pass_embeddings: Whether to pass `inputs_embeds` instead of ids.
 
     Returns:
-        The gradient at the embedding of every token `[B, T, E]`, and that of every parameter by name.
+        The gradient of the embeddings `[B, T, E]`, and the gradients of parameters by name.
     """
-    placement = audited.pads_within
+    placement = audited.inner_padding
     embedded: list[torch.Tensor] = []
 
-    def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+    def save_embeddings(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
         embedded.append(output if output.requires_grad else output.requires_grad_())
 
-    hook = audited.embeddings.register_forward_hook(keep)
+    hook = audited.embeddings.register_forward_hook(save_embeddings)
     try:
-        # cuDNN keeps what a backward pass through a recurrent layer needs in training mode only.
+        # cuDNN saves what the backward pass of a recurrent layer needs in training mode only.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            inputs = audited.inputs(audited.rows, placement, pads=pads, positions=audited.takes_positions)
-            if hand_embeddings:
+            inputs = audited.build_inputs(audited.rows, placement, filler=filler, with_positions=audited.has_position_ids)
+            if pass_embeddings:
                 inputs["inputs_embeds"] = audited.embeddings(inputs.pop("input_ids"))
-            reading = audited.read_outputs(audited.run(inputs), placement)
-            # Weights that differ, since the sum over a layer norm has no gradient.
-            said = torch.cat([row.cpu().double().flatten() for rows in reading.values() for row in rows])
-            loss = (said * torch.arange(len(said)).sin()).sum()
+            outputs = audited.select_tokens(audited.forward(inputs), placement)
+            # Each value has another weight, since the plain sum over a layer norm has no gradient.
+            values = torch.cat([row.cpu().double().flatten() for rows in outputs.values() for row in rows])
+            loss = (values * torch.arange(len(values)).sin()).sum()
             parameters = {name: value for name, value in audited.model.named_parameters() if value.requires_grad}
-            first, *others = torch.autograd.grad(loss, [embedded[0], *parameters.values()], materialize_grads=True)
+            gradients = torch.autograd.grad(loss, [embedded[0], *parameters.values()], materialize_grads=True)
     finally:
         hook.remove()
     names = [f"gradient of {name}" for name in parameters]
-    return first.cpu(), {name: [gradient.cpu()] for name, gradient in zip(names, others, strict=True)}
+    return gradients[0].cpu(), {name: [gradient.cpu()] for name, gradient in zip(names, gradients[1:], strict=True)}
+
+
+Check = Callable[[AuditedModel], Finding]
+
+CHECKS: dict[str, Check] = {
+    "batch against alone": check_single_rows,
+    "extra padding right": check_right_padding,
+    "extra padding left": check_left_padding,
+    "left, no position ids": check_left_padding_without_positions,
+    "junk under the mask": check_ids_at_padding,
+    NAN_UNDER_THE_MASK: check_nan_at_padding,
+    "holes": check_holes,
+    "empty row": check_empty_row,
+    "permuted rows": check_row_order,
+    "attention to pads": check_attention_to_padding,
+    "attention to tokens": check_attention_to_tokens,
+}
+GRADIENT_CHECKS: dict[str, Check] = {
+    "gradients at pads": check_gradients_at_padding,
+    "gradients under junk": check_gradients_with_random_ids,
+}

@@ -1,4 +1,4 @@
-"""Runs any text model over rows placed among pads, and reads what it says at the real tokens."""
+"""Run a text model on padded batches, and compare its outputs at the tokens."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,83 +10,81 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_maskattn.inspection.audit_report import Finding, Verdict
-from hf_maskattn.inspection.audit_rows import EXTRA_PADS, Placement, TokenRows, padded_right, scattered
+from hf_maskattn.inspection.audit_rows import EXTRA_COLUMNS, Placement, TokenRows, pad_between, pad_right
 
-Reading = Mapping[str, Sequence[torch.Tensor]]
-"""For each output, what it holds of each row: `[n, ...]` over its real tokens, or `[...]` for the row as a whole."""
+TokenOutputs = Mapping[str, Sequence[torch.Tensor]]
+"""For each output, a tensor per row: `[n, ...]` for its n tokens, without padding, or `[...]` for outputs of whole rows."""
+
+Filler = Literal["padding", "random"]
+"""Token ids at padding positions: the id that collators pad with, or random ids."""
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""Difference between two ways of computing the same, as a share of the largest value of an output."""
+"""Largest difference that is rounding, relative to the largest value of an output."""
 
 _SEVERITY = [Verdict.EXACT, Verdict.WITHIN_TOLERANCE, Verdict.LEAKS, Verdict.NOT_FINITE]
 
 
-def compare(expected: Reading, found: Reading, per_token: frozenset[str] = frozenset(), scale: float | None = None) -> Finding:
-    """Compare two readings output by output.
+def compare_outputs(
+    expected: TokenOutputs, actual: TokenOutputs, per_token: frozenset[str] = frozenset(), scale: float | None = None
+) -> Finding:
+    """Compare the outputs of two forward passes.
 
     Args:
-        expected: What the model says otherwise.
-        found: What it says now, of the same rows.
-        per_token: Names of the outputs whose first axis counts tokens.
-        scale: Size by which tolerances go; None takes the largest value of each output.
+        expected: Outputs of the reference.
+        actual: Outputs for the same rows in another batch.
+        per_token: Names of the outputs whose first axis are tokens.
+        scale: Value that tolerances are relative to; None selects the largest value of each output.
 
     Returns:
         The worst finding over all outputs.
     """
-    return worst([_compare_output(name, rows, found[name], name in per_token, scale) for name, rows in expected.items()])
+    return select_worst(
+        [_compare_output(name, rows, actual[name], name in per_token, scale) for name, rows in expected.items()]
+    )
 
 
-def worst(findings: Sequence[Finding]) -> Finding:
-    """Choose the finding with the gravest verdict, among these the one that is furthest beyond its tolerance.
-
-    Args:
-        findings: At least one, each of a check that ran.
-
-    Returns:
-        One of them.
-    """
-    return max(findings, key=lambda finding: (_SEVERITY.index(finding.verdict), _excess(finding)))
+def select_worst(findings: Sequence[Finding]) -> Finding:
+    """Select the finding with the most severe verdict and, among these, the largest difference relative to its tolerance."""
+    return max(findings, key=lambda finding: (_SEVERITY.index(finding.verdict), _relative_difference(finding)))
 
 
-def judge(difference: float, tolerance: float, **place: str | int | None) -> Finding:
-    """Give a difference its verdict.
+def build_finding(difference: float, tolerance: float, **location: str | int | None) -> Finding:
+    """Build the finding of an absolute difference: exact, within tolerance, or a leak.
 
     Args:
-        difference: Absolute, at least 0.
-        tolerance: What is allowed.
-        **place: Where it sits: `output`, `row` and `token` of a `Finding`.
-
-    Returns:
-        The finding: exact, within tolerance, or a leak.
+        difference: The difference, at least 0.
+        tolerance: The largest difference that is rounding.
+        **location: `output`, `row` and `token` of the `Finding`.
     """
     verdict = Verdict.LEAKS if difference > tolerance else Verdict.WITHIN_TOLERANCE if difference else Verdict.EXACT
-    return Finding(verdict, difference, tolerance, **place)  # type: ignore[arg-type]
+    return Finding(verdict, difference, tolerance, **location)  # type: ignore[arg-type]
 
 
 def _compare_output(
-    name: str, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], per_token: bool, scale: float | None
+    name: str, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], per_token: bool, scale: float | None
 ) -> Finding:
     if scale is None:
         scale = max(float(row.abs().max()) for row in expected if row.numel())
     tolerance = TOLERANCES[expected[0].dtype] * scale
-    largest = 0.0
-    place: tuple[int, int | None] = (0, None)
-    for number, (row, other) in enumerate(zip(expected, found, strict=True)):
-        # A NaN or an infinity on either side makes the difference one as well.
-        difference = (row.cpu().double() - other.cpu().double()).abs()
+    worst = build_finding(0.0, tolerance, output=name, row=0)
+    for index, (expected_row, actual_row) in enumerate(zip(expected, actual, strict=True)):
+        # A NaN or an infinity in either row makes the difference not finite.
+        difference = (expected_row.cpu().double() - actual_row.cpu().double()).abs()
         if not difference.isfinite().all():
-            where = _token(~difference.isfinite(), per_token)
-            return Finding(Verdict.NOT_FINITE, output=name, row=number, token=where)
-        if difference.numel() and float(difference.max()) > largest:
-            largest, place = float(difference.max()), (number, _token(difference == difference.max(), per_token))
-    return judge(largest, tolerance, output=name, row=place[0], token=place[1])
+            token = _find_token(~difference.isfinite(), per_token)
+            return Finding(Verdict.NOT_FINITE, output=name, row=index, token=token)
+        largest = float(difference.max()) if difference.numel() else 0.0
+        if largest > (worst.difference or 0.0):
+            token = _find_token(difference == largest, per_token)
+            worst = build_finding(largest, tolerance, output=name, row=index, token=token)
+    return worst
 
 
-def _token(found: torch.Tensor, per_token: bool) -> int | None:
-    return int(found.nonzero()[0, 0]) if per_token else None
+def _find_token(condition: torch.Tensor, per_token: bool) -> int | None:
+    return int(condition.nonzero()[0, 0]) if per_token else None
 
 
-def _excess(finding: Finding) -> float:
+def _relative_difference(finding: Finding) -> float:
     if not finding.difference:
         return 0.0
     return finding.difference / finding.tolerance if finding.tolerance else float("inf")
@@ -94,26 +92,19 @@ def _excess(finding: Finding) -> float:
 
 @dataclass(frozen=True)
 class ForwardSignature:
-    """What the forward of a model takes.
+    """The arguments of the forward of a model.
 
     Attributes:
-        names: Inputs that it names.
-        takes_anything: Whether it has `**kwargs`.
+        names: Names of the arguments.
+        has_kwargs: Whether it has `**kwargs`.
     """
 
     names: frozenset[str]
-    takes_anything: bool
+    has_kwargs: bool
 
 
-def signature_of(model: PreTrainedModel) -> ForwardSignature:
-    """Read the signature of a model's forward.
-
-    Args:
-        model: The model.
-
-    Returns:
-        What it takes.
-    """
+def read_signature(model: PreTrainedModel) -> ForwardSignature:
+    """Read the arguments of the forward of a model."""
     parameters = inspect.signature(model.forward).parameters
     return ForwardSignature(
         frozenset(name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD),
@@ -122,17 +113,18 @@ def signature_of(model: PreTrainedModel) -> ForwardSignature:
 
 
 class AuditedModel:
-    """A model with the rows that it is audited on.
+    """A model with the rows that it is audited with.
 
     Args:
         model: The model, in eval mode.
-        signature: What its forward takes.
+        signature: The arguments of its forward.
         rows: The rows.
-        seed: Of the junk under the mask.
+        seed: Seed of the random ids at padding positions.
 
     Attributes:
-        axes: For each output that is compared, the axes that count tokens, from the last; none for what it says of rows.
-        left_out: Outputs that cannot be compared, since they have no row for each row of the batch.
+        token_axes: For each output that is compared, the axes that index tokens, counted from the last; empty for outputs of
+            whole rows.
+        excluded_outputs: Outputs that are not compared, since they have no entry for each row of the batch.
 
     Raises:
         ValueError: If there is nothing to compare. Errors of the model are passed on.
@@ -148,65 +140,60 @@ class AuditedModel:
             self._options["use_cache"] = False
         if "return_dict" in signature.names:
             self._options["return_dict"] = True
-        wanted = ["output_hidden_states"]
-        # Other implementations than eager compute no weights, and warn when they are asked for them.
+        optional_outputs = ["output_hidden_states"]
+        # Other implementations than eager compute no attention weights, and warn if they are requested.
         if getattr(model.config, "_attn_implementation", None) in (None, "eager"):
-            wanted.append("output_attentions")
-        self._options |= {name: True for name in wanted if signature.takes_anything or name in signature.names}
-        self.axes: dict[str, tuple[int, ...]] = {}
-        self.left_out: list[str] = []
+            optional_outputs.append("output_attentions")
+        self._options |= {name: True for name in optional_outputs if signature.has_kwargs or name in signature.names}
+        self.token_axes: dict[str, tuple[int, ...]] = {}
+        self.excluded_outputs: list[str] = []
         self._find_token_axes()
 
     @property
     def embeddings(self) -> torch.nn.Module:
-        """What turns the ids that are padded into vectors."""
-        reader = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
-        return reader.get_input_embeddings()
+        """The embeddings of the padded ids."""
+        encoder = self.model.get_encoder() if self.model.config.is_encoder_decoder else self.model
+        return encoder.get_input_embeddings()
 
     @property
-    def takes_positions(self) -> bool:
-        """Whether positions can be told to the model."""
+    def has_position_ids(self) -> bool:
+        """Whether the model takes `position_ids`."""
         return "position_ids" in self.signature.names
 
     @property
     def per_token(self) -> frozenset[str]:
-        """Names of the outputs whose readings count tokens along their first axis."""
-        return frozenset(name for name, axes in self.axes.items() if axes)
+        """Names of the outputs with an entry per token."""
+        return frozenset(name for name, axes in self.token_axes.items() if axes)
 
     @cached_property
-    def home(self) -> Reading:
-        """What the model says of the rows as a tokenizer pads them: behind the tokens, to the longest row."""
-        return self.read(padded_right(self.rows.lengths))
+    def reference(self) -> TokenOutputs:
+        """Outputs for the rows as tokenizers pad them: after the tokens, to the longest row."""
+        return self.compute(pad_right(self.rows.lengths))
 
     @cached_property
-    def pads_within(self) -> Placement:
-        """Pads between tokens, so that a model that reads one way meets them; behind them, if it accepts no others."""
-        placement = scattered(self.rows.lengths)
+    def inner_padding(self) -> Placement:
+        """Padding between tokens, so that a causal model reads it too; after the tokens if the model rejects that."""
+        placement = pad_between(self.rows.lengths)
         try:
-            self.read(placement, positions=self.takes_positions)
+            self.compute(placement, with_positions=self.has_position_ids)
         except Exception:
-            return padded_right(self.rows.lengths, EXTRA_PADS)
+            return pad_right(self.rows.lengths, EXTRA_COLUMNS)
         return placement
 
-    def compare(self, expected: Reading, found: Reading) -> Finding:
-        """Compare two readings of the same rows."""
-        return compare(expected, found, self.per_token)
+    def compare(self, expected: TokenOutputs, actual: TokenOutputs) -> Finding:
+        """Compare the outputs of two forward passes over the same rows."""
+        return compare_outputs(expected, actual, self.per_token)
 
-    def inputs(
-        self,
-        rows: TokenRows,
-        placement: Placement,
-        *,
-        pads: Literal["padding", "junk"] = "padding",
-        positions: bool = False,
+    def build_inputs(
+        self, rows: TokenRows, placement: Placement, *, filler: Filler = "padding", with_positions: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Pad rows.
+        """Build a padded batch.
 
         Args:
             rows: The rows.
-            placement: Where their tokens go.
-            pads: What stands at pads: the pad id, or random ordinary ids.
-            positions: Whether to count positions over the real tokens of each row.
+            placement: The columns of their tokens.
+            filler: Token ids at padding positions.
+            with_positions: Whether to pass `position_ids` that count the tokens of each row.
 
         Returns:
             Inputs of the model, on its device.
@@ -214,62 +201,63 @@ class AuditedModel:
         mask = placement.mask
         inputs = {
             name: placement.fill(values, torch.zeros(mask.shape, dtype=values[0].dtype))
-            for name, values in rows.by_token.items()
+            for name, values in rows.token_inputs.items()
         }
         background = torch.full(mask.shape, rows.pad_id)
-        if pads == "junk":
+        if filler == "random":
             generator = torch.Generator().manual_seed(self._seed)
             background = rows.ordinary_ids[torch.randint(len(rows.ordinary_ids), mask.shape, generator=generator)]
-        inputs["input_ids"] = placement.fill(rows.by_token["input_ids"], background)
-        if self.signature.takes_anything or "attention_mask" in self.signature.names:
+        inputs["input_ids"] = placement.fill(rows.token_inputs["input_ids"], background)
+        if self.signature.has_kwargs or "attention_mask" in self.signature.names:
             inputs["attention_mask"] = mask.long()
-        if positions:
+        if with_positions:
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        return {name: value.to(self.model.device) for name, value in {**inputs, **rows.by_row}.items()}
+        return {name: value.to(self.model.device) for name, value in {**inputs, **rows.row_inputs}.items()}
 
-    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Run the model: its floating-point outputs by name, those of tuples as `hidden_states[0]`."""
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run the model; returns floating-point outputs by name, entries of tuples as `hidden_states[0]`."""
         outputs = self.model(**inputs, **self._options)
         named = outputs.items() if isinstance(outputs, Mapping) else [("output", outputs)]
         return {name: value for key, item in named for name, value in _flatten(key, item)}
 
-    def read_outputs(self, outputs: Mapping[str, torch.Tensor], placement: Placement) -> Reading:
-        """Keep of the outputs what they hold of real tokens."""
-        return {name: _at_token_mask(outputs[name], axes, placement) for name, axes in self.axes.items()}
+    def select_tokens(self, outputs: Mapping[str, torch.Tensor], placement: Placement) -> TokenOutputs:
+        """Select the entries of tokens from all outputs that are compared."""
+        return {name: _select_token_columns(outputs[name], axes, placement) for name, axes in self.token_axes.items()}
 
     @torch.no_grad()
-    def read(self, placement: Placement, rows: TokenRows | None = None, **options: Any) -> Reading:
-        """Run the model over placed rows (those of the audit unless others are given) and read it; see `inputs`."""
-        return self.read_outputs(self.run(self.inputs(rows or self.rows, placement, **options)), placement)
+    def compute(self, placement: Placement, rows: TokenRows | None = None, **options: Any) -> TokenOutputs:
+        """Compute the outputs at the tokens of placed rows, by default those of the audit; for options see `build_inputs`."""
+        return self.select_tokens(self.forward(self.build_inputs(rows or self.rows, placement, **options)), placement)
 
     @torch.no_grad()
     def _find_token_axes(self) -> None:
-        """Find which axes of each output count tokens: those that grow with a row as the row grows."""
-        grown_row = self.rows.longest_grown(EXTRA_PADS)
-        grown = self.run(self.inputs(grown_row, padded_right(grown_row.lengths)))
-        for name, output in self.run(self.inputs(self.rows, padded_right(self.rows.lengths))).items():
-            shape = grown[name].shape if name in grown else torch.Size()
-            axes = _token_axes(output.shape, shape, len(self.rows.lengths), max(self.rows.lengths))
+        """Find the axes of each output that index tokens: those that grow with the number of columns."""
+        longer = self.rows.extend_longest(EXTRA_COLUMNS)
+        longer_outputs = self.forward(self.build_inputs(longer, pad_right(longer.lengths)))
+        outputs = self.forward(self.build_inputs(self.rows, pad_right(self.rows.lengths)))
+        for name, output in outputs.items():
+            longer_shape = longer_outputs[name].shape if name in longer_outputs else torch.Size()
+            axes = _compare_shapes(output.shape, longer_shape, len(self.rows.lengths), max(self.rows.lengths))
             if axes is None:
-                self.left_out.append(name)
+                self.excluded_outputs.append(name)
             else:
-                self.axes[name] = axes
-        if not self.axes:
-            raise ValueError("no output has a row for each row of the batch.")
+                self.token_axes[name] = axes
+        if not self.token_axes:
+            raise ValueError("The model must have an output with an entry for each row of the batch, got none.")
 
 
-def _token_axes(shape: torch.Size, grown: torch.Size, rows: int, width: int) -> tuple[int, ...] | None:
-    """Compare the shapes of an output over some rows, and over one row that is wider by `EXTRA_PADS` tokens.
+def _compare_shapes(shape: torch.Size, longer_shape: torch.Size, num_rows: int, width: int) -> tuple[int, ...] | None:
+    """Find the axes that index tokens from the shapes of an output for all rows, and for one row of more columns.
 
     Returns:
-        The axes that grew as much, counted from the last, so that they are the same in a row of the output. None if there is
-        no axis of rows, or the shape changed in another way.
+        The axes that grew by `EXTRA_COLUMNS`, counted from the last, so that they are valid in a row of the output too. None
+        if the first axis does not index rows, or another axis changed.
     """
-    if len(shape) != len(grown) or (shape[0], grown[0]) != (rows, 1):
+    if len(shape) != len(longer_shape) or (shape[0], longer_shape[0]) != (num_rows, 1):
         return None
-    sizes = list(zip(shape, grown, strict=True))[1:]
-    changed = [axis for axis, (size, other) in enumerate(sizes) if size != other]
-    if any(sizes[axis] != (width, width + EXTRA_PADS) for axis in changed):
+    sizes = list(zip(shape, longer_shape, strict=True))[1:]
+    changed = [axis for axis, (size, longer_size) in enumerate(sizes) if size != longer_size]
+    if any(sizes[axis] != (width, width + EXTRA_COLUMNS) for axis in changed):
         return None
     return tuple(axis - len(sizes) for axis in changed)
 
@@ -283,11 +271,11 @@ def _flatten(name: str, item: object) -> Iterator[tuple[str, torch.Tensor]]:
             yield from _flatten(f"{name}[{index}]", part)
 
 
-def _at_token_mask(output: torch.Tensor, axes: tuple[int, ...], placement: Placement) -> list[torch.Tensor]:
-    readings = []
+def _select_token_columns(output: torch.Tensor, axes: tuple[int, ...], placement: Placement) -> list[torch.Tensor]:
+    selected = []
     for row, columns in zip(output, placement.columns, strict=True):
         for axis in axes:
             row = row.index_select(axis, columns.to(row.device))
-        # Tokens come first, so that a difference can be told by its token; of two such axes, the querying one.
-        readings.append(row.movedim(axes[0], 0) if axes else row)
-    return readings
+        # Tokens become the first axis, by which a difference is located; of two such axes, the one of the queries.
+        selected.append(row.movedim(axes[0], 0) if axes else row)
+    return selected

@@ -1,4 +1,4 @@
-"""Texts that an encoder-decoder writes for texts, batch by batch; transformers 5 has no pipeline for that."""
+"""Generate texts with an encoder-decoder, in batches; transformers 5 has no text-to-text pipeline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from hf_maskattn.metrics.text import decode_texts
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a model wrote for a text.
+class GeneratedText:
+    """The texts that were generated for a source.
 
     Attributes:
-        texts: As many as its `generation_config.num_return_sequences`, the best one first.
-        alignment: How the first is aligned with the text, if that was asked for.
-        cut_tokens: Number of tokens of the source that were cut off.
+        texts: `generation_config.num_return_sequences` texts, the best first.
+        alignment: Alignment of the first text with the source, if requested.
+        cut_tokens: Number of tokens of the source that were truncated.
     """
 
     texts: list[str]
@@ -26,7 +26,7 @@ class Written:
     cut_tokens: int = 0
 
 
-def write_texts(
+def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
@@ -34,19 +34,19 @@ def write_texts(
     batch_size: int,
     max_length: int | None = None,
     with_alignment: bool = False,
-) -> Iterator[Written]:
-    """Have a model write as its `generation_config` says, on the accelerator if there is one.
+) -> Iterator[GeneratedText]:
+    """Generate texts with the `generation_config` of a model, on the accelerator if there is one.
 
     Args:
         model: An encoder-decoder.
         tokenizer: Its tokenizer.
-        texts: The texts.
-        batch_size: Number of texts that go through the model together, padded to the longest of them.
-        max_length: Largest number of tokens of a text, with those that the tokenizer adds; `None` cuts nothing.
-        with_alignment: Whether to return the alignments.
+        texts: The sources.
+        batch_size: Number of sources per batch, padded to the longest.
+        max_length: Largest number of tokens of a source, with special tokens; None truncates nothing.
+        with_alignment: Whether to compute alignments.
 
     Yields:
-        What was written for each text, in order.
+        The generated texts of each source, in order.
     """
     device = torch.accelerator.current_accelerator(check_available=True)
     if device is not None:
@@ -60,10 +60,10 @@ def write_texts(
             max_length=max_length,
             return_token_type_ids=False,
             return_tensors="pt",
-            verbose=False,  # or it would warn of texts that are longer than those of the training
+            verbose=False,  # no warning about texts that are longer than those of the training
         ).to(model.device)
         sequences = model.generate(**inputs, tokenizer=tokenizer, return_dict_in_generate=False)
-        sequences = sequences.unflatten(0, (len(batch), -1))  # [B, outputs, T]
+        sequences = sequences.unflatten(0, (len(batch), -1))  # [B, num_return_sequences, T]
         maps = alignment_maps(model, tokenizer, inputs, sequences[:, 0]) if with_alignment else [None] * len(batch)
         for rows, alignment, cut_tokens in zip(sequences.tolist(), maps, count_truncated_tokens(inputs), strict=True):
-            yield Written(decode_texts(tokenizer, rows), alignment, cut_tokens)
+            yield GeneratedText(decode_texts(tokenizer, rows), alignment, cut_tokens)

@@ -1,4 +1,4 @@
-"""The models. Files of this folder travel with the weights; importing one of them here registers all with transformers."""
+"""The models. The files of this folder are saved with the weights; importing one registers all models with transformers."""
 
 from hf_maskattn.auto import register
 

@@ -57,6 +57,10 @@ class AdditiveAttention(nn.Module):
         self.key_projection = nn.Linear(memory_size, attention_size, bias=False)  # U
         self.energy = nn.Parameter(torch.empty(num_heads, attention_size // num_heads))  # v
 
+    def extra_repr(self) -> str:
+        """Return the options that `print` shows."""
+        return f"num_heads={len(self.energy)}, dropout={self.dropout}, implementation={self.implementation!r}"
+
     def forward(
         self,
         query: torch.Tensor,
@@ -129,7 +133,10 @@ class AttentionPooling(nn.Module):
         query: "learned" (one trained vector for all sequences), "last" (the final state of the recurrence) or "mean" (the
             mean of the tokens).
         memory_size: Width H of the memory and of the query.
-        attention_size: As in `AdditiveAttention`, as are `num_heads`, `dropout` and `implementation`.
+        attention_size: Width A of the projected query and keys.
+        num_heads: Number of heads; divides A and H.
+        dropout: Probability of each score to be dropped before the softmax in training.
+        implementation: "eager", "ragged" or "chunked"; see `AdditiveAttention`.
 
     Raises:
         ValueError: If `query` is unknown.
@@ -158,6 +165,10 @@ class AttentionPooling(nn.Module):
             dropout=dropout,
             implementation=implementation,
         )
+
+    def extra_repr(self) -> str:
+        """Return the options that `print` shows."""
+        return f"query={self.query_form!r}"
 
     def forward(
         self,

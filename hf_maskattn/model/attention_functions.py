@@ -238,7 +238,7 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Ten
         there is no token.
 
     Numerics:
-        Padding is filled with the lowest finite number instead of minus infinity, so that a row without a token gives no NaN
+        Padding is filled with the lowest finite number instead of minus infinity, so that a row without a token has no NaN
         in either direction; 16-bit scores are normalized in 32 bits, and float16 scores that overflowed stay finite.
 
     Source:

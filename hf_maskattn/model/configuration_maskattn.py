@@ -9,51 +9,51 @@ from .remote_code import warn_about_newer_code
 
 
 def size_field(name: str, default: int) -> Any:
-    """Declare a field whose values are at least 1.
+    """Declare a field of integers that are at least 1.
 
     Args:
         name: Name of the field.
-        default: Its default.
+        default: Default value.
     """
 
-    def check(value: int) -> None:
+    def validate(value: int) -> None:
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
-    return validated_field(check, default=default)
+    return validated_field(validate, default=default)
 
 
 def probability_field(name: str, default: float | None) -> Any:
-    """Declare a field whose values are in [0, 1].
+    """Declare a field of probabilities.
 
     Args:
         name: Name of the field.
-        default: Its default; where it is None, None is a value too.
+        default: Default value; if it is None, None is valid too.
     """
 
-    def check(value: float | None) -> None:
+    def validate(value: float | None) -> None:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}.")
 
-    return validated_field(check, default=default)
+    return validated_field(validate, default=default)
 
 
-def check_widths(hidden_size: int, attention_size: int, num_attention_heads: int, bidirectional: bool) -> None:
-    """Refuse widths that cannot be divided among directions or heads.
+def validate_sizes(hidden_size: int, attention_size: int, num_attention_heads: int, bidirectional: bool) -> None:
+    """Validate that sizes can be divided between directions and heads.
 
     Raises:
-        ValueError: If `hidden_size` is odd in both directions together, or heads do not divide a width.
+        ValueError: If `hidden_size` is odd and `bidirectional` is True, or `num_attention_heads` does not divide a size.
     """
     if bidirectional and hidden_size % 2:
         raise ValueError(
-            f"hidden_size must be even where layers are bidirectional, got {hidden_size}. Each direction has half of it: set "
+            f"hidden_size must be even for bidirectional layers, got {hidden_size}. Each direction has half of it: set "
             f"hidden_size={hidden_size + 1}."
         )
     for name, size in (("attention_size", attention_size), ("hidden_size", hidden_size)):
         if size % num_attention_heads:
             raise ValueError(
-                f"num_attention_heads must divide {name}={size}, got {num_attention_heads}. Set another number of heads, or "
-                f"{name}={size + num_attention_heads - size % num_attention_heads}."
+                f"num_attention_heads must divide {name}, got {num_attention_heads} and {size}. Set another number of heads, "
+                f"or {name}={size + num_attention_heads - size % num_attention_heads}."
             )
 
 
@@ -68,34 +68,50 @@ AUTO_MAP = {
 
 @strict
 class MaskAttnConfig(PreTrainedConfig):
-    """Configuration of `MaskAttnModel` and its heads.
+    """Configuration of [`MaskAttnModel`] and its heads.
 
     Args:
-        vocab_size: Number of tokens that have an embedding.
-        embedding_size: Width of a token embedding.
-        hidden_size: Width of `last_hidden_state`, both directions together; even if bidirectional.
-        num_hidden_layers: Number of recurrent layers.
-        rnn_type: "lstm" or "gru".
-        bidirectional: Whether each layer reads the row in both directions.
-        attention_size: Width in which query and memory are compared, all heads together.
-        num_attention_heads: Number of attention heads; divides `attention_size` and `hidden_size`.
-        attention_query: What asks when a sequence is pooled: a "learned" vector, the "last" state or the "mean" state.
-        attention_implementation: "eager" (pads removed before the softmax), "ragged" (pads never enter the graph) or
-            "chunked" (as eager, in tiles, for many queries). The weights of a model do not depend on it: a checkpoint loads
-            under any.
-        hidden_dropout_prob: Dropout between recurrent layers.
-        embedding_dropout_prob: Dropout on the embeddings.
-        attention_dropout_prob: Chance of a token to be left out of the attention in training; weights still sum to one.
-        classifier_dropout: Dropout before the head of a classifier; None takes `hidden_dropout_prob`.
-        pad_token_id: Token id that collators pad with. Padding is told by `attention_mask` alone.
-        tie_word_embeddings: Whether the masked language model predicts with the embedding matrix.
-        tag_scheme: Scheme of the tags of the training data of a token classifier: "IOB1", "IOB2", "BIOES" or "BILOU", whose
-            entities the labels mark in IOB2, or "none" for tags that mark no entities. None if it is not known.
+        vocab_size (`int`, *optional*, defaults to 30522):
+            Number of tokens that have an embedding.
+        embedding_size (`int`, *optional*, defaults to 128):
+            Size of the token embeddings.
+        hidden_size (`int`, *optional*, defaults to 256):
+            Size of `last_hidden_state`, both directions together. Must be even if `bidirectional` is `True`.
+        num_hidden_layers (`int`, *optional*, defaults to 1):
+            Number of recurrent layers.
+        rnn_type (`str`, *optional*, defaults to `"lstm"`):
+            Type of the recurrent layers, `"lstm"` or `"gru"`.
+        bidirectional (`bool`, *optional*, defaults to `True`):
+            Whether each layer reads a row in both directions.
+        attention_size (`int`, *optional*, defaults to 128):
+            Size of the projected queries and keys, all heads together.
+        num_attention_heads (`int`, *optional*, defaults to 1):
+            Number of attention heads. Must divide `attention_size` and `hidden_size`.
+        attention_query (`str`, *optional*, defaults to `"learned"`):
+            Query of the pooling over a row: a `"learned"` vector, the `"last"` state, or the `"mean"` state.
+        attention_implementation (`str`, *optional*, defaults to `"eager"`):
+            `"eager"` (scores of padding are filled before the softmax), `"ragged"` (padding never enters the graph), or
+            `"chunked"` (as `"eager"`, in tiles, for many queries). The weights of a model do not depend on it: a checkpoint can
+            be loaded with any implementation.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout probability between recurrent layers.
+        embedding_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout probability of the embeddings.
+        attention_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Probability that a token is excluded from the attention in training. The weights still sum to one.
+        classifier_dropout (`float`, *optional*):
+            Dropout probability of the classification head. If `None`, `hidden_dropout_prob` is used.
+        pad_token_id (`int`, *optional*, defaults to 0):
+            Id of the padding token that collators pad with. The model reads `attention_mask` only.
+        tie_word_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the output layer of the masked language model is tied to the embeddings.
+        tag_scheme (`str`, *optional*):
+            Scheme of the tags in the training data of a token classifier: `"IOB1"`, `"IOB2"`, `"BIOES"` or `"BILOU"` (labels
+            are converted to IOB2), or `"none"` for tags that are not entities. `None` if it is unknown.
 
     Raises:
-        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices, a size is below 1, or a
-            probability is not in [0, 1].
-        StrictDataclassClassValidationError: If `hidden_size` or `attention_size` cannot be divided among directions or heads.
+        StrictDataclassFieldValidationError: If a field has a wrong type or value.
+        StrictDataclassClassValidationError: If `hidden_size` or `attention_size` cannot be divided between directions or heads.
     """
 
     model_type = "maskattn"
@@ -126,13 +142,13 @@ class MaskAttnConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
+        """Build a configuration from the dictionary of a `config.json`; warns if it was saved by newer code."""
         warn_about_newer_code(config_dict.get("code_version"))
         return super().from_dict(config_dict, **kwargs)
 
-    def validate_widths(self):
-        """Refuse widths that cannot be divided among directions or heads."""
-        check_widths(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=self.bidirectional)
+    def validate_sizes(self):
+        """Validate that sizes can be divided between directions and heads."""
+        validate_sizes(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=self.bidirectional)
 
 
 __all__ = ["MaskAttnConfig"]

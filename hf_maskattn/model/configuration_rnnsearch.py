@@ -5,7 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_maskattn import check_widths, probability_field, size_field
+from .configuration_maskattn import probability_field, size_field, validate_sizes
 from .remote_code import warn_about_newer_code
 
 AUTO_MAP = {
@@ -17,42 +17,65 @@ AUTO_MAP = {
 
 @strict
 class RNNSearchConfig(PreTrainedConfig):
-    """Configuration of `RNNSearchModel` and `RNNSearchForConditionalGeneration`.
+    """Configuration of [`RNNSearchModel`] and [`RNNSearchForConditionalGeneration`].
 
     Args:
-        vocab_size: Number of tokens of the target, which is what `generate()` takes this name for.
-        source_vocab_size: Number of tokens of the source; None where source and target have one vocabulary.
-        embedding_size: Width of a token embedding.
-        hidden_size: Width of the annotations, the states of the encoder in both directions together; even.
-        encoder_layers: Number of recurrent layers of the encoder, also known as `num_hidden_layers`.
-        decoder_hidden_size: Width of the state of each layer of the decoder; None takes `hidden_size`.
-        decoder_layers: Number of recurrent layers of the decoder, of which the first attends.
-        rnn_type: "lstm" or "gru".
-        attention_size: Width in which states and annotations are compared, all heads together.
-        num_attention_heads: Number of attention heads; divides `attention_size` and `hidden_size`.
-        attention_query: Which state of the decoder asks for the context of a step: the "previous" one, so that the step can
-            read the context (Bahdanau et al. 2015), or the "current" one, so that a whole target is taught in one kernel
-            (Luong et al. 2015).
-        input_feeding: Whether a step reads the context of the step before; with the "current" query alone.
-        attention_implementation: "eager", "ragged" or "chunked", as in `MaskAttnConfig`. The weights of a model do not depend
-            on it.
-        output_layer: What a word is chosen by: "maxout" over pairs (Bahdanau et al. 2015), or the "linear" projection alone.
-        output_size: Width of the output layer; None takes `embedding_size`.
-        share_embeddings: Whether source and target have one embedding matrix.
-        tie_word_embeddings: Whether words are chosen with the embedding matrix of the target.
-        hidden_dropout_prob: Dropout between recurrent layers, and on states and contexts before the output layer.
-        embedding_dropout_prob: Dropout on the embeddings.
-        attention_dropout_prob: Chance of a token to be left out of the attention in training; weights still sum to one.
-        max_target_length: Longest target that may be trained, in tokens; longer labels are refused. None allows any.
-        pad_token_id: Token id that collators pad with, and that labels of -100 become where a decoder reads them.
-        bos_token_id: Token id that begins a text.
-        eos_token_id: Token id, or ids, that end a text.
-        decoder_start_token_id: Token id that the decoder reads first.
-        use_cache: Whether a forward pass without labels returns the state to go on from.
+        vocab_size (`int`, *optional*, defaults to 30000):
+            Size of the target vocabulary, which `generate()` reads from this field.
+        source_vocab_size (`int`, *optional*):
+            Size of the source vocabulary. If `None`, source and target have the same vocabulary.
+        embedding_size (`int`, *optional*, defaults to 256):
+            Size of the token embeddings.
+        hidden_size (`int`, *optional*, defaults to 512):
+            Size of the annotations, the encoder states of both directions together. Must be even.
+        encoder_layers (`int`, *optional*, defaults to 1):
+            Number of recurrent layers of the encoder; `num_hidden_layers` is an alias.
+        decoder_hidden_size (`int`, *optional*):
+            Size of the state of each decoder layer. If `None`, `hidden_size` is used.
+        decoder_layers (`int`, *optional*, defaults to 1):
+            Number of recurrent layers of the decoder. The first layer attends to the source.
+        rnn_type (`str`, *optional*, defaults to `"gru"`):
+            Type of the recurrent layers, `"lstm"` or `"gru"`.
+        attention_size (`int`, *optional*, defaults to 256):
+            Size of the projected queries and keys, all heads together.
+        num_attention_heads (`int`, *optional*, defaults to 1):
+            Number of attention heads. Must divide `attention_size` and `hidden_size`.
+        attention_query (`str`, *optional*, defaults to `"previous"`):
+            Decoder state that is the query of a step: `"previous"`, so that the step reads the context (Bahdanau et al. 2015),
+            or `"current"`, so that teacher forcing runs a whole target in one kernel (Luong et al. 2015).
+        input_feeding (`bool`, *optional*, defaults to `False`):
+            Whether a step reads the context of the previous step. Requires `attention_query="current"`.
+        attention_implementation (`str`, *optional*, defaults to `"chunked"`):
+            `"eager"`, `"ragged"` or `"chunked"`, as in [`MaskAttnConfig`]. The weights of a model do not depend on it.
+        output_layer (`str`, *optional*, defaults to `"maxout"`):
+            Layer between the decoder and the logits: `"maxout"` over pairs (Bahdanau et al. 2015), or a `"linear"` projection.
+        output_size (`int`, *optional*):
+            Size of the output layer. If `None`, `embedding_size` is used.
+        share_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether source and target have the same embeddings.
+        tie_word_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the logits are computed with the target embeddings.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout probability between recurrent layers, and of states and contexts before the output layer.
+        embedding_dropout_prob (`float`, *optional*, defaults to 0.1):
+            Dropout probability of the embeddings.
+        attention_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Probability that a token is excluded from the attention in training. The weights still sum to one.
+        max_target_length (`int`, *optional*):
+            Largest number of tokens of a target in training; longer labels raise an error. `None` sets no limit.
+        pad_token_id (`int`, *optional*, defaults to 0):
+            Id of the padding token. It replaces labels of -100 in the inputs of the decoder.
+        bos_token_id (`int`, *optional*, defaults to 1):
+            Id of the beginning-of-sequence token.
+        eos_token_id (`int` or `list[int]`, *optional*, defaults to 2):
+            Id, or ids, of the end-of-sequence token.
+        decoder_start_token_id (`int`, *optional*, defaults to 1):
+            Id of the first token that the decoder reads.
+        use_cache (`bool`, *optional*, defaults to `True`):
+            Whether a forward pass without labels returns the state of the decoder, to continue from.
 
     Raises:
-        StrictDataclassFieldValidationError: If a field has a wrong type or is none of its choices, a size is below 1, or a
-            probability is not in [0, 1].
+        StrictDataclassFieldValidationError: If a field has a wrong type or value.
         StrictDataclassClassValidationError: If two fields exclude each other.
     """
 
@@ -99,46 +122,46 @@ class RNNSearchConfig(PreTrainedConfig):
     is_encoder_decoder: bool = True
 
     def get_text_config(self, decoder=None, encoder=None):
-        """Give this configuration for either side: it describes both, and none of its fields changes its meaning for one."""
+        """Return this configuration, which describes both encoder and decoder."""
         return self
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Build what a `config.json` says, as every transformers configuration does; warns if newer code wrote it."""
+        """Build a configuration from the dictionary of a `config.json`; warns if it was saved by newer code."""
         warn_about_newer_code(config_dict.get("code_version"))
         return super().from_dict(config_dict, **kwargs)
 
     def validate_vocabularies(self):
-        """Refuse a vocabulary without a token or without the pad, and one embedding matrix for two vocabularies."""
+        """Validate the sizes of the vocabularies, `pad_token_id` and `share_embeddings`."""
         if self.source_vocab_size is not None and self.source_vocab_size < 1:
             raise ValueError(f"source_vocab_size must be at least 1, got {self.source_vocab_size}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
-                f"pad_token_id={self.pad_token_id} is outside of the vocabulary, which has ids 0 to {self.vocab_size - 1}: "
-                "take the id of the tokenizer, or None."
+                f"pad_token_id must be in the vocabulary, 0 to {self.vocab_size - 1}, got {self.pad_token_id}. Set the id "
+                "of the tokenizer, or None."
             )
         if self.share_embeddings and self.source_vocab_size not in (None, self.vocab_size):
             raise ValueError(
-                f"share_embeddings=True needs one vocabulary, got vocab_size={self.vocab_size} and "
-                f"source_vocab_size={self.source_vocab_size}: set share_embeddings=False."
+                f"source_vocab_size must be None or {self.vocab_size} as vocab_size if share_embeddings is True, got "
+                f"{self.source_vocab_size}. Set share_embeddings=False."
             )
 
     def validate_encoder_layers(self):
-        """Refuse an encoder without layers that is set as `num_hidden_layers`, which the check of the field does not see."""
+        """Validate `encoder_layers` that were set as `num_hidden_layers`, which the field itself does not validate."""
         if self.encoder_layers < 1:
             raise ValueError(f"encoder_layers must be at least 1, got {self.encoder_layers}.")
 
     def validate_output_size(self):
-        """Refuse to choose words by embeddings of another width."""
+        """Validate that tied embeddings have the size of the output layer."""
         if self.tie_word_embeddings and self.output_size not in (None, self.embedding_size):
             raise ValueError(
-                f"tie_word_embeddings=True needs output_size={self.embedding_size} as embedding_size, got {self.output_size}: "
-                "leave it None, or set tie_word_embeddings=False."
+                f"output_size must be None or {self.embedding_size} as embedding_size if tie_word_embeddings is True, got "
+                f"{self.output_size}. Set tie_word_embeddings=False."
             )
 
-    def validate_widths(self):
-        """Refuse widths that cannot be divided among directions or heads."""
-        check_widths(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=True)
+    def validate_sizes(self):
+        """Validate that sizes can be divided between directions and heads."""
+        validate_sizes(self.hidden_size, self.attention_size, self.num_attention_heads, bidirectional=True)
 
 
 __all__ = ["RNNSearchConfig"]

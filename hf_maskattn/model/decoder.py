@@ -53,11 +53,14 @@ class AttentiveDecoder(nn.Module):
         attention_query: Which state of the first layer is the query at step i: the "previous" one s_(i-1), so that the step
             itself reads the context (Bahdanau), or the "current" one s_i, which then depends on no context (Luong).
         input_feeding: Whether, with "current", the context of a step is read in the next one.
-        attention_size: As in `AdditiveAttention`, as are `num_heads`, `attention_dropout` and `implementation`.
-        dropout: Dropout between layers.
+        attention_size: Width A of the projected queries and keys.
+        num_heads: Number of attention heads; divides A and M.
+        attention_dropout: Probability of each score to be dropped before the softmax in training.
+        implementation: "eager", "ragged" or "chunked"; see `AdditiveAttention`.
+        dropout: Dropout probability between layers.
 
     Raises:
-        ValueError: If a choice is unknown, `num_layers` is below 1, or `input_feeding` has no meaning.
+        ValueError: If a choice is unknown, `num_layers` is below 1, or `input_feeding` is set with "previous".
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.2.2; Luong et al. 2015 (arXiv:1508.04025). For several layers Wu et
@@ -186,7 +189,7 @@ class AttentiveDecoder(nn.Module):
         rows_per_source = count_rows_per_source(memory, mask)
         memory, mask = memory[::rows_per_source], mask[::rows_per_source]
         columns = find_token_columns(mask)
-        if mask.shape[1] == 0:  # padding changes nothing, and with it every parameter takes part
+        if mask.shape[1] == 0:  # padding has no effect, but every parameter is used
             memory, mask, columns = pad(memory, (0, 0, 0, 1)), pad(mask, (0, 1)), TokenColumns(0, 1, 0)
         mask = columns.crop(mask)
         keys, values = self.attention.prepare(columns.crop(memory), mask)

@@ -1,6 +1,6 @@
 """`generate()` for a model with a recurrent state: the state itself, what is unsupported, and the mixin.
 
-Everything that `generate()` offers an encoder-decoder of transformers works, and gives the same as scoring the whole target
+All settings of `generate()` for encoder-decoders of transformers work, with the same results as scoring the whole target
 again at each step: greedy search, beam search and sampling with every setting of length, repetition and token choice;
 constraints by `prefix_allowed_tokens_fn`, custom processors, criteria and streamers; all outputs; a source given as
 `encoder_outputs`, as `inputs_embeds`, or as the state that an earlier call returned; a target that starts with

@@ -87,7 +87,11 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
 
 
 class MaskAttnModel(MaskAttnPreTrainedModel):
-    """The encoder: a state for every token, and one vector for the sequence by additive attention over its tokens."""
+    """The encoder: a state for each token, and a context vector for the sequence by additive attention over its tokens.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -138,17 +142,17 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
             token_type_ids: Accepted from BERT tokenizers; not read.
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
             lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
-            num_time_chunks: Number of chunks into which time is cut in the recurrence; None takes what costs least. The results
+            num_time_chunks: Number of chunks into which time is cut in the recurrence; None selects the cheapest. The results
                 are the same up to rounding.
-            output_attentions: Whether to return the attention weights; None takes `config.output_attentions`.
-            output_hidden_states: Whether to return the embeddings and the states of every layer; None takes
+            output_attentions: Whether to return the attention weights; None selects `config.output_attentions`.
+            output_hidden_states: Whether to return the embeddings and the states of every layer; None selects
                 `config.output_hidden_states`.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
             `last_hidden_state` `[B, T, H]`, 0 at padding; `pooler_output` `[B, H]`, the context, 0 for a row without a token;
             `attentions`, one tensor `[B, heads, 1, T]`, exactly 0 at padding; `hidden_states`, `num_hidden_layers + 1`
-            tensors, 0 at padding. The outputs are computed from these very tensors, so that gradients reach them.
+            tensors, 0 at padding. The outputs are computed from these tensors themselves, so that gradients reach them.
 
         Raises:
             ValueError: If the inputs do not fit each other, or a token id is outside of the vocabulary.
@@ -179,7 +183,11 @@ class MaskAttnModel(MaskAttnPreTrainedModel):
 
 
 class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
-    """Sequence classification (one label or several) and regression, from the context vector of a sequence."""
+    """The encoder with a head for sequence classification (one label or several) or regression on the context vector.
+
+    Args:
+        config: Configuration of the model, with `num_labels` and `problem_type`.
+    """
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -209,8 +217,8 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
             inputs_embeds: `[B, T, embedding_size]`, instead of `input_ids`.
             lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
             labels: `[B]`, int, class of each row, or -100 for a row that has none; `[B, num_labels]`, 0 or 1, for several
-                labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` says which; where it is None
-                it is inferred as in transformers, from `num_labels` and the dtype, and kept.
+                labels; `[B]` or `[B, num_labels]`, float, for regression. `config.problem_type` selects one; if it is None
+                it is inferred as in transformers, from `num_labels` and the dtype, and stored.
             num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
             **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
@@ -218,7 +226,8 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
             `loss` if there are labels, `logits` `[B, num_labels]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
-            ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
+            ValueError: If the inputs do not fit each other, a token id is outside of the vocabulary, a label is not below
+                `num_labels`, or the labels have another shape.
         """
         outputs, _, _ = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # [B, num_labels]
@@ -241,7 +250,11 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
 
 
 class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
-    """A label for each token, from its state together with the context vector of its sequence."""
+    """The encoder with a head for token classification on the state of each token and the context vector.
+
+    Args:
+        config: Configuration of the model, with `num_labels`.
+    """
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
@@ -279,7 +292,8 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
             `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
-            ValueError: As `MaskAttnModel`; if a label is outside of `num_labels` or the labels have another shape.
+            ValueError: If the inputs do not fit each other, a token id is outside of the vocabulary, a label is not below
+                `num_labels`, or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
         logits = apply_to_tokens(
@@ -295,11 +309,11 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
 
 
 class ScoreNorm(nn.LayerNorm):
-    """The norm before the output matrix, initialized so that scores by unit-scale embeddings start at unit scale too."""
+    """The norm before the output matrix, initialized so that logits have unit scale for embeddings of unit scale."""
 
 
 class MaskedLMHead(nn.Module):
-    """Scores of all tokens of the vocabulary at each position, by the embedding matrix if tied."""
+    """Logits of all tokens of the vocabulary at each position, with the embedding matrix if tied."""
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__()
@@ -313,7 +327,11 @@ class MaskedLMHead(nn.Module):
 
 
 class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
-    """Masked language modeling: the token under each mask token, from its state and the context vector of its sequence."""
+    """The encoder with a head for masked language modeling on the state of each token and the context vector.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     _tied_weights_keys = {"lm_head.decoder.weight": "maskattn.word_embeddings.weight"}  # noqa: RUF012
 
@@ -357,7 +375,8 @@ class MaskAttnForMaskedLM(MaskAttnPreTrainedModel):
             `loss` if there are labels, `logits` `[B, T, vocab_size]`, and `hidden_states` and `attentions` if requested.
 
         Raises:
-            ValueError: As `MaskAttnModel`; if a label is outside of the vocabulary or the labels have another shape.
+            ValueError: If the inputs do not fit each other, a token id or a label is outside of the vocabulary, or the labels
+                have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
         features = _token_features(outputs)

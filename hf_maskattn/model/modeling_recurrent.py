@@ -1,4 +1,4 @@
-"""What all models share: weight initialization, saving, and the checks of token inputs."""
+"""Base class of all models: weight initialization, saving, and validation of token inputs."""
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         """Save as every transformers model does, with an `auto_map` of all classes and the version of the code."""
         self.config.auto_map = dict(self.all_auto_classes)
         self.config.code_version = CODE_VERSION
-        # FSDP2 gives each model a class of torch's, whose name and code would be saved in place of its own.
+        # FSDP2 replaces the class of a model with one of torch, whose name and code would be saved.
         current_class = type(self)
         self.__class__ = next(kind for kind in current_class.__mro__ if not kind.__module__.startswith("torch."))
         try:
@@ -147,7 +147,7 @@ def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Shard a tensor as a sharded parameter, each process keeping its shard of what the first one drew.
 
     Args:
-        value: The whole tensor.
+        value: The complete tensor.
         parameter: The parameter; for one that is not sharded `value` is returned as it is.
     """
     if type(parameter) is nn.Parameter:

@@ -64,7 +64,11 @@ class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
 
 
 class RNNSearchEncoder(RNNSearchPreTrainedModel):
-    """The encoder: an annotation of every source token, from both directions."""
+    """The encoder: an annotation of each source token, from both directions.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -100,7 +104,7 @@ class RNNSearchEncoder(RNNSearchPreTrainedModel):
             input_ids: `[B, Tk]`, int, token ids.
             attention_mask: `[B, Tk]`, 1 = token, 0 = padding, in any arrangement; None means that there is no padding.
             inputs_embeds: `[B, Tk, embedding_size]`, instead of `input_ids`.
-            output_hidden_states: Whether to return the embeddings and the states of every layer; None takes
+            output_hidden_states: Whether to return the embeddings and the states of every layer; None selects
                 `config.output_hidden_states`.
             **kwargs: Accepted as by every transformers model.
 
@@ -129,7 +133,11 @@ class RNNSearchEncoder(RNNSearchPreTrainedModel):
 
 
 class RNNSearchModel(RNNSearchPreTrainedModel):
-    """The encoder-decoder: for every target token the features from which the next token is predicted."""
+    """The encoder-decoder: for each target token the features from which the next token is predicted.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -204,16 +212,16 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
             past_key_values: The name of `cache` before transformers 5.24.
             inputs_embeds: `[B, Tk, embedding_size]`, instead of `input_ids`.
             decoder_inputs_embeds: `[B, T, embedding_size]`, instead of `decoder_input_ids`.
-            use_cache: Whether to return the state to continue from; None takes `config.use_cache`.
-            output_attentions: Whether to return the attention weights; None takes `config.output_attentions`.
-            output_hidden_states: Whether to return embeddings and states; None takes `config.output_hidden_states`.
+            use_cache: Whether to return the state to continue from; None selects `config.use_cache`.
+            output_attentions: Whether to return the attention weights; None selects `config.output_attentions`.
+            output_hidden_states: Whether to return embeddings and states; None selects `config.output_hidden_states`.
             **kwargs: Accepted as by every transformers model.
 
         Returns:
             `last_hidden_state` `[B, T, output_size]`, the features from which the next tokens are predicted; `cache` (before
             transformers 5.24 `past_key_values`); `decoder_hidden_states`, the embeddings and the states of each layer, 0 at
             padding; `cross_attentions`, one tensor `[B, heads, T, Tk]`, exactly 0 at padding of either side; and the same of
-            the encoder. Later outputs are computed from these very tensors, so that gradients reach them. A source without a
+            the encoder. Later outputs are computed from these tensors, so that gradients reach them. A source without a
             token has weights and contexts of 0, and starts from the bias of the first state.
 
         Raises:
@@ -285,7 +293,11 @@ class RNNSearchModel(RNNSearchPreTrainedModel):
 
 
 class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenerationMixin):
-    """The encoder-decoder with a distribution over the next token, for training with labels and for `generate()`."""
+    """The encoder-decoder with a language modeling head, for training with labels and for `generate()`.
+
+    Args:
+        config: Configuration of the model.
+    """
 
     def __init__(self, config: RNNSearchConfig):
         super().__init__(config)
@@ -347,8 +359,8 @@ class RNNSearchForConditionalGeneration(RNNSearchPreTrainedModel, StatefulGenera
             `loss` if there are labels, `logits` `[B, T, V]`, and what `RNNSearchModel` returns besides its last hidden state.
 
         Raises:
-            ValueError: As `RNNSearchModel`; if labels are outside of the vocabulary, of another shape, or longer than
-                `config.max_target_length`.
+            ValueError: If the inputs do not fit each other, a token id or a label is outside of its vocabulary, or labels have
+                another shape or are longer than `config.max_target_length`.
         """
         if labels is not None:
             self._check_length(labels)

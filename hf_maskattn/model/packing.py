@@ -31,7 +31,7 @@ class TimeChunk(NamedTuple):
 
 
 def split_time_exactly(lengths: Sequence[int]) -> tuple[TimeChunk, ...]:
-    """Cut time wherever a row ends, for a kernel to which a cut costs nothing.
+    """Cut time wherever a row ends, for a kernel whose calls cost nothing.
 
     Args:
         lengths: Number of tokens of each row, longest first, the first at least 1.
@@ -43,19 +43,19 @@ def split_time_exactly(lengths: Sequence[int]) -> tuple[TimeChunk, ...]:
 
 
 def split_time_at_quantiles(lengths: Sequence[int], count: int) -> tuple[TimeChunk, ...]:
-    """Cut time at most `count - 1` times, where about equal numbers of rows have ended; otherwise as `split_time_exactly`."""
+    """Cut time at most `count - 1` times, after about equal numbers of rows have ended; see `split_time_exactly`."""
     return _build_chunks(_length_quantiles(lengths, count), lengths)
 
 
 def split_time_cheaply(lengths: Sequence[int], width: int) -> tuple[TimeChunk, ...]:
-    """Cut time where it pays; otherwise as `split_time_exactly`.
+    """Cut time where the saved steps cost more than a kernel call.
 
     A chunk costs one unit for each of its steps and rows, and for one more call of the kernel `40 + 8000 / width` units,
     which was fitted to the times of LSTMs of 32 to 512 units on two CPU cores. The cheapest cuts among 16 quantiles of the
     lengths are found by dynamic programming.
 
     Args:
-        lengths: As in `split_time_exactly`.
+        lengths: Number of tokens of each row, longest first, the first at least 1.
         width: Number of units of the kernel; the cost of a step grows with it.
     """
     call_cost = _CALL_COST + _CALL_COST_AT_WIDTH_ONE / width

@@ -153,7 +153,7 @@ class MaskedRecurrence(nn.Module):
         if num_time_chunks is not None and num_time_chunks < 1:
             raise ValueError(f"num_time_chunks must be at least 1, got {num_time_chunks}.")
         if x.shape[1] == 0:
-            # Padding changes nothing, and with it every parameter takes part, as it must under DistributedDataParallel.
+            # Padding has no effect, but every parameter is used, as DistributedDataParallel requires.
             states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_time_chunks)
             return tuple(layer_states[:, :0] for layer_states in states)
         if torch.compiler.is_compiling() and torch.is_grad_enabled() and not torch.compiler.is_exporting():

@@ -39,7 +39,7 @@ def choose_layout(
         mask: `[B, T]`, bool, True = token, in any arrangement; T >= 1.
         directions: 1, or 2 for a bidirectional layer.
         width: Number of units of one direction, on which the cost of a chunk depends.
-        num_time_chunks: Number of chunks; None takes what costs least. More than one reads the lengths on the host.
+        num_time_chunks: Number of chunks; None selects the cheapest. More than one reads the lengths on the host.
 
     Returns:
         The layout; None if there is no padding and the kernel can read the batch as it is.
@@ -54,7 +54,7 @@ def choose_layout(
     has_no_padding = longest_first[-1] == mask.shape[1]
     if has_no_padding and is_host_readable(mask) and not (rnn_type == "gru" and torch.is_grad_enabled()):
         return None
-    longest_first[0] = max(1, longest_first[0])  # of rows without a token one is run, so that every weight takes part
+    longest_first[0] = max(1, longest_first[0])  # if all rows are empty one is run, so that every weight is used
     if num_time_chunks is not None:
         time_chunks = split_time_at_quantiles(longest_first, num_time_chunks)
     elif _is_gru_on_cpu(rnn_type, mask):

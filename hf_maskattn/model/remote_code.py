@@ -1,4 +1,4 @@
-"""The code that travels with the weights: its version, and copies for the commits that Trainer makes while it trains."""
+"""The code that is saved with the weights: its version, and copies for the commits of Trainer during training."""
 
 import filecmp
 import json
@@ -13,10 +13,10 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 CODE_VERSION = "0.1.0"
-"""Version of `hf_maskattn` that these files belong to; a saved `config.json` has it as `code_version`."""
+"""Version of `hf_maskattn` of these files, the `code_version` of a saved `config.json`."""
 
 REPOSITORY = "https://github.com/hf-maskattn/hf-maskattn"
-"""Where the package is installed from, until its name on PyPI is ours."""
+"""Repository that the package is installed from."""
 
 _RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -26,21 +26,21 @@ def install_command(extra: str | None = None, upgrade: bool = False) -> str:
     """Return the command that installs the package.
 
     Args:
-        extra: Optional dependencies to install with it, such as "examples".
-        upgrade: Whether an installed version is replaced.
+        extra: Optional dependencies, such as "examples".
+        upgrade: Whether to replace an installed version.
     """
     source = f"git+{REPOSITORY}" if extra is None else f'"hf-maskattn[{extra}] @ git+{REPOSITORY}"'
     return f"pip install {'--upgrade ' if upgrade else ''}{source}"
 
 
 def is_newer_version(version: object) -> bool:
-    """Whether a version is above `CODE_VERSION`.
+    """Return whether a version is newer than `CODE_VERSION`.
 
     Args:
-        version: The `code_version` of a saved model; None if it was saved before there was one.
+        version: The `code_version` of a saved model; None for models that have none.
 
     Raises:
-        ValueError: If it is not a version.
+        ValueError: If `version` is not a version.
     """
     if version is None:
         return False
@@ -51,21 +51,21 @@ def is_newer_version(version: object) -> bool:
 
 
 def warn_about_newer_code(version: object) -> None:
-    """Warn if a model was saved by newer code than this, whose results this code may not reproduce.
+    """Warn if a model was saved by newer code, whose results this code may not reproduce.
 
-    Transformers uses installed classes even where newer ones lie next to the weights, and says nothing.
+    transformers uses installed classes without a warning, even if newer ones are saved with the weights.
 
     Args:
-        version: The `code_version` of a saved model; None if it was saved before there was one.
+        version: The `code_version` of a saved model; None for models that have none.
     """
     try:
         is_newer = is_newer_version(version)
     except ValueError as error:
-        logger.warning_once(f"It is not known whether this model was saved by newer code: {error}")
+        logger.warning_once(f"The version of this model is unknown: {error}")
         return
     if is_newer:
         logger.warning_once(
-            f"This model was saved by hf_maskattn {version} and is loaded by {CODE_VERSION}: its results may differ. "
+            f"This model was saved by hf_maskattn {version} and is loaded by {CODE_VERSION}. Its results may differ. "
             f"To upgrade: {install_command(upgrade=True)}"
         )
 
@@ -73,15 +73,15 @@ def warn_about_newer_code(version: object) -> None:
 def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str, str]) -> None:
     """Copy the code in a checkpoint of Trainer to the folder above it as well.
 
-    Trainer publishes that folder at each save. It copies configuration and weights of the checkpoint there, from a list of
-    names without code, so that nobody could load these commits without the package.
+    Trainer publishes that folder at each save. It copies only configuration and weights from the checkpoint, so that these
+    commits could not be loaded without the package.
 
-    A file that exists and differs is replaced only next to a `config.json` of the same model family, to which it then
-    belongs; any other is left as it is, with a warning.
+    An existing file with other contents is replaced only if the `config.json` next to it is of the same model family.
+    Otherwise it is kept, with a warning.
 
     Args:
-        folder: Folder of a model that was just saved; one that is not named like a checkpoint is left alone.
-        auto_map: Class for each Auto class, by which a `config.json` of the family is recognized.
+        folder: Folder of a model that was just saved. Nothing is copied unless it has the name of a checkpoint.
+        auto_map: Class for each Auto class, which identifies the model family.
     """
     checkpoint = Path(folder).absolute()
     if not _CHECKPOINT.fullmatch(checkpoint.name):
@@ -90,19 +90,19 @@ def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str,
     for source in sorted(checkpoint.glob("*.py")):
         target = checkpoint.parent / source.name
         if target.is_file() and filecmp.cmp(source, target, shallow=False):
-            continue  # an upload in the background may be reading it
+            continue  # an upload in the background may read the file
         if os.path.lexists(target) and not is_same_family:
             logger.warning_once(
-                f"{target} is left as it is: it differs from the code of the model in {checkpoint}, and may not be an earlier "
-                f"version of it. What Trainer publishes from {checkpoint.parent} will not load without hf_maskattn. Train in "
-                "another folder, or rename the file."
+                f"{target} differs from the code of the model in {checkpoint} and is kept, since it may not be an earlier "
+                f"version of it. Commits from {checkpoint.parent} will not load without hf_maskattn. Set another output "
+                "folder, or rename the file."
             )
             continue
         shutil.copyfile(source, target)
 
 
 def _read_config_class(folder: Path) -> object:
-    """Read the configuration class that the model of a folder names; None if there is no such model."""
+    """Read the configuration class from the `config.json` of a folder; None if there is none."""
     try:
         return json.loads((folder / "config.json").read_bytes())["auto_map"]["AutoConfig"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

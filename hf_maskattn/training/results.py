@@ -26,7 +26,7 @@ from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_
 from hf_maskattn.hub.publish import Publication, make_repository, publish
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
-from hf_maskattn.inspection.text_generation import write_texts
+from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
 
@@ -151,7 +151,7 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
         if not shown:
             return False
         if model.config.is_encoder_decoder:
-            written = write_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
+            written = generate_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
             draw_alignments([text.alignment for text in written if text.alignment is not None], path)
         else:
             draw_attention_maps({"attention": attention_maps(model, tokenizer, shown)}, path)

@@ -61,11 +61,11 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
     for arguments, message in {
         (tmp_path / "no-model",): "no-model' is neither a folder here nor",
-        (folder, "--text-file", tmp_path / "blank"): "blank has no text: write one on each line.",
+        (folder, "--text-file", tmp_path / "blank"): "blank has no text.",
         (folder, "--text-file", tmp_path / "latin"): "latin, line 2: not UTF-8 (byte 0xe9)",
         (folder, "--text-file", tmp_path / "nowhere"): "No such file or directory",
-        (folder, "--text-file", tmp_path / "texts"): "texts need the tokenizer of the model",
-        (folder, "--max-length", 0): "max_length=0 must be at least 1",
+        (folder, "--text-file", tmp_path / "texts"): "`tokenizer` must be given if `batch` is texts",
+        (folder, "--max-length", 0): "`max_length` must be at least 1, got 0",
         (folder, "--json", tmp_path / "no" / "folder.json"): "No such file or directory",
     }.items():
         result = run(*arguments)

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from hf_maskattn.benchmark import attention
 from hf_maskattn.benchmark.attention import Shape
 from hf_maskattn.benchmark.benchmark import PARTS
-from hf_maskattn.benchmark.ways import GRADIENT_TOLERANCE
+from hf_maskattn.benchmark.measurement import GRADIENT_TOLERANCE
 from hf_maskattn.cli import app
 
 
@@ -48,7 +48,7 @@ def test_unequal_results_end_with_1(run, monkeypatch):
 def test_mistakes_are_one_line_and_exit_code_2(run):
     result = run("attention", "--device", "abacus")
     assert result.exit_code == 2
-    assert "error: device='abacus' is not here: " in result.stderr
+    assert "error: `device` must be available, got 'abacus'." in result.stderr
     assert run("everything").exit_code == 2
 
 

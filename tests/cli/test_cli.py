@@ -103,9 +103,7 @@ def test_train_checks_config_before_data(run, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
     result = run("train", write_recipe(tmp_path), "model.hidden_size=9")
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "error: model.hidden_size must be even where layers are bidirectional, got 9. Each direction"
-    )
+    assert result.stderr.startswith("error: model.hidden_size must be even for bidirectional layers, got 9. Each direction")
     result = run("train", write_recipe(tmp_path), "model.hidden_dropout_prob=2")
     assert result.stderr.startswith("error: model.hidden_dropout_prob must be in [0, 1], got 2.")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from hf_maskattn.inspection.text_generation import write_texts
+from hf_maskattn.inspection.text_generation import generate_texts
 from tests.toy_writer import PAIR_TEXTS, toy_writer
 
 
@@ -9,48 +9,50 @@ def writer():
     return toy_writer()
 
 
-def written(writer, texts=PAIR_TEXTS, batch_size=2, **settings):
-    return list(write_texts(*writer, texts, batch_size=batch_size, **settings))
+def generate(model_and_tokenizer, texts=PAIR_TEXTS, batch_size=2, **settings):
+    return list(generate_texts(*model_and_tokenizer, texts, batch_size=batch_size, **settings))
 
 
-def test_what_is_written_is_what_generate_says_of_each_text_alone(writer):
+def test_generate_texts_equals_generate_for_each_text(writer):
     model, tokenizer = writer
-    found = written(writer)
-    for text, one in zip(PAIR_TEXTS, found, strict=True):
+    results = generate(writer)
+    for text, result in zip(PAIR_TEXTS, results, strict=True):
         (ids,) = model.generate(**tokenizer([text], return_tensors="pt")).tolist()
-        assert one.texts == [tokenizer.decode(ids, skip_special_tokens=True)]
-        assert one.alignment is None
-    assert len({one.texts[0] for one in found}) == len(PAIR_TEXTS)
-    assert [one.texts for one in written(writer, batch_size=1)] == [one.texts for one in found]
-    assert [one.texts for one in written(writer, PAIR_TEXTS[::-1], batch_size=3)] == [one.texts for one in found[::-1]]
-    assert written(writer, []) == []
+        assert result.texts == [tokenizer.decode(ids, skip_special_tokens=True)]
+        assert result.alignment is None
+    assert len({result.texts[0] for result in results}) == len(PAIR_TEXTS)
+    assert [result.texts for result in generate(writer, batch_size=1)] == [result.texts for result in results]
+    assert [result.texts for result in generate(writer, PAIR_TEXTS[::-1], batch_size=3)] == [
+        result.texts for result in results[::-1]
+    ]
+    assert generate(writer, []) == []
 
 
-def test_several_outputs_come_best_first_and_the_best_is_aligned(writer, monkeypatch):
+def test_generate_texts_aligns_the_best_of_several(writer, monkeypatch):
     model, _ = writer
     monkeypatch.setattr(model.generation_config, "num_beams", 3)
-    best = [one.texts for one in written(writer)]
+    best = [result.texts for result in generate(writer)]
     monkeypatch.setattr(model.generation_config, "num_return_sequences", 2)
     monkeypatch.setattr(model.generation_config, "return_dict_in_generate", True)
-    found = written(writer, with_alignment=True)
-    assert [one.texts[:1] for one in found] == best
-    assert all(len(set(one.texts)) == 2 for one in found)
-    for text, one in zip(PAIR_TEXTS, found, strict=True):
-        assert "".join(one.alignment.source) == text.replace(" ", "▁") + "[EOS]"
-        assert "".join(token for token in one.alignment.target if token != "[EOS]").replace("▁", " ") == one.texts[0]
+    results = generate(writer, with_alignment=True)
+    assert [result.texts[:1] for result in results] == best
+    assert all(len(set(result.texts)) == 2 for result in results)
+    for text, result in zip(PAIR_TEXTS, results, strict=True):
+        assert "".join(result.alignment.source) == text.replace(" ", "▁") + "[EOS]"
+        assert "".join(token for token in result.alignment.target if token != "[EOS]").replace("▁", " ") == result.texts[0]
 
 
-def test_long_texts_are_cut_where_a_limit_is_given(writer):
+def test_generate_texts_truncates_to_max_length(writer):
     long, short = ["meow purr meow purr"], ["meow purr m"]
-    (cut,) = written(writer, long, max_length=12)
-    assert (cut.texts, cut.cut_tokens) == (written(writer, short)[0].texts, 8)
-    (whole,) = written(writer, long, with_alignment=True)
-    assert whole.cut_tokens == 0
-    assert len(whole.alignment.source) == len(long[0]) + 1
+    (cut,) = generate(writer, long, max_length=12)
+    assert (cut.texts, cut.cut_tokens) == (generate(writer, short)[0].texts, 8)
+    (complete,) = generate(writer, long, with_alignment=True)
+    assert complete.cut_tokens == 0
+    assert len(complete.alignment.source) == len(long[0]) + 1
 
 
-def test_a_string_may_stop_it(writer, monkeypatch):
-    (free,) = written(writer, ["woof"])
+def test_generate_texts_stops_at_stop_strings(writer, monkeypatch):
+    (free,) = generate(writer, ["woof"])
     monkeypatch.setattr(writer[0].generation_config, "stop_strings", [free.texts[0][2]])
-    (stopped,) = written(writer, ["woof"])
+    (stopped,) = generate(writer, ["woof"])
     assert stopped.texts[0] == free.texts[0][: free.texts[0].index(free.texts[0][2]) + 1]

@@ -1,4 +1,4 @@
-"""A small recurrent encoder that treats padding as it should, and the same encoder with one fault each."""
+"""A small recurrent encoder that handles padding correctly, and variants with one fault each."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class ToyOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class Sound(PreTrainedModel):
+class Correct(PreTrainedModel):
     config_class = ToyConfig
     base_model_prefix = "toy"
 
@@ -51,10 +51,11 @@ class Sound(PreTrainedModel):
 
     def recurrence(self, embedded, mask):
         states = torch.zeros_like(embedded)
-        for row, real in enumerate(mask):
-            if real.any():
+        for row, row_mask in enumerate(mask):
+            if row_mask.any():
                 states = states.index_put(
-                    (torch.tensor(row), real.nonzero()[:, 0]), self.rnn(embedded[row, real][None])[0][0].to(states.dtype)
+                    (torch.tensor(row), row_mask.nonzero()[:, 0]),
+                    self.rnn(embedded[row, row_mask][None])[0][0].to(states.dtype),
                 )
         return states
 
@@ -69,74 +70,74 @@ class Sound(PreTrainedModel):
         return embedded.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-class IgnoresMaskInRecurrence(Sound):
+class IgnoresMaskInRecurrence(Correct):
     def recurrence(self, embedded, mask):
         return self.rnn(embedded)[0]
 
 
-class IgnoresMaskInPooling(Sound):
+class IgnoresMaskInPooling(Correct):
     def weigh(self, scores, mask):
         return scores.softmax(dim=1)
 
 
-class ZeroesAfterSoftmax(Sound):
+class ZeroesAfterSoftmax(Correct):
     def weigh(self, scores, mask):
         return scores.softmax(dim=1).masked_fill(~mask, 0)
 
 
-class MultipliesByMask(Sound):
+class MultipliesByMask(Correct):
     def clean(self, embedded, mask):
         return embedded * mask[..., None]
 
 
-class NormalizesOverTheBatch(Sound):
+class NormalizesOverTheBatch(Correct):
     def normalize(self, states, mask):
-        real = states[mask]
-        return ((states - real.mean(dim=0)) / (real.var(dim=0, correction=0) + 0.1)).masked_fill(~mask[..., None], 0)
+        tokens = states[mask]
+        return ((states - tokens.mean(dim=0)) / (tokens.var(dim=0, correction=0) + 0.1)).masked_fill(~mask[..., None], 0)
 
 
-class LooksAtTheRowBefore(Sound):
+class ReadsThePreviousRow(Correct):
     def normalize(self, states, mask):
         return states + states.roll(1, dims=0).sum(dim=1, keepdim=True).masked_fill(~mask[..., None], 0)
 
 
-class ReadsIdsUnderTheMask(Sound):
-    """The common way to lose a mask: padding is told by the id."""
+class ReadsIdsUnderTheMask(Correct):
+    """Derives the mask from the pad id, a common mistake."""
 
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None):
         return super().forward(input_ids, input_ids != 0 if inputs_embeds is None else attention_mask, inputs_embeds)
 
 
-class LetsGradientsThrough(Sound):
-    """Says what the sound one says; only a backward pass sees the pads."""
+class LeaksGradients(Correct):
+    """Has the outputs of the correct model; only the backward pass depends on padding."""
 
     def mean(self, embedded, mask):
         return super().mean(embedded, mask) + (embedded - embedded.detach()).sum(dim=1)
 
     def clean(self, embedded, mask):
-        pads = embedded.masked_fill(mask[..., None], 0)
-        return super().clean(embedded, mask) + (pads - pads.detach())
+        padding = embedded.masked_fill(mask[..., None], 0)
+        return super().clean(embedded, mask) + (padding - padding.detach())
 
 
-class DividesByZeroInEmptyRows(Sound):
+class DividesByZeroInEmptyRows(Correct):
     def mean(self, embedded, mask):
         return embedded.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
-class RefusesHoles(Sound):
+class RefusesHoles(Correct):
     def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None):
         if (attention_mask.diff(dim=1) > 0).any():
             raise ValueError("only right padding\nis supported")
         return super().forward(input_ids, attention_mask, inputs_embeds)
 
 
-class TakesNoMask(Sound):
+class TakesNoMask(Correct):
     def forward(self, input_ids=None):
         return super().forward(input_ids, torch.ones_like(input_ids))
 
 
-class RunsOutOfMemory(Sound):
-    """Has memory for unpadded and right-padded batches alone."""
+class RunsOutOfMemory(Correct):
+    """Raises an error for batches that are not right-padded."""
 
     error: Exception
 

@@ -12,7 +12,7 @@ from hf_maskattn.model.attention_functions import (
     segment_softmax,
     tanh,
 )
-from tests.graphs import nodes_behind, saved_tensors
+from tests.graphs import collect_nodes, saved_tensors
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import GRADIENT_BY_DTYPE, OUTPUT, OUTPUT_BY_DTYPE
 
@@ -28,7 +28,7 @@ def sizes_in_graph(tensor):
     def watch(gradients, _):
         gradients_of_graph.extend(gradient.numel() for gradient in gradients if gradient is not None)
 
-    for node in nodes_behind(tensor):
+    for node in collect_nodes(tensor):
         node.register_hook(watch)
         saved.extend(value.numel() for value in saved_tensors(node))
     tensor.sum().backward()
@@ -84,7 +84,7 @@ def test_tiled_scores_match_formula():
     scores = _TiledScores.apply(queries, keys, energy)
     expected = (torch.tanh(queries[:, :, None] + keys[:, None]) @ energy_matrix(energy)).permute(0, 3, 1, 2)
     torch.testing.assert_close(scores, expected, atol=OUTPUT_BY_DTYPE[torch.float64], rtol=0)
-    assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy))
+    assert torch.autograd.gradcheck(_TiledScores.apply, (queries, keys, energy), fast_mode=True)
 
 
 def test_tile_shape_fits_tile_bytes(monkeypatch):
@@ -105,7 +105,7 @@ def test_chunked_saves_only_scores_for_backward(monkeypatch):
         attention = AdditiveAttention(**SIZES, implementation=implementation)
         torch.nn.init.normal_(attention.energy)
         context, _ = attention(torch.randn(2, 9, 8), torch.randn(2, 11, 8), mask)
-        largest[implementation] = max(value.numel() for node in nodes_behind(context) for value in saved_tensors(node))
+        largest[implementation] = max(value.numel() for node in collect_nodes(context) for value in saved_tensors(node))
     assert largest == {"eager": 2 * 9 * 11 * 8, "chunked": 2 * 9 * 11}
 
 

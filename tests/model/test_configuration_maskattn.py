@@ -4,81 +4,118 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel
 
-from hf_maskattn import MaskAttnConfig, MaskAttnModel
+from hf_maskattn import MaskAttnConfig, MaskAttnModel, RNNSearchConfig
 
-SIZES = ["vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "attention_size", "num_attention_heads"]
-PROBABILITIES = ["hidden_dropout_prob", "embedding_dropout_prob", "attention_dropout_prob", "classifier_dropout"]
+COMMON_SIZES = ("vocab_size", "embedding_size", "hidden_size", "attention_size", "num_attention_heads")
+SIZES = {
+    MaskAttnConfig: (*COMMON_SIZES, "num_hidden_layers"),
+    RNNSearchConfig: (*COMMON_SIZES, "encoder_layers", "decoder_layers"),
+}
+COMMON_PROBABILITIES = ("hidden_dropout_prob", "embedding_dropout_prob", "attention_dropout_prob")
+PROBABILITIES = {MaskAttnConfig: (*COMMON_PROBABILITIES, "classifier_dropout"), RNNSearchConfig: COMMON_PROBABILITIES}
+WRONG_VALUES = {"rnn_type": "rnn", "attention_implementation": "flash", "hidden_size": "256", "hidden_dropout_prob": "0.1"}
+
+
+def pairs(fields):
+    """Each configuration class with each of its fields."""
+    return [(config_class, field) for config_class, names in fields.items() for field in names]
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("config_class", "field", "value"),
     [
-        ("rnn_type", "rnn"),
-        ("attention_query", "first"),
-        ("attention_implementation", "flash"),
-        ("hidden_size", "256"),
-        ("hidden_dropout_prob", "0.1"),
-        ("bidirectional", "yes"),
-        ("tag_scheme", 2),
+        *((config_class, *item) for config_class in SIZES for item in WRONG_VALUES.items()),
+        (MaskAttnConfig, "attention_query", "first"),
+        (MaskAttnConfig, "bidirectional", "yes"),
+        (MaskAttnConfig, "tag_scheme", 2),
+        (RNNSearchConfig, "attention_query", "next"),
+        (RNNSearchConfig, "output_layer", "softmax"),
+        (RNNSearchConfig, "input_feeding", "yes"),
+        (RNNSearchConfig, "max_target_length", 2.5),
     ],
 )
-def test_config_rejects_wrong_value(field, value):
+def test_config_rejects_wrong_value(config_class, field, value):
     with pytest.raises(StrictDataclassError, match=field):
-        MaskAttnConfig(**{field: value})
+        config_class(**{field: value})
     with pytest.raises(StrictDataclassError, match=field):
-        setattr(MaskAttnConfig(), field, value)
+        setattr(config_class(), field, value)
 
 
-def test_config_saves_and_loads(tmp_path):
-    config = MaskAttnConfig(rnn_type="gru", num_labels=5, hidden_dropout_prob=0, classifier_dropout=0.5, tag_scheme="BIOES")
+@pytest.mark.parametrize(
+    "config",
+    [
+        MaskAttnConfig(rnn_type="gru", num_labels=5, hidden_dropout_prob=0, classifier_dropout=0.5, tag_scheme="BIOES"),
+        RNNSearchConfig(rnn_type="lstm", share_embeddings=False, source_vocab_size=7, decoder_start_token_id=None),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_config_saves_and_loads(tmp_path, config):
     config.save_pretrained(tmp_path)
-    assert MaskAttnConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    assert type(config).from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
-def test_trainer_does_not_gather_attentions():
+def test_trainer_does_not_gather_states_and_attentions():
     assert set(MaskAttnConfig().keys_to_ignore_at_inference) >= {"attentions", "hidden_states"}
+    assert set(RNNSearchConfig().keys_to_ignore_at_inference) == {
+        "cache",
+        "past_key_values",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+    }
 
 
 @pytest.mark.parametrize("value", [0, -3])
-@pytest.mark.parametrize("field", SIZES)
-def test_config_rejects_size_below_one(field, value):
-    for build in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+@pytest.mark.parametrize(("config_class", "field"), pairs(SIZES))
+def test_config_rejects_size_below_one(config_class, field, value):
+    for build in (lambda: config_class(**{field: value}), lambda: setattr(config_class(), field, value)):
         with pytest.raises(StrictDataclassError, match=rf"{field} must be at least 1, got {value}\."):
             build()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, 2, float("nan")])
-@pytest.mark.parametrize("field", PROBABILITIES)
-def test_config_rejects_invalid_probability(field, value):
-    for build in (lambda: MaskAttnConfig(**{field: value}), lambda: setattr(MaskAttnConfig(), field, value)):
+@pytest.mark.parametrize(("config_class", "field"), pairs(PROBABILITIES))
+def test_config_rejects_invalid_probability(config_class, field, value):
+    for build in (lambda: config_class(**{field: value}), lambda: setattr(config_class(), field, value)):
         with pytest.raises(StrictDataclassError, match=rf"{field} must be in \[0, 1\], got {value}\."):
             build()
 
 
-@pytest.mark.parametrize("field", PROBABILITIES)
-def test_config_accepts_probabilities_0_and_1(field):
-    assert getattr(MaskAttnConfig(**{field: 0}), field) == 0
-    assert getattr(MaskAttnConfig(**{field: 1.0}), field) == 1
+@pytest.mark.parametrize(("config_class", "field"), pairs(PROBABILITIES))
+def test_config_accepts_probabilities_0_and_1(config_class, field):
+    assert getattr(config_class(**{field: 0}), field) == 0
+    assert getattr(config_class(**{field: 1.0}), field) == 1
 
 
+@pytest.mark.parametrize("config_class", SIZES)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"hidden_size": 129}, "hidden_size must be even for bidirectional layers, got 129. Each"),
         (
-            {"hidden_size": 129},
-            "hidden_size must be even where layers are bidirectional, got 129. Each",
+            {"num_attention_heads": 3, "attention_size": 128},
+            "num_attention_heads must divide attention_size, got 3 and 128. Set",
         ),
         (
-            {"num_attention_heads": 3},
-            "num_attention_heads must divide attention_size=128, got 3. Set another",
+            {"num_attention_heads": 8, "hidden_size": 12},
+            "must divide hidden_size, got 8 and 12. Set another number of heads, or",
         ),
-        ({"num_attention_heads": 8, "hidden_size": 12}, "must divide hidden_size=12, got 8. Set another number of heads, or"),
     ],
 )
-def test_config_rejects_indivisible_widths(changes, message):
+def test_config_rejects_indivisible_sizes(config_class, changes, message):
     with pytest.raises(StrictDataclassError) as error:
-        MaskAttnConfig(**changes)
+        config_class(**changes)
     assert message in str(error.value.__cause__)
+
+
+def test_config_documents_all_fields():
+    for config_class in SIZES:
+        fields = config_class.__annotations__.keys() - {"is_encoder_decoder"}
+        undocumented = [field for field in fields if f"        {field} (`" not in config_class.__doc__]
+        assert not undocumented
 
 
 @pytest.mark.parametrize(

@@ -37,16 +37,16 @@ def all_tensors(output):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_decoder_in_parts_matches_whole_target(form):
     decoder, encoded, x = build(**form), source(), torch.randn(3, 7, 3)
-    whole = decoder(x, None, source=encoded, use_cache=True)
+    complete = decoder(x, None, source=encoded, use_cache=True)
     state, parts = None, []
     for part in x.split([1, 4, 2], dim=1):
         parts.append(decoder(part, None, state, encoded if state is None else None, use_cache=True))
         state = parts[-1].state
-    assert state.get_seq_length() == whole.state.get_seq_length() == 7
-    dims = [*(1 for _ in whole.states), 1, 2]
-    for dim, expected, *actual in zip(dims, all_tensors(whole), *map(all_tensors, parts), strict=True):
+    assert state.get_seq_length() == complete.state.get_seq_length() == 7
+    dims = [*(1 for _ in complete.states), 1, 2]
+    for dim, expected, *actual in zip(dims, all_tensors(complete), *map(all_tensors, parts), strict=True):
         torch.testing.assert_close(torch.cat(actual, dim=dim), expected, atol=OUTPUT, rtol=0)
-    for actual, expected in zip(state.layers, whole.state.layers, strict=True):
+    for actual, expected in zip(state.layers, complete.state.layers, strict=True):
         for one, other in zip(actual, expected, strict=True):
             torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
 
@@ -94,16 +94,16 @@ def test_padding_leaves_state_unchanged(form, kind):
             assert not any(tensor.any() for tensor in [*padding, output.weights[row][:, ~is_token]])
             if is_token.any():
                 one = slice(row, row + 1)
-                alone = decoder(x[one, is_token], None, source=(memory[one], mask[one], summary[one]), use_cache=True)
-                for actual, expected in zip(output.states, alone.states, strict=True):
+                single = decoder(x[one, is_token], None, source=(memory[one], mask[one], summary[one]), use_cache=True)
+                for actual, expected in zip(output.states, single.states, strict=True):
                     torch.testing.assert_close(actual[row, is_token], expected[0], atol=OUTPUT, rtol=0)
-                torch.testing.assert_close(output.weights[row][:, is_token], alone.weights[0], atol=OUTPUT, rtol=0)
+                torch.testing.assert_close(output.weights[row][:, is_token], single.weights[0], atol=OUTPUT, rtol=0)
                 if use_cache:
-                    for actual, expected in zip(output.state.layers, alone.state.layers, strict=True):
+                    for actual, expected in zip(output.state.layers, single.state.layers, strict=True):
                         for a, b in zip(actual, expected, strict=True):
                             torch.testing.assert_close(a[row], b[0], atol=OUTPUT, rtol=0)
                     if form["input_feeding"]:
-                        torch.testing.assert_close(output.state.context[row], alone.state.context[0], atol=OUTPUT, rtol=0)
+                        torch.testing.assert_close(output.state.context[row], single.state.context[0], atol=OUTPUT, rtol=0)
     if kind == "empty":
         initial_state = torch.tanh(decoder.first_state(summary[0]))
         torch.testing.assert_close(torch.cat([t[0] for layer in output.state.layers for t in layer]), initial_state)

@@ -1,7 +1,10 @@
+import inspect
+
 import pytest
 import torch
 from accelerate import cpu_offload
 
+import hf_maskattn
 from hf_maskattn import (
     MaskAttnForMaskedLM,
     MaskAttnForSequenceClassification,
@@ -13,6 +16,20 @@ from tests.tolerances import OUTPUT
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("name", [*HEADS, "RNNSearchModel", "RNNSearchForConditionalGeneration"])
+def test_forward_documents_all_arguments(name):
+    model_class = getattr(hf_maskattn, name)
+    assert "Args:" in model_class.__doc__
+    arguments = inspect.signature(model_class.forward).parameters.keys() - {"self", "kwargs"}
+    assert [argument for argument in arguments if f"            {argument}: " not in model_class.forward.__doc__] == []
+
+
+def test_print_shows_attention_options(tiny_config):
+    text = repr(build_head("MaskAttnModel", tiny_config, attention_query="last", attention_implementation="ragged"))
+    assert "query='last'" in text
+    assert "num_heads=1, dropout=0.0, implementation='ragged'" in text
 
 
 @pytest.mark.parametrize("head", HEADS)

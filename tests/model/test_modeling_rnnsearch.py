@@ -102,11 +102,11 @@ def test_config_requests_outputs_and_cache(tiny_rnnsearch_config):
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
 def test_state_is_accepted_under_both_names(tiny_rnnsearch_config, name):
     model = build(tiny_rnnsearch_config)
-    whole = model(IDS, MASK, DECODER_IDS).logits
+    complete = model(IDS, MASK, DECODER_IDS).logits
     state = model(IDS, MASK, DECODER_IDS[:, :1])[CACHE_NAME]
     for mask in (None, torch.ones(2, 2), torch.ones(2, 3)):
         actual = model(decoder_input_ids=DECODER_IDS[:, 1:], decoder_attention_mask=mask, **{name: state})
-        torch.testing.assert_close(actual.logits, whole[:, 1:], atol=OUTPUT, rtol=0)
+        torch.testing.assert_close(actual.logits, complete[:, 1:], atol=OUTPUT, rtol=0)
         assert actual[CACHE_NAME].get_seq_length() == 3
 
 

@@ -14,28 +14,34 @@ TIME_CHUNKS = [
 ]
 
 
-def weights(directions=1, dtype=torch.float64, width=3, inputs=2):
+FAST_MODE = pytest.mark.parametrize("fast_mode", [True, pytest.param(False, marks=pytest.mark.slow)])
+"""Checks second derivatives along random directions; the full Jacobians take minutes."""
+
+
+def draw_weights(directions=1, dtype=torch.float64, width=3, inputs=2):
     shapes = [(3 * width, inputs), (3 * width, width), (3 * width,), (3 * width,)]
     return [torch.randn(shape, dtype=dtype) for _ in range(directions) for shape in shapes]
 
 
-def by_direction(flat):
-    return [flat[start : start + 4] for start in range(0, len(flat), 4)]
+def split_directions(weights):
+    return [weights[start : start + 4] for start in range(0, len(weights), 4)]
 
 
-def some_inputs(time_chunks, directions):
+def build_inputs(time_chunks, directions):
     x = torch.randn(directions, sum(chunk.steps * chunk.rows for chunk in time_chunks), 2, dtype=torch.float64)
-    initial_state = torch.randn(directions, time_chunks[0].rows + 1, 3, dtype=torch.float64)  # one row has no step
-    return [tensor.requires_grad_() for tensor in (x, initial_state, *weights(directions))]
+    initial_state = torch.randn(directions, time_chunks[0].rows + 1, 3, dtype=torch.float64)  # one row without a token
+    return [tensor.requires_grad_() for tensor in (x, initial_state, *draw_weights(directions))]
 
 
 def run(time_chunks):
-    return lambda x, initial_state, *weights: torch.stack([*packed_gru(x, by_direction(weights), time_chunks, initial_state)])
+    return lambda x, initial_state, *weights: torch.stack(
+        [*packed_gru(x, split_directions(weights), time_chunks, initial_state)]
+    )
 
 
 @pytest.fixture(params=["small", "large", "wide"], autouse=True)
 def steps(request, monkeypatch):
-    """Small steps (torch's kernel), large steps (our loop), and wide directions (our loop, one direction after the other)."""
+    """Small steps (torch's kernel), large steps (our loop), and wide layers (our loop, one direction after the other)."""
     if request.param != "small":
         monkeypatch.setattr(recurrent_autograd, "_SMALL_STEP", 0)
     if request.param == "wide":
@@ -45,7 +51,7 @@ def steps(request, monkeypatch):
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("time_chunks", TIME_CHUNKS)
 def test_packed_gru_gradcheck(time_chunks, directions):
-    assert torch.autograd.gradcheck(run(time_chunks), some_inputs(time_chunks, directions))
+    assert torch.autograd.gradcheck(run(time_chunks), build_inputs(time_chunks, directions))
 
 
 def test_packed_gru_matches_torch():
@@ -54,7 +60,7 @@ def test_packed_gru_matches_torch():
     x = torch.randn(2, 4, 3, 2)
     initial_state = torch.randn(2, 3, 3)
     states = run((TimeChunk(4, 3),))(x.flatten(1, 2), initial_state, *flat).view(2, 4, 3, 3)
-    expected = torch.stack([rnn(own, state[None])[0] for rnn, own, state in zip(rnns, x, initial_state, strict=True)])
+    expected = torch.stack([rnn(inputs, state[None])[0] for rnn, inputs, state in zip(rnns, x, initial_state, strict=True)])
     torch.testing.assert_close(states, expected, atol=OUTPUT, rtol=0)
     direction = torch.randn_like(states)
     for actual_grad, expected_grad in zip(
@@ -67,27 +73,30 @@ def test_packed_gru_matches_torch():
 
 @pytest.mark.parametrize("directions", [1, 2])
 def test_packed_gru_without_gradient(directions):
-    inputs = some_inputs(TIME_CHUNKS[1], directions)
+    inputs = build_inputs(TIME_CHUNKS[1], directions)
     with torch.no_grad():
         states = run(TIME_CHUNKS[1])(*inputs)
     torch.testing.assert_close(states, run(TIME_CHUNKS[1])(*inputs))
 
 
+@FAST_MODE
 @pytest.mark.parametrize("directions", [1, 2])
-def test_packed_gru_gradgradcheck(directions):
-    assert torch.autograd.gradgradcheck(run(TIME_CHUNKS[1]), some_inputs(TIME_CHUNKS[1], directions))
+def test_packed_gru_gradgradcheck(directions, fast_mode):
+    inputs = build_inputs(TIME_CHUNKS[1], directions)
+    assert torch.autograd.gradgradcheck(run(TIME_CHUNKS[1]), inputs, fast_mode=fast_mode)
 
 
+@FAST_MODE
 @pytest.mark.parametrize("frozen", [[0], [1, 3, 5], [*range(2, 6)]])
-def test_packed_gru_gradgradcheck_with_frozen_inputs(frozen):
-    inputs = some_inputs(TIME_CHUNKS[1], 2)
+def test_packed_gru_gradgradcheck_with_frozen_inputs(frozen, fast_mode):
+    inputs = build_inputs(TIME_CHUNKS[1], 2)
     for index in frozen:
         inputs[index].requires_grad_(False)
-    assert torch.autograd.gradgradcheck(run(TIME_CHUNKS[1]), inputs)
+    assert torch.autograd.gradgradcheck(run(TIME_CHUNKS[1]), inputs, fast_mode=fast_mode)
 
 
 def test_backward_does_not_change_incoming_gradient():
-    inputs = some_inputs(TIME_CHUNKS[1], 2)
+    inputs = build_inputs(TIME_CHUNKS[1], 2)
     states = run(TIME_CHUNKS[1])(*inputs)
     grad_states = torch.randn_like(states)
     original = grad_states.clone()
@@ -96,8 +105,8 @@ def test_backward_does_not_change_incoming_gradient():
     assert torch.equal(grad_states, original)
 
 
-def test_wide_directions_run_one_after_the_other(monkeypatch):
-    inputs = some_inputs(TIME_CHUNKS[1], 2)
+def test_wide_layers_run_one_direction_at_a_time(monkeypatch):
+    inputs = build_inputs(TIME_CHUNKS[1], 2)
     counts = []
     monkeypatch.setattr(
         recurrent_autograd,

@@ -118,12 +118,14 @@ def operator_calls(recurrence, x, mask):
     return [node.target for node in graph.graph.nodes].count(torch.ops.hf_maskattn.recurrence_v1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 def test_compiled_layer_is_one_operator(rnn_type):
     recurrence = MaskedRecurrence(input_size=3, hidden_size=8, num_layers=2, rnn_type=rnn_type)
     assert operator_calls(recurrence, torch.randn(3, 5, 3), ragged_mask(3, 5, "holes")) == 2
 
 
+@pytest.mark.slow
 def test_fullgraph_training_raises_with_way_out():
     torch._dynamo.reset()
     compiled = torch.compile(MaskedRecurrence(input_size=3, hidden_size=8), fullgraph=True, backend="eager")

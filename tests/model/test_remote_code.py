@@ -91,7 +91,7 @@ def test_foreign_file_is_kept_with_a_warning(checkpoint, tmp_path, config, caplo
         copy_code_above_checkpoint(checkpoint, AUTO_MAP)
     assert code_in(tmp_path) == {"decoder.py": b"ours", "losses.py": b"theirs"}
     (record,) = caplog.records
-    assert f"{tmp_path / 'losses.py'} is left as it is" in record.getMessage()
+    assert f"{tmp_path / 'losses.py'} differs from the code of the model" in record.getMessage()
 
 
 def test_save_pretrained_keeps_foreign_file_above(model, tmp_path):
@@ -112,14 +112,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_install_command():
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"] == {"Repository": REPOSITORY}
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"] == REPOSITORY
     assert install_command() == f"pip install git+{REPOSITORY}"
     assert install_command(upgrade=True) == f"pip install --upgrade git+{REPOSITORY}"
     assert install_command("viz") == f'pip install "hf-maskattn[viz] @ git+{REPOSITORY}"'
 
 
 def test_no_install_command_uses_unowned_name():
-    """The name of this package is not registered on PyPI: anybody may register it."""
+    """The name of this package is not registered on PyPI, so that others could register it."""
     texts = [path for folder in ("hf_maskattn", "examples", "configs", "docs") for path in (ROOT / folder).rglob("*.*")]
     for path in [ROOT / "README.md", *texts]:
         if path.suffix in (".py", ".md", ".yaml"):
@@ -158,7 +158,7 @@ def load(tmp_path, tiny_config, caplog):
 
 def test_model_of_newer_code_loads_with_a_warning(load):
     assert load("99.1.0") == [
-        f"This model was saved by hf_maskattn 99.1.0 and is loaded by {CODE_VERSION}: its results may differ. "
+        f"This model was saved by hf_maskattn 99.1.0 and is loaded by {CODE_VERSION}. Its results may differ. "
         "To upgrade: pip install --upgrade git+https://github.com/hf-maskattn/hf-maskattn"
     ]
 
@@ -171,7 +171,7 @@ def test_model_of_same_or_older_code_loads_silently(load, version):
 @pytest.mark.parametrize("version", ["", "new", "1.2", 3, [1, 2, 3], {"a": 1}, "9" * 6000 + ".0.0"])
 def test_model_with_invalid_code_version_loads(load, version):
     (message,) = load(version)
-    assert message.startswith("It is not known whether this model was saved by newer code: code_version must be a version")
+    assert message.startswith("The version of this model is unknown: code_version must be a version")
     assert len(message) < 250
 
 

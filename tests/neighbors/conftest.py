@@ -1,4 +1,4 @@
-"""What the neighbors work on: texts of unlike lengths and their tokenizer, a saved model, rows to train on."""
+"""Shared inputs: texts of different lengths and their tokenizer, a saved model, rows to train on."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def tokenizer():
 
 @pytest.fixture
 def saved(tmp_path, tiny_config, tokenizer):
-    """Saves a model of a class with its tokenizer; returns it and its folder."""
+    """Saves a model with its tokenizer; returns the model and its folder."""
 
     def build(head="MaskAttnForSequenceClassification", **changes):
         model = build_head(head, tiny_config, **changes).eval()
@@ -29,6 +29,6 @@ def saved(tmp_path, tiny_config, tokenizer):
 
 @pytest.fixture
 def rows(tokenizer):
-    """Rows of a task that is learned in a few steps: is the text long?"""
+    """Rows of a task that is learned in a few steps: whether a text is long."""
     texts = [text[:length] for text in TEXTS for length in range(1, len(text) + 1)]
     return [{**tokenizer(text), "labels": int(len(text) > 8)} for text in texts[::3]]

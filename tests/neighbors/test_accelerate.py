@@ -1,4 +1,4 @@
-"""accelerate: the loop that people write by hand, and what it saves."""
+"""accelerate: a custom training loop, and saving its state."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ from tests.tolerances import TRAINED
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_another_loop():
+def _reset_accelerator():
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def train_by_hand(model, rows, tokenizer, mixed_precision, accumulation, batch_size):
+def train(model, rows, tokenizer, mixed_precision, accumulation, batch_size):
     accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation)
     batches = DataLoader(
         Dataset.from_list(rows).with_format("torch"), batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
@@ -44,25 +44,25 @@ def train_by_hand(model, rows, tokenizer, mixed_precision, accumulation, batch_s
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 @pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
-def test_a_loop_by_hand_trains(tiny_config, rows, tokenizer, mixed_precision, rnn_type):
+def test_training_loop_reduces_loss(tiny_config, rows, tokenizer, mixed_precision, rnn_type):
     model = build_head("MaskAttnForSequenceClassification", tiny_config, rnn_type=rnn_type)
-    losses, trained = train_by_hand(model, rows, tokenizer, mixed_precision, 1, 8)
+    losses, trained = train(model, rows, tokenizer, mixed_precision, 1, 8)
     assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
     assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
 
 
-def test_accumulated_small_batches_are_one_large_batch(tiny_config, rows, tokenizer):
-    ends = []
+def test_gradient_accumulation_equals_one_large_batch(tiny_config, rows, tokenizer):
+    states = []
     for accumulation, batch_size in ((1, 8), (4, 2)):
         torch.manual_seed(0)
         model = build_head("MaskAttnForSequenceClassification", tiny_config)
-        ends.append(train_by_hand(model, rows[:24], tokenizer, "no", accumulation, batch_size)[1].state_dict())
-    for name, value in ends[0].items():
-        torch.testing.assert_close(ends[1][name], value, atol=TRAINED, rtol=0)
+        states.append(train(model, rows[:24], tokenizer, "no", accumulation, batch_size)[1].state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=TRAINED, rtol=0)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
-def test_every_weight_is_saved_where_those_of_a_layer_share_a_storage(tiny_config, tmp_path, rnn_type):
+def test_weights_with_shared_storage_are_saved(tiny_config, tmp_path, rnn_type):
     model = build_head("MaskAttnForMaskedLM", tiny_config, rnn_type=rnn_type, num_hidden_layers=2)
     share_storage(model)
     expected = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,6 +1,6 @@
-"""evaluate: its evaluator on a saved folder, with our metrics, which need no download.
+"""evaluate: its evaluator on a saved folder, with our metrics.
 
-Folders alone: evaluate 0.4 looks for a class that transformers 5 no longer has when it is given a pipeline or a model.
+Pipelines and models cannot be passed: evaluate 0.4 needs a class that transformers 5 has removed.
 """
 
 import evaluate
@@ -11,10 +11,12 @@ from hf_maskattn.metrics.classification import SingleLabelMetric
 from tests.neighbors.conftest import TEXTS
 
 
-def test_the_evaluator_scores_a_folder_as_its_pipeline_answers(saved):
+def test_evaluator_scores_a_folder_like_its_pipeline(saved):
     model, folder = saved("MaskAttnForSequenceClassification")
-    answers = [model.config.label2id[answer["label"]] for answer in pipeline("text-classification", str(folder))(TEXTS)]
-    labels = [*answers[:-1], (answers[-1] + 1) % 3]
+    predictions = [
+        model.config.label2id[prediction["label"]] for prediction in pipeline("text-classification", str(folder))(TEXTS)
+    ]
+    labels = [*predictions[:-1], (predictions[-1] + 1) % 3]
     scores = evaluate.evaluator("text-classification").compute(
         model_or_pipeline=str(folder),
         data=Dataset.from_dict({"text": TEXTS, "label": labels}),

@@ -1,4 +1,4 @@
-"""Optuna: a search over settings of the model and of its training by `Trainer.hyperparameter_search`."""
+"""Optuna: `Trainer.hyperparameter_search` over settings of the model and of the training."""
 
 import gc
 
@@ -14,21 +14,20 @@ GRID = {"rnn_type": ["lstm", "gru"], "learning_rate": [1e-6, 0.05]}
 
 
 @pytest.fixture
-def _old_objects_are_not_garbage():
-    """A trial collects garbage three times, which takes as long as there are objects in the process."""
+def _freeze_garbage_collector():
+    """A trial collects garbage three times, in time proportional to the objects of the process."""
     gc.freeze()
     yield
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("_old_objects_are_not_garbage")
+@pytest.mark.slow
+@pytest.mark.usefixtures("_freeze_garbage_collector")
 @pytest.mark.parametrize("trainer_class", [Trainer, MaskAttnTrainer])
-def test_a_search_builds_each_model_and_what_it_finds_can_be_trained_again(
-    trainer_class, tiny_config, tokenizer, rows, tmp_path
-):
+def test_search_builds_each_model_and_best_can_be_retrained(trainer_class, tiny_config, tokenizer, rows, tmp_path):
     built = []
 
-    def trainer_for(model_init, **settings):
+    def build_trainer(model_init, **settings):
         arguments = Seq2SeqTrainingArguments(
             str(tmp_path),
             max_steps=8,
@@ -50,15 +49,15 @@ def test_a_search_builds_each_model_and_what_it_finds_can_be_trained_again(
         built.append(rnn_type)
         return build_head("MaskAttnForSequenceClassification", tiny_config, rnn_type=rnn_type)
 
-    best = trainer_for(model_init).hyperparameter_search(
+    best = build_trainer(model_init).hyperparameter_search(
         lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", GRID["learning_rate"])},
         n_trials=4,
         sampler=optuna.samplers.GridSampler(GRID, seed=0),
     )
-    assert sorted(built[1:]) == ["gru", "gru", "lstm", "lstm"]  # the first is built by Trainer itself
+    assert sorted(built[1:]) == ["gru", "gru", "lstm", "lstm"]  # Trainer itself builds the first
     assert best.hyperparameters["learning_rate"] == 0.05
 
     chosen = optuna.trial.FixedTrial(best.hyperparameters)
-    again = trainer_for(lambda: model_init(chosen), learning_rate=0.05)
-    again.train()
-    assert again.state.log_history[-2]["eval_loss"] == best.objective
+    retrained = build_trainer(lambda: model_init(chosen), learning_rate=0.05)
+    retrained.train()
+    assert retrained.state.log_history[-2]["eval_loss"] == best.objective

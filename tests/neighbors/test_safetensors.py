@@ -1,4 +1,4 @@
-"""safetensors: weights that share one storage, as those of cuDNN do, are saved each for itself, and nothing is pickled."""
+"""safetensors: weights that share a storage, as for cuDNN, are saved separately, and nothing is pickled."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ IDS, MASK = torch.arange(1, 11).view(2, 5), torch.tensor([[1, 1, 0, 1, 1], [1, 1
 
 
 @pytest.fixture
-def sharing(tiny_config):
-    """Builds models in which the weights of each layer and direction share a storage."""
+def build_sharing(tiny_config):
+    """Builds models whose weights share a storage in each layer and direction."""
 
     def build(head, rnn_type):
         model = build_head(head, tiny_config, rnn_type=rnn_type, num_hidden_layers=2).eval()
@@ -30,10 +30,10 @@ def outputs(model):
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 @pytest.mark.parametrize("head", HEADS)
-def test_every_tensor_is_saved_once_and_loads_equal(sharing, tmp_path, head, rnn_type):
-    model = sharing(head, rnn_type)
+def test_weights_are_saved_once_and_load_equal(build_sharing, tmp_path, head, rnn_type):
+    model = build_sharing(head, rnn_type)
     tied = {"lm_head.decoder.weight"} if head == "MaskAttnForMaskedLM" else set()
-    for folder, shard in ((tmp_path / "whole", "50GB"), (tmp_path / "parts", "2KB")):
+    for folder, shard in ((tmp_path / "single", "50GB"), (tmp_path / "parts", "2KB")):
         model.save_pretrained(folder, max_shard_size=shard)
         files = list(folder.glob("*.safetensors"))
         assert (len(files) > 1) == (shard == "2KB")
@@ -42,12 +42,12 @@ def test_every_tensor_is_saved_once_and_loads_equal(sharing, tmp_path, head, rnn
         assert saved.keys() == model.state_dict().keys() - tied
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in saved.items())
         payload = sum(value.numel() * value.element_size() for value in saved.values())
-        assert sum(file.stat().st_size for file in files) < payload + 4000 * len(files)  # headers, and no shared buffer
+        assert sum(file.stat().st_size for file in files) < payload + 4000 * len(files)  # headers, but no shared buffer
         assert torch.equal(outputs(type(model).from_pretrained(folder)), outputs(model))
 
 
-def test_trainer_and_safetensors_itself_save_them_too(sharing, tmp_path):
-    model = sharing("MaskAttnForMaskedLM", "lstm")
+def test_trainer_and_safetensors_save_shared_storage(build_sharing, tmp_path):
+    model = build_sharing("MaskAttnForMaskedLM", "lstm")
     trainer = Trainer(model, TrainingArguments(str(tmp_path / "run"), report_to="none", use_cpu=True))
     trainer.save_model()
     assert torch.equal(outputs(type(model).from_pretrained(tmp_path / "run")), outputs(model))
@@ -57,6 +57,6 @@ def test_trainer_and_safetensors_itself_save_them_too(sharing, tmp_path):
     assert torch.equal(outputs(other), outputs(model))
 
 
-def test_asking_for_pickle_gives_safetensors(sharing, tmp_path):
-    sharing("MaskAttnModel", "gru").save_pretrained(tmp_path, safe_serialization=False)
+def test_safe_serialization_cannot_be_disabled(build_sharing, tmp_path):
+    build_sharing("MaskAttnModel", "gru").save_pretrained(tmp_path, safe_serialization=False)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json", ".py"}

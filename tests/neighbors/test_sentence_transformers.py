@@ -1,4 +1,4 @@
-"""sentence-transformers: a vector for a text from our own attention, or from the mean over the states of its tokens."""
+"""sentence-transformers: text embeddings by our attention pooling, or by the mean of the states."""
 
 import pytest
 import torch
@@ -14,57 +14,58 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from tests.tolerances import OUTPUT
 
-OF_POOLER = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
-WITH_EMPTY = [*TEXTS, ""]
+POOLER_OUTPUT = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+TEXTS_AND_EMPTY = [*TEXTS, ""]
 
 
-def with_our_attention(folder):
-    return [Transformer(str(folder), modality_config=OF_POOLER, module_output_name="sentence_embedding")]
+def build_attention_pooling(folder):
+    return [Transformer(str(folder), modality_config=POOLER_OUTPUT, module_output_name="sentence_embedding")]
 
 
-def with_mean_of_states(folder):
+def build_mean_pooling(folder):
     return [Transformer(str(folder)), Pooling(8, pooling_mode="mean")]
 
 
-def by_hand(model, tokenizer, text, modules):
-    """What the model says of a text alone, without padding."""
+def embed_single(model, tokenizer, text, modules):
+    """The embedding of a text without padding."""
     encoded = tokenizer(text, return_tensors="pt")
     outputs = model(**encoded)
-    if modules is with_our_attention:
+    if modules is build_attention_pooling:
         return outputs.pooler_output[0]
     return outputs.last_hidden_state[0].sum(dim=0) / max(1, encoded["input_ids"].shape[1])
 
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-@pytest.mark.parametrize("modules", [with_our_attention, with_mean_of_states])
-def test_embeddings_are_those_of_the_model_in_batches_and_alone(saved, tokenizer, modules, implementation):
+@pytest.mark.parametrize("modules", [build_attention_pooling, build_mean_pooling])
+def test_embeddings_do_not_depend_on_the_batch(saved, tokenizer, modules, implementation):
     model, folder = saved("MaskAttnModel", attention_implementation=implementation)
     encoder = SentenceTransformer(modules=modules(folder), device="cpu")
-    found = encoder.encode(WITH_EMPTY, batch_size=4, convert_to_tensor=True)
+    embeddings = encoder.encode(TEXTS_AND_EMPTY, batch_size=4, convert_to_tensor=True)
     with torch.no_grad():
-        expected = torch.stack([by_hand(model, tokenizer, text, modules) for text in WITH_EMPTY])
+        expected = torch.stack([embed_single(model, tokenizer, text, modules) for text in TEXTS_AND_EMPTY])
     assert expected[:-1].abs().amax(dim=1).min() > 1e-3
-    torch.testing.assert_close(found, expected, atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(embeddings, expected, atol=OUTPUT, rtol=0)
 
 
-def test_a_folder_of_ours_is_taken_as_it_is(saved):
+def test_model_folder_loads_with_mean_pooling(saved):
     _, folder = saved("MaskAttnModel")
-    made, found = SentenceTransformer(modules=with_mean_of_states(folder)), SentenceTransformer(str(folder))
-    assert torch.equal(found.encode(TEXTS, convert_to_tensor=True), made.encode(TEXTS, convert_to_tensor=True))
+    expected, loaded = SentenceTransformer(modules=build_mean_pooling(folder)), SentenceTransformer(str(folder))
+    assert torch.equal(loaded.encode(TEXTS, convert_to_tensor=True), expected.encode(TEXTS, convert_to_tensor=True))
 
 
-def test_a_saved_encoder_loads_equal_and_carries_the_code(saved, tmp_path):
+def test_saved_encoder_loads_equal_and_has_the_code(saved, tmp_path):
     _, folder = saved("MaskAttnModel")
-    encoder = SentenceTransformer(modules=with_our_attention(folder), device="cpu")
+    encoder = SentenceTransformer(modules=build_attention_pooling(folder), device="cpu")
     encoder.save(str(tmp_path / "encoder"))
     assert (tmp_path / "encoder" / "modeling_maskattn.py").is_file()
-    again = SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
-    assert torch.equal(again.encode(TEXTS, convert_to_tensor=True), encoder.encode(TEXTS, convert_to_tensor=True))
+    loaded = SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
+    assert torch.equal(loaded.encode(TEXTS, convert_to_tensor=True), encoder.encode(TEXTS, convert_to_tensor=True))
 
 
-def test_its_trainer_brings_pairs_together(saved, tmp_path):
+@pytest.mark.slow
+def test_trainer_reduces_the_loss_of_pairs(saved, tmp_path):
     _, folder = saved("MaskAttnModel")
-    encoder = SentenceTransformer(modules=with_our_attention(folder), device="cpu")
+    encoder = SentenceTransformer(modules=build_attention_pooling(folder), device="cpu")
     pairs = Dataset.from_dict({"anchor": TEXTS, "positive": [text.upper() for text in TEXTS]})
     arguments = SentenceTransformerTrainingArguments(
         str(tmp_path / "run"),

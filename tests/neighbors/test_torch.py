@@ -1,4 +1,4 @@
-"""torch: what people do with any module."""
+"""torch: common operations on any module."""
 
 from copy import deepcopy
 
@@ -25,17 +25,17 @@ def logits(model):
     return model(**BATCH).logits
 
 
-def test_a_copy_is_equal_and_on_its_own(model):
-    before, other = logits(model), deepcopy(model)
-    assert torch.equal(logits(other), before)
+def test_deepcopy_is_equal_and_independent(model):
+    expected, copy = logits(model), deepcopy(model)
+    assert torch.equal(logits(copy), expected)
     with torch.no_grad():
-        for parameter in other.parameters():
+        for parameter in copy.parameters():
             parameter.mul_(2)
-    assert torch.equal(logits(model), before)
-    assert (logits(other) - before).abs().max() > 0.01
+    assert torch.equal(logits(model), expected)
+    assert (logits(copy) - expected).abs().max() > 0.01
 
 
-def test_gradients_are_clipped_to_a_norm(model):
+def test_clip_grad_norm(model):
     model(**BATCH).loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     clipped = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm()
@@ -44,7 +44,7 @@ def test_gradients_are_clipped_to_a_norm(model):
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_model_without_memory_takes_the_weights_of_another(model, assign):
+def test_meta_model_loads_a_state_dict(model, assign):
     with torch.device("meta"):
         empty = type(model)(model.config).eval()
     if not assign:
@@ -57,7 +57,7 @@ def test_a_model_without_memory_takes_the_weights_of_another(model, assign):
     ("change", "tolerance"),
     [("half", OUTPUT_BY_DTYPE[torch.float16]), ("bfloat16", OUTPUT_BY_DTYPE[torch.bfloat16]), ("double", OUTPUT)],
 )
-def test_the_precision_can_be_changed_and_changed_back(model, change, tolerance):
-    before, changed = logits(model), getattr(deepcopy(model), change)()
-    torch.testing.assert_close(logits(changed).float(), before, atol=tolerance, rtol=0)
-    torch.testing.assert_close(logits(changed.float()), before, atol=tolerance, rtol=0)
+def test_dtype_changes_and_changes_back(model, change, tolerance):
+    expected, changed = logits(model), getattr(deepcopy(model), change)()
+    torch.testing.assert_close(logits(changed).float(), expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(logits(changed.float()), expected, atol=tolerance, rtol=0)

@@ -1,4 +1,7 @@
-"""Trackio: `training.report_to=trackio` of a recipe, without network. It stays out of CI: it pins Pillow below 13."""
+"""Trackio: `training.report_to=trackio` of a recipe, without network.
+
+CI does not install it, because it requires Pillow below 13.
+"""
 
 import json
 import os
@@ -14,11 +17,11 @@ pytest.importorskip("trackio")
 TRAIN = """
 import json, socket
 
-def refuse(self, address):
+def reject(self, address):
     if self.family != socket.AF_UNIX:
         raise AssertionError(f"a connection to {address}")
 
-socket.socket.connect = refuse
+socket.socket.connect = reject
 
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
@@ -31,17 +34,18 @@ print("LOGS", json.dumps(SQLiteStorage.get_logs("words", "toy")))
 """
 
 
-def test_a_named_run_is_one_curve_with_its_scores_and_holds_no_secret(tmp_path):
+@pytest.mark.slow
+def test_named_run_is_one_curve_without_secrets(tmp_path):
     training = {"report_to": "trackio", "project": "words", "run_name": "toy", "output_dir": "run"}
     path = write_recipe(tmp_path, training=training)
     path.write_text(path.read_text().replace(f"{tmp_path}{os.sep}", ""))
     store = tmp_path / "store"
     environment = {**os.environ, "TRACKIO_DIR": str(store), "HF_TOKEN": "hf_not_to_be_written", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", TRAIN], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.partition("LOGS ")[2])
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout.partition("LOGS ")[2])
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert [row["train/loss"] for row in rows if "train/loss" in row] == pytest.approx(losses)

@@ -1,4 +1,4 @@
-"""transformers: where and how a model is loaded, and stopping early with the best model kept."""
+"""transformers: device and dtype of `from_pretrained`, and early stopping."""
 
 import json
 
@@ -26,7 +26,7 @@ IDS = torch.arange(1, 11).view(2, 5)
     ],
     ids=str,
 )
-def test_a_model_is_loaded_where_and_as_it_is_asked_for(saved, arguments, dtype):
+def test_from_pretrained_on_device_and_dtype(saved, arguments, dtype):
     model, folder = saved()
     loaded = AutoModelForSequenceClassification.from_pretrained(folder, **arguments)
     assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
@@ -34,11 +34,14 @@ def test_a_model_is_loaded_where_and_as_it_is_asked_for(saved, arguments, dtype)
         assert torch.equal(loaded(IDS).logits, model.to(dtype)(IDS).logits)
 
 
-def test_training_stops_early_and_the_best_model_is_kept(tmp_path):
+@pytest.mark.slow
+def test_early_stopping_keeps_the_best_model(tmp_path):
     wrong = {"cat": "dog", "dog": "cat"}
     recipe = load_recipe(write_recipe(tmp_path, training={"num_train_epochs": 9, "metric_for_best_model": "loss"}))
     rows = (tmp_path / "validation.jsonl").read_text().splitlines()
-    rows = [{**row, "label": wrong[row["label"]]} for row in map(json.loads, rows)]  # the more it learns, the worse
+    rows = [
+        {**row, "label": wrong[row["label"]]} for row in map(json.loads, rows)
+    ]  # wrong labels, so that evaluation gets worse with training
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     trainer = assemble(recipe, training_arguments(recipe)).trainer
     trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))

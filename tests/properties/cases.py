@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import torch
 
 import hf_maskattn
-from tests.heads import HEADS, labels_for
+from tests.heads import HEADS, build_labels
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import OUTPUT_BY_DTYPE, assert_near
 
@@ -56,7 +56,27 @@ def cases(draw, heads=tuple(HEADS), dtypes=tuple(OUTPUT_BY_DTYPE), **fixed):
     )
     model = getattr(hf_maskattn, head)(config).to(dtype).train()
     mask = ragged_mask(batch_size, time, kind)
-    return Case(model, torch.randint(12, (batch_size, time)), mask, labels_for(model, mask))
+    return Case(model, torch.randint(12, (batch_size, time)), mask, build_labels(model, mask))
+
+
+def randomize_padding(values, mask):
+    """Replace values at padding with random integers, which are not ids of any vocabulary."""
+    return torch.where(mask, values, torch.randint(-(10**6), 10**6, values.shape))
+
+
+def move_tokens(values, mask, time, kind, fill):
+    """Move the tokens of each row to other columns of `time`, with `fill` elsewhere; returns the values and their mask."""
+    moved = fill.clone() if torch.is_tensor(fill) else torch.full((len(values), time), fill)
+    moved_mask = torch.zeros(len(values), time, dtype=torch.bool)
+    for row, row_mask in enumerate(mask):
+        n = int(row_mask.sum())
+        columns = {
+            "right": torch.arange(n),
+            "left": torch.arange(time - n, time),
+            "holes": torch.randperm(time)[:n].sort().values,
+        }[kind]
+        moved[row, columns], moved_mask[row, columns] = values[row, row_mask], True
+    return moved, moved_mask
 
 
 def assert_close(actual, expected, dtype, scale=1.0):

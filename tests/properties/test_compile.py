@@ -7,6 +7,8 @@ from tests.heads import HEADS, build_head
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import OUTPUT, assert_near
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("ignore")  # warnings of torch's compiler
 @pytest.mark.parametrize(
@@ -31,10 +33,10 @@ def test_compiled_model_matches_eager_mode(tiny_config, head, implementation, rn
             inputs = {"input_ids": torch.randint(40, mask.shape), "attention_mask": mask.long(), "output_attentions": True}
             actual, expected = compiled(**inputs), model(**inputs)
             torch.testing.assert_close(actual.attentions[0], expected.attentions[0], atol=OUTPUT, rtol=0)
-            one, other = (
+            actual_output, expected_output = (
                 value[0] if value[0].dim() == 2 else torch.where(mask[..., None], value[0], 0) for value in (actual, expected)
             )
-            assert_near(one, other, OUTPUT)
+            assert_near(actual_output, expected_output, OUTPUT)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -38,9 +38,9 @@ def test_batch_without_columns(tiny_config, head, implementation):
     model = build_head(head, tiny_config, attention_implementation=implementation).eval()
     outputs = model(torch.zeros(2, 0, dtype=torch.long), output_attentions=True, output_hidden_states=True)
     assert outputs.attentions[0].shape == (2, 1, 1, 0)
-    alone = model(torch.zeros(2, 3, dtype=torch.long), attention_mask=torch.zeros(2, 3))
+    single = model(torch.zeros(2, 3, dtype=torch.long), attention_mask=torch.zeros(2, 3))
     if head == "MaskAttnForSequenceClassification":
-        assert torch.equal(outputs.logits, alone.logits)
+        assert torch.equal(outputs.logits, single.logits)
     assert model(torch.zeros(0, 3, dtype=torch.long))[0].shape[0] == 0
     sum(output.sum() for output in outputs.to_tuple() if torch.is_tensor(output)).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

@@ -23,7 +23,7 @@ def model(request, tiny_rnnsearch_config):
 
 
 def search_greedily(model, count, **source):
-    """Select the likeliest tokens one by one, scoring the whole target each time; padding after the end."""
+    """Select the most likely token in each step, with a forward pass over the target; padding after the end."""
     sequences = torch.full((len(MASK), 1), model.config.decoder_start_token_id)
     ended = torch.zeros(len(MASK), dtype=torch.bool)
     for _ in range(count):
@@ -78,12 +78,12 @@ def test_beam_search_needs_reordered_state(model):
 @pytest.mark.parametrize("arguments", [{}, {"num_beams": 3, "num_return_sequences": 2}], ids=["greedy", "beams"])
 def test_batch_matches_single_rows(model, arguments):
     count = arguments.get("num_return_sequences", 1)
-    together = model.generate(**SOURCE, max_new_tokens=8, **arguments)
+    batched = model.generate(**SOURCE, max_new_tokens=8, **arguments)
     for row, is_token in enumerate(MASK.bool()):
-        alone = model.generate(SOURCE["input_ids"][row : row + 1, is_token], max_new_tokens=8, **arguments)
-        actual = together[row * count : (row + 1) * count]
-        assert torch.equal(actual[:, : alone.shape[1]], alone)
-        assert set(actual[:, alone.shape[1] :].flatten().tolist()) <= {0, EOS}  # padding after the end
+        single = model.generate(SOURCE["input_ids"][row : row + 1, is_token], max_new_tokens=8, **arguments)
+        actual = batched[row * count : (row + 1) * count]
+        assert torch.equal(actual[:, : single.shape[1]], single)
+        assert set(actual[:, single.shape[1] :].flatten().tolist()) <= {0, EOS}  # padding after the end
 
 
 @pytest.mark.parametrize("prompt", [{}, {"decoder_input_ids": PROMPTS, "decoder_attention_mask": PROMPTS.ne(0).long()}])
@@ -149,10 +149,10 @@ def test_all_outputs_are_returned(model):
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, heads, 1), atol=OUTPUT, rtol=0)
         assert len(states) == layers + 1
     assert len(actual.encoder_hidden_states) == 2
-    whole = model(**SOURCE, decoder_input_ids=actual.sequences[:, :-1], output_attentions=True, use_cache=False)
+    complete = model(**SOURCE, decoder_input_ids=actual.sequences[:, :-1], output_attentions=True, use_cache=False)
     weights = torch.cat([step[0] for step in actual.cross_attentions], dim=2)
-    torch.testing.assert_close(weights, whole.cross_attentions[0], atol=MANY_STEPS, rtol=0)
-    torch.testing.assert_close(torch.stack(actual.logits, dim=1), whole.logits, atol=LOG_PROBABILITY, rtol=0)
+    torch.testing.assert_close(weights, complete.cross_attentions[0], atol=MANY_STEPS, rtol=0)
+    torch.testing.assert_close(torch.stack(actual.logits, dim=1), complete.logits, atol=LOG_PROBABILITY, rtol=0)
     assert actual[CACHE_NAME].get_seq_length() == actual.sequences.shape[1] - 1
 
 
@@ -237,13 +237,13 @@ def test_left_padded_prompts(model):
     prompts = [[1, 7, 8, 9], [1, 7], [1], [1, 20, 21]]
     padded = torch.tensor([[0] * (4 - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (4 - len(p)) + [1] * len(p) for p in prompts])
-    together = model.generate(
+    batched = model.generate(
         **SOURCE, decoder_input_ids=padded, decoder_attention_mask=mask, min_new_tokens=5, max_new_tokens=5
     )
     for row, prompt in enumerate(prompts):
         one = {name: tensor[row : row + 1] for name, tensor in SOURCE.items()}
-        alone = model.generate(**one, decoder_input_ids=torch.tensor([prompt]), min_new_tokens=5, max_new_tokens=5)
-        assert together[row, 4:].tolist() == alone[0, len(prompt) :].tolist()
+        single = model.generate(**one, decoder_input_ids=torch.tensor([prompt]), min_new_tokens=5, max_new_tokens=5)
+        assert batched[row, 4:].tolist() == single[0, len(prompt) :].tolist()
 
 
 def test_generate_keeps_no_state(model):

@@ -57,21 +57,21 @@ def test_use_cache_changes_no_token(tiny_rnnsearch_config, arguments, form):
 def test_padding_changes_no_token(one_model, arguments):
     random_padding = torch.tensor([10**6, -100, 7, 0, 38, 2])
     for row, mask in zip(IDS[1:], MASK[1:], strict=True):
-        alone = generate(one_model, input_ids=row[mask.bool()][None], **arguments)
+        single = generate(one_model, input_ids=row[mask.bool()][None], **arguments)
         padded = torch.where(mask == 1, row, random_padding)[None]
-        assert torch.equal(generate(one_model, input_ids=padded, attention_mask=mask[None], **arguments), alone)
+        assert torch.equal(generate(one_model, input_ids=padded, attention_mask=mask[None], **arguments), single)
 
 
 @pytest.mark.parametrize("arguments", SEARCHES, ids=case_id)
 def test_batch_matches_single_rows(one_model, arguments):
     count = arguments.get("num_return_sequences", 1)
-    together = generate(one_model, input_ids=torch.where(MASK == 1, IDS, 99), attention_mask=MASK, **arguments)
+    batched = generate(one_model, input_ids=torch.where(MASK == 1, IDS, 99), attention_mask=MASK, **arguments)
     fillers = {arguments.get("pad_token_id", 0), EOS}
     for row, is_token in enumerate(MASK.bool()):
-        alone = generate(one_model, input_ids=IDS[row : row + 1, is_token], **arguments)
-        actual = together[row * count : (row + 1) * count]
-        assert torch.equal(actual[:, : alone.shape[1]], alone)
-        assert set(actual[:, alone.shape[1] :].flatten().tolist()) <= fillers
+        single = generate(one_model, input_ids=IDS[row : row + 1, is_token], **arguments)
+        actual = batched[row * count : (row + 1) * count]
+        assert torch.equal(actual[:, : single.shape[1]], single)
+        assert set(actual[:, single.shape[1] :].flatten().tolist()) <= fillers
 
 
 WITHOUT_EFFECT = {"renormalize_logits", "max_time", "length_penalty"}
@@ -236,11 +236,11 @@ def test_max_time(one_model):
 
 def test_start_token_for_each_row(one_model):
     starts = [1, 4, 5, 1]
-    together = generate(one_model, **SOURCE, decoder_start_token_id=starts, min_new_tokens=8, num_beams=2)
+    batched = generate(one_model, **SOURCE, decoder_start_token_id=starts, min_new_tokens=8, num_beams=2)
     for row, start in enumerate(starts):
         one = {name: tensor[row : row + 1] for name, tensor in SOURCE.items()}
-        alone = generate(one_model, **one, decoder_start_token_id=start, min_new_tokens=8, num_beams=2)
-        assert torch.equal(together[row : row + 1], alone)
+        single = generate(one_model, **one, decoder_start_token_id=start, min_new_tokens=8, num_beams=2)
+        assert torch.equal(batched[row : row + 1], single)
 
 
 def test_custom_generate(one_model):
@@ -283,20 +283,20 @@ def test_padded_prompts_have_one_start_token(model, prompts, padding, arguments)
     mask = torch.tensor([[0] * (5 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     arguments = {"min_new_tokens": 5, "max_new_tokens": 5, **arguments}
     source = {name: tensor[:3] for name, tensor in SOURCE.items()}
-    together = generate(model, **source, decoder_input_ids=ids, decoder_attention_mask=mask, **arguments)
+    batched = generate(model, **source, decoder_input_ids=ids, decoder_attention_mask=mask, **arguments)
     for row, prompt in enumerate(prompts):
         one = {name: tensor[row : row + 1] for name, tensor in SOURCE.items()}
-        alone = generate(model, **one, decoder_input_ids=torch.tensor([prompt]), **arguments)
-        assert together[row, -5:].tolist() == alone[0, -5:].tolist()
-        assert alone[0, 0] == 1
+        single = generate(model, **one, decoder_input_ids=torch.tensor([prompt]), **arguments)
+        assert batched[row, -5:].tolist() == single[0, -5:].tolist()
+        assert single[0, 0] == 1
 
 
 @pytest.mark.parametrize("prompt", [[[1, 7], [1, 9]], [[7, 9], [1, 9]], [[7, 1], [9, 1]]], ids=case_id)
 def test_prompts_with_and_without_start_token(model, prompt):
     arguments = {"min_new_tokens": 4, "max_new_tokens": 4}
     source = {name: tensor[:2] for name, tensor in SOURCE.items()}
-    together = generate(model, **source, decoder_input_ids=torch.tensor(prompt), **arguments)
+    batched = generate(model, **source, decoder_input_ids=torch.tensor(prompt), **arguments)
     for row in range(2):
         one = {name: tensor[row : row + 1] for name, tensor in SOURCE.items()}
-        alone = generate(model, **one, decoder_input_ids=torch.tensor(prompt[row : row + 1]), **arguments)
-        assert together[row, -4:].tolist() == alone[0, -4:].tolist()
+        single = generate(model, **one, decoder_input_ids=torch.tensor(prompt[row : row + 1]), **arguments)
+        assert batched[row, -4:].tolist() == single[0, -4:].tolist()

@@ -121,7 +121,7 @@ def test_encoder_decoder_with_gradient_checkpointing(tiny_rnnsearch_config, impl
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_gradient_of_weights_comes_from_context(tiny_config, implementation):
-    """The gradient of a map says what a weight changes: grad_weights[b, k, t] = grad_context[b, k] . memory[b, t, k]."""
+    """The gradient of the weights comes from the context: grad_weights[b, k, t] = grad_context[b, k] . memory[b, t, k]."""
     model = build_head("MaskAttnModel", tiny_config, attention_implementation=implementation, num_attention_heads=2).eval()
     mask = MASKS["empty columns"]
     outputs = model(torch.randint(40, mask.shape), mask, **REQUESTS)

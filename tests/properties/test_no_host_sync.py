@@ -16,7 +16,7 @@ from tests.heads import HEADS, build_head
 def test_encoder_on_fake_tensors(tiny_config, head, implementation, rnn_type, query, rows):
     with FakeTensorMode():
         model = build_head(head, tiny_config, attention_implementation=implementation, rnn_type=rnn_type, attention_query=query)
-        ids, mask = torch.zeros(rows, 5, dtype=torch.long), torch.ones(rows, 5, dtype=torch.long)
+        ids, mask = torch.zeros(rows, 2, dtype=torch.long), torch.ones(rows, 2, dtype=torch.long)
         labels = {"MaskAttnModel": {}, "MaskAttnForSequenceClassification": {"labels": ids[:, 0]}}.get(head, {"labels": ids})
         outputs = model(ids, mask, output_attentions=True, output_hidden_states=True, **labels)
         loss = outputs.last_hidden_state.sum() + outputs.pooler_output.sum() if head == "MaskAttnModel" else outputs.loss

@@ -62,7 +62,7 @@ ONLY_IMPORTED_IN = {
     "sacrebleu": "metrics/text.py",
     "seqeval": "metrics/classification.py",
     "matplotlib": "inspection/plots.py",
-    "keras": "benchmark/keras_rival.py",
+    "keras": "benchmark/baselines.py",
     "onnx_ir": "onnx/export.py",
     "onnxscript": "onnx/export.py",
     "onnxruntime": "onnx/runtime.py",

@@ -5,16 +5,16 @@ import torch
 from hypothesis import given
 
 from tests.heads import run
-from tests.properties.cases import assert_close, assert_same_bits, cases
+from tests.properties.cases import assert_close, assert_same_bits, cases, move_tokens, randomize_padding
 
 
 @given(case=cases())
 def test_ids_and_labels_at_padding_change_no_bit(case):
     outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
-    random_ids = torch.where(case.mask, case.ids, torch.randint(-(10**6), 10**6, case.ids.shape))
+    random_ids = randomize_padding(case.ids, case.mask)
     labels = case.labels
     if labels is not None and labels.dim() == 2:
-        labels = torch.where(case.mask, labels, torch.randint(-(10**6), 10**6, labels.shape))
+        labels = randomize_padding(labels, case.mask)
     again, gradients_again = run(case.model, random_ids, case.mask, labels)
     assert_same_bits(again, outputs)
     assert_same_bits(gradients_again, gradients)
@@ -38,23 +38,17 @@ def test_embeddings_at_padding_change_no_bit(case, fill):
 @given(case=cases(), extra=st.integers(0, 30), kind=st.sampled_from(["right", "left", "holes"]))
 def test_moving_and_adding_padding_changes_nothing(case, extra, kind):
     outputs, gradients = run(case.model, case.ids, case.mask, case.labels)
-    batch_size, time = case.ids.shape[0], int(case.mask.sum(dim=1).max()) + extra
-    ids, mask = torch.randint(12, (batch_size, time)), torch.zeros(batch_size, time, dtype=torch.bool)
-    labels = torch.full((batch_size, time), -100)
-    for row, is_token in enumerate(case.mask):
-        n = int(is_token.sum())
-        columns = {
-            "right": torch.arange(n),
-            "left": torch.arange(time - n, time),
-            "holes": torch.randperm(time)[:n].sort().values,
-        }[kind]
-        ids[row, columns], mask[row, columns] = case.ids[row, is_token], True
-        if case.labels is not None and case.labels.dim() == 2:
-            labels[row, columns] = case.labels[row, is_token]
-    if case.labels is None or case.labels.dim() == 1:
+    time = int(case.mask.sum(dim=1).max()) + extra
+    fill = torch.randint(12, (len(case.ids), time))
+    if case.labels is not None and case.labels.dim() == 2:
+        values, fill = torch.stack([case.ids, case.labels], dim=-1), torch.stack([fill, torch.full_like(fill, -100)], dim=-1)
+        moved, mask = move_tokens(values, case.mask, time, kind, fill)
+        ids, labels = moved.unbind(dim=-1)
+    else:
+        ids, mask = move_tokens(case.ids, case.mask, time, kind, fill)
         labels = case.labels
-    moved, gradients_moved = run(case.model, ids, mask, labels)
-    assert_close(at_tokens(moved, mask), at_tokens(outputs, case.mask), case.dtype)
+    outputs_moved, gradients_moved = run(case.model, ids, mask, labels)
+    assert_close(at_tokens(outputs_moved, mask), at_tokens(outputs, case.mask), case.dtype)
     assert_close(gradients_moved, gradients, case.dtype, scale=10)
 
 

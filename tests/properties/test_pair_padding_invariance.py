@@ -4,29 +4,14 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given
 
-from tests.properties.cases import assert_close, assert_same_bits
+from tests.properties.cases import assert_close, assert_same_bits, move_tokens, randomize_padding
 from tests.properties.rnnsearch_cases import generate_tokens, pairs, run_pair
-from tests.tolerances import AUTOCAST_OF_PAIRS, OUTPUT_BY_DTYPE, assert_near
-
-
-def move_tokens(values, is_token, time, kind, fill):
-    """Move the tokens of each row to other columns of `time`, with `fill` elsewhere; returns the values and their mask."""
-    moved = fill.clone() if torch.is_tensor(fill) else torch.full((len(values), time, *values.shape[2:]), fill)
-    mask = torch.zeros(len(values), time, dtype=torch.bool)
-    for row, own in enumerate(is_token):
-        n = int(own.sum())
-        columns = {
-            "right": torch.arange(n),
-            "left": torch.arange(time - n, time),
-            "holes": torch.randperm(time)[:n].sort().values,
-        }[kind]
-        moved[row, columns], mask[row, columns] = values[row, own], True
-    return moved, mask
+from tests.tolerances import OUTPUT_BY_DTYPE, PAIR_AUTOCAST, assert_near
 
 
 @given(case=pairs(dtypes=tuple(OUTPUT_BY_DTYPE)))
 def test_source_ids_at_padding_change_no_bit(case):
-    random_ids = torch.where(case.mask, case.ids, torch.randint(-(10**6), 10**6, case.ids.shape))
+    random_ids = randomize_padding(case.ids, case.mask)
     outputs, gradients = run_pair(case.model, case.ids, case.mask, case.labels)
     again, gradients_again = run_pair(case.model, random_ids, case.mask, case.labels)
     assert_same_bits(again, outputs)
@@ -99,13 +84,13 @@ def test_batch_matches_single_rows(case):
     _, gradients = run_pair(case.model, case.ids, case.mask, case.labels)
     total = {}
     for row in range(len(case.ids)):
-        one = slice(row, row + 1)
-        alone, own = run_pair(case.model, *case.rows(one))
-        for key, value in alone.items():
+        single = slice(row, row + 1)
+        single_outputs, single_gradients = run_pair(case.model, *case.rows(single))
+        for key, value in single_outputs.items():
             if key != "loss":
-                assert_close({key: value}, {key: outputs[key][one]}, case.dtype)
+                assert_close({key: value}, {key: outputs[key][single]}, case.dtype)
         count = int((case.labels[row] != -100).sum())
-        for key, value in own.items():
+        for key, value in single_gradients.items():
             total[key] = total.get(key, 0) + count * value
     count = max(1, int((case.labels != -100).sum()))
     assert_close({key: value / count for key, value in total.items()}, gradients, case.dtype, scale=10)
@@ -113,7 +98,7 @@ def test_batch_matches_single_rows(case):
 
 @given(case=pairs(dtypes=(torch.float32,)))
 def test_autocast(case):
-    random_ids = torch.where(case.mask, case.ids, torch.randint(-(10**6), 10**6, case.ids.shape))
+    random_ids = randomize_padding(case.ids, case.mask)
     results = []
     for ids in (case.ids, random_ids):
         with torch.autocast("cpu", torch.bfloat16):  # one for each run: it caches the weights that it has cast
@@ -127,4 +112,4 @@ def test_autocast(case):
         pairs_to_compare.append((gradients, float32_gradients))
     for actual, expected in pairs_to_compare:
         for key, value in expected.items():
-            assert_near(actual[key].float(), value, AUTOCAST_OF_PAIRS, key)
+            assert_near(actual[key].float(), value, PAIR_AUTOCAST, key)

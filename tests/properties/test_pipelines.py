@@ -63,8 +63,8 @@ def test_batch_matches_single_texts(saved, task, arguments, implementation):
     pipe = pipeline(task, model=str(saved(task, attention_implementation=implementation)))
     assert type(pipe.model).__name__ == HEADS[task]
     texts = [text for text in TEXTS if text or task == "text-classification"]
-    alone = [pipe(text, **arguments) for text in texts]
-    assert_same(pipe(texts, batch_size=4, **arguments), alone)
+    single = [pipe(text, **arguments) for text in texts]
+    assert_same(pipe(texts, batch_size=4, **arguments), single)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])

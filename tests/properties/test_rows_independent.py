@@ -16,17 +16,17 @@ def outputs_of_rows(case, index):
 
 @given(case=cases())
 def test_batch_matches_single_rows(case):
-    together = outputs_of_rows(case, slice(None))
+    batched = outputs_of_rows(case, slice(None))
     for row in range(len(case.ids)):
-        alone = outputs_of_rows(case, slice(row, row + 1))
-        assert_close(alone, {key: value[row : row + 1] for key, value in together.items()}, case.dtype)
+        single = outputs_of_rows(case, slice(row, row + 1))
+        assert_close(single, {key: value[row : row + 1] for key, value in batched.items()}, case.dtype)
 
 
 @given(case=cases(), seed=st.integers(0, 1000))
 def test_permuted_rows_have_permuted_outputs(case, seed):
     order = torch.randperm(len(case.ids), generator=torch.Generator().manual_seed(seed))
-    together = outputs_of_rows(case, slice(None))
-    assert_close(outputs_of_rows(case, order), {key: value[order] for key, value in together.items()}, case.dtype)
+    batched = outputs_of_rows(case, slice(None))
+    assert_close(outputs_of_rows(case, order), {key: value[order] for key, value in batched.items()}, case.dtype)
 
 
 @given(case=cases(dtypes=(torch.float64, torch.float32)))

@@ -14,73 +14,87 @@ from tests.clean_process import run_without_package
 from tests.heads import HEADS, build_head
 from tests.tolerances import OUTPUT
 
-LOAD_ALL = """
+LOAD_WITHOUT_PACKAGE = """
     import torch, transformers
+
     inputs = torch.load("inputs.pt", weights_only=True)
     outputs = {}
-    for name in ["AutoModel", "AutoModelForSequenceClassification", "AutoModelForTokenClassification", "AutoModelForMaskedLM"]:
-        model = getattr(transformers, name).from_pretrained("saved", trust_remote_code=True, dtype="auto").eval()
-        assert type(model).__module__.startswith("transformers_modules"), type(model)
-        with torch.no_grad():
-            outputs[name] = [o for o in model(**inputs, output_attentions=True).to_tuple() if torch.is_tensor(o)]
-        model.save_pretrained(f"again/{name}")
-        getattr(transformers, name).from_pretrained(f"again/{name}", trust_remote_code=True)
-    torch.save(outputs, "outputs.pt")
-"""
+    heads = ["SequenceClassification", "TokenClassification", "MaskedLM"]
+    auto_classes = ["AutoModel", *(f"AutoModelFor{head}" for head in heads)]
+    for head in %r:
+        for name in auto_classes:
+            model = getattr(transformers, name).from_pretrained(head, trust_remote_code=True, dtype="auto").eval()
+            assert type(model).__module__.startswith("transformers_modules"), type(model)
+            with torch.no_grad():
+                tensors = [value for value in model(**inputs, output_attentions=True).to_tuple() if torch.is_tensor(value)]
+            outputs[f"{head} {name}"] = tensors
+            model.save_pretrained(f"again/{head}/{name}")
+            getattr(transformers, name).from_pretrained(f"again/{head}/{name}", trust_remote_code=True)
 
-
-@pytest.mark.parametrize("head", HEADS)
-def test_auto_classes_load_saved_heads_without_package(tmp_path, tiny_config, head):
-    changes = {"num_labels": 3} if head != "MaskAttnForTokenClassification" else {"rnn_type": "gru"}
-    model = build_head(head, tiny_config, **({} if "num_labels" in HEADS[head] else changes)).eval()
-    model.save_pretrained(tmp_path / "saved")
-    config = json.loads((tmp_path / "saved" / "config.json").read_text())
-    assert config["auto_map"] == AUTO_MAP
-    inputs = {
-        "input_ids": torch.randint(40, (3, 5)),
-        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]]),
-    }
-    torch.save(inputs, tmp_path / "inputs.pt")
-    run_without_package(LOAD_ALL, tmp_path)
-    outputs = torch.load(tmp_path / "outputs.pt", weights_only=True)
-    assert outputs.keys() == {name for name in AUTO_MAP if name != "AutoConfig"}
-    saved_as = next(name for name, path in AUTO_MAP.items() if path.endswith(f".{head}"))
-    base = model if head == "MaskAttnModel" else model.maskattn
-    for name, expected in {saved_as: model, "AutoModel": base}.items():
-        with torch.no_grad():
-            values = [o for o in expected(**inputs, output_attentions=True).to_tuple() if torch.is_tensor(o)]
-        for actual, value in zip(outputs[name], values, strict=True):
-            assert torch.equal(actual, value), name
-
-
-LOAD_AND_GENERATE = """
-    import torch, transformers
-    inputs = torch.load("inputs.pt", weights_only=True)
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained("saved", trust_remote_code=True).eval()
-    base = transformers.AutoModel.from_pretrained("saved", trust_remote_code=True).eval()
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained("rnnsearch", trust_remote_code=True).eval()
+    base = transformers.AutoModel.from_pretrained("rnnsearch", trust_remote_code=True).eval()
     for loaded in (model, base):
         assert type(loaded).__module__.startswith("transformers_modules"), type(loaded)
     sequences = model.generate(**inputs, num_beams=2, max_new_tokens=5)
     with torch.no_grad():
         features = base(**inputs, decoder_input_ids=sequences).last_hidden_state
-    model.save_pretrained("again")
-    again = transformers.AutoModelForSeq2SeqLM.from_pretrained("again", trust_remote_code=True).eval()
+    model.save_pretrained("again/rnnsearch")
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained("again/rnnsearch", trust_remote_code=True).eval()
     assert torch.equal(again.generate(**inputs, num_beams=2, max_new_tokens=5), sequences)
-    torch.save([sequences, features], "outputs.pt")
+    torch.save({**outputs, "rnnsearch": [sequences, features]}, "outputs.pt")
 """
 
+INPUTS = {
+    "input_ids": torch.arange(3, 18).view(3, 5),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]]),
+}
 
-def test_encoder_decoder_generates_without_package(tmp_path, tiny_rnnsearch_config):
-    model = hf_maskattn.RNNSearchForConditionalGeneration(tiny_rnnsearch_config()).eval()
-    model.save_pretrained(tmp_path / "saved")
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["auto_map"] == RNNSEARCH_AUTO_MAP
-    inputs = {"input_ids": torch.randint(40, (2, 5)), "attention_mask": torch.tensor([[1, 1, 0, 1, 1], [0, 0, 0, 0, 0]])}
-    torch.save(inputs, tmp_path / "inputs.pt")
-    run_without_package(LOAD_AND_GENERATE, tmp_path)
-    sequences, features = torch.load(tmp_path / "outputs.pt", weights_only=True)
-    assert torch.equal(model.generate(**inputs, num_beams=2, max_new_tokens=5), sequences)
+
+@pytest.fixture(scope="module")
+def models():
+    """A model of each head, and an encoder-decoder."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, "num_labels": 3}
+    heads = {}
+    for head in HEADS:
+        rnn_type = "gru" if head == "MaskAttnForTokenClassification" else "lstm"
+        heads[head] = getattr(hf_maskattn, head)(hf_maskattn.MaskAttnConfig(**sizes, rnn_type=rnn_type)).eval()
+    del sizes["num_labels"]
+    return {**heads, "rnnsearch": hf_maskattn.RNNSearchForConditionalGeneration(hf_maskattn.RNNSearchConfig(**sizes)).eval()}
+
+
+@pytest.fixture(scope="module")
+def outputs(models, tmp_path_factory):
+    """The outputs of all saved models in a process without this package."""
+    folder = tmp_path_factory.mktemp("saved")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        auto_map = json.loads((folder / name / "config.json").read_text())["auto_map"]
+        assert auto_map == (RNNSEARCH_AUTO_MAP if name == "rnnsearch" else AUTO_MAP)
+    torch.save(INPUTS, folder / "inputs.pt")
+    run_without_package(LOAD_WITHOUT_PACKAGE % [*HEADS], folder)
+    return torch.load(folder / "outputs.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_auto_classes_load_saved_heads_without_package(models, outputs, head):
+    model = models[head]
+    assert {f"{head} {name}" for name in AUTO_MAP if name != "AutoConfig"} <= outputs.keys()
+    saved_as = next(name for name, path in AUTO_MAP.items() if path.endswith(f".{head}"))
+    base = model if head == "MaskAttnModel" else model.maskattn
+    for name, expected in {saved_as: model, "AutoModel": base}.items():
+        with torch.no_grad():
+            values = [value for value in expected(**INPUTS, output_attentions=True).to_tuple() if torch.is_tensor(value)]
+        for actual, value in zip(outputs[f"{head} {name}"], values, strict=True):
+            assert torch.equal(actual, value), name
+
+
+def test_encoder_decoder_generates_without_package(models, outputs):
+    model = models["rnnsearch"]
+    sequences, features = outputs["rnnsearch"]
+    assert torch.equal(model.generate(**INPUTS, num_beams=2, max_new_tokens=5), sequences)
     with torch.no_grad():
-        assert torch.equal(model.rnnsearch(**inputs, decoder_input_ids=sequences).last_hidden_state, features)
+        assert torch.equal(model.rnnsearch(**INPUTS, decoder_input_ids=sequences).last_hidden_state, features)
 
 
 def test_auto_classes_load_encoder_decoder(tmp_path, tiny_rnnsearch_config):

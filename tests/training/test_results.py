@@ -138,7 +138,7 @@ def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_
     monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(panels["attention"]))
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
     assert [int(row.mask.sum()) for row in drawn] == [30, 1, 1]
-    assert all(row.mass_on_pads == 0 for row in drawn)
+    assert all(row.weight_on_padding == 0 for row in drawn)
 
 
 def test_no_picture_without_texts(model, tokenizer, tmp_path):
@@ -151,7 +151,7 @@ def test_no_picture_without_matplotlib(model, tokenizer, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
-    assert 'no picture of the attention. pictures need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
+    assert 'no picture of the attention. Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
 
 
 def test_failed_picture_is_only_logged(model, tokenizer, tmp_path, monkeypatch, caplog):
