@@ -31,6 +31,14 @@ from hf_maskattn.tasks import TASKS
 
 LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
 
+_TEXT_CLASSIFICATION: dict[str | None, Any] = {
+    None: SingleLabelMetric,
+    "single_label_classification": SingleLabelMetric,
+    "multi_label_classification": MultiLabelMetric,
+    "regression": RegressionMetric,
+}
+"""Metric of text classification, by problem type."""
+
 _TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
     "text-match": (TextMatchMetric, require_jiwer),
     "pronunciation": (PronunciationMetric, require_jiwer),
@@ -39,14 +47,6 @@ _TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
 
 _RowIds = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a source, and labels of its row."""
-
-_TEXT_CLASSIFICATION: dict[str | None, Any] = {
-    None: SingleLabelMetric,
-    "single_label_classification": SingleLabelMetric,
-    "multi_label_classification": MultiLabelMetric,
-    "regression": RegressionMetric,
-}
-"""Metric of text classification, by problem type."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ def evaluation_for(
         Metrics that ignore positions with the label -100.
 
     Raises:
-        ValueError: If there is no such task or problem type.
-        ImportError: If spans are scored and seqeval is not installed.
+        ValueError: The task or problem type does not exist.
+        ImportError: Tags are scored as spans, but seqeval is not installed.
     """
     if task not in TASKS or TASKS[task].generates:
-        names = [repr(name) for name, known in TASKS.items() if not known.generates]
+        names = [name for name, known in TASKS.items() if not known.generates]
         raise ValueError(f"task must be one of {', '.join(names)}, got {task!r}.")
     return TASKS[task].metrics.load()(problem_type=problem_type, label_names=label_names, tag_scheme=tag_scheme)
 
 
 def text_classification_evaluation(*, problem_type: str | None = None, **_: object) -> TaskEvaluation:
-    """Return the metrics of text classification. See `evaluation_for`."""
+    """Return the evaluation of text classification. See `evaluation_for`."""
     names = text_classification_metric_names(problem_type=problem_type)
     if problem_type == "multi_label_classification":
         return TaskEvaluation(names, _score_label_sets, predict_label_set)
@@ -112,11 +112,11 @@ def text_classification_metric_names(*, problem_type: str | None = None, **_: ob
 def token_classification_evaluation(
     *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
 ) -> TaskEvaluation:
-    """Return the metrics of token classification. See `evaluation_for`."""
-    names = list(label_names)
-    if are_span_tags(names, tag_scheme):
+    """Return the evaluation of token classification. See `evaluation_for`."""
+    tags = list(label_names)
+    if are_span_tags(tags, tag_scheme):
         require_seqeval()
-        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=names), predict_class)
+        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), predict_class)
     return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
 
 
@@ -126,7 +126,7 @@ def token_classification_metric_names(**_: object) -> tuple[str, ...]:
 
 
 def masked_lm_evaluation(**_: object) -> TaskEvaluation:
-    """Return the metrics of masked language modeling."""
+    """Return the evaluation of masked language modeling."""
     return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
 
 

@@ -231,10 +231,10 @@ def _encode(
     splits = {name: encoder.encode(name, split, tokenizer, locations[name]) for name, split in raw.items()}
     stream = splits.get("train")
     if isinstance(stream, RowStream):
-        encode_batch = stream.encode
+        encode = stream.encode
         if recipe.data.labels is None:
-            encode_batch = partial(_encode_with_labels_of_first_rows, encode=stream.encode, rows=recipe.data.sample_rows)
-        splits["train"] = replace(stream, encode=encode_batch, shuffle_buffer=recipe.data.shuffle_buffer)
+            encode = partial(_encode_with_labels_of_first_rows, encode=encode, rows=recipe.data.sample_rows)
+        splits["train"] = replace(stream, encode=encode, shuffle_buffer=recipe.data.shuffle_buffer)
     # Rows from the cache of datasets were not truncated just now. Saved tokenizers have the truncation of this run.
     tokenizer("", truncation=True, max_length=encoder.max_length(tokenizer))
     return TaskData(
@@ -255,5 +255,6 @@ def _encode_with_labels_of_first_rows(
         return encode(batch, locations)
     except UnknownLabelError as error:
         raise ValueError(
-            f"{error} These are the labels of the first {rows} rows. Set data.labels to all labels, or raise data.sample_rows."
+            f"{error} The labels were collected from the first {rows} rows. List all labels in data.labels, or raise "
+            "data.sample_rows."
         ) from error

@@ -131,16 +131,16 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         loader = DataLoader(
             stream,
             batch_size=stream.batch_size,
-            collate_fn=self._collator_of(stream),
+            collate_fn=self._stream_collator(stream),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context,
-            # Its own: a dataloader draws a number when it begins, which a resumed run would draw at another time.
+            # A dataloader draws a number when it starts, which a resumed run would do at another step.
             generator=torch.Generator().manual_seed(stream.seed),
         )
-        # The stream is dealt to the processes already: accelerate would deal it once more, or have one process read it all.
+        # The stream is already distributed to the processes. accelerate would do it again, or read it in one process only.
         return prepare_data_loader(
             loader,
             self.accelerator.device,
@@ -151,7 +151,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             non_blocking=self.accelerator.non_blocking,
         )
 
-    def _collator_of(self, stream: RowStream) -> Any:
+    def _stream_collator(self, stream: RowStream) -> Any:
         if isinstance(self.data_collator, RowMaskingCollator):
             return StreamMaskingCollator(self.data_collator, stream)
         return self.data_collator

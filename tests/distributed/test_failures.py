@@ -46,10 +46,10 @@ def test_interrupt_saves_a_checkpoint_and_ends_all(tmp_path, recipe):
     launch = Launch(tmp_path, "hf_maskattn.cli", "train", recipe)
     launch.wait_for("'loss'")
     launch.process.send_signal(signal.SIGINT)
-    launch.wait_for("Stopped; everything up to here is in")
+    launch.wait_for("Stopped. The checkpoint is")
     started = time.monotonic()
     assert launch.wait() != 0
     assert time.monotonic() - started < MAX_SECONDS
-    assert launch.output.count("Stopped; ") == launch.output.count("Saving a checkpoint before stopping") == 1
-    checkpoint = Path(re.search(r"is in (\S+/checkpoint-\d+)", launch.output)[1])
+    assert launch.output.count("Stopped. ") == launch.output.count("Saving a checkpoint before stopping") == 1
+    checkpoint = Path(re.search(r"checkpoint is (\S+/checkpoint-\d+)", launch.output)[1])
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {path.name for path in checkpoint.iterdir()}

@@ -39,10 +39,10 @@ def assert_same_weights(folder, other):
 
 def test_interrupt_of_one_process_ends_all(launched):
     assert launched.exit_code != 0
-    assert launched.output.count("Stopped; everything up to here is in") == 1
-    assert "To go on: launch it again with --resume" in launched.output
+    assert launched.output.count("Stopped. The checkpoint is") == 1
+    assert "To resume: launch the command again with --resume" in launched.output
     assert "exitcode  : 130" in launched.output
-    assert "Traceback" not in launched.output.partition("Stopped; ")[0], launched.output
+    assert "Traceback" not in launched.output.partition("Stopped. ")[0], launched.output
 
 
 def test_no_warnings_about_unused_parameters_or_strides(launched):
