@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedConfig
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+)
 
 PIPELINES = {
     "ForSequenceClassification": "text-classification",
@@ -13,6 +19,14 @@ PIPELINES = {
 
 TASKS = {**PIPELINES, "ForConditionalGeneration": "text2text-generation"}
 """Task of each ending of a class name; transformers 5 has no pipeline for the last."""
+
+AUTO_CLASSES = {
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+    "fill-mask": AutoModelForMaskedLM,
+    "text2text-generation": AutoModelForSeq2SeqLM,
+}
+"""The Auto class of each task."""
 
 
 def task_of(architectures: Sequence[str] | None) -> str | None:

@@ -18,7 +18,7 @@ from hf_maskattn.inspection.audit_checks import NotApplicableError
 from hf_maskattn.inspection.audit_forward import AuditedModel, signature_of
 from hf_maskattn.inspection.audit_report import NAN_UNDER_THE_MASK, AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, rows_for
-from hf_maskattn.loading import has_file, in_one_line, load_config, load_whole_model
+from hf_maskattn.loading import has_file, load_config, load_verified_model, to_one_line
 
 
 def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -38,7 +38,7 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
     """
     config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
     # Of the implementations of attention only eager, which is what is loaded, returns the weights that two checks look at.
-    return load_whole_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
+    return load_verified_model(_class_for(config), name_or_folder, config, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
@@ -62,7 +62,7 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
     try:
         return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
+        raise ValueError(f"the tokenizer of {name_or_folder} cannot be loaded: {to_one_line(error)}.") from error
 
 
 def _class_for(config: PreTrainedConfig) -> Any:

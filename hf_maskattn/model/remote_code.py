@@ -1,10 +1,9 @@
-"""The code that travels with the weights: its version, and copies for the commits that Trainer makes while it trains."""
+"""The code that travels with the weights: its version, and its place in the folder of a run."""
 
 import filecmp
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,14 +69,14 @@ def warn_about_newer_code(version: object) -> None:
         )
 
 
-def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str, str]) -> None:
-    """Copy the code in a checkpoint of Trainer to the folder above it as well.
+def move_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str, str]) -> None:
+    """Move the code in a checkpoint of Trainer to the folder of the run, so that the run holds it once.
 
-    Trainer publishes that folder at each save. It copies configuration and weights of the checkpoint there, from a list of
-    names without code, so that nobody could load these commits without the package.
+    A checkpoint is loaded with the installed package. Trainer publishes the folder of the run at each save: it copies
+    configuration and weights of the checkpoint there, but no code, without which these commits would not load elsewhere.
 
     A file that exists and differs is replaced only next to a `config.json` of the same model family, to which it then
-    belongs; any other is left as it is, with a warning.
+    belongs. Any other is left as it is, with a warning, and the checkpoint keeps its code.
 
     Args:
         folder: Folder of a model that was just saved; one that is not named like a checkpoint is left alone.
@@ -90,7 +89,8 @@ def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str,
     for source in sorted(checkpoint.glob("*.py")):
         target = checkpoint.parent / source.name
         if target.is_file() and filecmp.cmp(source, target, shallow=False):
-            continue  # an upload in the background may be reading it
+            source.unlink()  # the target is not replaced: an upload in the background may be reading it
+            continue
         if os.path.lexists(target) and not is_same_family:
             logger.warning_once(
                 f"{target} is left as it is: it differs from the code of the model in {checkpoint}, and may not be an earlier "
@@ -98,7 +98,7 @@ def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str,
                 "another folder, or rename the file."
             )
             continue
-        shutil.copyfile(source, target)
+        os.replace(source, target)
 
 
 def _read_config_class(folder: Path) -> object:

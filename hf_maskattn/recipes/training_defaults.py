@@ -14,7 +14,7 @@ import yaml
 from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
-from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.tokenizers import KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
@@ -199,7 +199,7 @@ def _absolute(key: str, value: Any) -> Any:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe with all defaults filled in, as YAML that `load_recipe` reads."""
-    write_whole(path, yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True))
+    write_atomically(path, yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True))
 
 
 def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:

@@ -3,28 +3,21 @@
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.auto import register
-from hf_maskattn.loading import Shapes, check_fit, describe, load_config, load_whole_model, other_shapes, weight_shapes
+from hf_maskattn.loading import (
+    Shapes,
+    build_meta_model,
+    check_weights_match,
+    list_differing_weights,
+    load_config,
+    load_verified_model,
+    weight_shapes,
+)
 from hf_maskattn.recipes.arguments import ModelArguments, config_class
 from hf_maskattn.recipes.recipe import Recipe
-
-AUTO_CLASSES = {
-    "text-classification": AutoModelForSequenceClassification,
-    "token-classification": AutoModelForTokenClassification,
-    "fill-mask": AutoModelForMaskedLM,
-    "text2text-generation": AutoModelForSeq2SeqLM,
-}
-"""The Auto class of each task."""
+from hf_maskattn.tasks import AUTO_CLASSES
 
 
 def check_model(arguments: ModelArguments) -> None:
@@ -78,16 +71,16 @@ def build_model(
         )
     shapes = weight_shapes(arguments.pretrained)
     encoder = _encoder(auto_class, own, shapes, arguments)
-    check_fit(encoder, shapes, arguments.pretrained)
+    check_weights_match(encoder, shapes, arguments.pretrained)
     config = load_config(arguments.pretrained, **settings)
-    misfits = other_shapes(encoder, _encoder(auto_class, config, shapes, arguments))
+    misfits = list_differing_weights(encoder, _encoder(auto_class, config, shapes, arguments))
     if misfits:
         raise ValueError(
             f"model.pretrained={arguments.pretrained} has other sizes than the recipe in {', '.join(misfits)}: remove "
             f"{', '.join(f'model.{key}' for key in arguments.config)}."
         )
     # A head of another task or of other labels is made anew; anything else has to fit.
-    return load_whole_model(auto_class, arguments.pretrained, config, new_head=True)
+    return load_verified_model(auto_class, arguments.pretrained, config, new_head=True)
 
 
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int | None) -> None:
@@ -116,7 +109,7 @@ def _vocabulary(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
-    return describe(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
+    return build_meta_model(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
 
 
 def _head(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_model_param_count
 
-from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.data.files import DICTIONARY_SUFFIX
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_card
+from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
 from hf_maskattn.inspection.text_generation import write_texts
@@ -54,7 +54,7 @@ def write_card(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[s
         examples=texts,
         picture=PICTURE_FILE if drawn else None,
     )
-    write_whole(folder / CARD_FILE, str(card))
+    write_atomically(folder / CARD_FILE, str(card))
 
 
 def hub_id_of(source: str) -> str | None:
@@ -85,7 +85,7 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     """
     try:
         shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
-        shown = shortened[:MOST_EXAMPLES]
+        shown = shortened[:MAX_EXAMPLES]
         if not shown:
             return False
         if model.config.is_encoder_decoder:

@@ -13,7 +13,7 @@ import transformers
 from transformers import Trainer
 
 from hf_maskattn import __version__
-from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.hub.publish import Publication
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 
@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:
     """Write `metrics.json`."""
     content = {"metrics": metrics, **facts, "versions": versions()}
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_metrics(path: Path) -> dict[str, dict[str, float]]:

@@ -11,16 +11,21 @@ from pathlib import Path
 
 from transformers import Trainer, TrainingArguments
 
-from hf_maskattn.checkpoints.checkpoints import is_write_failure, last_sealed_checkpoint, last_whole_checkpoint, write_whole
+from hf_maskattn.checkpoints.checkpoints import (
+    find_last_complete_checkpoint,
+    find_resume_checkpoint,
+    is_write_error,
+    write_atomically,
+)
 from hf_maskattn.checkpoints.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
     STATE_FILE,
-    finish,
-    held_alone,
     is_finished,
+    lock_run_folder,
+    mark_finished,
+    mark_unfinished,
     remove_run,
-    reopen,
     require_empty,
     require_run,
 )
@@ -56,7 +61,7 @@ def telling_how_to_go_on(trainer: Trainer, folder: Path) -> Iterator[None]:
         if trainer.is_world_process_zero():
             with suppress(OSError):  # there may be no room for it
                 _write_state(trainer, folder)
-        last = last_sealed_checkpoint(folder)
+        last = find_last_complete_checkpoint(folder)
         error.add_note(
             "No checkpoint had been written: --resume begins anew."
             if last is None
@@ -86,15 +91,15 @@ def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dic
     try:
         trainer.save_model()
     except Exception as error:
-        if is_write_failure(error):
+        if is_write_error(error):
             raise not_written(folder, error) from error
         raise
     if trainer.is_world_process_zero():
-        finish(folder)
+        mark_finished(folder)
 
 
 def _write_state(trainer: Trainer, folder: Path) -> None:
-    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
 
 
 logger = logging.getLogger(__name__)
@@ -160,7 +165,7 @@ def starting_point(folder: Path, recipe: Recipe, start: Start) -> Path | None:
         return FINISHED
     for key, (old, new) in changes.items():
         logger.warning(f"{key} was {old!r} and is {new!r} from here on.")
-    checkpoint = last_whole_checkpoint(folder)
+    checkpoint = find_resume_checkpoint(folder)
     if checkpoint is None:
         logger.warning(f"There is no checkpoint in {folder} to go on from, training starts from the beginning.")
     else:
@@ -175,7 +180,7 @@ def begin(folder: Path, recipe: Recipe, start: Start) -> None:
     """
     if start is Start.OVERWRITE:
         remove_run(folder)
-    reopen(folder)
+    mark_unfinished(folder)
     save_recipe(recipe, folder / RECIPE_FILE)
 
 
@@ -205,7 +210,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     warn_of_busy_cores(args)
     target = take_over_publishing(args)
     folder = Path(args.output_dir)
-    with held_alone(folder) if args.process_index == 0 else nullcontext():
+    with lock_run_folder(folder) if args.process_index == 0 else nullcontext():
         return _train(recipe, args, folder, start, target)
 
 
@@ -262,7 +267,7 @@ def _run(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
             raise
     if stop.requested:
         # The last step was done when Ctrl-C came; what is left is to score and to write.
-        last = last_whole_checkpoint(Path(trainer.args.output_dir))
+        last = find_resume_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
     metrics = {"steps": float(trainer.state.global_step)}

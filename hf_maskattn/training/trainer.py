@@ -13,7 +13,15 @@ from transformers import Seq2SeqTrainer, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, is_sealed, is_write_failure, reason, rotate, seal, unseal
+from hf_maskattn.checkpoints.checkpoints import (
+    find_damage,
+    is_complete,
+    is_write_error,
+    remove_manifest,
+    rotate_checkpoints,
+    summarize_error,
+    write_manifest,
+)
 from hf_maskattn.data.collators import RowMaskingCollator, StreamMaskingCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.training.samplers import with_no_row_twice
@@ -26,17 +34,17 @@ class SealingTrainer(Trainer):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
             if self.args.should_save:
-                unseal(folder)
+                remove_manifest(folder)
             with _without_rotation(self.args):
                 super()._save_checkpoint(model, trial)
             self._seal(folder)
         except Exception as error:
-            if is_sealed(folder) or not is_write_failure(error):
+            if is_complete(folder) or not is_write_error(error):
                 raise
             raise not_written(folder, error) from error
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            rotate(folder, self.args.save_total_limit, None if best is None else Path(best))
+            rotate_checkpoints(folder, self.args.save_total_limit, None if best is None else Path(best))
 
     def _push_from_checkpoint(self, checkpoint_folder) -> None:
         self._seal(Path(checkpoint_folder))
@@ -44,8 +52,8 @@ class SealingTrainer(Trainer):
 
     def _seal(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
-        if self.args.should_save and not is_sealed(folder):
-            seal(folder, resumable=not self.args.save_only_model)
+        if self.args.should_save and not is_complete(folder):
+            write_manifest(folder, resumable=not self.args.save_only_model)
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
@@ -69,7 +77,8 @@ def not_written(folder: Path, error: Exception) -> OSError:
     last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
     free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
     return OSError(
-        f"{folder} could not be written to its end ({last.name}: {reason(error)}); {free:,.0f} MiB are free on that disk."
+        f"{folder} could not be written to its end ({last.name}: {summarize_error(error)}); {free:,.0f} MiB are free on that "
+        "disk."
     )
 
 

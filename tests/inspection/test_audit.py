@@ -209,7 +209,7 @@ def test_bad_input(tiny_config, tmp_path):
         ValueError, match=r"BertModel cannot read a plain padded batch \(given batch, 1 row of 1 to 1.*IndexError"
     ):
         audit(BertModel(BertConfig(**TINY)), batch={"input_ids": torch.tensor([[99]])})
-    with pytest.raises(FileNotFoundError, match="nowhere' is neither a folder here nor"):
+    with pytest.raises(FileNotFoundError, match="nowhere' is not a folder and"):
         audit(tmp_path / "nowhere")
     pictures = ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8))
     with pytest.raises(ValueError, match=r"ViTModel reads .*pixel_values.*no input_ids: audit is for models of text"):
@@ -252,7 +252,7 @@ def test_a_class_that_nobody_knows_is_loaded_as_the_bare_model(tmp_path):
 
 
 def test_no_such_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the model '.*nowhere' is neither a folder here nor"):
+    with pytest.raises(FileNotFoundError, match=r"The model '.*nowhere' is not a folder and"):
         load_model(tmp_path / "nowhere")
 
 

@@ -50,7 +50,7 @@ def test_the_curves_are_those_of_the_run_and_hold_no_secret(recipe, tmp_path):
 
 def test_a_resumed_run_goes_on_in_a_log_of_its_own_and_overwriting_leaves_one(recipe, tmp_path):
     train(recipe("training.num_train_epochs=1"))
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(ValueError, match="must be an empty folder"):
         train(recipe())
     (first,) = logs(tmp_path)
     first.parent.rename(first.parent.with_name("Jan31_23-59-59_pc"))  # a run later, not in the same second

@@ -71,7 +71,7 @@ def test_a_run_that_is_not_published_in_the_end_is_whole_and_says_what_to_do(tmp
 
 def test_what_is_missing_for_a_publication_is_told_before_anything_is_trained(tmp_path, connected, monkeypatch):
     monkeypatch.setattr(train_module, "assemble", None)
-    with pytest.raises(PermissionError, match="the token may not write to someone/pets"):
+    with pytest.raises(PermissionError, match="The token has no write access to someone/pets"):
         train(read(tmp_path, hub_model_id="someone/pets"))
     assert not (tmp_path / "run").exists()
 

@@ -113,7 +113,7 @@ def test_a_card_of_a_model_that_writes_texts_has_a_picture_of_alignments(write, 
     monkeypatch.setattr(run_card, "draw_picture", draw_picture)
     _, card = write("text2text-generation")
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
-    assert "![What was read for each token that was written](attention.png)" in card.text
+    assert "![Alignment of source and generated tokens](attention.png)" in card.text
     assert card.text.count("model.generate(**batch)") == 2
 
 
