@@ -1,4 +1,4 @@
-"""Modules at their paths of version 0.1: importing one warns and forwards to where it is now. To be removed in 0.3."""
+"""Deprecated module paths of version 0.1, which forward to the current modules with a warning. Removed in 0.3."""
 
 import importlib
 import importlib.abc
@@ -47,11 +47,11 @@ MOVED = {
     "hf_maskattn.training.run_report": "hf_maskattn.training.results",
     "hf_maskattn.training.tagging": "hf_maskattn.training.task_encoders",
 }
-"""The module that took the place of each one."""
+"""The current module of each deprecated one."""
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of `MOVED`, after all other finders."""
+    """Import finder and loader for the modules of `MOVED`."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in MOVED:
@@ -71,6 +71,6 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let the old paths be imported; once in a process."""
+    """Make the deprecated paths importable. A second call does nothing."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())

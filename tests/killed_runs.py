@@ -1,11 +1,10 @@
-"""Kills training runs at random moments, resumes them, and compares the end with that of a run that nobody killed.
+"""Kill training runs at random moments, resume them, and compare the result with an uninterrupted run.
 
     python -m tests.killed_runs --trials 50 --seed 0
 
-Each attempt is a process of its own that is ended by SIGKILL: at a random time, before a random change to a file, before one
-of the last changes, or when a random file of a checkpoint has just appeared. After some kills a last attempt is left alone, and
-what it leaves has to be, bit for bit, what the run that nobody killed left: weights, tokenizer, metrics, evaluations,
-the name of the best checkpoint.
+Each attempt is a process that is ended by SIGKILL: at a random time, before a random change to a file, before one of the last
+changes, or when a random file of a checkpoint has just appeared. The last attempt is not killed. Its result must have the same
+bits as that of an uninterrupted run: weights, tokenizer, metrics, evaluations, and the name of the best checkpoint.
 """
 
 import argparse
@@ -48,12 +47,12 @@ class Attempt:
     """One process that trained.
 
     Args:
-        seconds: How long it lived.
-        returncode: 0 if it came to its end, -9 if it was killed.
-        step: The step it was at.
-        phase: What it was doing.
+        seconds: Its runtime.
+        returncode: 0 if it finished, -9 if it was killed.
+        step: Its last step.
+        phase: Its last phase.
         changes: Number of changes to files in its folder.
-        log: What it said.
+        log: Its output.
     """
 
     seconds: float
@@ -70,12 +69,12 @@ class Trial:
 
     scenario: str
     kills: list[str] = field(default_factory=list)
-    passed_over: int = 0
+    skipped: int = 0
     verdict: str = ""
 
 
 class Progress:
-    """Where an attempt is, in memory that outlives it."""
+    """Progress of an attempt, in shared memory."""
 
     phases = ("start", "train", "evaluate", "save", "rotate", "results")
 
@@ -83,21 +82,21 @@ class Progress:
         self.step, self.phase, self.changes = (multiprocessing.RawValue("q", 0) for _ in range(3))
 
     def follow(self) -> None:
-        """Note the phases of the run in this process."""
+        """Record the phases of the run in this process."""
         from hf_maskattn.training import train
-        from hf_maskattn.training import trainer as checkpoint_writing
+        from hf_maskattn.training import trainer as trainer_module
         from hf_maskattn.training.trainer import MaskAttnTrainer
 
-        self._note(MaskAttnTrainer, "training_step", "train")
-        self._note(MaskAttnTrainer, "evaluation_loop", "evaluate")
-        self._note(MaskAttnTrainer, "_save_checkpoint", "save")
-        self._note(checkpoint_writing, "rotate", "rotate")
-        self._note(train, "write_results", "results")
+        self._record(MaskAttnTrainer, "training_step", "train")
+        self._record(MaskAttnTrainer, "evaluation_loop", "evaluate")
+        self._record(MaskAttnTrainer, "_save_checkpoint", "save")
+        self._record(trainer_module, "rotate_checkpoints", "rotate")
+        self._record(train, "write_results", "results")
 
-    def _note(self, owner, name: str, phase: str) -> None:
+    def _record(self, owner, name: str, phase: str) -> None:
         inner = getattr(owner, name)
 
-        def noting(*args, **kwargs):
+        def recording(*args, **kwargs):
             before, self.phase.value = self.phase.value, self.phases.index(phase)
             if phase == "train":
                 self.step.value = args[0].state.global_step
@@ -105,11 +104,11 @@ class Progress:
             self.phase.value = before if phase != "train" else self.phase.value
             return result
 
-        setattr(owner, name, noting)
+        setattr(owner, name, recording)
 
     def kill_before(self, change: int | None, folder: Path) -> None:
-        """Count the changes to files in a folder, and end this process before one of them."""
-        place = str(folder)
+        """Count the changes to files in a folder, and kill this process before one of them."""
+        prefix = str(folder)
 
         def hook(event: str, arguments: tuple) -> None:
             if event == "open":
@@ -121,7 +120,7 @@ class Progress:
                 path = arguments[0]
             else:
                 return
-            if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(place):
+            if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(prefix):
                 if self.changes.value == change:
                     os.kill(os.getpid(), signal.SIGKILL)
                 self.changes.value += 1
@@ -130,16 +129,16 @@ class Progress:
 
 
 def attempt(recipe: Path, *, resume: bool, change: int | None = None, ready: Callable[[float], bool] | None = None) -> Attempt:
-    """Run a recipe in a process of its own.
+    """Run a recipe in a child process.
 
     Args:
         recipe: The recipe.
         resume: Whether to resume.
         change: Number of the change to a file before which it is killed.
-        ready: Tells after so many seconds whether it is to be killed now.
+        ready: Returns whether to kill it now, given the seconds since its start.
 
     Returns:
-        How it ended.
+        The attempt.
     """
     progress, log = Progress(), recipe.with_suffix(".log")
     started = time.perf_counter()
@@ -186,15 +185,15 @@ def _train_and_exit(recipe: Path, resume: bool, progress: Progress, change: int 
         os._exit(code)
 
 
-def what_is_left(run: Path) -> dict:
-    """Describe the end of a run by everything that has to be equal."""
+def read_results(run: Path) -> dict:
+    """Return everything of a finished run that has to be equal."""
     report = json.loads((run / "metrics.json").read_text())
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     files = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
     names = {"runtime", "samples_per_second", "steps_per_second"}
 
     def without_times(values: dict) -> dict:
-        return {name: value for name, value in values.items() if not any(name.endswith(ending) for ending in names)}
+        return {name: value for name, value in values.items() if not any(name.endswith(suffix) for suffix in names)}
 
     return {
         **{name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files},
@@ -205,7 +204,7 @@ def what_is_left(run: Path) -> dict:
 
 
 class Scenario:
-    """A recipe, and what a run of it leaves if nobody kills it."""
+    """A recipe and the results of an uninterrupted run."""
 
     def __init__(self, name: str, folder: Path):
         from tests.training.toy_recipe import write_recipe
@@ -214,42 +213,42 @@ class Scenario:
         self.name = name
         layers = ("encoder_layers", "decoder_layers") if task == "text2text-generation" else ("num_hidden_layers",)
         self.recipe = write_recipe(folder, task, model={**DROPOUT, **dict.fromkeys(layers, 2)}, training=training)
-        self.alone = attempt(self.recipe, resume=False)
-        if self.alone.returncode != 0:
-            raise RuntimeError(f"{name}: the run that nobody killed failed:\n{self.alone.log}")
-        self.expected = what_is_left(folder / "run")
+        self.uninterrupted = attempt(self.recipe, resume=False)
+        if self.uninterrupted.returncode != 0:
+            raise RuntimeError(f"{name}: the uninterrupted run failed:\n{self.uninterrupted.log}")
+        self.expected = read_results(folder / "run")
         self.files = [path.relative_to(folder) for path in folder.glob("run/checkpoint-*/*") if path.is_file()]
 
     def try_once(self, folder: Path, rng: random.Random) -> Trial:
-        """Kill a run of this recipe one to three times, then let it end."""
+        """Kill a run of this recipe one to three times, then let it finish."""
         trial = Trial(self.name)
         recipe = Path(shutil.copy(self.recipe, folder))
         for number in range(rng.randint(1, 3)):
-            done = self._kill(recipe, rng, resume=number > 0, trial=trial)
-            if done.returncode == 0:
+            killed = self._kill(recipe, rng, resume=number > 0, trial=trial)
+            if killed.returncode == 0:
                 break
         last = attempt(recipe, resume=True)
-        trial.passed_over += last.log.count("cannot be used")
+        trial.skipped += last.log.count("cannot be used")
         if last.returncode != 0:
             trial.verdict = f"the last attempt failed:\n{last.log}"
             return trial
-        found = what_is_left(folder / "run")
-        differences = [key for key, value in self.expected.items() if found[key] != value]
+        results = read_results(folder / "run")
+        differences = [key for key, value in self.expected.items() if results[key] != value]
         trial.verdict = f"differs in {', '.join(differences)}" if differences else "equal"
         return trial
 
     def _kill(self, recipe: Path, rng: random.Random, *, resume: bool, trial: Trial) -> Attempt:
         kind = rng.choice(KINDS)
         if kind in ("change", "end"):
-            first = 0 if kind == "change" else int(self.alone.changes * 0.9)
-            done = attempt(recipe, resume=resume, change=rng.randrange(first, self.alone.changes))
+            first = 0 if kind == "change" else int(self.uninterrupted.changes * 0.9)
+            done = attempt(recipe, resume=resume, change=rng.randrange(first, self.uninterrupted.changes))
         elif kind == "file":
             path = recipe.parent / rng.choice(self.files)
             done = attempt(recipe, resume=resume, ready=lambda _: path.exists())
         else:
-            moment = rng.uniform(0, self.alone.seconds)
+            moment = rng.uniform(0, self.uninterrupted.seconds)
             done = attempt(recipe, resume=resume, ready=lambda seconds: seconds > moment)
-        trial.passed_over += done.log.count("cannot be used")
+        trial.skipped += done.log.count("cannot be used")
         if done.returncode == -signal.SIGKILL:
             trial.kills.append(f"{done.step} {done.phase} ({kind})")
         elif done.returncode != 0:
@@ -259,25 +258,25 @@ class Scenario:
 
 def main() -> int:
     """Run the trials and print a line for each."""
-    parser = argparse.ArgumentParser(description="Kill training runs at random moments, resume them, compare the ends.")
+    parser = argparse.ArgumentParser(description="Kill training runs at random moments, resume them, compare the results.")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        # Before anything that reads them is imported.
+        # Set before the modules that read them are imported.
         os.environ.update(HF_DATASETS_CACHE=f"{scratch}/cache", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
         import torch
 
-        import hf_maskattn.training.train  # noqa: F401 (so that no attempt has to)
+        import hf_maskattn.training.train  # noqa: F401 (imported once, before the processes are forked)
 
         torch.set_num_threads(1)
-        gc.freeze()  # or each attempt would look through all that was imported
+        gc.freeze()  # so that no attempt collects the objects of all imports
         return _try_all(Path(scratch), options.trials, random.Random(options.seed))
 
 
 def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
     scenarios: dict[str, Scenario] = {}
-    failures = kills = passed_over = 0
+    failures = kills = skipped = 0
     for number in range(1, trials + 1):
         name = list(SCENARIOS)[(number - 1) % len(SCENARIOS)]
         if name not in scenarios:
@@ -289,13 +288,13 @@ def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
         shutil.rmtree(folder)
         failures += trial.verdict != "equal"
         kills += len(trial.kills)
-        passed_over += trial.passed_over
-        line = f"{number:4} {name:10} {trial.verdict:6} passed over {trial.passed_over}  killed at {', '.join(trial.kills)}\n"
+        skipped += trial.skipped
+        line = f"{number:4} {name:10} {trial.verdict:6} skipped {trial.skipped}  killed at {', '.join(trial.kills)}\n"
         sys.stdout.write(line)
         sys.stdout.flush()
     sys.stdout.write(
-        f"{trials} trials, {kills} kills, {passed_over} checkpoints passed over: {trials - failures} ended as if nobody had "
-        f"killed them, {failures} did not.\n"
+        f"{trials} trials, {kills} kills, {skipped} checkpoints skipped: {trials - failures} ended like an uninterrupted run, "
+        f"{failures} did not.\n"
     )
     return int(failures > 0)
 

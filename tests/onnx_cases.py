@@ -1,4 +1,4 @@
-"""Small models of every kind that ONNX files are made of."""
+"""Small models of every kind that can be exported to ONNX."""
 
 import torch
 
@@ -22,8 +22,8 @@ CASES = {
         "num_attention_heads": 1,
         "attention_query": "mean",
     },
-    "one-way-lstm": {
-        "hidden_size": 64,  # wide enough that an exporter would leave the order of weights to each run
+    "unidirectional-lstm": {
+        "hidden_size": 64,  # wide enough that an exporter would not fold the reordering of weights
         "head": "MaskAttnForTokenClassification",
         "rnn_type": "lstm",
         "bidirectional": False,
@@ -35,7 +35,7 @@ CASES = {
 
 
 def export_case(name, path):
-    """Export a case, every weight random, and return its model."""
+    """Export the model of a case with random weights, and return it."""
     settings = dict(CASES[name])
     head = getattr(hf_maskattn, settings.pop("head"))
     sizes = {"vocab_size": 12, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, "num_labels": 3}

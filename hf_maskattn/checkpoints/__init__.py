@@ -1,1 +1,1 @@
-"""Checkpoints and the folder of a run: written whole, checked, found again."""
+"""Checkpoints and run folders: written atomically, verified, and found again."""

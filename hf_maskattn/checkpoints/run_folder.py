@@ -1,4 +1,4 @@
-"""The folder of a run: which files are ours, when it may be written to, when the run in it is finished."""
+"""The folder of a run: its lock, the files that a run writes, and whether the run is finished."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,62 +9,18 @@ from filelock import FileLock, Timeout
 import hf_maskattn.model
 from hf_maskattn.checkpoints.checkpoints import (
     MANIFEST_FILE,
-    checkpoints_in,
     find_damage,
-    is_sealed,
-    reason,
+    is_complete,
+    list_checkpoints,
+    partial_path,
     remove_checkpoint,
-    scratch_of,
-    seal,
-    unseal,
+    remove_manifest,
+    summarize_error,
+    write_manifest,
 )
 
 LOCK_FILE = "_run.lock"
-"""Trainer leaves files with an underscore out of what it pushes to the Hub."""
-
-
-@contextmanager
-def held_alone(folder: Path) -> Iterator[None]:
-    """Hold a folder until the block ends, or the process does, however that happens.
-
-    Args:
-        folder: The folder, made if there is none; one that was made is gone again if nothing was written to it.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        ValueError: If another process holds it, or it is a file.
-        OSError: If it cannot be made or written to; names the way out.
-    """
-    is_new = not folder.exists()
-    if folder.is_file():
-        raise ValueError(f"training.output_dir={str(folder)!r} is a file, give the name of a folder.")
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"another run is at work in {folder}: wait until it has ended or stop it, or name another folder with "
-            "training.output_dir=FOLDER."
-        ) from error
-    except OSError as error:
-        raise OSError(
-            f"training.output_dir must be a folder that can be written to, got {str(folder)!r} ({reason(error)}). Name another "
-            "one with training.output_dir=FOLDER."
-        ) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            # While it is held: whoever opened the file before finds that it is gone, and takes a new one.
-            (folder / LOCK_FILE).unlink()
-        lock.release()
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-
+"""Trainer does not push files whose names begin with an underscore."""
 
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
@@ -72,7 +28,7 @@ CARD_FILE = "README.md"
 PICTURE_FILE = "attention.png"
 STATE_FILE = "trainer_state.json"
 
-_WRITTEN_BY_A_RUN = {
+_RUN_FILES = {
     METRICS_FILE,
     CARD_FILE,
     PICTURE_FILE,
@@ -85,47 +41,96 @@ _WRITTEN_BY_A_RUN = {
     "special_tokens_map.json",
     "training_args.bin",
 }
+_OLD_CODE_MODULES = (
+    *("attentive_gradient", "attentive_step", "cells", "checkpoint_code", "chunked_attention", "code_version"),
+    *("configuration_checks", "decoding_state", "deep_output", "eager_attention", "gate_steps", "generation_limits"),
+    *("gradient_path", "gru_gradient", "initialization", "layout", "precision", "ragged_attention", "real_tokens"),
+    *("recurrence_operator", "segments", "softmax", "source_processors", "stateful_generation", "tanh", "tensor_checks"),
+)
+"""Modules of the model code of earlier versions, which run folders of that time still hold."""
 _TENSORBOARD_LOGS = "runs/*_??-??-??_*/events.out.tfevents.*"
-"""Where Trainer puts them: `runs/Jan31_23-59-59_HOST/`. A folder `runs` may be there for other reasons."""
+"""Where Trainer writes them: `runs/Jan31_23-59-59_HOST/`. A folder `runs` may exist for other reasons."""
+
+
+@contextmanager
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder until the block or the process ends.
+
+    Args:
+        folder: The folder. It is created if missing, and removed again if it was created and nothing was written to it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If another process has locked it, or it is a file.
+        OSError: If it cannot be created or written to.
+    """
+    is_new = not folder.exists()
+    if folder.is_file():
+        raise ValueError(f"training.output_dir must be a folder, got the file {str(folder)!r}.")
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Another run is using {folder}. Wait until it ends, stop it, or choose another folder with "
+            "training.output_dir=FOLDER."
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"training.output_dir must be a folder that can be written to, got {str(folder)!r} ({summarize_error(error)}). "
+            "Choose another one with training.output_dir=FOLDER."
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            # Removed while it is locked: a process that opened the file before notices, and creates a new one.
+            (folder / LOCK_FILE).unlink()
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def require_empty(folder: Path) -> None:
-    """Refuse a folder that holds anything but the lock of this run.
+    """Reject a folder that holds anything but the lock of this run.
 
     Raises:
         ValueError: If it does.
     """
     if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise ValueError(
-            f"training.output_dir={str(folder)!r} is not empty: continue the run in it with --resume, replace it with "
-            "--overwrite, or name another folder with training.output_dir=FOLDER."
+            f"training.output_dir must be an empty folder, got {str(folder)!r}. Continue the run in it with --resume, replace "
+            "it with --overwrite, or choose another folder with training.output_dir=FOLDER."
         )
 
 
 def require_run(folder: Path) -> None:
-    """Refuse a folder with anything in it in which no run ever began: what lies there may have the names of our files.
+    """Reject a folder that is not empty and in which no run has started: its files may only look like those of a run.
 
     Raises:
         ValueError: If it is such a folder.
     """
-    if (folder / RECIPE_FILE).is_file() or checkpoints_in(folder):
+    if (folder / RECIPE_FILE).is_file() or list_checkpoints(folder):
         return
-    before_the_recipe = {LOCK_FILE, scratch_of(folder / RECIPE_FILE).name}
-    if folder.is_dir() and any(path.name not in before_the_recipe for path in folder.iterdir()):
+    before_recipe = {LOCK_FILE, partial_path(folder / RECIPE_FILE).name}
+    if folder.is_dir() and any(path.name not in before_recipe for path in folder.iterdir()):
         raise ValueError(
-            f"training.output_dir={str(folder)!r} is not empty, and no run began in it (it has no {RECIPE_FILE} and no "
-            "checkpoint), so that there is nothing to resume or to overwrite: name another folder with "
-            "training.output_dir=FOLDER."
+            f"training.output_dir must be the folder of a run or empty, got {str(folder)!r}, which has no {RECIPE_FILE} and no "
+            "checkpoint. There is nothing to resume or overwrite. Choose another folder with training.output_dir=FOLDER."
         )
 
 
 def remove_run(folder: Path) -> None:
-    """Remove what a run writes (checkpoints, model, tokenizer, reports, logs, model code) and nothing else.
+    """Remove what a run writes, and nothing else: checkpoints, model, tokenizer, reports, logs and model code.
 
-    The recipe goes last: as long as there is anything to go on from, it tells of which run.
+    The recipe is removed last, because a run is resumed only with its recipe.
     """
-    reopen(folder)
-    for path in checkpoints_in(folder):
+    mark_unfinished(folder)
+    for path in list_checkpoints(folder):
         remove_checkpoint(path)
     for path in list(folder.glob(_TENSORBOARD_LOGS)):
         path.unlink()
@@ -133,43 +138,44 @@ def remove_run(folder: Path) -> None:
             if not any(parent.iterdir()):
                 parent.rmdir()
     code = {path.name for path in Path(hf_maskattn.model.__file__).parent.glob("*.py")}
-    for name in [*sorted(_WRITTEN_BY_A_RUN | code), RECIPE_FILE]:
-        for path in (folder / name, scratch_of(folder / name)):
+    code |= {f"{name}.py" for name in _OLD_CODE_MODULES}
+    for name in [*sorted(_RUN_FILES | code), RECIPE_FILE]:
+        for path in (folder / name, partial_path(folder / name)):
             if path.is_file():
                 path.unlink()
 
 
-def reopen(folder: Path) -> None:
-    """Mark a run as not finished, before anything in its folder changes."""
-    unseal(folder)
+def mark_unfinished(folder: Path) -> None:
+    """Mark a run as unfinished, before anything in its folder changes."""
+    remove_manifest(folder)
     (folder / METRICS_FILE).unlink(missing_ok=True)
 
 
-def finish(folder: Path) -> None:
-    """Mark a run as finished, now that everything is written.
+def mark_finished(folder: Path) -> None:
+    """Mark a run as finished, after everything was written.
 
     Raises:
-        OSError: If the mark cannot be written.
+        OSError: If the manifest cannot be written.
     """
-    seal(folder, _weights(folder), resumable=False)
+    write_manifest(folder, _list_weights(folder), resumable=False)
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a run in a folder came to its end, and its metrics and weights are there.
+    """Whether the run in a folder is finished, and has its metrics and weights.
 
     Raises:
         ValueError: If the weights are not those that the run wrote.
     """
-    if not ((folder / METRICS_FILE).is_file() and is_sealed(folder) and any(_weights(folder))):
+    if not ((folder / METRICS_FILE).is_file() and is_complete(folder) and any(_list_weights(folder))):
         return False
     damage = find_damage(folder)
     if damage is not None:
         raise ValueError(
-            f"the run in {folder} is finished, but {damage}: if that was not you, remove {folder / METRICS_FILE}, and --resume "
-            "writes the model again from the last checkpoint."
+            f"The run in {folder} is finished, but {damage}. To write the model again from the last checkpoint, remove "
+            f"{folder / METRICS_FILE} and use --resume."
         )
     return True
 
 
-def _weights(folder: Path) -> Iterable[Path]:
+def _list_weights(folder: Path) -> Iterable[Path]:
     return folder.glob("model*.safetensors")

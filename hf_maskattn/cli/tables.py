@@ -40,9 +40,7 @@ def show_export(report: OnnxReport, model: str) -> None:
     """Print the largest difference from PyTorch for each shape, and the size of the file."""
     table = Table("batch x time", "padding", "logits", "attention weights", title="Largest difference of ONNX and PyTorch")
     for check in report.checks:
-        table.add_row(
-            f"{check.shape[0]} x {check.shape[1]}", check.arrangement, f"{check.logits:.1e}", f"{check.attentions:.1e}"
-        )
+        table.add_row(f"{check.shape[0]} x {check.shape[1]}", check.padding, f"{check.logits:.1e}", f"{check.attentions:.1e}")
     for column in table.columns[2:]:
         column.justify = "right"
     console = Console()

@@ -1,1 +1,1 @@
-"""Publishing on the Hugging Face Hub: what is uploaded, the commit, and the model card."""
+"""Publishing on the Hugging Face Hub: the files, the commit, and the model card."""

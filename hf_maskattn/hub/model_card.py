@@ -1,10 +1,12 @@
-"""The README of a trained model: what it is, what it was trained on, how good it is, how to load it, its limits."""
+"""The model card of a trained model, from the template `model_card_template.md`."""
 
 import html
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
@@ -12,9 +14,11 @@ from transformers import PreTrainedConfig
 from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.tasks import TASKS, loading_call
 
-MOST_EXAMPLES = 3
-_LONGEST_EXAMPLE = 200
+MAX_EXAMPLES = 3
+_MAX_EXAMPLE_LENGTH = 200
 _LICENSE = "unknown"
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_LOADING_CALLS = ('model="{name}"', 'from_pretrained("{name}"')
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,12 @@ class TrainingData:
     """What a model card says about the data.
 
     Args:
-        name: Name for people.
+        name: Name to show.
         hub_id: Name of the dataset on the Hub, None if it is not from there.
-        description: What it is, empty if unknown.
+        description: Its description, empty if unknown.
         license: Its license, empty if unknown.
         homepage: Its page, empty if unknown.
-        rows: Number of rows of each split, None if it is a stream.
+        rows: Number of rows of each split, None for a stream.
     """
 
     name: str
@@ -51,113 +55,104 @@ def build_model_card(
     examples: Sequence[str] = (),
     picture: str | None = None,
 ) -> ModelCard:
-    """Write the model card of a trained model.
+    """Build the model card of a trained model.
 
     Args:
         name: Name of the model.
         config: Its configuration.
-        num_parameters: How many parameters it has.
-        task: Its pipeline: "text-classification", "token-classification" or "fill-mask"; None if it has no head.
-        data: What it was trained on, None if that is not known.
+        num_parameters: Number of its parameters.
+        task: Its task, such as "text-classification". None if it has no head.
+        data: The training data, None if unknown.
         metrics: Values by metric name, by split.
         metric_names: The metrics of the task, in the order to show them.
-        base_model: Name, for people, of the model that it was fine-tuned from.
+        base_model: Name to show of the model that it was fine-tuned from.
         base_model_id: Name of that model on the Hub, None if it is not from there.
-        examples: Texts to try it on; the first few are taken, cut where they are long.
-        picture: File beside the card that shows attention over texts.
+        examples: Texts for the widget. The first few are used, truncated where they are long.
+        picture: File next to the card that shows attention over texts.
 
     Returns:
-        The card; `save(path)` writes it.
+        The card. `save(path)` writes it.
     """
     metrics = metrics or {}
-    results = _eval_results(task, data, metrics, metric_names) if task and data else []
+    eval_results = _build_eval_results(task, data, metrics, metric_names) if task and data else []
     header = ModelCardData(
-        model_name=name if results else None,
+        model_name=name if eval_results else None,
         library_name="transformers",
         license=_LICENSE,
         pipeline_tag=task if task in TASKS and TASKS[task].has_pipeline else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model_id,
-        eval_results=results or None,
-        widget=[{"text": text} for text in _shortened(examples)] or None,
+        eval_results=eval_results or None,
+        widget=[{"text": text} for text in _select_examples(examples)] or None,
     )
-    shown = _ALIGNMENT if config.is_encoder_decoder else _ATTENTION
-    sections = [
-        f"# {name}",
-        _what_it_is(config, num_parameters, task, base_model),
-        "## Data\n\n" + (_data(data) if data else "What it was trained on is not told here."),
-        "## Results\n\n" + (_results(metrics, ["loss", *metric_names]) if metrics else "No scores are told here."),
-        "## Use\n\n" + _use(name, config, task),
-        "## Attention\n\n" + shown.format(picture=picture) if picture else "",
-        "## Limits\n\n" + _LIMITS,
-        "## License\n\n" + _licenses(data),
-    ]
-    return ModelCard(f"---\n{header.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n")
+    shown = [metric for metric in ("loss", *metric_names) if any(metric in values for values in metrics.values())]
+    return ModelCard.from_template(
+        header,
+        template_path=str(_TEMPLATE),
+        name=name,
+        task=task,
+        num_parameters=num_parameters,
+        base_model_name=base_model,
+        data=data and _describe_data(data),
+        metric_names=shown,
+        results=[
+            (split, [f"{values[metric]:.4f}" if metric in values else "" for metric in shown])
+            for split, values in metrics.items()
+        ],
+        license=_LICENSE,
+        picture=picture,
+        install_command=install_command(),
+        **_describe_model(config, task),
+        **_describe_loading(name, config, task),
+    )
 
 
-def read_model_card(card: str) -> ModelCard:
-    """Read a card that anybody may have written.
+def parse_model_card(card: str) -> ModelCard:
+    """Parse a card that anybody may have written.
 
     Raises:
-        ValueError: If its header is not YAML, or not that of a card.
+        ValueError: If its header is not valid.
     """
     try:
         return ModelCard(card)
     except Exception as error:
-        raise ValueError(f"the header of the model card cannot be read: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"The header of the model card is not valid: {' '.join(str(error).split())}.") from error
 
 
-def name_in_card(card: str, name: str) -> str:
-    """Change the name by which a card of this package calls its model.
+def rename_in_card(card: str, name: str) -> str:
+    """Change the name of the model in a card of this package.
 
     Args:
-        card: Text of a card; of one that somebody else wrote only what calls a model by the name in its heading is changed.
+        card: Text of a card. A card that somebody else wrote is changed only where it loads a model by the name in its heading.
         name: The new name.
 
     Returns:
         The text with the new name in its heading, its code and its `model-index`.
 
     Raises:
-        ValueError: If the header of the card cannot be read.
+        ValueError: If the header of the card is not valid.
     """
-    parsed = read_model_card(card)
+    parsed = parse_model_card(card)
     heading = next((line[2:] for line in parsed.text.splitlines() if line.startswith("# ")), None)
-    if heading is None or not any(call.format(name=heading) in parsed.text for call in _CALLS):
+    if heading is None or not any(call.format(name=heading) in parsed.text for call in _LOADING_CALLS):
         return card
     if parsed.data.get("model_name") == heading:
         parsed.data["model_name"] = name
     parsed.text = parsed.text.replace(f"# {heading}\n", f"# {name}\n", 1)
-    for call in _CALLS:
+    for call in _LOADING_CALLS:
         parsed.text = parsed.text.replace(call.format(name=heading), call.format(name=name))
     return parsed.content
 
 
-_CALLS = ('model="{name}"', 'from_pretrained("{name}"')
-_ATTENTION = """\
-![Attention over texts]({picture})
-
-Texts of the data, one a row, padded to the longest. The darker a token, the more attention it takes; the pads, hatched, take \
-none. With `output_attentions=True` the model returns these weights."""
-_ALIGNMENT = """\
-![What was read for each token that was written]({picture})
-
-Texts of the data, from left to right, and what the model writes for them, from top to bottom. The brighter a square, the more \
-attention that token took of the source. `generate(..., output_attentions=True, return_dict_in_generate=True)` \
-returns these weights as `cross_attentions`."""
-_LIMITS = """\
-- Scores hold for text like that of the data above; other languages, domains and lengths were not measured.
-- Nothing was done to find or remove bias in the data; look at the errors before decisions about people depend on it."""
-
-
-def _eval_results(
+def _build_eval_results(
     task: str, data: TrainingData, metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]
 ) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=task,
-            dataset_type=data.hub_id or _plain(data.name),
-            dataset_name=_plain(data.name),
+            dataset_type=data.hub_id or _to_one_line(data.name),
+            dataset_name=_to_one_line(data.name),
             dataset_split=split,
             metric_type=metric,
             metric_value=values[metric],
@@ -168,115 +163,69 @@ def _eval_results(
     ]
 
 
-def _shortened(examples: Sequence[str]) -> list[str]:
-    """Take the first few texts that say anything."""
-    texts = dict.fromkeys(_plain(text)[:_LONGEST_EXAMPLE] for text in examples)
-    return [text for text in texts if text][:MOST_EXAMPLES]
+def _select_examples(examples: Sequence[str]) -> list[str]:
+    """Select the first few different texts with visible characters."""
+    texts = dict.fromkeys(_to_one_line(text)[:_MAX_EXAMPLE_LENGTH] for text in examples)
+    return [text for text in texts if text][:MAX_EXAMPLES]
 
 
-def _plain(text: str) -> str:
-    """Put a text on one line, without control characters, which not every YAML comes through."""
-    return " ".join("".join(sign if unicodedata.category(sign) not in ("Cc", "Cs") else " " for sign in text).split())
-
-
-def _what_it_is(config: PreTrainedConfig, num_parameters: int, task: str | None, base_model: str | None) -> str:
+def _describe_model(config: PreTrainedConfig, task: str | None) -> dict[str, Any]:
+    rnn_type = config.rnn_type.upper()
     if config.is_encoder_decoder:
-        layers = f"{config.encoder_layers} + {config.decoder_layers} {config.rnn_type.upper()} layers"
-        kind, use = "recurrent encoder-decoder", "texts from texts"
+        layers = f"{config.encoder_layers} + {config.decoder_layers} {rnn_type} layers"
+        kind, use = "recurrent encoder-decoder", "text to text"
     else:
         direction = "bidirectional" if config.bidirectional else "unidirectional"
-        layers = f"{_counted(config.num_hidden_layers, f'{direction} {config.rnn_type.upper()} layer')}"
+        layers = _count(config.num_hidden_layers, f"{direction} {rnn_type} layer")
         kind, use = "masked recurrent attention encoder", task or "features of texts"
-    labels = ", " + _counted(config.num_labels, "label") if task in ("text-classification", "token-classification") else ""
-    origin = f" Fine-tuned from {base_model}." if base_model else ""
-    return (
-        f"A {kind} for {use}{labels}: {layers} of width {config.hidden_size}, additive attention with "
-        f"{_counted(config.num_attention_heads, 'head')}, {num_parameters:,} parameters.{origin} A padded token does not exist "
-        f"for it: a text has the same result alone and in any batch.{_tags(config, task)}"
-    )
+    has_labels = task in ("text-classification", "token-classification")
+    return {
+        "kind": kind,
+        "use": use,
+        "labels": f", {_count(config.num_labels, 'label')}" if has_labels else "",
+        "layers": layers,
+        "hidden_size": config.hidden_size,
+        "heads": _count(config.num_attention_heads, "head"),
+        "tag_scheme": getattr(config, "tag_scheme", None) if task == "token-classification" else None,
+        "is_encoder_decoder": config.is_encoder_decoder,
+    }
 
 
-def _tags(config: PreTrainedConfig, task: str | None) -> str:
-    """Tell how the data is tagged, and what the labels of the model mark."""
-    scheme = getattr(config, "tag_scheme", None)
-    if task != "token-classification" or scheme is None:
-        return ""
-    if scheme == "none":
-        return "\n\nTag scheme of the data: none. The label of the first token of a word is its tag."
-    return f"\n\nTag scheme of the data: {scheme}. The labels mark the same entities in IOB2 (B-, I-, O), which pipelines read."
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'s' if number > 1 else ''}"
-
-
-def _data(data: TrainingData) -> str:
-    lines = [f"**{_line(data.name)}**" + (f" ({_line(data.homepage)})" if data.homepage else "")]
-    if data.description.strip():
-        # A quotation ends with its last line, whatever the description opens and does not close.
-        lines.append("\n".join(f"> {line}".rstrip() for line in _escaped(data.description).strip().splitlines()))
-    counts = (f"{split} not counted (a stream)" if rows is None else f"{split} {rows:,}" for split, rows in data.rows.items())
-    lines.append("Rows: " + ", ".join(counts) + ".")
-    return "\n\n".join(lines)
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=False)
-
-
-def _line(text: str) -> str:
-    return _escaped(_plain(text))
-
-
-def _results(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
-    shown = [name for name in names if any(name in values for values in metrics.values())]
-    lines = ["| split | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]
-    for split, values in metrics.items():
-        cells = [f"{values[name]:.4f}" if name in values else "" for name in shown]
-        lines.append(f"| {split} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-_GENERATE = """
-batch = tokenizer(["..."], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))"""
-
-
-_LIMIT_OF_TAGS = """
-
-This pipeline cuts a text at the `model_max_length` of its tokenizer without a word, though the model has no limit. To read \
-longer texts, set `model.tokenizer.model_max_length = 10**9`."""
-
-
-def _use(name: str, config: PreTrainedConfig, task: str | None) -> str:
+def _describe_loading(name: str, config: PreTrainedConfig, task: str | None) -> dict[str, Any]:
     call = loading_call(config, task, name)
-    names = ", ".join([call.partition("(")[0].partition(".")[0], *([] if call.startswith("pipeline") else ["AutoTokenizer"])])
-    tokenizer = "" if call.startswith("pipeline") else f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
-    written = _GENERATE if task == "text2text-generation" else ""
-    limit = _LIMIT_OF_TAGS if task == "token-classification" else ""
-    return f"""\
-With the package (`{install_command()}`):
-
-```python
-import hf_maskattn
-from transformers import {names}
-
-{tokenizer}model = {call}{written}
-```
-
-Without it, the code that travels with the weights is used; read it before you trust it:
-
-```python
-from transformers import {names}
-
-{tokenizer.replace(")", ", trust_remote_code=True)")}model = {loading_call(config, task, name, trust_remote_code=True)}{written}
-```{limit}"""
+    is_pipeline = call.startswith("pipeline")
+    return {
+        "call": call,
+        "remote_call": loading_call(config, task, name, trust_remote_code=True),
+        "imports": "pipeline" if is_pipeline else f"{call.partition('.')[0]}, AutoTokenizer",
+        "tokenizer": not is_pipeline,
+        "generates": task == "text2text-generation",
+    }
 
 
-def _licenses(data: TrainingData | None) -> str:
-    told = _line(data.license) if data else "not told here"
-    return f"""\
-- Code: Apache-2.0.
-- Data: {told or "not told by the data"}.
-- Weights: `license: {_LICENSE}` in the header of this file stands for a license that nobody has chosen. Choose one that the \
-data allows, and write it there."""
+def _describe_data(data: TrainingData) -> dict[str, Any]:
+    # Each line is quoted, so that nothing in the description can change the sections of the card.
+    lines = [f"> {line}".rstrip() for line in html.escape(data.description, quote=False).strip().splitlines()]
+    return {
+        "name": _escape(data.name),
+        "homepage": _escape(data.homepage),
+        "description": "\n".join(lines),
+        "license": _escape(data.license),
+        "rows": [
+            f"{split} not counted (a stream)" if rows is None else f"{split} {rows:,}" for split, rows in data.rows.items()
+        ],
+    }
+
+
+def _to_one_line(text: str) -> str:
+    """Put a text on one line without control characters, which YAML does not always preserve."""
+    is_control = [unicodedata.category(character) in ("Cc", "Cs") for character in text]
+    return " ".join("".join(" " if skip else character for character, skip in zip(text, is_control, strict=True)).split())
+
+
+def _escape(text: str) -> str:
+    return html.escape(_to_one_line(text), quote=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"

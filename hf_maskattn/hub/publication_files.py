@@ -1,9 +1,13 @@
-"""What of a model folder is published: the model, its code, its tokenizer, what is known about it, and nothing else."""
+"""The files of a model folder that are published: collected, checked, and loaded once without this package."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import yaml
@@ -11,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from hf_maskattn.auto import FAMILIES, load_family
-from hf_maskattn.hub.model_card import read_model_card
-from hf_maskattn.loading import newest_checkpoint, use_checkpoint
+from hf_maskattn.hub.model_card import parse_model_card
+from hf_maskattn.loading import find_newest_checkpoint, suggest_checkpoint
 from hf_maskattn.model.remote_code import CODE_VERSION, install_command, is_newer_version
 
 CARD_FILE = "README.md"
@@ -22,7 +26,7 @@ _WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _TOKENIZER_FILE = "tokenizer.json"
-_WHERE_THERE = (
+_OPTIONAL_FILES = (
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -35,49 +39,137 @@ _WHERE_THERE = (
     RECIPE_FILE,
     CARD_FILE,
 )
-_OTHER_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|pytorch_model.*|training_args\.bin")
+_OBSOLETE_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|pytorch_model.*|training_args\.bin")
 
 
-def copy_what_is_published(folder: Path, target: Path) -> None:
+def copy_published_files(folder: Path, target: Path) -> None:
     """Copy the files of a model folder that are published, with the code of this package.
 
-    That code, not what lies in the folder, is what the model was loaded with here; it is also known to be harmless to run.
+    The code in the folder is not copied: it is unknown, and the model was tested with the code of this package.
 
     Args:
-        folder: What `save_pretrained` of model and tokenizer, or a training run, wrote.
+        folder: Folder written by `save_pretrained` of model and tokenizer, or by a training run.
         target: An empty folder.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no configuration, weights or tokenizer in it.
-        ValueError: If they are broken, not of a model of this package, or of a newer version of it.
+        ValueError: If the files are damaged, of another model type, or of a newer version of this package.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: name one that a training run or save_pretrained wrote.")
-    checkpoint = newest_checkpoint(folder)
-    way_out = "save the model there with save_pretrained" if checkpoint is None else use_checkpoint(checkpoint)
-    config = _read_json(_require(folder, CONFIG_FILE, way_out))
+        raise FileNotFoundError(f"The folder {folder} does not exist. Use one written by a training run or save_pretrained.")
+    checkpoint = find_newest_checkpoint(folder)
+    way_out = "Save the model with save_pretrained." if checkpoint is None else suggest_checkpoint(checkpoint)
+    config = _read_json(_require_file(folder, CONFIG_FILE, way_out))
     _check_config(folder, config)
     configurations, models = load_family(config["model_type"])
     config |= {"auto_map": dict(configurations.AUTO_MAP), "code_version": CODE_VERSION}
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _require(folder, _TOKENIZER_FILE, "save the tokenizer there with save_pretrained")
-    names = [*_weights(folder), _TOKENIZER_FILE, *(name for name in _WHERE_THERE if (folder / name).is_file())]
+    _require_file(folder, _TOKENIZER_FILE, "Save the tokenizer with save_pretrained.")
+    names = [*_list_weights(folder), _TOKENIZER_FILE, *(name for name in _OPTIONAL_FILES if (folder / name).is_file())]
     for name in names:
         shutil.copyfile(folder / name, target / name)
     for source in code_files(models):
         shutil.copyfile(source, target / source.name)
     if (target / RECIPE_FILE).is_file():
-        _name_files_only(target / RECIPE_FILE)
+        _strip_folders(target / RECIPE_FILE)
     if (target / CARD_FILE).is_file():
-        read_model_card((target / CARD_FILE).read_text(encoding="utf-8"))
+        parse_model_card((target / CARD_FILE).read_text(encoding="utf-8"))
 
 
-def _name_files_only(recipe: Path) -> None:
-    """Replace the absolute paths of a recipe by the names of the files: where they lie on this machine concerns nobody else."""
+def code_files(models: ModuleType) -> list[Path]:
+    """List the code that is saved next to the weights of a model.
+
+    Args:
+        models: The module of its class.
+    """
+    modeling = Path(str(models.__file__))
+    return [modeling, *(Path(path) for path in get_relative_import_files(modeling))]
+
+
+def is_obsolete(name: str, published: set[str]) -> bool:
+    """Whether a file of a repository belongs to an earlier model, and has to be removed.
+
+    Other weights could be loaded in place of the new ones, and pickles are never published.
+
+    Args:
+        name: Path of the file in the repository.
+        published: The files of the new model.
+    """
+    return name not in published and _OBSOLETE_FILES.fullmatch(name) is not None
+
+
+_LOAD_SCRIPT = """
+import json, sys
+sys.modules["hf_maskattn"] = None  # as if it were not installed
+import torch, transformers
+
+folder = sys.argv[1]
+problems = []
+config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+names = {path.rpartition(".")[2]: auto for auto, path in config.auto_map.items()}
+auto_class = getattr(transformers, names[config.architectures[0]])
+model, info = auto_class.from_pretrained(
+    folder, trust_remote_code=True, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True
+)
+for kind, text in {"missing": "are missing", "unexpected": "are unexpected", "mismatched": "have other sizes"}.items():
+    keys = sorted(key if isinstance(key, str) else key[0] for key in info[f"{kind}_keys"])
+    if keys:
+        problems.append(f"weights {text} ({', '.join(keys)})")
+not_finite = sorted(name for name, weight in model.named_parameters() if not weight.isfinite().all())
+if not_finite:
+    problems.append(f"weights are not finite ({', '.join(not_finite)})")
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+num_embeddings = model.get_input_embeddings().weight.shape[0]
+if len(tokenizer) > num_embeddings:
+    problems.append(f"the tokenizer has {len(tokenizer)} tokens, the model has {num_embeddings} embeddings")
+else:
+    inputs = tokenizer("a text", return_tensors="pt")
+    if config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]])
+    with torch.no_grad():
+        model.eval()(**inputs)
+print(json.dumps({"problems": problems, "num_parameters": model.num_parameters()}))
+"""
+
+
+def load_without_package(folder: Path) -> int:
+    """Load a model with the code next to its weights, in a process without this package and without tokens, and run it once.
+
+    Args:
+        folder: The model with its code and tokenizer. The code is run.
+
+    Returns:
+        Number of parameters of the model.
+
+    Raises:
+        ValueError: If it does not load, or configuration, weights and tokenizer do not match.
+    """
+    with TemporaryDirectory() as modules:
+        tokens = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+        environment = {name: value for name, value in os.environ.items() if name not in tokens}
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": modules}
+        result = subprocess.run(
+            [sys.executable, "-c", _LOAD_SCRIPT, str(folder)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode != 0:
+        raise ValueError(f"The model does not load: {(result.stderr.strip().splitlines() or ['no error message'])[-1]}")
+    report = json.loads(result.stdout.strip().splitlines()[-1])
+    if report["problems"]:
+        raise ValueError(f"The files of the model do not match: {'; '.join(report['problems'])}.")
+    return report["num_parameters"]
+
+
+def _strip_folders(recipe: Path) -> None:
+    """Replace absolute paths in a recipe by file names, because they describe this machine."""
     try:
         groups = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{recipe.name} is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{recipe.name} is not valid YAML: {' '.join(str(error).split())}") from error
     for values in groups.values() if isinstance(groups, dict) else ():
         for key, value in values.items() if isinstance(values, dict) else ():
             # A label or a separator may be a slash.
@@ -86,43 +178,21 @@ def _name_files_only(recipe: Path) -> None:
     recipe.write_text(yaml.safe_dump(groups, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def code_files(models: ModuleType) -> list[Path]:
-    """List the code that travels with a model: what `save_pretrained` puts beside the weights.
-
-    Args:
-        models: The file of its class.
-    """
-    modeling = Path(str(models.__file__))
-    return [modeling, *(Path(path) for path in get_relative_import_files(modeling))]
-
-
-def is_left_over(name: str, published: set[str]) -> bool:
-    """Tell whether a file of a repository belongs to the model that a publication replaces.
-
-    Other weights would be loaded in the place of the new ones; pickles are never published.
-
-    Args:
-        name: Path of the file in the repository.
-        published: The files of the new model.
-    """
-    return name not in published and _OTHER_WEIGHTS.fullmatch(name) is not None
-
-
 def _check_config(folder: Path, config: object) -> None:
     if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG_FILE} is no configuration of a model.")
+        raise ValueError(f"{folder / CONFIG_FILE} must be the configuration of a model.")
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
-        raise ValueError(f"{folder} holds a {model_type!r} model, only {' and '.join(FAMILIES)} models are published here.")
+        raise ValueError(f"The model in {folder} must be a {' or '.join(FAMILIES)} model, got {model_type!r}.")
     if is_newer_version(config.get("code_version")):
         raise ValueError(
-            f"{folder} was saved by hf_maskattn {config['code_version']}, this is {CODE_VERSION}: "
-            f"{install_command(upgrade=True)}, so that the model is published with its code."
+            f"{folder} was saved by hf_maskattn {config['code_version']}, which is newer than {CODE_VERSION}. Upgrade to "
+            f"publish the model with its own code: {install_command(upgrade=True)}"
         )
 
 
-def _weights(folder: Path) -> list[str]:
-    """List the files of the weights, after a look at each: the header must fit the size."""
+def _list_weights(folder: Path) -> list[str]:
+    """List the files of the weights, and check that the size of each matches its header."""
     if (folder / _WEIGHTS_FILE).is_file():
         names = [_WEIGHTS_FILE]
     elif (folder / _INDEX_FILE).is_file():
@@ -135,10 +205,11 @@ def _weights(folder: Path) -> list[str]:
                 raise ValueError(
                     f"{folder / _INDEX_FILE} names {name!r}, expected names like model-00001-of-00002.safetensors."
                 )
-            _require(folder, name, "save the model there again with save_pretrained")
+            _require_file(folder, name, "Save the model again with save_pretrained.")
         names = [_INDEX_FILE, *shards]
     else:
-        _require(folder, _WEIGHTS_FILE, "save the model there with save_pretrained; pickled weights (.bin) are not published")
+        way_out = "Save the model with save_pretrained. Pickled weights (.bin) are not published."
+        _require_file(folder, _WEIGHTS_FILE, way_out)
     for name in names:
         if name != _INDEX_FILE:
             _check_weights(folder / name)
@@ -150,12 +221,12 @@ def _check_weights(path: Path) -> None:
         with safe_open(path, framework="pt"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole file of weights ({error}): save the model again.") from error
+        raise ValueError(f"{path} is not a complete safetensors file ({error}). Save the model again.") from error
 
 
-def _require(folder: Path, name: str, way_out: str) -> Path:
+def _require_file(folder: Path, name: str, way_out: str) -> Path:
     if not (folder / name).is_file():
-        raise FileNotFoundError(f"{folder} has no {name}: {way_out}.")
+        raise FileNotFoundError(f"{folder} has no {name}. {way_out}")
     return folder / name
 
 
@@ -163,4 +234,4 @@ def _read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}).") from error
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error

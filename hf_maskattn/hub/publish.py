@@ -1,4 +1,4 @@
-"""Publishes a model folder on the Hub, in one commit, that loads with this package and without it."""
+"""Publish a model folder on the Hub in one commit that loads with and without this package."""
 
 import logging
 import re
@@ -14,10 +14,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_maskattn.auto import register
-from hf_maskattn.hub.clean_load import load_without_package
-from hf_maskattn.hub.model_card import build_model_card, name_in_card
-from hf_maskattn.hub.publication_files import CARD_FILE, copy_what_is_published, is_left_over
-from hf_maskattn.hub.upload import Change, Commit, call, commit_once, differing, require_token
+from hf_maskattn.hub.model_card import build_model_card, rename_in_card
+from hf_maskattn.hub.publication_files import CARD_FILE, copy_published_files, is_obsolete, load_without_package
+from hf_maskattn.hub.upload import Commit, FolderCommit, call_with_retries, compare_with_hub, require_token
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.tasks import loading_call, task_of
 
@@ -28,16 +27,16 @@ _COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Publication:
-    """What is on the Hub after a model was published.
+    """A published model.
 
     Attributes:
         repo_id: `user/name` of the repository.
-        url: Page of the model: of the repository, its branch or the pull request.
+        url: Page of the repository, its branch or the pull request.
         commit: Id of the commit that holds the model.
-        revision: What to load it by, where it is not the main branch.
+        revision: The revision to load, None for the main branch.
         files: Names of the files of the model.
-        changed: Those that were not there before, or were different; none if there was nothing to commit.
-        removed: Names of the files of an earlier model that the commit took away.
+        changed: Those that are new or different. Empty if there was nothing to commit.
+        removed: Names of the files of an earlier model that the commit removed.
         config: The configuration of the model.
     """
 
@@ -52,11 +51,11 @@ class Publication:
 
     @property
     def task(self) -> str | None:
-        """The task of the model; None if it has no head."""
+        """The task of the model, None if it has no head."""
         return task_of(self.config.architectures)
 
     def loading_call(self, **settings: object) -> str:
-        """Write the call of transformers that loads the model; see `hf_maskattn.tasks.loading_call`."""
+        """Return the call of transformers that loads the model. See `hf_maskattn.tasks.loading_call`."""
         revision = {} if self.revision is None else {"revision": self.revision}
         return loading_call(self.config, self.task, self.repo_id, **revision, **settings)
 
@@ -75,88 +74,90 @@ def publish(
     message: str | None = None,
     create_pr: bool = False,
 ) -> Publication:
-    """Publish a model folder: weights, configuration, code, tokenizer, card, scores and recipe, in one commit.
+    """Publish a model folder in one commit: weights, configuration, code, tokenizer, card, metrics and recipe.
 
-    Nothing is sent before the model was loaded and run once by the code that travels with it, without this package.
+    Nothing is uploaded before the model was loaded and run once in a process without this package.
 
     Args:
-        model_folder: What a training run, or `save_pretrained` of model and tokenizer, wrote.
-        repo_id: `name` or `user/name` of the repository, which is made if it does not exist.
-        private: Whether only its owner sees a repository that is made; None leaves that to the settings of the owner.
-        revision: Branch to commit to, which is made from the main branch if it does not exist; None is the main branch.
-        message: What the commit is called.
-        create_pr: Whether to open a pull request, instead of committing to the branch.
+        model_folder: Folder written by a training run, or by `save_pretrained` of model and tokenizer.
+        repo_id: `name` or `user/name` of the repository, which is created if it does not exist.
+        private: Whether a new repository is private. None uses the default of its owner.
+        revision: Branch to commit to, which is created from the main branch if it does not exist. None is the main branch.
+        message: The commit message.
+        create_pr: Whether to open a pull request instead of committing to the branch.
 
     Returns:
-        What is on the Hub now.
+        The published model.
 
     Raises:
-        FileNotFoundError: If the folder lacks something, or there is no such repository and it cannot be made.
-        ValueError: If a name is not possible, the model does not load, or the repository is public where `private` is True.
-        PermissionError: If there is no token, or not one that may write.
-        OSError: If the Hub fails, cannot be reached, or somebody else commits at the same time. Then nothing has changed
-            but that the repository and the branch exist, or the words say that this could not be found out.
+        FileNotFoundError: If the folder is not complete, or the repository does not exist and cannot be created.
+        ValueError: If a name is not valid, the model does not load, or the repository is public and `private` is True.
+        PermissionError: If there is no token, or one without write access.
+        OSError: If the Hub fails or cannot be reached, or somebody else commits at the same time. The repository and the branch
+            may have been created. The message says if the outcome of the commit is unknown.
     """
     _check_names(repo_id, revision, message)
     require_token()
     with TemporaryDirectory() as scratch:
         folder, api = Path(scratch), HfApi()
-        logger.info(f"checking {model_folder} ...")
-        copy_what_is_published(Path(model_folder), folder)
+        logger.info(f"Checking {model_folder} ...")
+        copy_published_files(Path(model_folder), folder)
         num_parameters = _load(folder, model_folder)
         repo_id = make_repository(repo_id, private)
         branch = revision or constants.DEFAULT_REVISION
-        head = _head(api, repo_id, branch, create_pr)
-        names_there = {file.rfilename for file in head.siblings or ()}
+        head = _get_head(api, repo_id, branch, create_pr)
+        existing = {file.rfilename for file in head.siblings or ()}
         register()
         config = AutoConfig.from_pretrained(folder)
-        if CARD_FILE in names_there and not (folder / CARD_FILE).is_file():
-            logger.info(f"{model_folder} has no {CARD_FILE}: that of {repo_id} stays, and may tell of other weights.")
+        if CARD_FILE in existing and not (folder / CARD_FILE).is_file():
+            logger.info(f"{model_folder} has no {CARD_FILE}. The one of {repo_id} is kept, and may describe other weights.")
         else:
             _finish_card(folder / CARD_FILE, repo_id, config, num_parameters)
-        files = {path.name: path for path in sorted(folder.iterdir())}
-        change = Change(
+        files = sorted(path.name for path in folder.iterdir())
+        parent = str(head.sha)
+        change = FolderCommit(
             repo_id=repo_id,
             branch=branch,
-            parent=str(head.sha),
-            files={name: files[name] for name in differing(head, files)},
-            removed=sorted(name for name in names_there if is_left_over(name, set(files))),
+            parent=parent,
+            folder=folder,
+            changed=compare_with_hub(api, repo_id, parent, folder)[0],
+            removed=sorted(name for name in existing if is_obsolete(name, set(files))),
             message=message or f"Model of hf-maskattn {CODE_VERSION}",
             create_pr=create_pr,
         )
-        commit = Commit(change.parent)
-        if change.files or change.removed:
-            size = sum(path.stat().st_size for path in change.files.values())
-            logger.info(f"publishing {len(change.files)} files, {size / 1e6:.2f} MB, at {_page(repo_id)} ...")
-            commit = commit_once(api, change)
+        commit = Commit(parent)
+        if change.changed or change.removed:
+            size = sum((folder / name).stat().st_size for name in change.changed)
+            logger.info(f"Publishing {len(change.changed)} files, {size / 1e6:.2f} MB, at {_page(repo_id)} ...")
+            commit = change.make(api)
     url = _page(repo_id) if branch == constants.DEFAULT_REVISION else f"{_page(repo_id)}/tree/{branch}"
     if commit.pull_request is not None:
         url, revision = f"{_page(repo_id)}/discussions/{commit.pull_request}", f"refs/pr/{commit.pull_request}"
-    return Publication(repo_id, url, commit.oid, revision, list(files), list(change.files), change.removed, config)
+    return Publication(repo_id, url, commit.oid, revision, files, change.changed, change.removed, config)
 
 
 def make_repository(repo_id: str, private: bool | None = None) -> str:
-    """Make a repository of models, unless it is there.
+    """Create a model repository if it does not exist.
 
     Args:
         repo_id: `name` or `user/name`.
-        private: Whether only its owner sees a repository that is made; None leaves that to the settings of the owner.
+        private: Whether a new repository is private. None uses the default of its owner.
 
     Returns:
         Its `user/name`.
 
     Raises:
-        ValueError: If the name is not possible, or the repository is there and public where `private` is True.
-        PermissionError: If there is no token, or not one that may do that.
+        ValueError: If the name is not valid, or the repository exists and is public and `private` is True.
+        PermissionError: If there is no token, or one without write access.
         OSError: If the Hub fails or cannot be reached.
     """
     _check_names(repo_id)
     require_token()
     api = HfApi()
-    repo_id = call(repo_id, api.create_repo, repo_id, private=private, exist_ok=True).repo_id
-    if private and not call(repo_id, api.model_info, repo_id).private:
+    repo_id = call_with_retries(repo_id, api.create_repo, repo_id, private=private, exist_ok=True).repo_id
+    if private and not call_with_retries(repo_id, api.model_info, repo_id).private:
         raise ValueError(
-            f"{repo_id} exists and is public, and would stay so: make it private at {_page(repo_id)}/settings, or choose "
+            f"{repo_id} must be private, but exists and is public. Make it private at {_page(repo_id)}/settings, or choose "
             "another name."
         )
     return repo_id
@@ -166,40 +167,38 @@ def _check_names(repo_id: str, revision: str | None = None, message: str | None 
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name of a repository, expected `name` or `user/name`: {error}") from error
+        raise ValueError(f"The repository must be `name` or `user/name`, got {repo_id!r}: {error}") from error
     if revision is not None and (not revision.strip() or _COMMIT_ID.fullmatch(revision)):
-        raise ValueError(f"revision={revision!r} is no branch: a model is committed to a branch, give the name of one.")
+        raise ValueError(f"revision must be the name of a branch, got {revision!r}.")
     if message is not None and not message.strip():
-        raise ValueError("the message of a commit may not be empty.")
+        raise ValueError("The commit message must not be empty.")
 
 
 def _load(folder: Path, model_folder: str | Path) -> int:
     try:
         return load_without_package(folder)
     except ValueError as error:
-        raise ValueError(f"{model_folder} is not published: {error}") from error
+        raise ValueError(f"{model_folder} was not published. {error}") from error
 
 
-def _head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:
-    """Find where a branch stands; a missing one is made."""
+def _get_head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:
+    """Get the last commit of a branch, which is created if it does not exist."""
     if branch != constants.DEFAULT_REVISION:
-        refs = call(repo_id, api.list_repo_refs, repo_id)
+        refs = call_with_retries(repo_id, api.list_repo_refs, repo_id)
         if any(tag.name == branch for tag in refs.tags):
-            raise ValueError(f"revision={branch!r} is a tag of {repo_id}: a model is committed to a branch.")
-        is_there = branch.startswith("refs/") or any(found.name == branch for found in refs.branches)
-        if not is_there and create_pr:
-            raise ValueError(
-                f"revision={branch!r} does not exist in {repo_id}, a pull request is opened to a branch that does."
-            )
-        if not is_there:
-            call(repo_id, api.create_branch, repo_id, branch=branch, exist_ok=True)
-    return call(repo_id, api.model_info, repo_id, revision=branch, files_metadata=True)
+            raise ValueError(f"revision must be the name of a branch, got {branch!r}, which is a tag of {repo_id}.")
+        exists = branch.startswith("refs/") or any(existing.name == branch for existing in refs.branches)
+        if not exists and create_pr:
+            raise ValueError(f"revision must be an existing branch of {repo_id} for a pull request, got {branch!r}.")
+        if not exists:
+            call_with_retries(repo_id, api.create_branch, repo_id, branch=branch, exist_ok=True)
+    return call_with_retries(repo_id, api.model_info, repo_id, revision=branch)
 
 
 def _finish_card(path: Path, repo_id: str, config: PreTrainedConfig, num_parameters: int) -> None:
-    """Give the card the name of the repository; write one if there is none."""
+    """Write the name of the repository to the card, or a new card if there is none."""
     if path.is_file():
-        path.write_text(name_in_card(path.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
+        path.write_text(rename_in_card(path.read_text(encoding="utf-8"), repo_id), encoding="utf-8")
     else:
         build_model_card(repo_id, config, num_parameters, task_of(config.architectures)).save(path)
 

@@ -1,9 +1,9 @@
-"""One commit on the Hub, even if the answer to it is lost."""
+"""Calls to the Hub that are retried, and commits that are made once even if their answer is lost."""
 
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -11,182 +11,109 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
-from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 logger = logging.getLogger(__name__)
 
 WAITS = (1.0, 2.0, 4.0)
-"""Seconds before the second try and those after it."""
-LONGEST_WAIT = 60.0
-"""Seconds that the Hub may ask to be left alone and is; if it asks for more, the call fails."""
-FAILURES = (HTTPError, ConnectionError, TimeoutError, JSONDecodeError)
-"""What the client raises when the Hub refuses, fails, or cannot be reached; while it uploads, RuntimeError from one of them."""
+"""Seconds to wait before each retry."""
+MAX_WAIT = 60.0
+"""If the Hub asks to wait longer than this many seconds, the call fails."""
+FAILURES = (HTTPError, ConnectionError, TimeoutError, JSONDecodeError, RuntimeError)
+"""What huggingface_hub raises if the Hub refuses, fails or cannot be reached. Uploads wrap these in a RuntimeError."""
 
-LOG_IN = "run `hf auth login`, or set the variable HF_TOKEN"
+LOG_IN = "Run `hf auth login`, or set the variable HF_TOKEN."
+_PARENT_MOVED = 412
 
 
 def require_token() -> None:
-    """Refuse to go on without a token.
+    """Raise if there is no token.
 
     Raises:
         PermissionError: If there is none.
     """
     if get_token() is None:
         raise PermissionError(
-            f"there is no token for {constants.ENDPOINT}: {LOG_IN}. A token with the right to write is made at "
+            f"There is no token for {constants.ENDPOINT}. {LOG_IN} Create a token with write access at "
             f"{constants.ENDPOINT}/settings/tokens."
         )
 
 
-def call(repo_id: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what reads or does no harm when done twice, again after failures that pass.
+def call_with_retries(
+    repo_id: str,
+    function: Callable[..., Any],
+    *args: Any,
+    find_result: Callable[[Exception], Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Call a method of `HfApi`, again after transient failures.
 
     Args:
-        repo_id: The repository it is about, for messages.
-        function: A method of `HfApi`.
+        repo_id: The repository, for errors.
+        function: The method.
         *args: Its arguments.
+        find_result: Looks, after a failure, for the result of a call that must not be made twice. Returns None if there is
+            none. Without it the method has to be safe to repeat.
         **kwargs: Its arguments.
 
     Returns:
-        What it returns.
+        What the method returns.
 
     Raises:
-        OSError: See `as_told`; PermissionError, FileNotFoundError, ConnectionError among them, or ValueError.
+        OSError: See `to_readable_error`, which may also return a ValueError.
     """
     waits = iter(WAITS)
     while True:
         try:
             return function(*args, **kwargs)
         except FAILURES as error:
-            if not pass_by(error, waits):
-                raise as_told(error, repo_id) from error
+            result = None if find_result is None else find_result(error)
+            if result is not None:
+                return result
+            if not _wait_for_retry(error, waits):
+                raise to_readable_error(error, repo_id) from error
 
 
-def status_of(error: BaseException) -> int | None:
-    """Find the HTTP status of a failure, None if there was no answer that could be read."""
-    failure = _root(error)
-    return failure.response.status_code if isinstance(failure, HfHubHTTPError) else None
-
-
-def may_pass(error: BaseException) -> bool:
-    """Tell whether a call that failed may succeed if it is made again."""
-    failure, status = _root(error), status_of(error)
-    if isinstance(failure, OfflineModeIsEnabled) or not isinstance(failure, FAILURES):
+def is_transient(error: BaseException) -> bool:
+    """Whether a call that failed may succeed if it is repeated."""
+    failure, status = _unwrap(error), _status(error)
+    if isinstance(failure, OfflineModeIsEnabled) or not isinstance(failure, FAILURES) or type(failure) is RuntimeError:
         return False
     return status is None or status in (408, 429) or status >= 500
 
 
-def pass_by(error: BaseException, waits: Iterator[float]) -> bool:
-    """Wait until a call may be made again.
+def to_readable_error(error: BaseException, repo_id: str) -> Exception:
+    """Convert a failure to an error of one line with a way out.
 
     Args:
-        error: How it failed.
-        waits: Seconds of the waits that are left; one is taken.
+        error: The failure.
+        repo_id: The repository.
 
     Returns:
-        False if it is of no use, or was tried often enough.
+        PermissionError without access, FileNotFoundError if there is no such repository, ConnectionError if the Hub cannot be
+        reached, ValueError for an invalid request, OSError otherwise.
     """
-    wait = next(waits, None) if may_pass(error) else None
-    if wait is None:
-        return False
-    asked = _asked_to_wait(error)
-    if asked is not None:
-        if asked > LONGEST_WAIT:
-            return False
-        wait = max(wait, asked)
-    logger.info(f"{constants.ENDPOINT}: {_reason(error)}; trying again in {wait:g} s ...")
-    time.sleep(wait)
-    return True
-
-
-def as_told(error: BaseException, repo_id: str) -> Exception:
-    """Turn a failure into an error of one line that says what to do.
-
-    Args:
-        error: How a call failed.
-        repo_id: The repository it was about.
-
-    Returns:
-        PermissionError without the right, FileNotFoundError if there is no such thing, ConnectionError if the Hub cannot be
-        reached, ValueError for a request that it does not understand, OSError for the rest.
-    """
-    failure, status, reason = _root(error), status_of(error), _reason(error)
+    failure, status, message, endpoint = _unwrap(error), _status(error), _message(error), constants.ENDPOINT
     if isinstance(failure, OfflineModeIsEnabled):
-        return ConnectionError("the variable HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set: unset it to reach the Hub.")
-    if not isinstance(failure, FAILURES):
-        return OSError(f"the upload to {constants.ENDPOINT} failed ({reason}): try again later.")
+        return ConnectionError("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set. Unset it to reach the Hub.")
+    if not isinstance(failure, FAILURES) or type(failure) is RuntimeError:
+        return OSError(f"The upload to {endpoint} failed ({message}). Try again later.")
     if status is None:
-        return ConnectionError(f"{constants.ENDPOINT} cannot be reached, or broke off ({reason}): try again later.")
+        return ConnectionError(f"{endpoint} could not be reached, or the connection broke ({message}). Try again later.")
     if status == 401 and not isinstance(failure, RepositoryNotFoundError):
-        return PermissionError(f"{constants.ENDPOINT} does not accept the token ({reason}): {LOG_IN}.")
+        return PermissionError(f"{endpoint} rejected the token ({message}). {LOG_IN}")
     if status in (401, 404):
         return FileNotFoundError(
-            f"{constants.ENDPOINT} has no {repo_id}, or the token may not see it ({reason}): check the name, and {LOG_IN}."
+            f"{endpoint} has no repository {repo_id}, or the token has no access to it ({message}). Check the name. {LOG_IN}"
         )
     if status == 403:
         return PermissionError(
-            f"the token may not write to {repo_id} ({reason}): make one with that right at "
-            f"{constants.ENDPOINT}/settings/tokens, then {LOG_IN}."
+            f"The token has no write access to {repo_id} ({message}). Create one at {endpoint}/settings/tokens. {LOG_IN}"
         )
     if status == 429:
-        return OSError(f"{constants.ENDPOINT} has had too many requests ({reason}): try again later.")
+        return OSError(f"{endpoint} received too many requests ({message}). Try again later.")
     if status >= 500:
-        return OSError(f"{constants.ENDPOINT} failed with {status} ({reason}): try again later.")
-    return ValueError(f"{constants.ENDPOINT} refuses with {status} what was sent for {repo_id}: {reason}.")
-
-
-def _root(error: BaseException) -> BaseException:
-    """Find the failure of HTTP behind what the client makes of it while it uploads."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    failure = _root(error)
-    told = failure.server_message if isinstance(failure, HfHubHTTPError) else None
-    return " ".join((told or str(failure) or type(failure).__name__).split()).rstrip(".")
-
-
-def _asked_to_wait(error: BaseException) -> float | None:
-    failure = _root(error)
-    if not isinstance(failure, HfHubHTTPError):
-        return None
-    headers = failure.response.headers
-    match = re.fullmatch(r"\d{1,9}", headers.get("Retry-After", "")) or re.search(r"t=(\d{1,9})", headers.get("RateLimit", ""))
-    return float(match[match.lastindex or 0]) if match else None
-
-
-_SOMEBODY_COMMITTED = 412
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a commit changes.
-
-    Attributes:
-        repo_id: The repository.
-        branch: Its branch.
-        parent: Commit at which the branch stands.
-        files: The files to write, by their names in the repository.
-        removed: Names of the files to remove.
-        message: What the commit is called.
-        create_pr: Whether to open a pull request, instead of committing to the branch.
-    """
-
-    repo_id: str
-    branch: str
-    parent: str
-    files: Mapping[str, Path]
-    removed: Sequence[str]
-    message: str
-    create_pr: bool
-
-    def is_made(self, info: ModelInfo) -> bool:
-        """Tell whether a revision is as this change leaves it."""
-        there = {file.rfilename for file in info.siblings or ()}
-        return not differing(info, self.files) and there.isdisjoint(self.removed)
+        return OSError(f"{endpoint} failed with status {status} ({message}). Try again later.")
+    return ValueError(f"{endpoint} rejected the request for {repo_id} with status {status}: {message}.")
 
 
 @dataclass(frozen=True)
@@ -202,117 +129,168 @@ class Commit:
     pull_request: int | None = None
 
 
-def differing(info: ModelInfo, files: Mapping[str, Path]) -> list[str]:
-    """List which files are not at a revision, or have other content there.
+@dataclass(frozen=True)
+class FolderCommit:
+    """A commit that makes a repository equal to a folder.
 
-    Args:
-        info: The revision, with the metadata of its files.
-        files: The files, by their names in the repository.
+    Huggingface_hub's `upload_folder` is not used: with Xet it splits a folder into several commits and repeats a commit whose
+    answer was lost.
+
+    Attributes:
+        repo_id: The repository.
+        branch: Its branch.
+        parent: The commit that the branch points to.
+        folder: The folder, without subfolders.
+        changed: Names of the files to upload.
+        removed: Names of the files to remove.
+        message: The commit message.
+        create_pr: Whether to open a pull request instead of committing to the branch.
     """
-    there = {file.rfilename: file for file in info.siblings or ()}
-    return [name for name, path in files.items() if name not in there or not _is_same(path, there[name])]
 
+    repo_id: str
+    branch: str
+    parent: str
+    folder: Path
+    changed: Sequence[str]
+    removed: Sequence[str]
+    message: str
+    create_pr: bool
 
-def commit_once(api: HfApi, change: Change) -> Commit:
-    """Commit, again after failures that pass, and never twice.
+    def make(self, api: HfApi) -> Commit:
+        """Commit, again after transient failures, and never twice.
 
-    The Hub refuses a commit whose parent is not where the branch stands. So a second try is refused if the first one
-    arrived, and what stands on the branch tells whose commit that was.
+        The Hub rejects a commit whose parent is not the head of the branch. So a retry is rejected if the first attempt had
+        arrived, and the commits on the branch show whose commit arrived.
 
-    Args:
-        api: The Hub.
-        change: What to commit.
+        Args:
+            api: The Hub.
 
-    Returns:
-        The commit.
+        Returns:
+            The commit.
 
-    Raises:
-        OSError: If it did not arrive, or somebody else committed in between, or what happened cannot be told.
-        ValueError: If the Hub does not understand what was sent.
-    """
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in change.files.items()),
-        *(CommitOperationDelete(path_in_repo=name) for name in change.removed),
-    ]
-    requests_before = _pull_requests(api, change) if change.create_pr else {}
-    waits = iter(WAITS)
-    while True:
-        try:
-            made = api.create_commit(
-                change.repo_id,
+        Raises:
+            OSError: If it was not made, somebody else committed in between, or the outcome is unknown.
+            ValueError: If the Hub rejects the request.
+        """
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=self.folder / name) for name in self.changed),
+            *(CommitOperationDelete(path_in_repo=name) for name in self.removed),
+        ]
+        earlier_requests = self._list_pull_requests(api).keys() if self.create_pr else ()
+
+        def find_commit(error: Exception) -> Commit | None:
+            is_rejected = _status(error) == _PARENT_MOVED
+            if not is_rejected and (not is_transient(error) or _status(error) == 429):
+                return None  # it cannot have arrived
+            try:
+                found = self._find_pull_request(api, earlier_requests) if self.create_pr else self._find_on_branch(api)
+            except OSError as unreachable:
+                raise OSError(
+                    f"{to_readable_error(error, self.repo_id)} It is unknown whether the commit arrived, because the Hub could "
+                    "not be reached afterwards. Publish again later: a commit that arrived is not made twice."
+                ) from unreachable
+            page = f"{constants.ENDPOINT}/{self.repo_id}"
+            if found is None and is_rejected:
+                raise OSError(
+                    f"Somebody else committed to {self.repo_id} at the same time, and nothing was changed. Check "
+                    f"{page}/commits/{self.branch}, and publish again."
+                ) from error
+            if found is None and self.create_pr:
+                # A retry would not be rejected, because the branch has not moved.
+                raise OSError(
+                    f"{to_readable_error(error, self.repo_id)} There is no new pull request yet. Check {page}/discussions "
+                    "before you publish again."
+                ) from error
+            return found
+
+        def create_commit() -> Commit:
+            info = api.create_commit(
+                self.repo_id,
                 operations,
-                commit_message=change.message,
-                revision=change.branch,
-                parent_commit=change.parent,
-                create_pr=change.create_pr,
+                commit_message=self.message,
+                revision=self.branch,
+                parent_commit=self.parent,
+                create_pr=self.create_pr,
             )
-            return Commit(made.oid, made.pr_num)
-        except (*FAILURES, RuntimeError) as error:
-            found = _look_for(api, change, requests_before, error) if _may_have_arrived(error) else None
-            if found is not None:
-                return found
-            if status_of(error) == _SOMEBODY_COMMITTED:
-                raise OSError(
-                    f"somebody else has committed to {change.repo_id} in the meantime, nothing was changed: look at "
-                    f"{constants.ENDPOINT}/{change.repo_id}/commits/{change.branch}, and publish again."
-                ) from error
-            if change.create_pr and _may_have_arrived(error):
-                # A second try would not be refused, since the branch stands where it stood.
-                raise OSError(
-                    f"{as_told(error, change.repo_id)} No new pull request is there yet: look at "
-                    f"{constants.ENDPOINT}/{change.repo_id}/discussions before you publish again."
-                ) from error
-            if not pass_by(error, waits):
-                raise as_told(error, change.repo_id) from error
+            return Commit(info.oid, info.pr_num)
+
+        try:
+            return call_with_retries(self.repo_id, create_commit, find_result=find_commit)
         except ValueError as error:
             raise ValueError(" ".join(str(error).split())) from error
 
+    def _find_on_branch(self, api: HfApi) -> Commit | None:
+        for commit in call_with_retries(self.repo_id, api.list_repo_commits, self.repo_id, revision=self.branch):
+            if commit.commit_id == self.parent:
+                return None
+            if self._is_content_of(api, commit.commit_id):
+                return Commit(commit.commit_id)
+        return None
 
-def _may_have_arrived(error: BaseException) -> bool:
-    status = status_of(error)
-    return status == _SOMEBODY_COMMITTED or (may_pass(error) and status != 429)
+    def _find_pull_request(self, api: HfApi, earlier: Any) -> Commit | None:
+        for ref, oid in self._list_pull_requests(api).items():
+            if ref not in earlier and self._is_content_of(api, oid):
+                return Commit(oid, int(ref.rpartition("/")[2]))
+        return None
 
+    def _list_pull_requests(self, api: HfApi) -> dict[str, str]:
+        refs = call_with_retries(self.repo_id, api.list_repo_refs, self.repo_id, include_pull_requests=True)
+        return {request.ref: request.target_commit for request in refs.pull_requests}
 
-def _look_for(api: HfApi, change: Change, requests_before: Mapping[str, str], error: BaseException) -> Commit | None:
-    """Find the commit whose answer was lost."""
-    try:
-        return _new_request(api, change, requests_before) if change.create_pr else _commit_since_parent(api, change)
-    except OSError as unreachable:
-        raise OSError(
-            f"{as_told(error, change.repo_id)} Whether the commit arrived is not known, as the Hub could not be asked "
-            f"afterwards: publish again when it can; what has arrived is not committed twice."
-        ) from unreachable
-
-
-def _commit_since_parent(api: HfApi, change: Change) -> Commit | None:
-    for commit in call(change.repo_id, api.list_repo_commits, change.repo_id, revision=change.branch):
-        if commit.commit_id == change.parent:
-            return None
-        if change.is_made(_info(api, change, commit.commit_id)):
-            return Commit(commit.commit_id)
-    return None
+    def _is_content_of(self, api: HfApi, revision: str) -> bool:
+        changed, missing = compare_with_hub(api, self.repo_id, revision, self.folder)
+        return not changed and missing.isdisjoint(self.removed)
 
 
-def _new_request(api: HfApi, change: Change, before: Mapping[str, str]) -> Commit | None:
-    for ref, oid in _pull_requests(api, change).items():
-        if ref not in before and change.is_made(_info(api, change, oid)):
-            return Commit(oid, int(ref.rpartition("/")[2]))
-    return None
+def compare_with_hub(api: HfApi, repo_id: str, revision: str, folder: Path) -> tuple[list[str], set[str]]:
+    """Compare a folder with a revision of a repository by checksums.
+
+    Returns:
+        Names of the files of the folder that the revision does not have or has with other content, and names of the files that
+        only the revision has.
+    """
+    found = call_with_retries(repo_id, api.verify_repo_checksums, repo_id, revision=revision, local_dir=folder)
+    return sorted([*found.extra_paths, *(file["path"] for file in found.mismatches)]), set(found.missing_paths)
 
 
-def _pull_requests(api: HfApi, change: Change) -> dict[str, str]:
-    refs = call(change.repo_id, api.list_repo_refs, change.repo_id, include_pull_requests=True)
-    return {request.ref: request.target_commit for request in refs.pull_requests}
-
-
-def _info(api: HfApi, change: Change, revision: str) -> ModelInfo:
-    return call(change.repo_id, api.model_info, change.repo_id, revision=revision, files_metadata=True)
-
-
-def _is_same(path: Path, there: RepoSibling) -> bool:
-    if there.lfs is None:
-        return there.blob_id == git_hash(path.read_bytes())
-    if there.lfs.size != path.stat().st_size:
+def _wait_for_retry(error: BaseException, waits: Iterator[float]) -> bool:
+    """Wait for the next of `waits`, or as long as the Hub requests. Returns False if no retry can help or none is left."""
+    wait = next(waits, None) if is_transient(error) else None
+    if wait is None:
         return False
-    with path.open("rb") as file:
-        return there.lfs.sha256 == sha_fileobj(file).hex()
+    requested = _requested_wait(error)
+    if requested is not None:
+        if requested > MAX_WAIT:
+            return False
+        wait = max(wait, requested)
+    logger.info(f"{constants.ENDPOINT}: {_message(error)}. Retrying in {wait:g} s ...")
+    time.sleep(wait)
+    return True
+
+
+def _unwrap(error: BaseException) -> BaseException:
+    """Return the cause of a RuntimeError of an upload."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status of a failure, None if there was no readable answer."""
+    failure = _unwrap(error)
+    return failure.response.status_code if isinstance(failure, HfHubHTTPError) else None
+
+
+def _message(error: BaseException) -> str:
+    failure = _unwrap(error)
+    message = failure.server_message if isinstance(failure, HfHubHTTPError) else None
+    return " ".join((message or str(failure) or type(failure).__name__).split()).rstrip(".")
+
+
+def _requested_wait(error: BaseException) -> float | None:
+    failure = _unwrap(error)
+    if not isinstance(failure, HfHubHTTPError):
+        return None
+    headers = failure.response.headers
+    match = re.fullmatch(r"\d{1,9}", headers.get("Retry-After", "")) or re.search(r"t=(\d{1,9})", headers.get("RateLimit", ""))
+    return float(match[match.lastindex or 0]) if match else None

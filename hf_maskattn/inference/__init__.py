@@ -1,1 +1,1 @@
-"""Predictions and scores from a model folder."""
+"""Predictions, metrics and ONNX files from a model folder."""

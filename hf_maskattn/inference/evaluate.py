@@ -1,4 +1,4 @@
-"""Scores a model folder on a split of a recipe."""
+"""Evaluation of a model folder on a split of a recipe."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.loading import load_config, load_whole_model
+from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import machine_defaults, scoring_defaults
 from hf_maskattn.recipes.training_rules import check_arguments, check_training
@@ -17,7 +17,7 @@ from hf_maskattn.training.results import RunReport, score
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
 from hf_maskattn.training.train import check_launch
 
-_OF_SCORING = (
+_EVALUATION_FIELDS = (
     *("per_device_eval_batch_size", "eval_accumulation_steps", "prediction_loss_only", "label_smoothing_factor"),
     *("predict_with_generate", "generation_max_length", "generation_num_beams"),
     *("bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32", "use_cpu", "accelerator_config"),
@@ -27,29 +27,29 @@ _OF_SCORING = (
     *("dataloader_multiprocessing_context", "dataloader_in_order", "ddp_backend", "ddp_timeout"),
     *("disable_tqdm", "log_level", "log_level_replica", "logging_nan_inf_filter", "skip_memory_metrics", "debug"),
 )
-"""Fields of `training` that have a meaning without training."""
+"""Fields of `training` that apply without training."""
 
 
 def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> RunReport:
-    """Score a model.
+    """Evaluate a model on a split.
 
     Args:
         model_folder: Folder of the model, or its name on the Hub.
-        recipe: Tells the data and the task, and in `training` batch size, precision and device.
+        recipe: The recipe, for data and task, and for batch size, precision and device in `training`.
         split: "train", "validation" or "test".
 
     Returns:
-        The metrics of that split; equal to those of the run that trained the model.
+        The metrics of that split, equal to those of the run that trained the model.
 
     Raises:
-        ValueError: If there is no such split, or model and recipe do not fit; likewise TypeError, OSError, ImportError.
+        ValueError: If there is no such split, or model and recipe do not match. Also TypeError, OSError and ImportError.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} does not exist, there are: {', '.join(SPLITS)}.")
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
     config = load_config(model_folder)
     _check_task(config, recipe, str(model_folder))
     with TemporaryDirectory() as scratch:
-        recipe = replace(recipe, training={key: value for key, value in recipe.training.items() if key in _OF_SCORING})
+        recipe = replace(recipe, training={key: value for key, value in recipe.training.items() if key in _EVALUATION_FIELDS})
         check_training(recipe)
         settings = {**machine_defaults(), "train_sampling_strategy": "group_by_length", **scoring_defaults(recipe)}
         args = Seq2SeqTrainingArguments(**{**settings, **recipe.training}, output_dir=scratch, report_to="none")
@@ -57,10 +57,10 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         check_launch(args)
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
-        with args.main_process_first(desc="preparing the data"):
+        with args.main_process_first(desc="data preparation"):
             tag_scheme = getattr(config, "tag_scheme", None)
             data = evaluation_data(recipe, args.seed, split, tokenizer, labels, tag_scheme)
-        model = load_whole_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
+        model = load_verified_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
         evaluation = data.encoder.build_evaluation(data)
         trainer = build_trainer(args, model, data, evaluation)
         metrics = {split: score(trainer, split, data.splits[split], evaluation)}
@@ -68,11 +68,11 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
 
 
 def _check_task(config, recipe: Recipe, name: str) -> None:
-    """Refuse to score a model with a head that it does not have: it would be made of random numbers."""
+    """Reject a model without the head of the task, which would be initialized at random."""
     mapping = TASKS[recipe.model.task].auto_class.load()._model_mapping
     expected = mapping[type(config)].__name__ if type(config) in mapping else None
     if expected not in (config.architectures or []):
         raise ValueError(
-            f"{name} is a {', '.join(config.architectures or ['model of unknown class'])}, the recipe is for "
-            f"model.task={recipe.model.task}: give the recipe that the model was trained with."
+            f"The recipe must be for the task of {name}, a {', '.join(config.architectures or ['model of unknown class'])}, "
+            f"got model.task={recipe.model.task}. Use the recipe that the model was trained with."
         )

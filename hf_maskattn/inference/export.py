@@ -1,4 +1,4 @@
-"""A trained classifier as an ONNX file that has been compared with it."""
+"""Export of a trained classifier to an ONNX file that is compared with the model."""
 
 import logging
 import os
@@ -11,27 +11,29 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.inference.predict import require_place
-from hf_maskattn.loading import load_config, load_whole_model
+from hf_maskattn.inference.predict import check_output_path
+from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.onnx.check import Agreement, ShapeCheck, agreement, check_onnx
+from hf_maskattn.onnx.check import Agreement, ShapeCheck, check_onnx, compare_predictions
 from hf_maskattn.onnx.export import export_onnx
 from hf_maskattn.onnx.runtime import OnnxSession, quantize_onnx
 from hf_maskattn.tasks import TASKS, task_of
 
 logger = logging.getLogger(__name__)
 
+_TASKS = tuple(name for name, task in TASKS.items() if task.onnx_pipeline)
+
 
 @dataclass(frozen=True)
 class OnnxReport:
-    """What is known about a file that was written.
+    """An exported file and its comparison with the model.
 
     Attributes:
         path: The file.
         size: Its bytes.
-        checks: How far the file of float32 is from the model, for each shape.
-        full_size: Bytes of the file of float32, where one of 8-bit integers took its place.
-        int8_agreement: How the file of 8-bit integers compares with that of float32.
+        checks: Differences of the float32 file to the model, for each batch shape.
+        full_size: Bytes of the float32 file, if the file has 8-bit integers.
+        int8_agreement: Comparison of the file of 8-bit integers with the float32 file.
     """
 
     path: Path
@@ -44,16 +46,16 @@ class OnnxReport:
 def export(
     model_folder: str | Path, path: Path, *, int8_texts: Sequence[str] | None = None, overwrite: bool = False
 ) -> OnnxReport:
-    """Write a classifier of sequences or tokens to an ONNX file and compare it with the model.
+    """Export a classifier of sequences or tokens to an ONNX file, and compare the file with the model.
 
-    The file computes in float32 with the implementation "eager" of attention, in whichever the model was trained: the
-    weights and, up to rounding, the results are the same.
+    The file computes in float32 with `attention_implementation="eager"`, whichever the model was trained with. The weights are
+    the same, and so are the results up to rounding.
 
     Args:
         model_folder: Folder of the model, or its name on the Hub.
-        path: The file to write. It appears when all is well; until then nothing is at its place, or what was there before.
-        int8_texts: Texts for which to count equal predictions of a file of 8-bit integers, which is then written; None for
-            a file of float32.
+        path: The file to write. It is replaced only after the comparison has passed.
+        int8_texts: Texts on which to compare the predictions of a file of 8-bit integers, which is written then. None writes a
+            file of float32.
         overwrite: Whether to replace a file.
 
     Returns:
@@ -61,19 +63,19 @@ def export(
 
     Raises:
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
-        ValueError: If the model has another task, the file exists, or it does not give what the model gives.
+        ValueError: If the model has another task, the file exists, or its outputs differ from those of the model.
         OSError: If there is no such model, or the file cannot be written.
     """
-    require_place(path, overwrite)
+    check_output_path(path, overwrite)
     texts = None if int8_texts is None else [text for text in int8_texts if text.strip()]
     if texts == []:
-        raise ValueError("there is no text to compare predictions of 8-bit integers on.")
-    model = _load(model_folder)
+        raise ValueError("The texts to compare predictions of 8-bit integers on must not be empty.")
+    model = _load_classifier(model_folder)
     tokenizer = None if texts is None else load_tokenizer(model_folder)
-    # The folder of the file, so that the last step is a rename, which leaves the whole file or none.
+    # Written in the same folder and renamed, so that there is never half a file.
     with TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         full = Path(folder) / "full.onnx"
-        logger.info("exporting ...")
+        logger.info("Exporting ...")
         export_onnx(model, full)
         checks = check_onnx(model, full)
         if texts is None:
@@ -81,28 +83,26 @@ def export(
             os.replace(full, path)
             return OnnxReport(path, size, checks)
         int8 = Path(folder) / "int8.onnx"
-        logger.info("rounding to 8-bit integers ...")
+        logger.info("Rounding to 8-bit integers ...")
         quantize_onnx(full, int8)
-        logger.info(f"comparing predictions for {len(texts)} texts ...")
-        found = agreement(OnnxSession(full), OnnxSession(int8), tokenizer, model.config, texts)
+        logger.info(f"Comparing predictions for {len(texts)} texts ...")
+        agreement = compare_predictions(OnnxSession(full), OnnxSession(int8), tokenizer, model.config, texts)
         full_size, size = full.stat().st_size, int8.stat().st_size
         os.replace(int8, path)
-        return OnnxReport(path, size, checks, full_size, found)
+        return OnnxReport(path, size, checks, full_size, agreement)
 
 
-def _load(model_folder: str | Path) -> PreTrainedModel:
+def _load_classifier(model_folder: str | Path) -> PreTrainedModel:
     config = load_config(model_folder)
     if config.model_type != MaskAttnConfig.model_type:
-        raise ValueError(
-            f"{model_folder} is a {config.model_type!r} model, only {MaskAttnConfig.model_type!r} models are exported here."
-        )
+        raise ValueError(f"{model_folder} must be a {MaskAttnConfig.model_type!r} model, got {config.model_type!r}.")
     task = task_of(config.architectures)
-    if task is None or TASKS[task].onnx_pipeline is None:
+    if task not in _TASKS:
         raise ValueError(
-            f"{model_folder} was saved as {', '.join(config.architectures or []) or 'no class'}, which cannot be exported: "
-            f"models for {' and '.join(name for name, known in TASKS.items() if known.onnx_pipeline)} can."
+            f"{model_folder} must be a model for {' or '.join(_TASKS)}, got "
+            f"{', '.join(config.architectures or []) or 'no class'}."
         )
     if config.attention_implementation != "eager":
-        logger.info(f'The file computes as attention_implementation="eager", not "{config.attention_implementation}".')
+        logger.info(f'The file computes with attention_implementation="eager" instead of "{config.attention_implementation}".')
     config.attention_implementation = "eager"
-    return load_whole_model(TASKS[task].auto_class.load(), model_folder, config, dtype=torch.float32).eval()
+    return load_verified_model(TASKS[task].auto_class.load(), model_folder, config, dtype=torch.float32).eval()

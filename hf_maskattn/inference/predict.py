@@ -1,4 +1,4 @@
-"""What a model says about texts, by the pipeline of its own task, run by torch or from an ONNX file."""
+"""Predictions of a model for texts, by PyTorch or from an ONNX file."""
 
 import logging
 import os
@@ -7,64 +7,43 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Encoding
-from transformers import Pipeline, PreTrainedConfig, PreTrainedTokenizerBase, pipeline
+from transformers import BatchEncoding, Pipeline, PreTrainedConfig, PreTrainedTokenizerBase, pipeline
 
-from hf_maskattn.data.encoding import count_truncated_tokens
-from hf_maskattn.data.tag_encoding import aggregate_words
 from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.inspection.attention_maps import AlignmentMap
-from hf_maskattn.inspection.plots import draw_alignments, validate_plot_path
-from hf_maskattn.inspection.text_generation import generate_texts
-from hf_maskattn.loading import in_one_line, load_config, load_whole_model
-from hf_maskattn.metrics.classification import are_span_tags
-from hf_maskattn.onnx.runtime import onnx_pipeline
+from hf_maskattn.loading import load_config, load_verified_model, to_one_line
 from hf_maskattn.tasks import TASKS, task_of
 
-
-def require_place(path: Path, overwrite: bool) -> None:
-    """Refuse a path that no file can be written to, before anything costly is done.
-
-    Args:
-        path: The file to write.
-        overwrite: Whether to replace a file.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder, or a file that is not to be replaced.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to: make it, or name another.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, give the name of a file.")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: replace it with --overwrite, or name another file.")
-
+if TYPE_CHECKING:
+    from hf_maskattn.inspection.attention_maps import AlignmentMap
 
 logger = logging.getLogger(__name__)
 
 _TEXT_TO_TEXT = "text2text-generation"
 
-_BATCHES_IN_A_WINDOW = 64
+_BATCHES_PER_WINDOW = 64
 
-_CHARACTERS_IN_A_BATCH = 2**17
-"""Padding included: batches of long texts hold fewer of them, since memory follows the characters."""
+_MAX_CHARACTERS = 2**17
+"""Per batch, with padding: batches of long texts are smaller, because memory grows with the characters."""
 
 _FAILURES = (ValueError, TypeError, IndexError, RuntimeError)
-"""What tokenizers and models raise for a text that they cannot take; RuntimeError includes a lack of memory."""
+"""What tokenizers and models raise for a text that they do not accept. RuntimeError includes a lack of memory."""
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What a model says about one text: predictions, or the reason why there are none."""
+class _Prediction:
+    """The predictions for one text, or the reason why there are none."""
 
     predictions: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     cut_tokens: int = 0
-    alignment: AlignmentMap | None = None
+    alignment: "AlignmentMap | None" = None
+
+
+_Predictor = Callable[[list[str]], list[_Prediction]]
 
 
 def predict(
@@ -77,31 +56,31 @@ def predict(
     alignment_file: Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Predict for texts with the pipeline that the class of a model asks for, or have it write texts.
+    """Predict for texts with the pipeline of a model's task, or generate text with it.
 
-    Texts are read in windows of 64 batches and sorted by length there, so that a batch has little padding.
+    Arguments are checked and the model is loaded at the call. Texts are read in windows of 64 batches and sorted by length
+    there, so that a batch has little padding.
 
     Args:
         model_folder: Folder of the model, or its name on the Hub.
         texts: The texts.
-        batch_size: Largest number of texts that go through the model together; fewer where they are long.
-        max_length: Largest number of tokens of a text, with those that the tokenizer adds. The rest is cut off, and a warning
-            at the end counts it. `None` cuts nothing: a recurrent model has no limit.
-        onnx_file: File that was exported from the model, to be run by onnxruntime in place of its weights.
-        alignment_file: Picture to draw, when all is predicted, of how what a model wrote is aligned with the texts.
+        batch_size: Maximum number of texts in a batch. Batches of long texts are smaller.
+        max_length: Maximum number of tokens of a text, special tokens included. Longer texts are truncated, and a warning at
+            the end counts the tokens that were cut. `None` truncates nothing: a recurrent model has no limit.
+        onnx_file: File that was exported from the model, to be run by onnxruntime instead of its weights.
+        alignment_file: Picture to draw at the end, which aligns the generated texts with their sources.
         overwrite: Whether to replace that picture.
 
-    Yields:
-        For each text, in order, `{"text": ..., "predictions": [...]}`. A prediction is what the pipeline gives: label and
-        score of a text (of each label, where there may be several), of each span, of each word where tags mark no spans, or of
-        each filling of the mask; or
-        `{"generated_text": ...}`, as many as `num_return_sequences` of the model's `generation_config`. A text without a
-        visible character has no predictions. For a text that cannot be answered, such as one without a mask where a mask is
-        to be filled, `{"text": ..., "error": ...}`; the others are answered all the same.
+    Returns:
+        An iterator over one dictionary a text, in order: `{"text": ..., "predictions": [...]}`. A prediction is what the
+        pipeline returns: label and score of a text (of every label, where a text may have several), of each span, of each word
+        where the tags mark no spans, or of each token that fills the mask. Generated texts are `{"generated_text": ...}`, as
+        many as `num_return_sequences` of the model's `generation_config`. A text without a visible character has no
+        predictions. A text that the model does not accept, such as one without a mask, has `{"text": ..., "error": ...}`.
 
     Raises:
-        ValueError: If the model has no task, `batch_size` or `max_length` is below 1, the ONNX file is not one of this model,
-            or there cannot be a picture.
+        ValueError: If the model has no task, `batch_size` or `max_length` is below 1, the ONNX file was not exported from this
+            model, or the picture cannot be drawn.
         OSError: If there is no such model, file or folder.
         ImportError: If onnxruntime or matplotlib is needed and not installed.
     """
@@ -112,151 +91,204 @@ def predict(
     task = task_of(config.architectures)
     if task is None:
         raise ValueError(
-            f"{model_folder} was saved as {', '.join(config.architectures or []) or 'no class'}, which predicts nothing: train "
-            f"a model with one of the tasks {', '.join(TASKS)}."
+            f"{model_folder} must be a model for one of the tasks {', '.join(TASKS)}, got "
+            f"{', '.join(config.architectures or []) or 'no class'}."
         )
     if alignment_file is not None:
-        if task != _TEXT_TO_TEXT:
-            raise ValueError(
-                f"{model_folder} is a model for {task}, which has no attention from an output to its source: only what models "
-                f"for {_TEXT_TO_TEXT} write can be aligned."
-            )
-        require_place(alignment_file, overwrite)
-        validate_plot_path(alignment_file)
-    answer: Callable[[list[str]], list[_Answer]]
+        _check_alignment(alignment_file, overwrite, task, model_folder)
     if task == _TEXT_TO_TEXT and onnx_file is None:
-        answer = _writer(model_folder, config, max_length, with_alignment=alignment_file is not None)
+        predictor = _build_generator(model_folder, config, max_length, with_alignment=alignment_file is not None)
     else:
-        answer = _reader(_pipeline(task, model_folder, config, onnx_file), max_length)
+        predictor = _build_classifier(_load_pipeline(task, model_folder, config, onnx_file), max_length)
+    return _predict(predictor, texts, batch_size, max_length, alignment_file)
+
+
+def check_output_path(path: Path, overwrite: bool) -> None:
+    """Reject a path that no file can be written to, before anything costly is done.
+
+    Args:
+        path: The file to write.
+        overwrite: Whether to replace a file.
+
+    Raises:
+        FileNotFoundError: If its folder does not exist.
+        ValueError: If it is a folder, or a file that must not be replaced.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.parent} does not exist. Create it, or choose another for {path.name}.")
+    if path.is_dir():
+        raise ValueError(f"The output must be a file, got the folder {path}.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists. Replace it with --overwrite, or choose another file.")
+
+
+def _check_alignment(alignment_file: Path, overwrite: bool, task: str, model_folder: str | Path) -> None:
+    if task != _TEXT_TO_TEXT:
+        raise ValueError(
+            f"An alignment needs a model for {_TEXT_TO_TEXT}, got {model_folder} for {task}, which does not attend from an "
+            "output to its source."
+        )
+    from hf_maskattn.inspection.plots import require_picture
+
+    check_output_path(alignment_file, overwrite)
+    require_picture(alignment_file)
+
+
+def _predict(
+    predictor: _Predictor, texts: Iterable[str], batch_size: int, max_length: int | None, alignment_file: Path | None
+) -> Iterator[dict[str, Any]]:
     alignments: list[AlignmentMap] = []
     cuts: list[int] = []
     count = 0
-    for text, found in _answer_all(answer, texts, batch_size):
+    for text, result in _predict_windows(predictor, texts, batch_size):
         count += 1
-        if found.cut_tokens:
-            cuts.append(found.cut_tokens)
-        if found.alignment is not None:
-            alignments.append(found.alignment)
-        yield {"text": text, **({"predictions": found.predictions} if found.error is None else {"error": found.error})}
+        if result.cut_tokens:
+            cuts.append(result.cut_tokens)
+        if result.alignment is not None:
+            alignments.append(result.alignment)
+        yield {"text": text, **({"predictions": result.predictions} if result.error is None else {"error": result.error})}
     if cuts:
         logger.warning(
-            f"{len(cuts):,} of {count:,} texts were longer than max_length={max_length} tokens; {sum(cuts):,} tokens were cut."
+            f"{len(cuts):,} of {count:,} texts were longer than max_length={max_length} tokens. {sum(cuts):,} tokens were cut."
         )
     if alignment_file is not None:
-        # The folder of the picture, so that the last step is a rename, which leaves the whole file or none.
+        from hf_maskattn.inspection.plots import draw_alignments
+
+        # Drawn in the same folder and renamed, so that there is never half a file.
         with TemporaryDirectory(dir=alignment_file.parent, prefix=".alignment-") as folder:
-            drawn = Path(folder) / alignment_file.name
-            draw_alignments(alignments, drawn)
-            os.replace(drawn, alignment_file)
+            picture = Path(folder) / alignment_file.name
+            draw_alignments(alignments, picture)
+            os.replace(picture, alignment_file)
 
 
-def _answer_all(
-    answer: Callable[[list[str]], list[_Answer]], texts: Iterable[str], batch_size: int
-) -> Iterator[tuple[str, _Answer]]:
-    """Answer texts in batches of similar length, in the order of the texts."""
-    rest = iter(texts)
-    while window := list(islice(rest, _BATCHES_IN_A_WINDOW * batch_size)):
-        answers = [_Answer()] * len(window)  # of texts without a visible character
+def _predict_windows(predictor: _Predictor, texts: Iterable[str], batch_size: int) -> Iterator[tuple[str, _Prediction]]:
+    """Predict in batches of texts of similar length, and yield in the order of the texts."""
+    remaining = iter(texts)
+    while window := list(islice(remaining, _BATCHES_PER_WINDOW * batch_size)):
+        results = [_Prediction()] * len(window)  # for texts without a visible character
         for rows in _batches(window, batch_size):
-            for row, found in zip(rows, _answer_batch(answer, [window[row] for row in rows]), strict=True):
-                answers[row] = found
-        yield from zip(window, answers, strict=True)
+            for row, result in zip(rows, _predict_batch(predictor, [window[row] for row in rows]), strict=True):
+                results[row] = result
+        yield from zip(window, results, strict=True)
 
 
 def _batches(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    """Yield the locations of texts that go through a model together, the longest texts first."""
+    """Yield the indices of the texts of each batch, longest texts first."""
     order = sorted((row for row, text in enumerate(texts) if text.strip()), key=lambda row: len(texts[row]), reverse=True)
     start = 0
     while start < len(order):
-        size = max(1, min(batch_size, _CHARACTERS_IN_A_BATCH // len(texts[order[start]])))
+        size = max(1, min(batch_size, _MAX_CHARACTERS // len(texts[order[start]])))
         yield order[start : start + size]
         start += size
 
 
-def _answer_batch(answer: Callable[[list[str]], list[_Answer]], texts: list[str]) -> list[_Answer]:
-    """Answer a batch; where that fails, answer its halves, so that no text costs another one its answer."""
+def _predict_batch(predictor: _Predictor, texts: list[str]) -> list[_Prediction]:
+    """Predict for a batch. If that fails, predict for its halves, so that only the text that fails has no prediction."""
     try:
-        return answer(texts)
+        return predictor(texts)
     except _FAILURES as error:
         if len(texts) == 1:
-            return [_Answer(error=f"{in_one_line(error)}.")]
+            return [_Prediction(error=f"{to_one_line(error)}.")]
     half = len(texts) // 2
-    return [*_answer_batch(answer, texts[:half]), *_answer_batch(answer, texts[half:])]
+    return [*_predict_batch(predictor, texts[:half]), *_predict_batch(predictor, texts[half:])]
 
 
-def _writer(
+def _build_generator(
     model_folder: str | Path, config: PreTrainedConfig, max_length: int | None, *, with_alignment: bool
-) -> Callable[[list[str]], list[_Answer]]:
-    """Build what has a model write for a batch of texts."""
-    tokenizer = load_tokenizer(model_folder)
-    model = load_whole_model(TASKS[_TEXT_TO_TEXT].auto_class.load(), model_folder, config)
+) -> _Predictor:
+    """Build a function that generates texts for a batch of texts."""
+    from hf_maskattn.inspection.text_generation import generate_texts
 
-    def answer(texts: list[str]) -> list[_Answer]:
-        written = generate_texts(
+    tokenizer = load_tokenizer(model_folder)
+    model = load_verified_model(TASKS[_TEXT_TO_TEXT].auto_class.load(), model_folder, config)
+
+    def generate(texts: list[str]) -> list[_Prediction]:
+        outputs = generate_texts(
             model, tokenizer, texts, batch_size=len(texts), max_length=max_length, with_alignment=with_alignment
         )
         return [
-            _Answer([{"generated_text": text} for text in one.texts], cut_tokens=one.cut_tokens, alignment=one.alignment)
-            for one in written
+            _Prediction(
+                [{"generated_text": text} for text in output.texts],
+                cut_tokens=output.cut_tokens,
+                alignment=output.alignment,
+            )
+            for output in outputs
         ]
 
-    return answer
+    return generate
 
 
-def _reader(pipe: Pipeline, max_length: int | None) -> Callable[[list[str]], list[_Answer]]:
-    """Build what has a pipeline read a batch of texts.
+def _build_classifier(pipe: Pipeline, max_length: int | None) -> _Predictor:
+    """Build a function that runs a pipeline on a batch of texts.
 
-    The pipeline's own `__call__` tokenizes and collates texts one by one, which takes longer than a small model does. Here a
-    batch is tokenized at once; the model is run and its outputs are turned into predictions by the pipeline.
+    The pipeline's own `__call__` tokenizes and collates each text, which takes longer than a small model. Here a batch is
+    tokenized at once, and the pipeline runs the model and converts its outputs to predictions.
     """
-    tokenizer, has_tags = pipe.tokenizer, pipe.task == "token-classification"
-    # A batch is too small for threads of the tokenizer; pipelines turn them off, too.
+    tokenizer, is_tagger = pipe.tokenizer, pipe.task == "token-classification"
+    # A batch is too small for threads of the tokenizer. Pipelines disable them, too.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    settings = _settings(pipe)
+    settings = _pipeline_settings(pipe)
     _, forward_params, postprocess_params = pipe._sanitize_parameters(**settings)
 
-    def answer(texts: list[str]) -> list[_Answer]:
+    def classify(texts: list[str]) -> list[_Prediction]:
         encoded = tokenizer(
             texts,
             padding=True,
             truncation=max_length is not None,
             max_length=max_length,
             return_tensors="pt",
-            return_special_tokens_mask=has_tags,
-            verbose=False,  # or it would warn of texts that are longer than those of the training
+            return_special_tokens_mask=is_tagger,
+            verbose=False,  # no warning about texts that are longer than those of the training
         )
-        of_chunks = {"sentence": texts, "is_last": [True] * len(texts)} if has_tags else {}
-        outputs = pipe.forward({**encoded, **of_chunks}, **forward_params)
+        chunk_fields = {"sentence": texts, "is_last": [True] * len(texts)} if is_tagger else {}
+        outputs = pipe.forward({**encoded, **chunk_fields}, **forward_params)
         tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
-        answers = []
-        for row, (encoding, cut_tokens) in enumerate(zip(encoded.encodings, count_truncated_tokens(encoded), strict=True)):
-            output: dict[str, Any] = {name: value[row : row + 1] for name, value in tensors.items()}
-            if has_tags:
-                output |= {"sentence": texts[row], "offset_mapping": [encoding.offsets]}
-            error = _mask_error(tokenizer, encoding, max_length) if pipe.task == "fill-mask" else None
+        results = []
+        cuts = [0] * len(texts) if max_length is None else _count_truncated_tokens(encoded)
+        for row, (encoding, cut_tokens) in enumerate(zip(encoded.encodings, cuts, strict=True)):
+            error = _find_mask_error(tokenizer, encoding, max_length) if pipe.task == "fill-mask" else None
             if error is not None:
-                answers.append(_Answer(error=error, cut_tokens=cut_tokens))
+                results.append(_Prediction(error=error, cut_tokens=cut_tokens))
                 continue
-            found = pipe.postprocess([output] if has_tags else output, **postprocess_params)
+            output: dict[str, Any] = {name: value[row : row + 1] for name, value in tensors.items()}
+            if is_tagger:
+                output |= {"sentence": texts[row], "offset_mapping": [encoding.offsets]}
+            items = pipe.postprocess([output] if is_tagger else output, **postprocess_params)
             if settings.get("aggregation_strategy") == "none":
-                found = aggregate_words(texts[row], found)
-            predictions = [_plain(item) for item in (found if isinstance(found, list) else [found])]
-            answers.append(_Answer(predictions, cut_tokens=cut_tokens))
-        return answers
+                items = _merge_words(texts[row], items)
+            predictions = [_to_python(item) for item in (items if isinstance(items, list) else [items])]
+            results.append(_Prediction(predictions, cut_tokens=cut_tokens))
+        return results
 
-    return answer
+    return classify
 
 
-def _pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig, onnx_file: Path | None) -> Pipeline:
+def _count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
+    from hf_maskattn.data.encoding import count_truncated_tokens
+
+    return count_truncated_tokens(encoded)
+
+
+def _merge_words(text: str, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from hf_maskattn.data.tag_encoding import aggregate_words
+
+    return aggregate_words(text, predictions)
+
+
+def _load_pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig, onnx_file: Path | None) -> Pipeline:
     tokenizer = load_tokenizer(model_folder)
     if onnx_file is not None:
+        from hf_maskattn.onnx.runtime import onnx_pipeline
+
         return onnx_pipeline(task, onnx_file, config, tokenizer)
-    # Given a name, a pipeline tells what went wrong by the tracebacks of all that it tried.
-    return pipeline(task, model=load_whole_model(TASKS[task].auto_class.load(), model_folder, config), tokenizer=tokenizer)
+    # Loaded here, because a pipeline reports an error by the tracebacks of everything that it tried.
+    return pipeline(task, model=load_verified_model(TASKS[task].auto_class.load(), model_folder, config), tokenizer=tokenizer)
 
 
-def _settings(pipe: Pipeline) -> dict[str, Any]:
+def _pipeline_settings(pipe: Pipeline) -> dict[str, Any]:
     if pipe.task == "token-classification":
+        from hf_maskattn.metrics.classification import are_span_tags
+
         names = list(pipe.model.config.id2label.values())
         if are_span_tags(names, getattr(pipe.model.config, "tag_scheme", None)):
             return {"aggregation_strategy": "simple"}
@@ -264,16 +296,16 @@ def _settings(pipe: Pipeline) -> dict[str, Any]:
     return {"top_k": None} if pipe.model.config.problem_type == "multi_label_classification" else {}
 
 
-def _mask_error(tokenizer: PreTrainedTokenizerBase, encoding: Encoding, max_length: int | None) -> str | None:
-    """Say why the mask of a text cannot be filled; None if it can."""
+def _find_mask_error(tokenizer: PreTrainedTokenizerBase, encoding: Encoding, max_length: int | None) -> str | None:
+    """Return why the mask of a text cannot be filled, None if it can."""
     mask, count = tokenizer.mask_token, encoding.ids.count(tokenizer.mask_token_id)
     if count == 1:
         return None
     if count == 0 and any(tokenizer.mask_token_id in part.ids for part in encoding.overflowing):
-        return f"The {mask} of this text lies behind max_length={max_length} tokens. Raise or omit max_length."
-    return f"A text must have one {mask}, got {count or 'none'}. Put one where a token is to be filled in."
+        return f"The {mask} of this text is beyond max_length={max_length} tokens. Raise or omit max_length."
+    return f"A text must have one {mask}, got {count or 'none'}. Add one where a token is to be filled in."
 
 
-def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
-    """Turn numpy numbers into Python's, which JSON knows."""
+def _to_python(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Convert numbers of numpy to Python's, which JSON supports."""
     return {key: value.item() if hasattr(value, "item") else value for key, value in prediction.items()}

@@ -17,7 +17,7 @@ from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS, Check, 
 from hf_maskattn.inspection.audit_forward import AuditedModel, read_signature
 from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, build_rows
-from hf_maskattn.loading import has_file, in_one_line, load_config, load_whole_model
+from hf_maskattn.loading import has_file, to_one_line, load_config, load_verified_model
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
     """
     config = load_config(name_or_folder, trust_remote_code=trust_remote_code)
     # Models are loaded with eager attention, the only implementation that returns the weights that two checks need.
-    return load_whole_model(_select_class(config), name_or_folder, config, trust_remote_code=trust_remote_code)
+    return load_verified_model(_select_class(config), name_or_folder, config, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
@@ -123,7 +123,7 @@ def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool
     try:
         return AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise ValueError(f"The tokenizer of {name_or_folder} cannot be loaded: {in_one_line(error)}.") from error
+        raise ValueError(f"The tokenizer of {name_or_folder} cannot be loaded: {to_one_line(error)}.") from error
 
 
 def _select_class(config: PreTrainedConfig) -> Any:

@@ -7,7 +7,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .attention import IMPLEMENTATIONS, AdditiveAttention
 from .masking import TokenColumns, apply_to_tokens, build_token_mask, check_values, is_host_readable
-from .remote_code import CODE_VERSION, copy_code_above_checkpoint
+from .remote_code import CODE_VERSION, move_code_above_checkpoint
 
 
 class RecurrentPreTrainedModel(PreTrainedModel):
@@ -59,7 +59,7 @@ class RecurrentPreTrainedModel(PreTrainedModel):
         finally:
             self.__class__ = current_class
         if kwargs.get("is_main_process"):  # Trainer passes it at every save
-            copy_code_above_checkpoint(save_directory, self.all_auto_classes)
+            move_code_above_checkpoint(save_directory, self.all_auto_classes)
 
     def _token_mask(self, input_ids, inputs_embeds, attention_mask, lengths=None) -> torch.Tensor:
         """Build the mask `[B, T]`, bool, of inputs given in any of the accepted forms."""

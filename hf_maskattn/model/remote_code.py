@@ -1,10 +1,9 @@
-"""The code that is saved with the weights: its version, and copies for the commits of Trainer during training."""
+"""The code that travels with the weights: its version, and its place in the folder of a run."""
 
 import filecmp
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,17 +69,17 @@ def warn_about_newer_code(version: object) -> None:
         )
 
 
-def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str, str]) -> None:
-    """Copy the code in a checkpoint of Trainer to the folder above it as well.
+def move_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str, str]) -> None:
+    """Move the code in a checkpoint of Trainer to the folder of the run, so that the run holds it once.
 
-    Trainer publishes that folder at each save. It copies only configuration and weights from the checkpoint, so that these
-    commits could not be loaded without the package.
+    A checkpoint is loaded with the installed package. Trainer publishes the folder of the run at each save: it copies only
+    configuration and weights of the checkpoint there, and without the code these commits would not load elsewhere.
 
     An existing file with other contents is replaced only if the `config.json` next to it is of the same model family.
-    Otherwise it is kept, with a warning.
+    Otherwise it is kept with a warning, and the checkpoint keeps its code.
 
     Args:
-        folder: Folder of a model that was just saved. Nothing is copied unless it has the name of a checkpoint.
+        folder: Folder of a model that was just saved. Nothing is moved unless it has the name of a checkpoint.
         auto_map: Class for each Auto class, which identifies the model family.
     """
     checkpoint = Path(folder).absolute()
@@ -90,7 +89,8 @@ def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str,
     for source in sorted(checkpoint.glob("*.py")):
         target = checkpoint.parent / source.name
         if target.is_file() and filecmp.cmp(source, target, shallow=False):
-            continue  # an upload in the background may read the file
+            source.unlink()  # the target is not replaced, because an upload in the background may be reading it
+            continue
         if os.path.lexists(target) and not is_same_family:
             logger.warning_once(
                 f"{target} differs from the code of the model in {checkpoint} and is kept, since it may not be an earlier "
@@ -98,7 +98,7 @@ def copy_code_above_checkpoint(folder: str | os.PathLike, auto_map: Mapping[str,
                 "folder, or rename the file."
             )
             continue
-        shutil.copyfile(source, target)
+        os.replace(source, target)
 
 
 def _read_config_class(folder: Path) -> object:

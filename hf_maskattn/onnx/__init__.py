@@ -1,1 +1,1 @@
-"""Export to ONNX, checks against PyTorch, and running the file."""
+"""Export to ONNX, comparison with PyTorch, and inference with onnxruntime."""

@@ -1,4 +1,4 @@
-"""An ONNX file gives what its model gives, at shapes that the export has not seen."""
+"""Comparison of an ONNX file with its model, at shapes that the export has not seen, and with another file."""
 
 import logging
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ _SHAPES = {"one token": (1, 1), "right padding": (2, 130), "left padding": (3, 1
 
 @dataclass(frozen=True)
 class ShapeCheck:
-    """How far the outputs of a file are from those of its model for one batch.
+    """Differences of the outputs of a file and its model for one batch.
 
     Attributes:
-        arrangement: Where the pads are.
+        padding: Where the padding is.
         shape: Batch size and time.
         logits: Largest absolute difference of the logits.
         attentions: Largest absolute difference of the attention weights.
     """
 
-    arrangement: str
+    padding: str
     shape: tuple[int, int]
     logits: float
     attentions: float
@@ -37,70 +37,71 @@ class ShapeCheck:
 
 @torch.no_grad()
 def check_onnx(model: PreTrainedModel, path: Path) -> list[ShapeCheck]:
-    """Compare a file with its model for five batches of random ids, with ids outside of the vocabulary at pads.
+    """Compare a file with its model on five batches of random ids, with ids outside of the vocabulary at padding positions.
 
     Args:
         model: The model, in evaluation mode.
         path: The file.
 
     Returns:
-        The differences for each batch.
+        The differences of each batch.
 
     Raises:
-        ValueError: If an attention weight or the logits of a sequence or a real token are farther than 1e-5 from those of
-            the model (logits above 1: relative to the largest one), or an attention weight at a pad is not 0.
+        ValueError: If an attention weight, or a logit of a sequence or a token, differs from the model by more than 1e-5
+            (relative to the largest logit if it is above 1), or an attention weight at a padding position is not 0.
     """
     session, generator = OnnxSession(path), torch.Generator().manual_seed(0)
     checks = []
-    for arrangement, shape in _SHAPES.items():
-        logger.info(f"checking {shape[0]} x {shape[1]} tokens, {arrangement} ...")
-        mask = _mask(arrangement, *shape, generator)
+    for padding, shape in _SHAPES.items():
+        logger.info(f"Checking {shape[0]} x {shape[1]} tokens, {padding} ...")
+        mask = _draw_mask(padding, *shape, generator)
         ids = torch.randint(model.config.vocab_size, shape, generator=generator)
         ids = torch.where(mask, ids, -1 - ids)
         outputs = model(input_ids=ids, attention_mask=mask.long(), output_attentions=True)
-        real = mask.numpy()
-        found_logits, found_weights = session.run(ids.numpy(), mask.long().numpy())
+        is_token = mask.numpy()
+        onnx_logits, onnx_weights = session.run(ids.numpy(), mask.long().numpy())
         logits, weights = outputs.logits.numpy(), outputs.attentions[0].numpy()
-        if logits.ndim == 3:  # what a head for tokens says of a pad means nothing
-            found_logits, logits = found_logits[real], logits[real]
-        check = ShapeCheck(arrangement, shape, _distance(found_logits, logits), _distance(found_weights, weights))
+        if logits.ndim == 3:  # logits of a token head at padding positions have no meaning
+            onnx_logits, logits = onnx_logits[is_token], logits[is_token]
+        check = ShapeCheck(padding, shape, _max_difference(onnx_logits, logits), _max_difference(onnx_weights, weights))
         scale = max(1.0, float(np.abs(logits).max()))
-        on_pads = float(np.abs(np.where(real[:, None, None], 0, found_weights)).max())
-        if not (check.logits <= TOLERANCE * scale and check.attentions <= TOLERANCE and on_pads == 0):
+        on_padding = float(np.abs(np.where(is_token[:, None, None], 0, onnx_weights)).max())
+        if not (check.logits <= TOLERANCE * scale and check.attentions <= TOLERANCE and on_padding == 0):
             raise ValueError(
-                f"the ONNX file is not equal to the model at {shape[0]} x {shape[1]} tokens with {arrangement}: logits differ "
-                f"by {check.logits:.1e}, attention weights by {check.attentions:.1e}, of which {on_pads:.1e} are on a pad."
+                f"The ONNX file differs from the model at {shape[0]} x {shape[1]} tokens with {padding}: logits by "
+                f"{check.logits:.1e}, attention weights by {check.attentions:.1e}, and the largest weight at padding is "
+                f"{on_padding:.1e}."
             )
         checks.append(check)
     return checks
 
 
-def _mask(arrangement: str, batch_size: int, time: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw a mask `[B, T]`, bool, True = real; the first row has all tokens, or none."""
+def _draw_mask(padding: str, batch_size: int, time: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw a mask `[B, T]`, bool, True = token. The first row has all tokens, or none."""
     columns = torch.arange(time)
     lengths = torch.randint(1, time + 1, (batch_size, 1), generator=generator)
     lengths[0] = time
-    if arrangement == "left padding":
+    if padding == "left padding":
         return columns >= time - lengths
-    if arrangement == "holes":
+    if padding == "holes":
         return torch.rand(batch_size, time, generator=generator) < 0.6
     mask = columns < lengths
-    mask[0] &= arrangement != "an empty row"
+    mask[0] &= padding != "an empty row"
     return mask
 
 
-def _distance(found: np.ndarray, expected: np.ndarray) -> float:
-    """Find the largest absolute difference; infinite where shapes differ."""
-    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+def _max_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest absolute difference, infinity if the shapes differ."""
+    return float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("inf")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a file compares with another over texts.
+    """Comparison of two files on texts.
 
     Attributes:
-        predictions: Number of predictions: texts, labels of texts where there may be several, or tokens. 0 for regression.
-        equal: Number of them that both files make.
+        predictions: Number of predictions: one a text, one a label for multi-label models, or one a token. 0 for regression.
+        equal: Number of predictions that are equal.
         difference: Largest absolute difference of the logits.
     """
 
@@ -109,7 +110,7 @@ class Agreement:
     difference: float
 
 
-def agreement(
+def compare_predictions(
     session: OnnxSession,
     other: OnnxSession,
     tokenizer: PreTrainedTokenizerBase,
@@ -122,10 +123,10 @@ def agreement(
     Args:
         session: A file.
         other: Another file of the same classifier.
-        tokenizer: Its tokenizer; texts are cut at the length it knows.
+        tokenizer: Its tokenizer. Texts are truncated to its `model_max_length`.
         config: Its configuration.
         texts: The texts, at least one.
-        batch_size: Number of texts that go through a file together.
+        batch_size: Number of texts in a batch.
     """
     predictions, equal, difference = 0, 0, 0.0
     for start in range(0, len(texts), batch_size):
@@ -137,18 +138,20 @@ def agreement(
             return_tensors="np",
         )
         ids, mask = (inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask"))
-        (one, _), (two, _) = session.run(ids, mask), other.run(ids, mask)
-        if one.ndim == 3:
-            read = (mask == 1) & (inputs["special_tokens_mask"] == 0)
-            one, two = one[read], two[read]  # [N, num_labels]
-        difference = max(difference, float(np.abs(one - two).max(initial=0)))
-        same = _predictions(one, config) == _predictions(two, config)
-        predictions, equal = predictions + same.size, equal + int(same.sum())
+        logits, _ = session.run(ids, mask)
+        other_logits, _ = other.run(ids, mask)
+        if logits.ndim == 3:
+            is_word = (mask == 1) & (inputs["special_tokens_mask"] == 0)
+            logits, other_logits = logits[is_word], other_logits[is_word]  # [N, num_labels]
+        difference = max(difference, float(np.abs(logits - other_logits).max(initial=0)))
+        same = _to_predictions(logits, config) == _to_predictions(other_logits, config)
+        predictions += same.size
+        equal += int(same.sum())
     return Agreement(predictions, equal, difference)
 
 
-def _predictions(logits: np.ndarray, config: PreTrainedConfig) -> np.ndarray:
-    """Say what logits `[N, num_labels]` predict, as pipelines do; nothing for regression."""
+def _to_predictions(logits: np.ndarray, config: PreTrainedConfig) -> np.ndarray:
+    """Convert logits `[N, num_labels]` to predictions as pipelines do. There are none for regression."""
     if config.problem_type == "regression":
         return np.empty(0)
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:

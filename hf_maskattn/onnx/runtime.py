@@ -1,4 +1,4 @@
-"""Runs and quantizes the ONNX files of classifiers: the one place that needs onnxruntime."""
+"""Inference and quantization of the ONNX files of classifiers. Only this module needs onnxruntime."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from hf_maskattn.tasks import TASKS
 
 
 class OnnxSession:
-    """An ONNX file that `export_onnx` wrote, run on the CPU with as many threads as torch has.
+    """An ONNX file from `export_onnx`, run on the CPU with as many threads as torch has.
 
     Args:
         path: The file.
@@ -32,41 +32,41 @@ class OnnxSession:
     Raises:
         ImportError: If onnxruntime is not installed.
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or has other inputs and outputs.
+        ValueError: If it is not valid, or has other inputs and outputs.
     """
 
     def __init__(self, path: Path):
         onnxruntime = _onnxruntime()
         if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}: write it with `hf-maskattn export MODEL --onnx {path}`.")
+            raise FileNotFoundError(f"The file {path} does not exist. Create it with `hf-maskattn export MODEL --onnx {path}`.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # what goes wrong is raised
+        options.log_severity_level = 4  # errors are raised
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ValueError(f"{path} cannot be read by onnxruntime: {error}") from error
+            raise ValueError(f"{path} could not be loaded by onnxruntime: {error}") from error
         self._check_names(path, self._session.get_inputs(), ["attention_mask", "input_ids"])
         self._check_names(path, self._session.get_outputs(), ["attentions", "logits"])
 
     @property
     def logits_shape(self) -> list[int | str]:
-        """The shape of the logits, with names for the sizes that are open."""
+        """The shape of the logits, with names for dynamic sizes."""
         return next(output.shape for output in self._session.get_outputs() if output.name == "logits")
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the file.
 
         Args:
-            input_ids: `[B, T]`, int64, B >= 1; what stands at pads is not read.
-            attention_mask: `[B, T]`, int64, 1 = real, 0 = padding, in any arrangement.
+            input_ids: `[B, T]`, int64, B >= 1. Values at padding positions are not read.
+            attention_mask: `[B, T]`, int64, 1 = token, 0 = padding, any mask.
 
         Returns:
             Logits `[B, num_labels]` or `[B, T, num_labels]`, and attention weights `[B, heads, 1, T]`, float32.
         """
         time = input_ids.shape[1]
         if time == 0:
-            # ONNX has no recurrence of no steps; a pad changes nothing.
+            # ONNX has no recurrence of zero steps. A padding position changes nothing.
             input_ids, attention_mask = (np.zeros((len(input_ids), 1), dtype=np.int64) for _ in range(2))
         logits, weights = self._session.run(
             ["logits", "attentions"], {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -78,7 +78,7 @@ class OnnxSession:
         names = sorted(value.name for value in found)
         if names != expected:
             raise ValueError(
-                f"{path} has {', '.join(names)} where {', '.join(expected)} are expected: it was not written by "
+                f"{path} must have {', '.join(expected)}, got {', '.join(names)}. Use a file that was written by "
                 "`hf-maskattn export`."
             )
 
@@ -86,11 +86,12 @@ class OnnxSession:
 def quantize_onnx(source: Path, target: Path) -> None:
     """Write a file with the weights of embeddings, matrix products and LSTMs as 8-bit integers.
 
-    Activations are rounded at each run by the range of the batch, so that a row is no longer exactly what it is alone.
-    onnxruntime has no 8-bit GRU: the recurrent weights of a GRU stay as they are.
+    Numerics:
+        Activations are rounded by the range of the batch, so that a row depends slightly on the rest of its batch.
+        onnxruntime has no 8-bit GRU: the recurrent weights of a GRU stay in float32.
 
     Args:
-        source: The file that `export_onnx` wrote.
+        source: The file from `export_onnx`.
         target: The file to write.
 
     Raises:
@@ -100,16 +101,16 @@ def quantize_onnx(source: Path, target: Path) -> None:
     from onnxruntime.quantization import quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with TemporaryDirectory() as folder, _root_logger_left_alone():
+    with TemporaryDirectory() as folder, _preserve_root_logger():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        # With all 8 bits, sums of products overflow unnoticed on a CPU without VNNI: errors were seven times as large.
+        # With all 8 bits, sums of products overflow silently on a CPU without VNNI: errors were seven times as large.
         quantize_dynamic(prepared, target, op_types_to_quantize=["Gather", "MatMul", "LSTM"], reduce_range=True)
 
 
 @contextmanager
-def _root_logger_left_alone() -> Iterator[None]:
-    """Keep onnxruntime, which logs by `logging.info`, from installing a handler that would show everyone's messages."""
+def _preserve_root_logger() -> Iterator[None]:
+    """Keep onnxruntime, which calls `logging.info`, from installing a root handler that would show all messages."""
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
     try:
@@ -122,12 +123,12 @@ def _onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f"ONNX files are run by onnxruntime: {install_command('onnx')}") from error
+        raise ImportError(f"ONNX files need onnxruntime. Install it: {install_command('onnx')}") from error
     return onnxruntime
 
 
 class _OnnxClassifier(nn.Module):
-    """What a pipeline asks of a model, answered by an ONNX file."""
+    """An ONNX file with the interface that pipelines need of a model."""
 
     device = torch.device("cpu")
 
@@ -146,7 +147,7 @@ class _OnnxClassifier(nn.Module):
 
 class _AnyModel:
     def check_model_type(self, supported_models):
-        """Accept a model that has none of the classes of transformers."""
+        """Accept a model that is not a class of transformers."""
 
 
 class OnnxTextClassificationPipeline(_AnyModel, TextClassificationPipeline):
@@ -166,24 +167,25 @@ def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: Pr
 
     Args:
         task: "text-classification" or "token-classification".
-        path: The file that `export_onnx` wrote.
-        config: The configuration of its model, with the names of the labels.
+        path: The file from `export_onnx`.
+        config: The configuration of its model.
         tokenizer: The tokenizer of its model.
 
     Raises:
         ImportError: If onnxruntime is not installed.
         FileNotFoundError: If there is no such file.
-        ValueError: If there is no ONNX file for the task, or this file was not written for the task and its labels.
+        ValueError: If the task cannot be run from an ONNX file, or the file has another task or other labels.
     """
     pipeline_path = TASKS[task].onnx_pipeline
     if pipeline_path is None:
         names = [name for name, known in TASKS.items() if known.onnx_pipeline]
-        raise ValueError(f"{task} does not run from an ONNX file; {' and '.join(names)} do.")
+        raise ValueError(f"The task of an ONNX file must be {' or '.join(names)}, got {task}.")
     pipeline_class = pipeline_path.load()
     session = OnnxSession(path)
-    found, expected = session.logits_shape, [*pipeline_class.logits_axes, config.num_labels]
-    if found != expected:
+    actual, expected = session.logits_shape, [*pipeline_class.logits_axes, config.num_labels]
+    if actual != expected:
         raise ValueError(
-            f"{path} has logits {found}, the model has {expected} for {task}: give the file that was exported from this model."
+            f"The logits of {path} must have shape {expected} for {task}, got {actual}. Use the file that was exported from "
+            "this model."
         )
     return pipeline_class(model=_OnnxClassifier(session, config), tokenizer=tokenizer, task=task, device=-1)

@@ -11,7 +11,7 @@ import yaml
 from transformers import Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
-from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.tokenizers import KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
@@ -196,7 +196,7 @@ def _absolute(key: str, value: Any) -> Any:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Save a recipe with all defaults, as YAML that `load_recipe` reads."""
-    write_whole(path, yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True))
+    write_atomically(path, yaml.safe_dump(resolve_recipe(recipe), sort_keys=False, allow_unicode=True))
 
 
 _UNSET = "not set"

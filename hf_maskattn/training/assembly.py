@@ -19,7 +19,7 @@ from transformers import (
 
 from hf_maskattn.auto import register
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.loading import Shapes, check_fit, describe, load_config, load_whole_model, other_shapes, weight_shapes
+from hf_maskattn.loading import Shapes, check_weights_match, build_meta_model, load_config, load_verified_model, list_differing_weights, weight_shapes
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import first_lossy_text
 from hf_maskattn.recipes.arguments import ModelArguments
@@ -170,16 +170,16 @@ def build_model(
         )
     shapes = weight_shapes(arguments.pretrained)
     encoder = _describe_encoder(auto_class, pretrained, shapes, arguments)
-    check_fit(encoder, shapes, arguments.pretrained)
+    check_weights_match(encoder, shapes, arguments.pretrained)
     config = load_config(arguments.pretrained, **settings)
-    different = other_shapes(encoder, _describe_encoder(auto_class, config, shapes, arguments))
+    different = list_differing_weights(encoder, _describe_encoder(auto_class, config, shapes, arguments))
     if different:
         raise ValueError(
             f"the recipe must keep the sizes of model.pretrained={arguments.pretrained}, got other sizes of "
             f"{', '.join(different)}. Remove {', '.join(f'model.{key}' for key in arguments.config)}."
         )
     # Only the head of another task or of other labels is initialized. All other weights must fit.
-    return load_whole_model(auto_class, arguments.pretrained, config, new_head=True)
+    return load_verified_model(auto_class, arguments.pretrained, config, new_head=True)
 
 
 def _label_fields(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _vocabulary_fields(tokenizer: PreTrainedTokenizerBase, *, generates: bool) -
 
 def _describe_encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
     """Build the model without its head on the meta device."""
-    return describe(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
+    return build_meta_model(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
 
 
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:

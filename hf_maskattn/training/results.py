@@ -17,12 +17,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn import __version__
-from hf_maskattn.checkpoints.checkpoints import write_whole
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
 from hf_maskattn.data.files import DICTIONARY_SUFFIX
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.hub.model_card import MOST_EXAMPLES, TrainingData, build_model_card
+from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.hub.publish import Publication, make_repository, publish
 from hf_maskattn.inspection.attention_maps import attention_maps
 from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
@@ -75,7 +75,7 @@ def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any)
     """Write `metrics.json`, with the versions that the numbers may depend on."""
     packages = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
     versions = {"python": platform.python_version(), "hf_maskattn": __version__, **packages}
-    write_whole(path, json.dumps({"metrics": metrics, **facts, "versions": versions}, indent=2) + "\n")
+    write_atomically(path, json.dumps({"metrics": metrics, **facts, "versions": versions}, indent=2) + "\n")
 
 
 def read_metrics(path: Path) -> dict[str, dict[str, float]]:
@@ -116,7 +116,7 @@ def write_card(assembly: "Assembly", recipe: Recipe, folder: Path, metrics: dict
         examples=texts,
         picture=PICTURE_FILE if has_picture else None,
     )
-    write_whole(folder / CARD_FILE, str(card))
+    write_atomically(folder / CARD_FILE, str(card))
 
 
 def hub_id_of(source: str) -> str | None:
@@ -147,7 +147,7 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     """
     try:
         shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
-        shown = shortened[:MOST_EXAMPLES]
+        shown = shortened[:MAX_EXAMPLES]
         if not shown:
             return False
         if model.config.is_encoder_decoder:

@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainingArguments
 
-from hf_maskattn.checkpoints.checkpoints import is_write_failure, last_sealed_checkpoint, last_whole_checkpoint, write_whole
+from hf_maskattn.checkpoints.checkpoints import is_write_error, find_last_complete_checkpoint, find_resume_checkpoint, write_atomically
 from hf_maskattn.checkpoints.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
     STATE_FILE,
-    finish,
-    held_alone,
+    mark_finished,
+    lock_run_folder,
     is_finished,
     remove_run,
-    reopen,
+    mark_unfinished,
     require_empty,
     require_run,
 )
@@ -73,7 +73,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         # Trainer would upload the whole output folder, with pickles, in the background, and would not report failures.
         target, args = HubTarget.from_arguments(args), replace_arguments(args, push_to_hub=False)
     folder = Path(args.output_dir)
-    with held_alone(folder) if args.process_index == 0 else nullcontext():
+    with lock_run_folder(folder) if args.process_index == 0 else nullcontext():
         return _train(recipe, args, folder, start, target)
 
 
@@ -93,7 +93,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         # Only now: an error in the recipe must not delete the run that it would replace.
         if start is Start.OVERWRITE:
             remove_run(folder)
-        reopen(folder)
+        mark_unfinished(folder)
         save_recipe(recipe, folder / RECIPE_FILE)
     with explain_failure(assembly.trainer, folder):
         metrics = {"train": _fit(assembly, checkpoint, target)}
@@ -121,7 +121,7 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
             raise
     if stop.requested:
         # Ctrl-C came after the last step. The evaluation is left to the resumed run.
-        last = last_whole_checkpoint(Path(trainer.args.output_dir))
+        last = find_resume_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
     metrics = {"steps": float(trainer.state.global_step)}
@@ -197,7 +197,7 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
     stored = folder / RECIPE_FILE
     for key, (old, new) in (changed_keys(recipe, stored) if stored.is_file() else {}).items():
         logger.warning(f"{key} changes from {old!r} to {new!r}.")
-    checkpoint = last_whole_checkpoint(folder)
+    checkpoint = find_resume_checkpoint(folder)
     if checkpoint is None:
         logger.warning(f"There is no checkpoint in {folder} to resume from. Training starts from the beginning.")
     else:
@@ -221,7 +221,7 @@ def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
         if trainer.is_world_process_zero():
             with suppress(OSError):  # the disk may be full
                 _write_state(trainer, folder)
-        last = last_sealed_checkpoint(folder)
+        last = find_last_complete_checkpoint(folder)
         error.add_note(
             "No checkpoint was saved: --resume starts from the beginning."
             if last is None
@@ -251,15 +251,15 @@ def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dic
     try:
         trainer.save_model()
     except Exception as error:
-        if is_write_failure(error):
+        if is_write_error(error):
             raise incomplete_folder_error(folder, error) from error
         raise
     if trainer.is_world_process_zero():
-        finish(folder)
+        mark_finished(folder)
 
 
 def _write_state(trainer: Trainer, folder: Path) -> None:
-    write_whole(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
+    write_atomically(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
 
 
 def _check_full_batch(trainer: MaskAttnTrainer) -> None:

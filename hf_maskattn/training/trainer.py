@@ -14,7 +14,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, is_sealed, is_write_failure, reason, rotate, seal, unseal
+from hf_maskattn.checkpoints.checkpoints import find_damage, is_complete, is_write_error, summarize_error, rotate_checkpoints, write_manifest, remove_manifest
 from hf_maskattn.data.collators import RowMaskingCollator, StreamMaskingCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.recipes.training_rules import replace_arguments
@@ -231,18 +231,18 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
             if self.args.should_save:
-                unseal(folder)
+                remove_manifest(folder)
             # Trainer would remove older checkpoints before the new one has its manifest.
             with self._replaced(args=replace_arguments(self.args, save_total_limit=None)):
                 super()._save_checkpoint(model, trial)
             self._seal(folder)
         except Exception as error:
-            if is_sealed(folder) or not is_write_failure(error):
+            if is_complete(folder) or not is_write_error(error):
                 raise
             raise incomplete_folder_error(folder, error) from error
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            rotate(folder, self.args.save_total_limit, None if best is None else Path(best))
+            rotate_checkpoints(folder, self.args.save_total_limit, None if best is None else Path(best))
 
     def _push_from_checkpoint(self, checkpoint_folder) -> None:
         self._seal(Path(checkpoint_folder))
@@ -250,8 +250,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     def _seal(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
-        if self.args.should_save and not is_sealed(folder):
-            seal(folder, resumable=not self.args.save_only_model)
+        if self.args.should_save and not is_complete(folder):
+            write_manifest(folder, resumable=not self.args.save_only_model)
 
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
@@ -284,5 +284,6 @@ def incomplete_folder_error(folder: Path, error: Exception) -> OSError:
     last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
     free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
     return OSError(
-        f"{folder} could not be written completely ({last.name}: {reason(error)}). The disk has {free:,.0f} MiB of free space."
+        f"{folder} could not be written completely ({last.name}: {summarize_error(error)}). The disk has {free:,.0f} MiB of "
+        "free space."
     )

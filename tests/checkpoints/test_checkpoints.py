@@ -8,36 +8,37 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import trainer_utils
 
 from hf_maskattn.checkpoints.checkpoints import (
     MANIFEST_FILE,
-    checkpoints_in,
     find_damage,
+    find_last_complete_checkpoint,
+    find_resume_checkpoint,
+    is_complete,
     is_resumable,
-    is_sealed,
-    is_write_failure,
-    last_sealed_checkpoint,
-    last_whole_checkpoint,
-    reason,
+    is_write_error,
+    list_checkpoints,
+    partial_path,
     remove_checkpoint,
-    rotate,
-    scratch_of,
-    seal,
-    unseal,
-    write_whole,
+    remove_manifest,
+    rotate_checkpoints,
+    summarize_error,
+    write_atomically,
+    write_manifest,
 )
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Writes checkpoints of a run, whole ones, and returns its folder."""
+    """Write complete checkpoints of a run, and return its folder."""
 
     def write(*steps, resumable=True):
         for step in steps:
             folder = tmp_path / "run" / f"checkpoint-{step}"
             folder.mkdir(parents=True)
             (folder / "optimizer.pt").write_bytes(b"moments" * 9)
-            seal(folder, resumable=resumable)
+            write_manifest(folder, resumable=resumable)
         return tmp_path / "run"
 
     return write
@@ -50,58 +51,58 @@ def flip(path):
 
 
 def steps_left(folder):
-    return sorted(checkpoints_in(folder).values())
+    return sorted(list_checkpoints(folder).values())
 
 
-def test_the_newest_is_found_by_number_not_by_name(run):
+def test_find_resume_checkpoint_sorts_by_step(run):
     folder = run(8, 100, 20)
     (folder / "checkpoint-notes").mkdir()
     (folder / "checkpoint-300").write_text("a file")
-    assert list(checkpoints_in(folder).values()) == [100, 20, 8]
-    assert last_whole_checkpoint(folder) == folder / "checkpoint-100"
+    assert list(list_checkpoints(folder).values()) == [100, 20, 8]
+    assert find_resume_checkpoint(folder) == folder / "checkpoint-100"
 
 
-def test_damage_is_passed_over_with_a_warning_that_names_both(run, caplog):
+def test_find_resume_checkpoint_skips_damage_with_a_warning(run, caplog):
     folder = run(8, 12, 16)
     flip(folder / "checkpoint-16" / "optimizer.pt")
-    unseal(folder / "checkpoint-12")
+    remove_manifest(folder / "checkpoint-12")
     with caplog.at_level(logging.WARNING):
-        assert last_whole_checkpoint(folder) == folder / "checkpoint-8"
+        assert find_resume_checkpoint(folder) == folder / "checkpoint-8"
     assert caplog.messages == [
-        f"{folder}/checkpoint-16 cannot be used (optimizer.pt has other bytes than were written); going on from "
+        f"{folder}/checkpoint-16 cannot be used (the checksum of optimizer.pt does not match). Resuming from "
         f"{folder}/checkpoint-8.",
-        f"{folder}/checkpoint-12 cannot be used (it was cut off while being written: there is no manifest.json); going on from "
+        f"{folder}/checkpoint-12 cannot be used (it is incomplete: there is no manifest.json). Resuming from "
         f"{folder}/checkpoint-8.",
     ]
 
 
-def test_without_a_whole_checkpoint_there_is_none(run, tmp_path, caplog):
+def test_find_resume_checkpoint_without_complete_one(run, tmp_path, caplog):
     folder = run(8)
     flip(folder / "checkpoint-8" / "optimizer.pt")
-    assert last_whole_checkpoint(folder) is None
-    assert "there is no whole checkpoint to go on from" in caplog.text
-    assert last_whole_checkpoint(tmp_path / "nowhere") is None
+    assert find_resume_checkpoint(folder) is None
+    assert "There is no complete checkpoint to resume from" in caplog.text
+    assert find_resume_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_checkpoints_of_a_model_alone_are_refused_by_name(run, caplog):
+def test_find_resume_checkpoint_rejects_model_only(run, caplog):
     folder = run(12, resumable=False)
     words = r"checkpoint-12 was saved with training\.save_only_model=true, .* model\.pretrained=.*checkpoint-12 .*--overwrite"
     with pytest.raises(ValueError, match=words):
-        last_whole_checkpoint(folder)
+        find_resume_checkpoint(folder)
     run(8)
-    assert last_whole_checkpoint(folder) == folder / "checkpoint-8"
-    assert "checkpoint-12 cannot be resumed (it was saved with training.save_only_model=true); going on from" in caplog.text
+    assert find_resume_checkpoint(folder) == folder / "checkpoint-8"
+    assert "checkpoint-12 cannot be resumed (it was saved with training.save_only_model=true). Resuming" in caplog.text
 
 
-def test_the_newest_that_was_written_to_its_end_is_found_without_reading_it(run):
+def test_find_last_complete_checkpoint_does_not_verify(run):
     folder = run(8, 12)
     flip(folder / "checkpoint-8" / "optimizer.pt")
-    unseal(folder / "checkpoint-12")
-    assert last_sealed_checkpoint(folder) == folder / "checkpoint-8"
-    assert last_sealed_checkpoint(folder / "checkpoint-8") is None
+    remove_manifest(folder / "checkpoint-12")
+    assert find_last_complete_checkpoint(folder) == folder / "checkpoint-8"
+    assert find_last_complete_checkpoint(folder / "checkpoint-8") is None
 
 
-def test_what_is_left_of_a_checkpoint_while_it_is_removed_is_not_taken_for_a_whole_one(run, monkeypatch):
+def test_remove_checkpoint_killed_leaves_incomplete_one(run, monkeypatch):
     folder = run(8)
 
     def killed(path):
@@ -110,7 +111,7 @@ def test_what_is_left_of_a_checkpoint_while_it_is_removed_is_not_taken_for_a_who
     monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         remove_checkpoint(folder / "checkpoint-8")
-    assert last_whole_checkpoint(folder) is None
+    assert find_resume_checkpoint(folder) is None
 
 
 @pytest.mark.parametrize(
@@ -126,60 +127,67 @@ def test_what_is_left_of_a_checkpoint_while_it_is_removed_is_not_taken_for_a_who
         (9, 4, [4, 8, 12, 16]),
     ],
 )
-def test_the_oldest_go_and_the_best_stays(run, limit, best, left):
+def test_rotate_checkpoints_keeps_newest_and_best(run, limit, best, left):
     folder = run(4, 8, 12, 16)
-    rotate(folder / "checkpoint-16", limit, None if best is None else folder / f"checkpoint-{best}")
+    rotate_checkpoints(folder / "checkpoint-16", limit, None if best is None else folder / f"checkpoint-{best}")
     assert steps_left(folder) == left
 
 
-def test_half_ones_and_those_of_later_steps_go_before_any_whole_one(run):
+def test_rotate_checkpoints_removes_incomplete_and_later_ones_first(run):
     folder = run(4, 8, 12, 16)
-    unseal(folder / "checkpoint-8")
-    rotate(folder / "checkpoint-12", 2, None)
+    remove_manifest(folder / "checkpoint-8")
+    rotate_checkpoints(folder / "checkpoint-12", 2, None)
     assert steps_left(folder) == [4, 12]
 
 
-def test_a_checkpoint_that_cannot_be_removed_is_told_and_no_reason_to_stop(run, monkeypatch, caplog):
+def test_rotation_of_transformers_removes_the_new_checkpoint(run):
+    """The reason why it is not used: of a run that was resumed from step 4, it keeps the leftovers of steps 12 and 16."""
+    folder = run(8, 12, 16)
+    trainer_utils.rotate_checkpoints(str(folder), save_total_limit=2)
+    assert steps_left(folder) == [12, 16]
+
+
+def test_rotate_checkpoints_warns_if_it_cannot_remove(run, monkeypatch, caplog):
     folder = run(4, 8)
 
     def refuse(path):
         raise PermissionError("not yours")
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
-    rotate(folder / "checkpoint-8", 1, None)
+    rotate_checkpoints(folder / "checkpoint-8", 1, None)
     assert f"The old checkpoint {folder}/checkpoint-4 could not be removed: not yours." in caplog.text
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sealed folder with files of any name, one of them below another folder."""
+    """A complete folder with files of any name, one of them in a subfolder."""
     (tmp_path / "shards").mkdir()
     for name, content in (("a.bin", b"0123456789"), ("shards/rank0", b"weights" * 50), ("empty", b"")):
         (tmp_path / name).write_bytes(content)
-    seal(tmp_path)
+    write_manifest(tmp_path)
     return tmp_path
 
 
-def test_a_sealed_folder_has_no_damage(folder):
+def test_find_damage_of_complete_folder(folder):
     assert find_damage(folder) is None
-    assert is_sealed(folder)
+    assert is_complete(folder)
     assert is_resumable(folder)
     assert set(json.loads((folder / MANIFEST_FILE).read_text())["files"]) == {"a.bin", "shards/rank0", "empty"}
 
 
-def test_every_flipped_bit_of_every_file_is_found(folder):
+def test_find_damage_finds_every_flipped_bit(folder):
     for name in ("a.bin", "shards/rank0"):
         content = (folder / name).read_bytes()
         for place in range(0, len(content), 7):
             flipped = bytearray(content)
             flipped[place] ^= 1 << place % 8
             (folder / name).write_bytes(flipped)
-            assert find_damage(folder) == f"{name} has other bytes than were written"
+            assert find_damage(folder) == f"the checksum of {name} does not match"
         (folder / name).write_bytes(content)
     assert find_damage(folder) is None
 
 
-def test_a_flipped_bit_of_the_manifest_is_found_or_does_no_harm(folder):
+def test_find_damage_finds_flipped_bits_of_manifest(folder):
     manifest = folder / MANIFEST_FILE
     content = manifest.read_bytes()
     found = 0
@@ -194,11 +202,11 @@ def test_a_flipped_bit_of_the_manifest_is_found_or_does_no_harm(folder):
     assert found > len(content) / 3 * 0.8
 
 
-def test_files_that_are_cut_off_longer_or_missing_are_named(folder):
+def test_find_damage_names_truncated_longer_and_missing_files(folder):
     (folder / "a.bin").write_bytes(b"01234")
-    assert find_damage(folder) == "a.bin has 5 bytes, 10 were written"
+    assert find_damage(folder) == "a.bin has 5 bytes, expected 10"
     (folder / "a.bin").write_bytes(b"01234567890")
-    assert find_damage(folder) == "a.bin has 11 bytes, 10 were written"
+    assert find_damage(folder) == "a.bin has 11 bytes, expected 10"
     (folder / "a.bin").unlink()
     assert find_damage(folder) == "a.bin is missing"
 
@@ -219,39 +227,39 @@ def test_files_that_are_cut_off_longer_or_missing_are_named(folder):
         ),
     ],
 )
-def test_a_broken_manifest_is_damage(folder, content):
+def test_find_damage_of_invalid_manifest(folder, content):
     (folder / MANIFEST_FILE).write_text(content)
     assert find_damage(folder) == "manifest.json is damaged"
 
 
-def test_a_file_that_cannot_be_read_is_damage(folder, monkeypatch):
+def test_find_damage_of_unreadable_file(folder, monkeypatch):
     monkeypatch.setattr(
-        "hf_maskattn.checkpoints.checkpoints._sha256", lambda path: os.open(folder / "a.bin" / "x", os.O_RDONLY)
+        "hf_maskattn.checkpoints.checkpoints._hash_file", lambda path: os.open(folder / "a.bin" / "x", os.O_RDONLY)
     )
     assert find_damage(folder) == "a.bin cannot be read: Not a directory"
 
 
-def test_without_a_manifest_a_folder_was_cut_off(folder):
-    unseal(folder)
-    assert find_damage(folder) == "it was cut off while being written: there is no manifest.json"
-    unseal(folder)
+def test_find_damage_without_manifest(folder):
+    remove_manifest(folder)
+    assert find_damage(folder) == "it is incomplete: there is no manifest.json"
+    remove_manifest(folder)
 
 
-def test_what_is_left_of_a_manifest_that_was_cut_off_is_not_listed(folder):
+def test_write_manifest_does_not_list_partial_manifest(folder):
     (folder / f"{MANIFEST_FILE}.part").write_text("{")
-    seal(folder, resumable=False)
+    write_manifest(folder, resumable=False)
     assert find_damage(folder) is None
     assert not is_resumable(folder)
 
 
-def test_only_some_files_may_be_listed(folder):
-    seal(folder, [folder / "a.bin"])
+def test_write_manifest_of_selected_files(folder):
+    write_manifest(folder, [folder / "a.bin"])
     (folder / "shards" / "rank0").unlink()
     assert find_damage(folder) is None
 
 
-def test_a_file_that_may_only_be_read_is_listed(folder, monkeypatch):
-    # Whoever is root may open anything for writing, so a mode alone would show nothing.
+def test_write_manifest_of_read_only_file(folder, monkeypatch):
+    # Root may open any file for writing, so the mode of the file would prove nothing.
     opened = []
     sync = os.fsync
     in_folder = {path.stat().st_ino for path in folder.rglob("*")}
@@ -263,64 +271,64 @@ def test_a_file_that_may_only_be_read_is_listed(folder, monkeypatch):
 
     monkeypatch.setattr("hf_maskattn.checkpoints.checkpoints.os.fsync", noting)
     (folder / "a.bin").chmod(0o444)
-    seal(folder)
+    write_manifest(folder)
     assert opened == [os.O_RDONLY] * 3
     assert find_damage(folder) is None
 
 
-FULL = "/dev/full"  # a file for which there is never room, on Linux
+FULL = "/dev/full"  # a file that is always full, on Linux
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path):
+def test_write_atomically_replaces_file(tmp_path):
     path = tmp_path / "metrics.json"
     for text in ("old, and longer", "new é"):
-        write_whole(path, text)
+        write_atomically(path, text)
         assert path.read_text(encoding="utf-8") == text
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_was_there_survives_an_end_in_the_middle(tmp_path, monkeypatch):
+def test_write_atomically_killed_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "recipe.yaml"
-    write_whole(path, "old")
+    write_atomically(path, "old")
 
     def killed(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old"
-    assert scratch_of(path).read_text() == "new"
+    assert partial_path(path).read_text() == "new"
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason=f"there is no {FULL}")
-def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+@pytest.mark.skipif(not os.path.exists(FULL), reason=f"no {FULL}")
+def test_write_atomically_names_file_on_full_disk(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")
-    scratch_of(path).symlink_to(FULL)
+    partial_path(path).symlink_to(FULL)
     with pytest.raises(OSError, match=r"metrics\.json could not be written: No space left on device\."):
-        write_whole(path, "new")
+        write_atomically(path, "new")
     assert path.read_text() == "old"
 
 
-@pytest.mark.skipif(not os.path.exists(FULL), reason=f"there is no {FULL}")
-def test_what_torch_says_of_a_full_disk_is_known():
+@pytest.mark.skipif(not os.path.exists(FULL), reason=f"no {FULL}")
+def test_is_write_error_of_torch():
     with pytest.raises(RuntimeError) as raised:
         torch.save({"a": torch.zeros(9)}, FULL)
-    assert is_write_failure(raised.value)
+    assert is_write_error(raised.value)
 
 
-def test_a_file_that_cannot_be_made_by_safetensors_is_known(tmp_path):
+def test_is_write_error_of_safetensors(tmp_path):
     with pytest.raises(Exception, match="os error") as raised:
         save_file({"a": torch.zeros(2)}, tmp_path / "no folder" / "model.safetensors")
-    assert is_write_failure(raised.value)
+    assert is_write_error(raised.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("no"), ConnectionError("no network")])
-def test_other_errors_are_not_failures_to_write(error):
-    assert not is_write_failure(error)
+def test_is_write_error_is_false_for_other_errors(error):
+    assert not is_write_error(error)
 
 
-def test_the_reason_is_a_few_words():
-    assert reason(OSError(errno.ENOSPC, "No space left on device", "/a/b")) == "No space left on device"
-    assert reason(RuntimeError("one\n two. ")) == "one two"
+def test_summarize_error():
+    assert summarize_error(OSError(errno.ENOSPC, "No space left on device", "/a/b")) == "No space left on device"
+    assert summarize_error(RuntimeError("one\n two. ")) == "one two"

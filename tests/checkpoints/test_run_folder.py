@@ -6,37 +6,37 @@ import warnings
 
 import pytest
 
-from hf_maskattn.checkpoints.checkpoints import seal
+from hf_maskattn.checkpoints.checkpoints import write_manifest
 from hf_maskattn.checkpoints.run_folder import (
     LOCK_FILE,
-    finish,
-    held_alone,
     is_finished,
+    lock_run_folder,
+    mark_finished,
+    mark_unfinished,
     remove_run,
-    reopen,
     require_empty,
     require_run,
 )
 
 
-def test_a_new_or_empty_folder_is_accepted(tmp_path):
+def test_require_empty_accepts_new_and_empty_folder(tmp_path):
     require_empty(tmp_path)
     require_empty(tmp_path / "new")
 
 
-def test_the_lock_of_the_run_itself_is_no_content(tmp_path):
+def test_require_empty_ignores_lock(tmp_path):
     (tmp_path / LOCK_FILE).write_text("")
     require_empty(tmp_path)
 
 
-def test_a_folder_with_anything_in_it_is_refused(tmp_path):
+def test_require_empty_rejects_any_file(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"is not empty: continue the run in it with --resume, replace it with --overwrite"):
+    with pytest.raises(ValueError, match=r"must be an empty folder, got .* with --resume, replace it with --overwrite"):
         require_empty(tmp_path)
 
 
 @pytest.mark.parametrize("names", [[], [LOCK_FILE], ["recipe.yaml.part"], ["recipe.yaml", "a"], ["checkpoint-3/x", "a"]])
-def test_a_folder_in_which_a_run_began_may_be_replaced_or_gone_on_with(tmp_path, names):
+def test_require_run_accepts_folder_of_run(tmp_path, names):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -45,18 +45,19 @@ def test_a_folder_in_which_a_run_began_may_be_replaced_or_gone_on_with(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "losses.py", "metrics.json", "checkpoint-best/x", "checkpoint-3"])
-def test_a_folder_of_somebody_else_may_not(tmp_path, name):
+def test_require_run_rejects_other_folder(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    words = f"training.output_dir={str(tmp_path)!r} is not empty, and no run began in it"
-    with pytest.raises(ValueError, match=f"{re.escape(words)} .* name another folder with training.output_dir=FOLDER"):
+    words = f"training.output_dir must be the folder of a run or empty, got {str(tmp_path)!r}, which has no recipe.yaml"
+    with pytest.raises(ValueError, match=re.escape(words)):
         require_run(tmp_path)
 
 
-def test_only_what_a_run_writes_is_removed(tmp_path):
+def test_remove_run_removes_only_what_a_run_writes(tmp_path):
     mine = ["notes.txt", "my_model.py", "checkpoint-best", "data/train.jsonl", "checkpoint-3/.keep", "config.json.bak"]
     written = ["config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py", "README.md", "checkpoint-3/x"]
     written += ["manifest.json", "recipe.yaml", "recipe.yaml.part"]
+    written += ["gru_gradient.py", "softmax.py", "checkpoint-3/layout.py"]  # code of earlier versions
     for name in mine + written:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -66,7 +67,7 @@ def test_only_what_a_run_writes_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("mine", [[], ["runs/Jan31_23-59-59_my_pc/notes.txt", "runs/other/events.out.tfevents.1.my_pc.2.0"]])
-def test_the_logs_of_a_run_are_removed_with_the_folders_that_they_leave_empty(tmp_path, mine):
+def test_remove_run_removes_logs_and_their_empty_folders(tmp_path, mine):
     logs = [f"runs/{start}_my_pc/events.out.tfevents.1.my_pc.2.0" for start in ("Jan31_23-59-59", "Feb01_00-00-00")]
     for name in logs + mine:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +78,10 @@ def test_the_logs_of_a_run_are_removed_with_the_folders_that_they_leave_empty(tm
     assert not (tmp_path / logs[1]).parent.exists()
 
 
-def test_the_recipe_is_there_as_long_as_there_is_a_checkpoint_that_might_be_resumed(tmp_path, monkeypatch):
+def test_remove_run_killed_keeps_recipe(tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").write_text("")
     (tmp_path / "checkpoint-3").mkdir()
-    seal(tmp_path / "checkpoint-3")
+    write_manifest(tmp_path / "checkpoint-3")
 
     def killed(path):
         raise KeyboardInterrupt
@@ -91,36 +92,36 @@ def test_the_recipe_is_there_as_long_as_there_is_a_checkpoint_that_might_be_resu
     assert (tmp_path / "recipe.yaml").exists()
 
 
-def test_a_run_is_finished_when_metrics_and_weights_are_there_and_it_was_said(tmp_path):
+def test_is_finished_needs_metrics_weights_and_mark(tmp_path):
     for name in ("metrics.json", "model.safetensors", "config.json"):
         assert not is_finished(tmp_path)
         (tmp_path / name).write_text("as written")
     assert not is_finished(tmp_path)
-    finish(tmp_path)
+    mark_finished(tmp_path)
     assert is_finished(tmp_path)
     (tmp_path / "config.json").write_text("edited by hand")
     assert is_finished(tmp_path)
     (tmp_path / "model.safetensors").write_text("as writteN")
-    with pytest.raises(ValueError, match=r"finished, but model\.safetensors has other bytes .* remove .*metrics\.json"):
+    with pytest.raises(ValueError, match=r"finished, but the checksum of model\.safetensors .* remove .*metrics\.json"):
         is_finished(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert not is_finished(tmp_path)
 
 
-def test_a_run_that_begins_again_is_not_finished(tmp_path):
+def test_mark_unfinished(tmp_path):
     for name in ("metrics.json", "model.safetensors"):
         (tmp_path / name).write_text("")
-    finish(tmp_path)
-    reopen(tmp_path)
+    mark_finished(tmp_path)
+    mark_unfinished(tmp_path)
     (tmp_path / "metrics.json").write_text("")
     assert not is_finished(tmp_path)
 
 
-def test_nothing_to_remove_is_fine(tmp_path):
+def test_remove_run_of_missing_folder(tmp_path):
     remove_run(tmp_path / "nowhere")
 
 
-REFUSED = r"another run is at work in .*run: wait until it has ended or stop it, or name another folder with training\."
+LOCKED = r"Another run is using .*run\. Wait until it ends, stop it, or choose another folder with training\."
 
 
 def fork():
@@ -129,10 +130,10 @@ def fork():
         return os.fork()
 
 
-def test_a_folder_is_held_alone_and_again_later(tmp_path):
+def test_lock_run_folder_is_exclusive_and_released(tmp_path):
     for _ in range(2):
-        with held_alone(tmp_path / "run"):
-            with pytest.raises(ValueError, match=REFUSED), held_alone(tmp_path / "run"):
+        with lock_run_folder(tmp_path / "run"):
+            with pytest.raises(ValueError, match=LOCKED), lock_run_folder(tmp_path / "run"):
                 pass
             (tmp_path / "run" / "recipe.yaml").write_text("")
         assert os.listdir(tmp_path / "run") == ["recipe.yaml"]
@@ -140,66 +141,69 @@ def test_a_folder_is_held_alone_and_again_later(tmp_path):
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
 @pytest.mark.parametrize("place", ["pathlib.Path.mkdir", "filelock.FileLock.acquire"])
-def test_a_folder_that_cannot_be_written_to_is_named_with_the_way_out(tmp_path, monkeypatch, place, error):
+def test_lock_run_folder_names_folder_it_cannot_write(tmp_path, monkeypatch, place, error):
     def refuse(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(place, refuse)
-    words = rf"^training\.output_dir must be .* got '{tmp_path}/run' \({error.strerror}\)\. Name another one with"
-    with pytest.raises(OSError, match=words), held_alone(tmp_path / "run"):
+    words = rf"^training\.output_dir must be .* got '{tmp_path}/run' \({error.strerror}\)\. Choose another one with"
+    with pytest.raises(OSError, match=words), lock_run_folder(tmp_path / "run"):
         pass
 
 
-def test_a_process_that_is_killed_holds_nothing_even_if_children_outlive_it(tmp_path):
-    """Workers of a dataloader notice after some seconds that a run was killed."""
-    told, tell = os.pipe()
+def test_lock_run_folder_ends_with_killed_process(tmp_path):
+    """Its children may live longer: workers of a dataloader notice only after seconds that a run was killed."""
+    reader, writer = os.pipe()
     child = fork()
     if child == 0:
-        with held_alone(tmp_path / "run"):
+        with lock_run_folder(tmp_path / "run"):
             grandchild = fork()
             if grandchild:
-                os.write(tell, str(grandchild).encode())
+                os.write(writer, str(grandchild).encode())
             signal.pause()
-    grandchild = int(os.read(told, 20))
+    grandchild = int(os.read(reader, 20))
     try:
-        with pytest.raises(ValueError, match=REFUSED), held_alone(tmp_path / "run"):
+        with pytest.raises(ValueError, match=LOCKED), lock_run_folder(tmp_path / "run"):
             pass
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert (tmp_path / "run" / LOCK_FILE).exists()
-        with held_alone(tmp_path / "run"):
+        with lock_run_folder(tmp_path / "run"):
             pass
     finally:
         os.kill(grandchild, signal.SIGKILL)
-        os.close(told)
-        os.close(tell)
+        os.close(reader)
+        os.close(writer)
 
 
-def test_a_folder_that_nothing_was_written_to_is_gone_again_but_not_one_that_was_there(tmp_path):
-    with held_alone(tmp_path / "new"):
+def test_lock_run_folder_removes_new_empty_folder(tmp_path):
+    with lock_run_folder(tmp_path / "new"):
         pass
     (tmp_path / "old").mkdir()
-    with held_alone(tmp_path / "old"):
+    with lock_run_folder(tmp_path / "old"):
         pass
     assert os.listdir(tmp_path) == ["old"]
 
 
-def test_a_file_is_refused(tmp_path):
+def test_lock_run_folder_rejects_file(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ValueError, match="is a file, give the name of a folder"), held_alone(tmp_path / "run"):
+    with (
+        pytest.raises(ValueError, match="must be a folder, got the file"),
+        lock_run_folder(tmp_path / "run"),
+    ):
         pass
 
 
-def test_of_many_that_start_at_once_one_is_let_in(tmp_path):
+def test_lock_run_folder_admits_one_of_many_processes(tmp_path):
     start, go = os.pipe()
     children = []
     for _ in range(6):
         children.append(fork())
         if children[-1] == 0:
             os.close(go)
-            os.read(start, 1)  # ends for all at once, when the last one that could write is closed
+            os.read(start, 1)  # returns for all at once, when the last writer is closed
             try:
-                with held_alone(tmp_path / "run"):
+                with lock_run_folder(tmp_path / "run"):
                     time.sleep(1)
                 os._exit(0)
             except ValueError:

@@ -60,7 +60,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
     (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
     for arguments, message in {
-        (tmp_path / "no-model",): "no-model' is neither a folder here nor",
+        (tmp_path / "no-model",): "no-model' is not a folder and",
         (folder, "--text-file", tmp_path / "blank"): "blank has no text.",
         (folder, "--text-file", tmp_path / "latin"): "latin, line 2: not UTF-8 (byte 0xe9)",
         (folder, "--text-file", tmp_path / "nowhere"): "No such file or directory",

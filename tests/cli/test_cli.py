@@ -115,7 +115,7 @@ def test_train_checks_output_dir_before_data(run, tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert result.stderr == (
         f"error: training.output_dir must be a folder that can be written to, got '{tmp_path}/file/run' (Not a directory). "
-        "Name another one with training.output_dir=FOLDER.\n"
+        "Choose another one with training.output_dir=FOLDER.\n"
     )
 
 
@@ -152,14 +152,14 @@ def test_evaluate_needs_a_recipe(trained, run, tmp_path):
     (tmp_path / "model" / "recipe.yaml").unlink()
     result = run("evaluate", tmp_path / "model")
     assert result.exit_code == 2
-    assert "model has no recipe.yaml. Give a recipe after the model." in result.stderr
+    assert "model has no recipe.yaml. Pass a recipe after the model." in result.stderr
 
 
 @pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {}", "audit {}"])
 def test_revision_of_a_folder_is_refused(trained, run, command):
     result = run(*command.format(trained[0]).split(), "--revision", "main")
     assert result.exit_code == 2
-    assert "revision must not be given for a folder, got 'main'" in result.stderr
+    assert "revision is only for models on the Hub, got 'main'" in result.stderr
 
 
 def test_recipe_of_run_works_from_any_directory(trained, run, tmp_path, monkeypatch):
@@ -238,7 +238,7 @@ def test_predict_truncates_only_with_max_length(trained, run, caplog):
     assert run("predict", trained[0], "--text", "meow " * 600).exit_code == 0
     assert not caplog.messages
     assert run("predict", trained[0], "--text", "meow " * 600, "--max-length", "5").exit_code == 0
-    assert caplog.messages == ["1 of 1 texts were longer than max_length=5 tokens; 595 tokens were cut."]
+    assert caplog.messages == ["1 of 1 texts were longer than max_length=5 tokens. 595 tokens were cut."]
 
 
 def test_predict_saves_alignment_plot(run, tmp_path):
@@ -252,7 +252,7 @@ def test_predict_saves_alignment_plot(run, tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     again = run(*arguments)
     assert again.exit_code == 2
-    assert "map.png exists: replace it with --overwrite" in again.stderr
+    assert "map.png exists. Replace it with --overwrite" in again.stderr
     table = run(*arguments, "--overwrite", "--format", "table")
     assert f"│ meow │ {generated} " in table.stdout
 
@@ -261,15 +261,15 @@ def test_usage_errors_are_one_line(trained, run, tmp_path):
     folder, recipe, _ = trained
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     for arguments, message in {
-        ("train", recipe): "is not empty: continue the run in it with --resume",
+        ("train", recipe): "must be an empty folder, got ",
         ("train", recipe, "--resume", "--overwrite"): "--resume and --overwrite are mutually exclusive.",
         ("train", recipe, "training.lr=1"): "error: override 'training.lr': training.lr does not exist",
         ("train", tmp_path / "nowhere.yaml"): "There is no recipe",
-        ("evaluate", folder, recipe, "--split", "dev"): "split='dev' does not exist",
+        ("evaluate", folder, recipe, "--split", "dev"): "split must be one of train, validation, test, got 'dev'",
         ("predict", folder, "--file", tmp_path / "latin"): "latin, line 1: not UTF-8 (byte 0xe9)",
         ("predict", folder, "--file", tmp_path / "nowhere"): "No such file or directory",
         ("predict", folder, "--text", "a", "--file", tmp_path / "latin"): "--text and --file are mutually exclusive.",
-        ("predict", tmp_path / "no-model", "--text", "a"): "no-model' is neither a folder here nor could it be loaded",
+        ("predict", tmp_path / "no-model", "--text", "a"): "no-model' is not a folder and could not be loaded",
     }.items():
         result = run(*arguments)
         assert result.exit_code == 2, (arguments, result.stderr)
@@ -284,7 +284,7 @@ def test_interrupted_run_names_newest_checkpoint(trained, run, tmp_path, command
         shutil.copytree(trained[0], tmp_path / f"checkpoint-{step}")
     result = run(*command.format(tmp_path, recipe=trained[1]).split())
     assert result.exit_code == 2
-    assert f"has no config.json: its run was stopped. Give its newest checkpoint instead, {tmp_path}/checkpoint-10, or" in (
+    assert f"has no config.json. Its run was interrupted. Use its newest checkpoint, {tmp_path}/checkpoint-10, or" in (
         result.stderr
     )
     assert run("predict", tmp_path / "checkpoint-10", "--text", "meow").exit_code == 0

@@ -81,13 +81,13 @@ def test_mistakes_are_one_line_and_exit_code_2(made, tmp_path):
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
     (tmp_path / "text.onnx").write_text("no graph", encoding="utf-8")
     for arguments, message in {
-        ("export", tmp_path / "no-model", "--onnx", tmp_path / "a"): "no-model' is neither a folder here nor",
-        ("export", folder, "--onnx", path): "exists: replace it with --overwrite",
-        ("export", folder, "--onnx", tmp_path / "no" / "a.onnx"): "there is no folder ",
-        ("export", folder, "--onnx", tmp_path / "a", "--int8"): "--int8 changes predictions: give --text-file FILE",
-        ("export", folder, "--onnx", tmp_path / "a", "--text-file", tmp_path / "texts"): "read for --int8 alone",
-        ("predict", folder, "--text", "a", "--onnx", tmp_path / "nowhere.onnx"): "there is no file ",
-        ("predict", folder, "--text", "a", "--onnx", tmp_path / "text.onnx"): "cannot be read by onnxruntime",
+        ("export", tmp_path / "no-model", "--onnx", tmp_path / "a"): "no-model' is not a folder and",
+        ("export", folder, "--onnx", path): "exists. Replace it with --overwrite",
+        ("export", folder, "--onnx", tmp_path / "no" / "a.onnx"): "does not exist. Create it",
+        ("export", folder, "--onnx", tmp_path / "a", "--int8"): "--int8 needs --text-file FILE",
+        ("export", folder, "--onnx", tmp_path / "a", "--text-file", tmp_path / "texts"): "is used with --int8 only",
+        ("predict", folder, "--text", "a", "--onnx", tmp_path / "nowhere.onnx"): "nowhere.onnx does not exist",
+        ("predict", folder, "--text", "a", "--onnx", tmp_path / "text.onnx"): "could not be loaded by onnxruntime",
     }.items():
         result = invoke(*arguments)
         assert result.exit_code == 2, (arguments, result.stderr)
@@ -102,4 +102,4 @@ def test_a_missing_extra_is_told(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     result = invoke("export", made[0], "--onnx", tmp_path / "a.onnx")
     assert result.exit_code == 2
-    assert 'ONNX files are written with onnxscript: pip install "hf-maskattn[onnx] @ git+https' in result.stderr
+    assert 'Export to ONNX needs onnxscript. Install it: pip install "hf-maskattn[onnx] @ git+https' in result.stderr

@@ -65,7 +65,7 @@ def test_options_reach_the_hub(run, folder, connected):
 def test_a_token_on_the_command_line_is_refused_with_the_way_to_do_it(run, folder, connected):
     result = run("push", folder, "user/pets", "--token", "hf_secret")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: a token does not belong on a command line, which the shell remembers: run `hf auth")
+    assert result.stderr.startswith("error: --token is not supported, because shells save their commands. Run `hf auth login`")
     assert "hf_secret" not in result.stderr + result.stdout
     assert "--token" not in run("push", "--help").stdout
     assert connected.log == []
@@ -75,12 +75,12 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, connected, monkeypat
     connected.create("user/open")
     connected.fail("POST", "*/commit/main", faults.status(500), times=9)
     for arguments, message in {
-        ("push", folder / "nowhere", "pets"): "there is no folder ",
-        ("push", folder / "checkpoint-5", "pets"): "has no config.json: save the model there with save_pretrained",
-        ("push", folder, "a/b/c"): "'a/b/c' is no name of a repository, expected `name` or `user/name`",
-        ("push", folder, "someone/pets"): "the token may not write to someone/pets",
-        ("push", folder, "open", "--private"): "user/open exists and is public, and would stay so",
-        ("push", folder, "pets"): f"{connected.url} failed with 500 (the server is told to fail): try again later.",
+        ("push", folder / "nowhere", "pets"): "nowhere does not exist",
+        ("push", folder / "checkpoint-5", "pets"): "has no config.json. Save the model with save_pretrained",
+        ("push", folder, "a/b/c"): "The repository must be `name` or `user/name`, got 'a/b/c'",
+        ("push", folder, "someone/pets"): "The token has no write access to someone/pets",
+        ("push", folder, "open", "--private"): "user/open must be private, but exists and is public",
+        ("push", folder, "pets"): f"{connected.url} failed with status 500 (the server fails as planned). Try again later.",
     }.items():
         result = run(*arguments)
         assert result.exit_code == 2, (arguments, result.stderr)
@@ -90,7 +90,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, connected, monkeypat
         assert "Traceback" not in result.stderr
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
-    assert f"error: there is no token for {connected.url}: run `hf auth login`" in run("push", folder, "pets").stderr
+    assert f"error: There is no token for {connected.url}. Run `hf auth login`" in run("push", folder, "pets").stderr
 
 
 def test_a_run_that_could_not_be_published_shows_its_scores_and_what_to_do(run, connected, tmp_path):

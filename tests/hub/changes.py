@@ -1,4 +1,4 @@
-"""Answers that change something: repositories, branches, tags, uploads and commits."""
+"""Routes that change something: repositories, branches, tags, uploads and commits."""
 
 import base64
 import hashlib
@@ -24,35 +24,10 @@ def create_repository(hub, request: Request) -> Answer:
     return as_json({"url": url, "name": name})
 
 
-@route("DELETE", "/api/repos/delete")
-def delete_repository(hub, request: Request) -> Answer:
-    wanted = request.json()
-    user = hub.user(request)
-    owner = wanted.get("organization") or (user.name if user else "")
-    repository = writable(hub, request, f"{owner}/{wanted['name']}", f"{wanted.get('type') or 'model'}s")
-    del hub.repositories[repository.kind, repository.name]
-    return as_json({})
-
-
-@route("PUT", "/api/{kind}/{name}/settings")
-def settings(hub, request: Request, kind: str, name: str) -> Answer:
-    repository = writable(hub, request, name, kind)
-    wanted = request.json()
-    if "visibility" in wanted:
-        repository.private = wanted["visibility"] == "private"
-    return as_json({"private": repository.private})
-
-
 @route("POST", "/api/{kind}/{name}/branch/{branch}")
 def create_branch(hub, request: Request, kind: str, name: str, branch: str) -> Answer:
     wanted = request.json() if request.body else {}
     writable(hub, request, name, kind).branch(branch, wanted.get("startingPoint") or "main")
-    return as_json({})
-
-
-@route("DELETE", "/api/{kind}/{name}/branch/{branch}")
-def delete_branch(hub, request: Request, kind: str, name: str, branch: str) -> Answer:
-    writable(hub, request, name, kind).remove_ref(f"refs/heads/{branch}")
     return as_json({})
 
 
@@ -62,16 +37,10 @@ def create_tag(hub, request: Request, kind: str, name: str, revision: str) -> An
     return as_json({})
 
 
-@route("DELETE", "/api/{kind}/{name}/tag/{tag}")
-def delete_tag(hub, request: Request, kind: str, name: str, tag: str) -> Answer:
-    writable(hub, request, name, kind).remove_ref(f"refs/tags/{tag}")
-    return as_json({})
-
-
 @route("POST", "/api/{kind}/{name}/preupload/{revision}")
 def preupload(hub, request: Request, kind: str, name: str, revision: str) -> Answer:
-    """Tell for each file whether it goes by LFS, and what lies there now."""
-    tree = _commitable(hub, request, name, kind).at(revision).tree
+    """Answer for each file whether it is uploaded by LFS, and the id of its current content."""
+    tree = _uploadable(hub, request, name, kind).at(revision).tree
     files = []
     for file in request.json()["files"]:
         path = file["path"]
@@ -84,37 +53,37 @@ def preupload(hub, request: Request, kind: str, name: str, revision: str) -> Ans
 
 @route("POST", "/{prefix}{name}.git/info/lfs/objects/batch")
 def large_files_batch(hub, request: Request, name: str, prefix: str = "") -> Answer:
-    """Tell for each object where to put it; no actions where it is here already."""
-    repository = _commitable(hub, request, name, prefix.rstrip("/") or "models")
+    """Answer for each object where to upload it, with no actions if it exists."""
+    repository = _uploadable(hub, request, name, prefix.rstrip("/") or "models")
     objects = []
     for wanted in request.json()["objects"]:
-        found = {"oid": wanted["oid"], "size": wanted["size"]}
+        entry = {"oid": wanted["oid"], "size": wanted["size"]}
         if wanted["oid"] not in repository.large:
-            place = f"lfs/{repository.kind}/{name}/{wanted['oid']}"
-            verify = f"{hub.url}/{place}/verify"
-            found["actions"] = {"upload": {"href": f"{hub.large_files_url}/{place}"}, "verify": {"href": verify}}
-        objects.append(found)
+            path = f"lfs/{repository.kind}/{name}/{wanted['oid']}"
+            verify = f"{hub.url}/{path}/verify"
+            entry["actions"] = {"upload": {"href": f"{hub.large_files_url}/{path}"}, "verify": {"href": verify}}
+        objects.append(entry)
     return as_json({"transfer": "basic", "objects": objects})
 
 
 @route("PUT", "/lfs/{kind}/{name}/{sha256}")
 def put_large_file(hub, request: Request, kind: str, name: str, sha256: str) -> Answer:
     if hashlib.sha256(request.body).hexdigest() != sha256:
-        raise HubError(400, "The content is not what its sha256 says.")
+        raise HubError(400, "The content does not match its sha256.")
     hub.repositories[kind, name].large[sha256] = request.body
     return Answer(200, {"ETag": f'"{sha256}"'})
 
 
 @route("POST", "/lfs/{kind}/{name}/{sha256}/verify")
 def verify_large_file(hub, request: Request, kind: str, name: str, sha256: str) -> Answer:
-    content = _commitable(hub, request, name, kind).large.get(sha256)
+    content = _uploadable(hub, request, name, kind).large.get(sha256)
     if content is None or len(content) != request.json()["size"]:
         raise HubError(404, "The object was not uploaded.")
     return as_json({})
 
 
 @route("POST", "/api/{kind}/{name}/commit/{revision}")
-def commit(hub, request: Request, kind: str, name: str, revision: str) -> Answer:
+def make_commit(hub, request: Request, kind: str, name: str, revision: str) -> Answer:
     create_pr = "create_pr" in request.query
     repository = readable(hub, request, name, kind) if create_pr else writable(hub, request, name, kind)
     lines = [json.loads(line) for line in request.body.splitlines() if line.strip()]
@@ -131,12 +100,9 @@ def commit(hub, request: Request, kind: str, name: str, revision: str) -> Answer
             changes[value["path"]] = Blob(repository.large[value["oid"]], large=True)
         elif key == "deletedFile":
             changes[value["path"]] = None
-        elif key == "deletedFolder":
-            folder = value["path"].rstrip("/") + "/"
-            changes.update(dict.fromkeys(path for path in repository.at(revision).tree if path.startswith(folder)))
         else:
             raise HubError(400, f"unknown operation {key}")
-    made = repository.commit(
+    commit = repository.commit(
         changes,
         revision=revision,
         title=header["summary"],
@@ -145,15 +111,15 @@ def commit(hub, request: Request, kind: str, name: str, revision: str) -> Answer
         create_pr=create_pr,
     )
     page = hub.page(kind, name)
-    answer = {"success": True, "commitOid": made.oid, "commitUrl": f"{page}/commit/{made.oid}", "hookOutput": ""}
+    answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{page}/commit/{commit.oid}", "hookOutput": ""}
     if create_pr:
         number = sum(ref.startswith("refs/pr/") for ref in repository.refs)
         answer["pullRequestUrl"] = f"{page}/discussions/{number}"
     return as_json(answer)
 
 
-def _commitable(hub, request: Request, name: str, kind: str):
-    """Uploads before a pull request come from people who may only read; the commit itself is what asks for rights."""
+def _uploadable(hub, request: Request, name: str, kind: str):
+    """Find a repository to upload to: read access is enough for a pull request, and the commit checks for write access."""
     repository = readable(hub, request, name, kind)
     if hub.user(request) is None:
         raise HubError(401, "Invalid username or password.")

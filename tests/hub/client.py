@@ -1,4 +1,4 @@
-"""Runs Python with the real client libraries, in a clean process that takes the loopback Hub for the Hub."""
+"""Run Python with the real client libraries and the loopback Hub, in a clean process."""
 
 import json
 import subprocess
@@ -29,15 +29,15 @@ def run_client(
     package: bool = True,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a process of its own, and return how it ended, whatever that is.
+    """Run `code` in a process, and return the completed process, whatever its exit code is.
 
     Args:
         hub: The Hub.
         code: Python code.
-        folder: Where it runs; its `HF_HOME` is in there too, so that a second run in the same folder finds a warm cache.
-        token: What `HF_TOKEN` is; None for nobody.
+        folder: Working directory, which also contains `HF_HOME`: a second run in it has a warm cache.
+        token: Value of `HF_TOKEN`, None for an anonymous client.
         package: Whether `hf_maskattn` can be imported.
-        **environment: Further variables, such as `HF_HUB_OFFLINE="1"`.
+        **environment: Further environment variables, such as `HF_HUB_OFFLINE="1"`.
     """
     settings = {
         "HF_ENDPOINT": hub.url,
@@ -53,12 +53,12 @@ def run_client(
 
 
 def findings(hub: Hub, folder: Path, *blocks: str, **settings: Any) -> dict[str, Any]:
-    """Run blocks of code that call `attempt(name, action)`; return by name what the actions gave or raised, as `Type: text`.
+    """Run code that calls `attempt(name, action)`. Return by name what each action returned or, as `Type: text`, raised.
 
     Args:
         hub: The Hub.
-        folder: Where they run, one after the other in one process.
-        *blocks: Python code, each with an indentation of its own.
+        folder: Working directory.
+        *blocks: Python code to run in one process, each with its own indentation.
         **settings: As in `run_client`.
     """
     code = "".join(map(textwrap.dedent, [ATTEMPT, *blocks, "\nprint()\nprint(json.dumps(found))\n"]))

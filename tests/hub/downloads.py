@@ -1,4 +1,4 @@
-"""Answers with the content of files: small ones at once, large ones by way of a second address, as on the Hub."""
+"""Routes for the content of files: small ones directly, large ones by a redirect to a second server."""
 
 from urllib.parse import quote
 
@@ -22,15 +22,15 @@ def resolve(hub, request: Request, name: str, revision: str, rest: str, prefix: 
 @route("HEAD", "/lfs/{kind}/{name}/{sha256}/{rest}")
 @route("GET", "/lfs/{kind}/{name}/{sha256}/{rest}")
 def large_file(hub, request: Request, kind: str, name: str, sha256: str, rest: str) -> Answer:
-    """The address itself is the right to read, as with signed addresses; it takes no token."""
+    """Answer without a token, as for a signed URL."""
     repository = hub.repositories.get((kind, name))
     if repository is None or sha256 not in repository.large:
-        raise HubError(403, "The address is signed for nothing that is here.")
+        raise HubError(403, "There is no such file.")
     return content(request, repository.large[sha256], {"ETag": f'"{sha256}"'})
 
 
 def content(request: Request, data: bytes, headers: dict[str, str]) -> Answer:
-    """The bytes that a request asks for: all, or its `Range`."""
+    """Return the requested bytes: all, or the `Range` of the request."""
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers}
     wanted = request.headers.get("range")
     if wanted is None or request.method == "HEAD":

@@ -1,4 +1,4 @@
-"""Answers that change nothing: who is asking, what a repository is and what lies in it."""
+"""Routes that change nothing: users, repositories and their files."""
 
 import json
 import re
@@ -133,7 +133,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def front_matter(text: str) -> Any:
-    """The metadata between the first two `---` of a card; an empty mapping if there are none."""
+    """Return the metadata between the first two `---` of a card, an empty mapping if there are none."""
     if not text.startswith("---\n"):
         return {}
     return yaml.safe_load(text[4:].split("\n---", 1)[0]) or {}
@@ -154,7 +154,7 @@ def _read_config(commit: Commit) -> dict[str, Any]:
 
 def _pipeline_of(config: dict[str, Any]) -> str | None:
     name = next(iter(config.get("architectures") or ()), "")
-    return next((task for ending, task in PIPELINES.items() if name.endswith(ending)), None)
+    return next((task for suffix, task in PIPELINES.items() if name.endswith(suffix)), None)
 
 
 def _sibling(path: str, blob: Blob) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _sibling(path: str, blob: Blob) -> dict[str, Any]:
 
 
 def _entries(commit: Commit) -> dict[str, dict[str, Any]]:
-    """Files and folders of a commit by path, as the tree listing tells them."""
+    """Return files and folders of a commit by path, as in the tree listing."""
     entries: dict[str, dict[str, Any]] = {}
     for path, blob in sorted(commit.tree.items()):
         steps = path.split("/")

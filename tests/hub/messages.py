@@ -1,4 +1,4 @@
-"""What goes over the wire: requests, answers, and the errors of the Hub with the codes that its clients read."""
+"""Requests, answers, and the errors of the Hub with the codes that its clients read."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Request:
-    """One request, as it is logged; the answer's status is filled in when it goes out.
+    """A request, as it is logged. The status is set when the answer is sent.
 
     Args:
         method: Such as "GET".
         target: Path and query, as sent.
         headers: By name in lower case.
-        source: Where the body is read from.
-        status: Of the answer.
-        fault: What was made to go wrong.
+        source: Stream of the body.
+        status: Status of the answer.
+        fault: Name of the fault that struck it.
     """
 
     method: str
@@ -29,21 +29,21 @@ class Request:
 
     @cached_property
     def body(self) -> bytes:
-        """What was sent; read when it is first asked for."""
+        """The body, read at the first access."""
         return self.source.read(self.size)
 
     def receive(self) -> None:
-        """Wait until the body has arrived."""
+        """Wait for the body."""
         _ = self.body
 
     @property
     def size(self) -> int:
-        """Bytes that the body has when it has all arrived."""
+        """Size of the complete body in bytes."""
         return int(self.headers.get("content-length", 0))
 
     @cached_property
     def raw_path(self) -> str:
-        """The path with its quoting, in which a slash within a revision is `%2F`."""
+        """The quoted path, in which a slash within a revision is `%2F`."""
         return urlsplit(self.target).path
 
     @cached_property
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def authorized(self) -> bool:
-        """Whether a token came with it."""
+        """Whether the request has a token."""
         return "authorization" in self.headers
 
     @property
@@ -72,13 +72,13 @@ class Request:
 
 @dataclass
 class Answer:
-    """What the server says to a request.
+    """The answer to a request.
 
     Args:
         status: HTTP status.
         headers: Headers, without Content-Length.
         body: Content.
-        sent: Bytes of the body after which the connection is cut; None to send all, -1 to not even send the status.
+        sent: Bytes of the body after which the connection is broken. None sends all, -1 not even the status.
     """
 
     status: int = 200
@@ -92,7 +92,7 @@ def as_json(value: Any, status: int = 200, **headers: str) -> Answer:
 
 
 class HubError(Exception):
-    """A refusal: status, text, and the code that tells clients which error to raise."""
+    """An error answer: status, message, and the code by which clients select the error to raise."""
 
     def __init__(self, status: int, message: str, code: str = "", **headers: str):
         super().__init__(message)
@@ -104,7 +104,7 @@ class HubError(Exception):
 
 
 def repository_not_found(anonymous: bool) -> HubError:
-    """A repository that is private looks like one that is not there."""
+    """Build the error of a missing repository, which is also that of a private one."""
     if anonymous:
         return HubError(401, "Invalid username or password.", "RepoNotFound")
     return HubError(404, "Repository not found", "RepoNotFound")

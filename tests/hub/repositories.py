@@ -1,4 +1,4 @@
-"""What the loopback Hub stores: repositories with commits, branches, tags and pull requests, all in memory."""
+"""Repositories of the loopback Hub with commits, branches, tags and pull requests, in memory."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from functools import cached_property
 from tests.hub.messages import HubError, entry_not_found, revision_not_found
 
 LARGE = (".safetensors", ".bin", ".pt", ".parquet", ".onnx", ".png", ".model")
-"""Endings of the files that go by LFS, whatever their size; others are large from `LARGE_SIZE` bytes."""
+"""Suffixes of files that are stored by LFS at any size. Others are large from `LARGE_SIZE` bytes on."""
 LARGE_SIZE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Blob:
-    """The content of a file, in git or beside it (LFS)."""
+    """The content of a file, in git or LFS."""
 
     content: bytes
     large: bool = False
@@ -35,13 +35,13 @@ class Blob:
 
     @property
     def etag(self) -> str:
-        """What clients name the content by."""
+        """The id of the content for clients."""
         return self.sha256 if self.large else self.git_oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """All files of a repository at one moment, and what came before."""
+    """All files of a repository at one commit, and its parent."""
 
     oid: str
     parent: "Commit | None"
@@ -56,15 +56,15 @@ class Repository:
     """One repository of models or datasets.
 
     Args:
-        kind: "models", "datasets" or "spaces", as in the addresses of the Hub.
+        kind: "models", "datasets" or "spaces", as in the URLs of the Hub.
         name: `namespace/name`.
-        private: Whether only its owner sees it.
+        private: Whether only its owner can read it.
     """
 
     def __init__(self, kind: str, name: str, *, private: bool = False):
         self.kind, self.name, self.private = kind, name, private
         self.large: dict[str, bytes] = {}  # LFS objects by sha256
-        attributes = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LARGE)
+        attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE)
         first = self._make_commit(None, "initial commit", "", {".gitattributes": Blob(attributes.encode())})
         self.commits: dict[str, Commit] = {first.oid: first}
         self.refs: dict[str, str] = {"refs/heads/main": first.oid}
@@ -74,11 +74,11 @@ class Repository:
         return self.name.split("/")[0]
 
     def ref_of(self, revision: str) -> str | None:
-        """The full name of a branch, tag or pull request; None if there is none."""
+        """Return the full name of a branch, tag or pull request, None if there is none."""
         return next((ref for ref in (f"refs/heads/{revision}", f"refs/tags/{revision}", revision) if ref in self.refs), None)
 
     def at(self, revision: str = "main") -> Commit:
-        """The commit of a branch, tag, pull request or commit id."""
+        """Return the commit of a branch, tag, pull request or commit id."""
         ref = self.ref_of(revision)
         oid = self.refs[ref] if ref else revision
         if oid not in self.commits:
@@ -86,7 +86,7 @@ class Repository:
         return self.commits[oid]
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
-        """The content of every file at a revision, without `.gitattributes`."""
+        """Return the content of every file at a revision, without `.gitattributes`."""
         return {path: blob.content for path, blob in self.at(revision).tree.items() if path != ".gitattributes"}
 
     def blob(self, revision: str, path: str) -> Blob:
@@ -96,7 +96,7 @@ class Repository:
         return commit.tree[path]
 
     def history(self, revision: str = "main") -> list[Commit]:
-        """Commits, the latest first."""
+        """Return the commits, latest first."""
         commits, commit = [], self.at(revision)
         while commit:
             commits.append(commit)
@@ -104,7 +104,7 @@ class Repository:
         return commits
 
     def titles(self, revision: str = "main") -> list[str]:
-        """Titles of the commits after the first, which came with the repository; the latest first."""
+        """Return the titles of the commits after the initial one, latest first."""
         return [commit.title for commit in self.history(revision)][:-1]
 
     def commit(
@@ -117,17 +117,17 @@ class Repository:
         parent: str | None = None,
         create_pr: bool = False,
     ) -> Commit:
-        """Commit files to a branch or pull request; `None` removes a file.
+        """Commit files to a branch or pull request. `None` removes a file.
 
         Raises:
-            HubError: 412 if `parent` is not where the branch stands; 404 if there is no such revision.
+            HubError: 412 if `parent` is not the head of the branch, 404 if there is no such revision.
         """
         base = self.at(revision)
         ref = self.ref_of(revision) or ""
         if create_pr:
             ref = f"refs/pr/{1 + sum(name.startswith('refs/pr/') for name in self.refs)}"
         elif not ref.startswith(("refs/heads/", "refs/pr/")):
-            raise HubError(400, f"{revision} is no branch, nothing can be committed to it")
+            raise HubError(400, f"{revision} is not a branch")
         if parent is not None and parent != base.oid:
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
         tree = {**base.tree, **{path: as_blob(path, content) for path, content in changes.items() if content is not None}}
@@ -141,10 +141,6 @@ class Repository:
         if ref in self.refs:
             raise HubError(409, f"Reference {ref} already exists")
         self.refs[ref] = self.at(revision).oid
-
-    def remove_ref(self, ref: str) -> None:
-        if self.refs.pop(ref, None) is None:
-            raise revision_not_found(ref)
 
     def tag(self, name: str, revision: str = "main") -> None:
         self.add_ref(f"refs/tags/{name}", revision)
@@ -162,7 +158,7 @@ class Repository:
 
 
 def is_large(path: str, size: int) -> bool:
-    """Whether a file goes by LFS."""
+    """Whether a file is stored by LFS."""
     return path.endswith(LARGE) or size >= LARGE_SIZE
 
 

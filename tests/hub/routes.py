@@ -1,4 +1,4 @@
-"""Which function answers which address."""
+"""The routes of the loopback Hub and the checks of access."""
 
 import re
 from collections.abc import Callable
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 Route = Callable[..., Answer]
 ROUTES: list[tuple[str, re.Pattern[str], Route]] = []
 
-# Within a path, quoted: {kind} and {prefix} of a repository, {name} of it with one slash, {rest} to the end, others one step.
+# Parts of a quoted path: {kind}, {prefix} and {name} (with one slash) of a repository, {rest} to the end, others one step.
 _PARTS = {"kind": "models|datasets|spaces", "prefix": "(?:(?:datasets|spaces)/)?", "name": "[^/]+/[^/]+?", "rest": ".+"}
 
 
 def route(method: str, pattern: str) -> Callable[[Route], Route]:
-    """Have a function answer `method` on addresses such as `/api/{kind}/{name}/refs`; it gets the parts, unquoted."""
+    """Register a function for a method and paths such as `/api/{kind}/{name}/refs`. It gets the unquoted parts."""
     expression = re.sub(
         r"\{(\w+)\}", lambda part: f"(?P<{part[1]}>{_PARTS.get(part[1], '[^/]+')})", pattern.replace(".", r"\.")
     )
@@ -32,16 +32,16 @@ def route(method: str, pattern: str) -> Callable[[Route], Route]:
 
 
 def find(request: Request) -> tuple[Route, dict[str, str]]:
-    """The function that answers a request, and the parts of its address."""
+    """Return the function that answers a request, and the parts of its path."""
     for method, expression, function in ROUTES:
         match = expression.fullmatch(request.raw_path)
         if match and method == request.method:
             return function, {name: unquote(part) for name, part in match.groupdict().items() if part is not None}
-    raise HubError(404, f"no such address: {request.method} {request.raw_path}")
+    raise HubError(404, f"no such path: {request.method} {request.raw_path}")
 
 
 def readable(hub: "Hub", request: Request, name: str, kind: str = "", prefix: str = "") -> Repository:
-    """The repository that a request speaks of, if its sender may see it."""
+    """Return the repository of a request, if its sender has read access."""
     repository = hub.repositories.get((kind or prefix.rstrip("/") or "models", name))
     user = hub.user(request)
     if repository is None or (repository.private and (user is None or user.name != repository.owner)):
@@ -50,7 +50,7 @@ def readable(hub: "Hub", request: Request, name: str, kind: str = "", prefix: st
 
 
 def writable(hub: "Hub", request: Request, name: str, kind: str = "", prefix: str = "") -> Repository:
-    """The repository that a request wants to change, if its sender may."""
+    """Return the repository of a request, if its sender has write access."""
     repository = readable(hub, request, name, kind, prefix)
     check_write_right(hub, request, repository.owner)
     return repository

@@ -1,4 +1,4 @@
-"""The Hub on a free port of this machine: speaks its HTTP to unmodified clients, logs every request, fails on demand."""
+"""A Hub on a free local port for unmodified clients. It logs every request and fails on demand."""
 
 import secrets
 import sys
@@ -17,19 +17,19 @@ from tests.hub.routes import find
 
 @dataclass(frozen=True)
 class User:
-    """Whose token it is, and what it permits: "read" or "write"."""
+    """The user of a token and its role, "read" or "write"."""
 
     name: str
     role: str
 
 
 class Hub:
-    """Repositories of models and datasets behind two addresses: the Hub, and another origin for large files.
+    """Repositories of models and datasets, with a second server for large files.
 
     Attributes:
-        url: Address of the Hub, for `HF_ENDPOINT`.
-        large_files_url: Address of the large files.
-        token: Token of the user "user" that may write.
+        url: URL of the Hub, for `HF_ENDPOINT`.
+        large_files_url: URL of the large files.
+        token: Token of the user "user" with write access.
         log: Every request, in the order of the answers.
         repositories: By kind ("models", "datasets") and name.
     """
@@ -55,7 +55,7 @@ class Hub:
             server.server_close()
 
     def new_token(self, user: str = "user", role: str = "write") -> str:
-        """Make a token of a user with the right to "read" or to "write"."""
+        """Create a token of a user with the role "read" or "write"."""
         token = f"hf_{secrets.token_hex(17)}"
         self._users[token] = User(user, role)
         return token
@@ -68,7 +68,7 @@ class Hub:
         kind: str = "models",
         private: bool = False,
     ) -> Repository:
-        """Make a repository, and a commit if there are files."""
+        """Create a repository, and a commit if there are files."""
         with self._lock:
             repository = self.repositories[kind, name] = Repository(kind, name, private=private)
             if files:
@@ -79,29 +79,33 @@ class Hub:
         return self.repositories[kind, name]
 
     def fail(self, method: str, pattern: str, fault: Fault, *, times: int = 1, body: str = "") -> None:
-        """Have a fault of `tests/hub/faults.py` strike the next requests of a method whose path fits a pattern.
+        """Plan a fault of `tests/hub/faults.py` for the next requests of a method whose path matches a pattern.
 
         Args:
             method: Such as "GET".
             pattern: Of the path, unquoted, without the query, such as `"*/commit/main"`; `*` includes slashes.
-            fault: What happens.
-            times: To how many requests.
-            body: What the body of the request must hold, where the path does not tell enough.
+            fault: The fault.
+            times: Number of requests.
+            body: Text that the body of the request must contain.
         """
         with self._lock:
             self._faults.append(PlannedFault(method, pattern, fault, times, body.encode()))
 
     def heal(self) -> None:
-        """Forget the faults that are planned."""
+        """Remove all planned faults."""
         with self._lock:
             self._faults.clear()
 
+    def waiting_faults(self) -> list[str]:
+        """Names of the planned faults that have struck no request."""
+        return [fault.name for fault in self._faults if not fault.has_struck]
+
     def requests(self, method: str = "*", pattern: str = "*") -> list[Request]:
-        """The logged requests of a method whose path fits a pattern."""
-        return [it for it in self.log if fnmatchcase(it.method, method) and fnmatchcase(it.path, pattern)]
+        """Return the logged requests of a method whose path matches a pattern."""
+        return [request for request in self.log if fnmatchcase(request.method, method) and fnmatchcase(request.path, pattern)]
 
     def user(self, request: Request) -> User | None:
-        """Whose token a request carries; None without one."""
+        """Return the user of the token of a request, None without a token."""
         if request.token is None:
             return None
         if request.token not in self._users:
@@ -109,11 +113,11 @@ class Hub:
         return self._users[request.token]
 
     def page(self, kind: str, name: str) -> str:
-        """Address of a repository in a browser."""
+        """Return the page of a repository."""
         return f"{self.url}/{'' if kind == 'models' else f'{kind}/'}{name}"
 
     def answer(self, request: Request) -> Answer:
-        """Answer a request, with the fault that is planned for it, and log it."""
+        """Answer a request, with its planned fault, and log it."""
         planned = self._plan(request)
         if planned is None:
             answer = self._answer(request)
@@ -127,13 +131,14 @@ class Hub:
 
     def _plan(self, request: Request) -> PlannedFault | None:
         with self._lock:
-            planned = next((fault for fault in self._faults if fault.fits(request)), None)
+            planned = next((fault for fault in self._faults if fault.matches(request)), None)
             if planned is not None:
                 planned.times -= 1
+                planned.has_struck = True
         return planned
 
     def _answer(self, request: Request) -> Answer:
-        """Do the work; one request at a time, once its body has arrived."""
+        """Handle one request at a time, after its body has arrived."""
         request.receive()
         try:
             with self._lock:
@@ -152,7 +157,7 @@ class _Server(ThreadingHTTPServer):
         self.hub = hub
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients go away in the middle, which is their right; anything else is a defect of these files."""
+        """Ignore broken connections. Anything else is a bug of this server."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -162,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_request(self, *args: object) -> None:
-        """Print nothing; the log is in `Hub.log`."""
+        """Print nothing: the log is `Hub.log`."""
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

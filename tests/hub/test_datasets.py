@@ -1,18 +1,16 @@
-"""`data.source: user/dataset` reads JSONL and Parquet from the Hub, wholly or not at all.
+"""Datasets of the Hub: `data.source: user/dataset` reads JSONL, CSV and Parquet completely or not at all.
 
-What `load_splits("user/name")` does when the Hub fails once, and again after that:
+What `load_splits("user/name")` does when the Hub fails once:
 
-| request | fault | outcome | again |
+| request | fault | outcome | second call |
 | --- | --- | --- | --- |
-| GET information | 500, or 429 with Retry-After | `FileNotFoundError` (not retried) | loads |
-| GET information | cut, or dropped in the middle | `FileNotFoundError` | loads |
-| GET of a file | 500 | `FileNotFoundError` (not retried) | loads |
-| GET of a file | 429, Retry-After: 1 | loads after the wait | loads |
-| GET of a file | cut, or dropped in the middle | loads after a retry | loads |
+| GET information | 500 | `FileNotFoundError` | loads |
+| GET information | connection broken in the answer | `FileNotFoundError` | loads |
+| GET of a file | 500 | `FileNotFoundError` | loads |
 | GET of a file | truncated | `FileNotFoundError` | loads |
-| GET of a file | content of the right size, changed | `ValueError`: the file cannot be read | the same |
+| GET of a file | other content of the right size | `ValueError`: the file cannot be read | the same |
 
-The last stays in the cache of the client; `hf cache verify --repo-type dataset user/name` finds it.
+The last stays in the cache of the client. `hf cache verify --repo-type dataset user/name` finds it.
 """
 
 import gzip
@@ -29,8 +27,8 @@ from tests.hub.server import Hub
 ROWS = [{"text": f"meow {row}", "label": "cat" if row % 2 else "dog"} for row in range(10)]
 SPLITS = {"train": ROWS, "validation": ROWS[:4], "test": ROWS[4:]}
 
-CELLS = ["NA", "01", "1", "2024-03-01", "", "None"]
-CSV = "text,label\n" + "".join(f"{cell},1\n" for cell in CELLS)
+VALUES = ["NA", "01", "1", "2024-03-01", "", "None"]
+CSV = "text,label\n" + "".join(f"{value},1\n" for value in VALUES)
 
 INFORMATION = "/api/datasets/user/{}"
 JSONL = "*/user/{}/*/train.jsonl"
@@ -39,30 +37,25 @@ PARQUET = "/lfs/*/user/{}/*/train.parquet"
 NOT_LOADED = "FileNotFoundError: the dataset 'user/{}' could not be loaded from the Hub: "
 FAULTY = {
     "information-500": (INFORMATION, faults.status(500), NOT_LOADED + "Server error '500"),
-    "information-429": (INFORMATION, faults.crowded_out, NOT_LOADED + "429 Too Many Requests"),
-    "information-cut": (INFORMATION, faults.unheard, NOT_LOADED + "Server disconnected without sending a response"),
     "information-dropped": (INFORMATION, faults.dropped, NOT_LOADED + "peer closed connection"),
     "jsonl-500": (JSONL, faults.status(500), NOT_LOADED + "Server error '500"),
-    "jsonl-429": (JSONL, faults.crowded_out, None),
-    "jsonl-cut": (JSONL, faults.unheard, None),
-    "jsonl-truncated": (JSONL, faults.truncated, NOT_LOADED + "Consistency check failed: file should be of size"),
-    "parquet-dropped": (PARQUET, faults.dropped, None),
     "parquet-truncated": (PARQUET, faults.truncated, NOT_LOADED + "Consistency check failed: file should be of size"),
 }
-"""By name of a dataset: the request that fails once, how, and what `load_splits` says; None if it loads."""
+"""By name of a dataset: the request that fails once, how, and the error of `load_splits`."""
 
 NOT_READ = "ValueError: the dataset 'user/{}' (subset=None) could not be loaded: "
 CHANGED = {
     "jsonl-changed": (JSONL, NOT_READ + "user/jsonl-changed/train.jsonl, line "),
     "parquet-changed": (PARQUET, NOT_READ + "Parquet magic bytes not found in footer"),
 }
-"""By name of a dataset: the file that arrives changed, and what `load_splits` says from then on."""
+"""By name of a dataset: the file that arrives changed, and the error of `load_splits` from then on."""
 
 LOAD = """
     import os, sys
     sys.argv = ["hf-maskattn"]
-    import datasets, huggingface_hub
+    from itertools import islice
     from hf_maskattn.data.loading import load_shards, load_splits
+    from hf_maskattn.data.streaming import RowStream
 
     def load(name, **settings):
         splits = load_splits(f"user/{name}", required_columns=["text", "label"], **settings)
@@ -85,10 +78,19 @@ LOAD = """
     for name in FAULTY + CHANGED:
         attempt(name, lambda: load(name, validation_split=None, test_split=None))
         attempt(f"{name}, again", lambda: load(name, validation_split=None, test_split=None))
-    for name in CHANGED + ["jsonl"]:
-        verified = huggingface_hub.HfApi().verify_repo_checksums(f"user/{name}", repo_type="dataset")
-        found[f"verify {name}"] = [mismatch["path"] for mismatch in verified.mismatches]
-    attempt("streamed", lambda: list(datasets.load_dataset("user/streamed", split="train", streaming=True)))
+
+    def encode(batch, places):
+        return {"text": batch["text"]}
+
+    def texts(name, skipped, rows):
+        shards = load_shards(f"user/{name}", required_columns=["text", "label"])
+        stream = RowStream(shards, encode, shuffle_buffer=3, skipped_batches=skipped)
+        return [row["text"] for row in islice(stream, rows)]
+
+    for name in ("streamed", "streamed-jsonl"):
+        found[name] = [texts(name, 0, 24), texts(name, 15, 9)]
+    others = load_splits("user/streamed", train_split=None, validation_split=None, streaming=True)
+    found["other splits"] = {name: split.num_rows for name, split in others.items()}
 """
 
 
@@ -104,7 +106,7 @@ def parquet(rows):
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """A Hub with datasets, and what a client found there."""
+    """A Hub with datasets, and what a client read there."""
     with Hub() as hub:
         splits = {f"{name}.jsonl": jsonl(rows) for name, rows in SPLITS.items()}
         hub.create("user/jsonl", splits, kind="datasets")
@@ -113,35 +115,36 @@ def session(tmp_path_factory):
         hub.create("user/broken", {"train.csv": "text,label\na\n"}, kind="datasets")
         hub.create("user/secret", splits, kind="datasets", private=True)
         shards = {f"data/train-0000{shard}-of-00002.parquet": parquet(ROWS[shard::2]) for shard in range(2)}
-        hub.create("user/parquet", {**shards, "data/test-00000-of-00001.parquet": parquet(ROWS[:3])}, kind="datasets")
-        hub.create("user/streamed", shards, kind="datasets")
+        shards["data/test-00000-of-00001.parquet"] = parquet(ROWS[:3])
+        for name in ("parquet", "streamed"):
+            hub.create(f"user/{name}", shards, kind="datasets")
+        halves = {f"train-{half}.jsonl": jsonl(ROWS[5 * half : 5 * half + 5]) for half in range(2)}
+        hub.create("user/streamed-jsonl", halves, kind="datasets")
         hub.fail("GET", "/lfs/*/user/streamed/*", faults.dropped)
         strikes = {name: (pattern, fault) for name, (pattern, fault, _) in FAULTY.items()}
-        for name, (pattern, fault) in {
-            **strikes,
-            **{name: (at, faults.corrupted) for name, (at, _) in CHANGED.items()},
-        }.items():
+        strikes |= {name: (pattern, faults.corrupted) for name, (pattern, _) in CHANGED.items()}
+        for name, (pattern, fault) in strikes.items():
             file = {"train.parquet": parquet(ROWS)} if pattern == PARQUET else {"train.jsonl": jsonl(ROWS)}
             hub.create(f"user/{name}", file, kind="datasets")
             hub.fail("GET", pattern.format(name), fault)
-        told = f"TOKEN, FAULTY, CHANGED = {hub.token!r}, {list(FAULTY)}, {list(CHANGED)}\n"
-        yield hub, findings(hub, tmp_path_factory.mktemp("client"), told, LOAD)
+        settings = f"TOKEN, FAULTY, CHANGED = {hub.token!r}, {list(FAULTY)}, {list(CHANGED)}\n"
+        yield hub, findings(hub, tmp_path_factory.mktemp("client"), settings, LOAD)
 
 
-def test_jsonl_of_the_hub(session):
+def test_load_splits_of_jsonl(session):
     _, found = session
     assert found["jsonl"] == SPLITS
 
 
-def test_cells_of_the_hub_are_what_the_file_says(session):
+def test_load_splits_keeps_csv_values(session):
     _, found = session
-    rows = [{"text": cell, "label": "1"} for cell in CELLS]
+    rows = [{"text": value, "label": "1"} for value in VALUES]
     assert found["csv"] == {"train": rows, "validation": [{"text": "1984", "label": "1"}]}
     assert found["csv, streamed"] == rows
     assert found["broken"].startswith(NOT_READ.format("broken") + "user/broken/train.csv, line 2: number of cells must be 2")
 
 
-def test_parquet_shards_of_the_hub(session):
+def test_load_splits_of_parquet_shards(session):
     hub, found = session
     splits = found["parquet"]
     assert [len(splits[name]) for name in ("train", "validation", "test")] == [8, 2, 3]
@@ -149,44 +152,47 @@ def test_parquet_shards_of_the_hub(session):
     assert len(hub.requests("GET", "/lfs/*/user/parquet/*/train-*.parquet")) == 2
 
 
-def test_what_is_wrong_with_a_name_is_told(session):
+def test_load_splits_names_what_is_missing(session):
     _, found = session
     for name in ("nothing", "secret, nobody"):
-        words = NOT_LOADED.format(name.split(",")[0]) + "Dataset"
-        assert found[name].startswith(words)
+        assert found[name].startswith(NOT_LOADED.format(name.split(",")[0]) + "Dataset")
         assert "doesn't exist on the Hub or cannot be accessed. Check the id and the network" in found[name]
     assert "(subset='none') could not be loaded" in found["subset"]
 
 
-def test_a_private_dataset_opens_to_its_owner(session):
+def test_load_splits_of_private_dataset(session):
     _, found = session
     assert found["secret, token"] == SPLITS
 
 
 @pytest.mark.parametrize("name", FAULTY)
-def test_a_fault_ends_in_all_rows_or_in_an_error_and_leaves_nothing_broken(session, name):
+def test_load_splits_raises_on_fault_and_loads_afterwards(session, name):
     hub, found = session
     pattern, _, message = FAULTY[name]
     assert len([request for request in hub.requests("GET", pattern.format(name)) if request.fault]) == 1
-    if message is None:
-        assert found[name] == {"train": ROWS}
-    else:
-        assert found[name].startswith(message.format(name))
+    assert found[name].startswith(message.format(name))
     assert found[f"{name}, again"] == {"train": ROWS}
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_a_file_that_arrived_changed_is_never_read_in_part(session, name):
+def test_load_splits_never_reads_changed_file_in_part(session, name):
     _, found = session
     _, message = CHANGED[name]
     assert found[name].startswith(message.format(name))
     assert found[f"{name}, again"].startswith(message.format(name))
-    assert found[f"verify {name}"] == [f"train.{name.split('-')[0]}"]
-    assert found["verify jsonl"] == []
 
 
-def test_a_stream_that_is_cut_goes_on_without_losing_or_doubling_a_row(session):
-    hub, found = session
-    assert found["streamed"] == ROWS[0::2] + ROWS[1::2]
-    assert [request.fault for request in hub.requests("GET", "/lfs/*/user/streamed/*") if request.fault] == ["dropped"]
-    assert {request.status for request in hub.requests("GET", "/lfs/*/user/streamed/*")} == {206}
+@pytest.mark.parametrize("name", ["streamed", "streamed-jsonl"])
+def test_stream_yields_each_row_once_and_resumes(session, name):
+    every_row, rest = session[1][name]
+    assert sorted(every_row[:10]) == sorted(every_row[10:20]) == sorted(row["text"] for row in ROWS)
+    assert rest == every_row[15:]
+
+
+def test_stream_continues_after_broken_connection(session):
+    struck = [request for request in session[0].requests("GET", "/lfs/*/user/streamed/*") if request.fault]
+    assert len(struck) == 1
+
+
+def test_stream_reads_only_the_splits_asked_for(session):
+    assert session[1]["other splits"] == {"test": 3}

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import constants
 from transformers import BertConfig
 
-from hf_maskattn.hub import publish as hub_module
+from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import code_files
 from hf_maskattn.hub.publish import make_repository, publish
 from hf_maskattn.model import modeling_maskattn
@@ -19,23 +19,23 @@ CODE = {path.name for path in code_files(modeling_maskattn)}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return write_model_folder(tmp_path_factory.mktemp("whole"))
+def model_folder(tmp_path_factory):
+    return write_model_folder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def folder(whole, tmp_path):
-    """A model folder of one's own."""
-    return shutil.copytree(whole, tmp_path / "run")
+def folder(model_folder, tmp_path):
+    """A copy of the model folder."""
+    return shutil.copytree(model_folder, tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)
-def loads(monkeypatch):
-    """The load in a process of its own, which costs seconds, has a test file of its own."""
-    monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
+def skip_load(monkeypatch):
+    """Skip the load in another process, which takes seconds and has its own tests."""
+    monkeypatch.setattr(publish_module, "load_without_package", lambda folder: 600)
 
 
-def test_one_commit_has_all_that_a_stranger_needs_and_nothing_else(folder, connected):
+def test_publish_makes_one_commit_of_published_files(folder, connected):
     found = publish(folder, "pets", message="first")
     repository = connected.repository("user/pets")
     assert repository.titles() == ["first"]
@@ -47,7 +47,7 @@ def test_one_commit_has_all_that_a_stranger_needs_and_nothing_else(folder, conne
         assert repository.files()[name] == (folder / name).read_bytes()
 
 
-def test_the_card_calls_the_model_by_its_name_on_the_hub(folder, connected):
+def test_publish_renames_model_in_card(folder, connected):
     publish(folder, "pets")
     card = connected.repository("user/pets").files()["README.md"].decode()
     assert "\n# user/pets\n" in card
@@ -57,7 +57,7 @@ def test_the_card_calls_the_model_by_its_name_on_the_hub(folder, connected):
     assert '"run"' in (folder / "README.md").read_text()
 
 
-def test_a_folder_without_a_card_gets_one_but_not_over_one_on_the_hub(folder, connected, caplog):
+def test_publish_adds_card_but_keeps_one_on_the_hub(folder, connected, caplog):
     caplog.set_level(logging.INFO)
     (folder / "README.md").unlink()
     publish(folder, "pets")
@@ -67,22 +67,22 @@ def test_a_folder_without_a_card_gets_one_but_not_over_one_on_the_hub(folder, co
     repository.commit({"README.md": "written by hand"})
     assert "README.md" not in publish(folder, "pets").files
     assert repository.files()["README.md"] == b"written by hand"
-    assert f"{folder} has no README.md: that of user/pets stays, and may tell of other weights." in caplog.text
+    assert f"{folder} has no README.md. The one of user/pets is kept, and may describe other weights." in caplog.text
 
 
-def test_an_encoder_decoder_is_loaded_by_its_class(tmp_path, connected):
+def test_publish_encoder_decoder(tmp_path, connected):
     folder = write_model_folder(tmp_path / "run", "RNNSearchForConditionalGeneration")
     (folder / "README.md").unlink()
     found = publish(folder, "dates", revision="dev")
     assert found.task == "text2text-generation"
     assert found.loading_call() == 'AutoModelForSeq2SeqLM.from_pretrained("user/dates", revision="dev")'
     card = connected.repository("user/dates").files("dev")["README.md"].decode()
-    assert "A recurrent encoder-decoder for texts from texts: 1 + 1 GRU layers of width 8" in card
+    assert "A recurrent encoder-decoder for text to text: 1 + 1 GRU layers of width 8" in card
     assert "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer" in card
     assert 'model = AutoModelForSeq2SeqLM.from_pretrained("user/dates", trust_remote_code=True)' in card
 
 
-def test_what_has_not_changed_is_not_committed(folder, connected):
+def test_publish_commits_only_changes(folder, connected):
     first = publish(folder, "user/pets")
     again = publish(folder, "user/pets")
     assert not again.is_new
@@ -94,7 +94,7 @@ def test_what_has_not_changed_is_not_committed(folder, connected):
     assert [len(connected.repository("user/pets").titles()), third.is_new] == [2, True]
 
 
-def test_weights_and_pickles_of_an_earlier_model_do_not_stay(folder, connected):
+def test_publish_removes_weights_and_pickles_of_earlier_model(folder, connected):
     names = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "training_args.bin"]
     kept = {"LICENSE": "mine", "onnx/model.onnx": "mine"}
     repository = connected.create("user/pets", {**dict.fromkeys(names, "old"), **kept})
@@ -103,7 +103,7 @@ def test_weights_and_pickles_of_an_earlier_model_do_not_stay(folder, connected):
     assert len(repository.titles()) == 2
 
 
-def test_the_code_is_that_of_the_package_and_the_configuration_names_it(folder, connected):
+def test_publish_uses_code_of_package(folder, connected):
     (folder / "masking.py").unlink()
     (folder / "softmax.py").write_text("raise SystemExit")
     config = json.loads((folder / "config.json").read_text())
@@ -117,7 +117,7 @@ def test_the_code_is_that_of_the_package_and_the_configuration_names_it(folder, 
     assert files["config.json"].decode() == expected
 
 
-def test_a_branch_that_is_not_there_is_made_and_the_main_one_left_alone(folder, connected):
+def test_publish_creates_branch(folder, connected):
     found = publish(folder, "user/pets", revision="try/one")
     repository = connected.repository("user/pets")
     assert set(repository.files("try/one")) == PUBLISHED | CODE
@@ -128,7 +128,7 @@ def test_a_branch_that_is_not_there_is_made_and_the_main_one_left_alone(folder, 
     assert len(repository.titles("try/one")) == 2
 
 
-def test_a_pull_request_is_opened_instead_of_a_commit(folder, connected):
+def test_publish_opens_pull_request(folder, connected):
     found = publish(folder, "user/pets", create_pr=True)
     repository = connected.repository("user/pets")
     assert repository.titles() == []
@@ -139,24 +139,26 @@ def test_a_pull_request_is_opened_instead_of_a_commit(folder, connected):
     assert len(repository.titles("refs/pr/1")) == 2
 
 
-def test_a_pull_request_needs_no_right_to_write(folder, connected):
+def test_publish_pull_request_without_write_access(folder, connected):
     repository = connected.create("someone/pets")
     assert publish(folder, "someone/pets", create_pr=True).revision == "refs/pr/1"
     assert repository.titles() == []
 
 
-@pytest.mark.parametrize(("revision", "words"), [("v1", "'v1' is a tag of user/pets"), ("dev", "'dev' does not exist in")])
-def test_revisions_that_nothing_can_be_committed_to(folder, connected, revision, words):
+@pytest.mark.parametrize(
+    ("revision", "words"), [("v1", "got 'v1', which is a tag of user/pets"), ("dev", "must be an existing branch")]
+)
+def test_publish_rejects_tag_and_missing_branch(folder, connected, revision, words):
     connected.create("user/pets").tag("v1")
     with pytest.raises(ValueError, match=words):
         publish(folder, "user/pets", revision=revision, create_pr=revision == "dev")
 
 
-def test_private_repositories(folder, connected):
+def test_publish_private_repository(folder, connected):
     publish(folder, "secret", private=True)
     assert connected.repository("user/secret").private
     connected.create("user/open")
-    with pytest.raises(ValueError, match="user/open exists and is public, and would stay so: make it private at "):
+    with pytest.raises(ValueError, match=r"user/open must be private, but exists and is public\. Make it private at "):
         publish(folder, "open", private=True)
     assert connected.repository("user/open").titles() == []
     assert make_repository("other", private=True) == "user/other"
@@ -165,69 +167,67 @@ def test_private_repositories(folder, connected):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"repo_id": "a/b/c"}, "'a/b/c' is no name of a repository, expected `name` or `user/name`: Repo id must be in"),
-        ({"repo_id": "-a"}, "'-a' is no name of a repository"),
-        ({"revision": "a" * 40}, "is no branch: a model is committed to a branch"),
-        ({"revision": " "}, "is no branch"),
-        ({"message": " "}, "the message of a commit may not be empty"),
+        ({"repo_id": "a/b/c"}, "must be `name` or `user/name`, got 'a/b/c': Repo id must be in"),
+        ({"repo_id": "-a"}, "must be `name` or `user/name`, got '-a'"),
+        ({"revision": "a" * 40}, "revision must be the name of a branch, got 'aaa"),
+        ({"revision": " "}, "revision must be the name of a branch"),
+        ({"message": " "}, "The commit message must not be empty"),
     ],
 )
-def test_names_that_are_not_possible(folder, connected, settings, words):
+def test_publish_rejects_invalid_names(folder, connected, settings, words):
     with pytest.raises(ValueError, match=words):
         publish(folder, **{"repo_id": "user/pets", **settings})
     assert connected.log == []
 
 
-def test_without_a_token_nothing_is_sent(folder, connected, monkeypatch, tmp_path):
+def test_publish_needs_token(folder, connected, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    with pytest.raises(
-        PermissionError, match=r"there is no token for http.*: run `hf auth login`, or set the variable HF_TOKEN"
-    ):
+    with pytest.raises(PermissionError, match=r"There is no token for http.*\. Run `hf auth login`, or set the variable HF"):
         publish(folder, "user/pets")
     assert connected.log == []
 
 
-def test_a_token_that_nobody_knows(folder, connected, monkeypatch):
+def test_publish_with_unknown_token(folder, connected, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(PermissionError, match=r"does not accept the token .*: run `hf auth login`") as caught:
+    with pytest.raises(PermissionError, match=r"rejected the token .*\. Run `hf auth login`") as caught:
         publish(folder, "user/pets")
     assert "hf_wrong" not in str(caught.value)
 
 
-def test_a_token_that_may_not_write(folder, connected, monkeypatch):
+def test_publish_without_write_access(folder, connected, monkeypatch):
     connected.create("someone/pets")
     monkeypatch.setenv("HF_TOKEN", connected.new_token(role="read"))
     for name in ("someone/pets", "user/new"):
-        with pytest.raises(PermissionError, match=f"the token may not write to {name} .*: make one with that right at "):
+        with pytest.raises(PermissionError, match=rf"The token has no write access to {name} .*\. Create one at "):
             publish(folder, name)
 
 
-def test_a_hub_that_is_not_there(folder, connected, monkeypatch):
+def test_publish_to_unreachable_hub(folder, connected, monkeypatch):
     monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", ())
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ConnectionError, match=r"http://127.0.0.1:9 cannot be reached, or broke off \(.*refused.*\): try again"):
+    with pytest.raises(ConnectionError, match=r"http://127.0.0.1:9 could not be reached, .* \(.*refused.*\)\. Try again"):
         publish(folder, "user/pets")
 
 
-def test_offline(folder, connected, monkeypatch):
+def test_publish_offline(folder, connected, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE .* is set: unset it"):
+    with pytest.raises(ConnectionError, match=r"HF_HUB_OFFLINE .* is set\. Unset it"):
         publish(folder, "user/pets")
 
 
-def test_a_model_that_does_not_load_is_not_sent(folder, connected, monkeypatch):
+def test_publish_sends_nothing_if_model_does_not_load(folder, connected, monkeypatch):
     def refuse(loaded):
-        raise ValueError("weights are missing (a).")
+        raise ValueError("Weights are missing (a).")
 
-    monkeypatch.setattr(hub_module, "load_without_package", refuse)
-    with pytest.raises(ValueError, match=r"run is not published: weights are missing \(a\)\."):
+    monkeypatch.setattr(publish_module, "load_without_package", refuse)
+    with pytest.raises(ValueError, match=r"run was not published\. Weights are missing \(a\)\."):
         publish(folder, "user/pets")
     assert connected.log == []
 
 
-def test_a_folder_that_is_not_ours_is_not_sent(tmp_path, connected):
+def test_publish_sends_nothing_of_other_models(tmp_path, connected):
     BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="holds a 'bert' model, only maskattn and maskattn_rnnsearch models are"):
+    with pytest.raises(ValueError, match="must be a maskattn or maskattn_rnnsearch model, got 'bert'"):
         publish(tmp_path, "user/pets")
     assert connected.log == []

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
+from hf_maskattn.hub.publication_files import copy_published_files
 from hf_maskattn.inference.evaluate import evaluate
+from hf_maskattn.inference.predict import predict
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
@@ -16,18 +19,30 @@ def trained(tmp_path_factory):
     return folder / "run", path
 
 
-def test_the_train_split_can_be_scored_too(trained):
+def test_run_folder_holds_model_code_once(trained, tmp_path):
+    folder, _ = trained
+    code = {path.name for path in folder.glob("*.py")}
+    assert {"configuration_maskattn.py", "modeling_maskattn.py"} <= code
+    (checkpoint,) = folder.glob("checkpoint-*")
+    assert list(checkpoint.glob("*.py")) == []
+    assert type(AutoModelForSequenceClassification.from_pretrained(checkpoint)).__module__.startswith("hf_maskattn.")
+    assert [result["text"] for result in predict(checkpoint, ["meow"])] == ["meow"]
+    copy_published_files(checkpoint, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == code
+
+
+def test_evaluate_train_split(trained):
     folder, path = trained
     assert set(evaluate(folder, load_recipe(path), "train").metrics) == {"train"}
 
 
-def test_only_the_data_of_the_split_is_needed(trained):
+def test_evaluate_needs_only_data_of_split(trained):
     folder, path = trained
     recipe = load_recipe(path, ["data.train_file=", "data.validation_file="])
     assert evaluate(folder, recipe).metrics["test"]["accuracy"] >= 0
 
 
-def test_nothing_is_written(trained, tmp_path):
+def test_evaluate_writes_nothing(trained, tmp_path):
     folder, path = trained
     before = sorted(item.name for item in folder.iterdir())
     evaluate(folder, load_recipe(path, [f"training.output_dir={tmp_path / 'elsewhere'}"]))
@@ -35,20 +50,20 @@ def test_nothing_is_written(trained, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_split_cut_from_the_train_split_is_the_one_of_the_run(tmp_path):
+def test_evaluate_split_cut_from_train_split(tmp_path):
     path = write_recipe(tmp_path, data={"validation_file": None, "validation_fraction": 0.25})
     report = train(load_recipe(path))
     again = evaluate(tmp_path / "run", load_recipe(path), "validation").metrics["validation"]
     assert again["loss"] == report.metrics["validation"]["loss"]
 
 
-def test_unknown_splits_are_refused(trained):
+def test_evaluate_rejects_unknown_split(trained):
     folder, path = trained
-    with pytest.raises(ValueError, match=r"split='dev' does not exist, there are: train, validation, test\."):
+    with pytest.raises(ValueError, match=r"split must be one of train, validation, test, got 'dev'\."):
         evaluate(folder, load_recipe(path), "dev")
 
 
-def test_a_missing_split_is_told(trained):
+def test_evaluate_names_missing_split(trained):
     folder, path = trained
     recipe = load_recipe(path, ["data.test_file="])
     words = r"^the recipe has no test split\. Set data\.test_file or data\.test_split\."
@@ -65,7 +80,7 @@ def test_a_missing_split_is_told(trained):
 @pytest.mark.parametrize(
     "settings", [{"num_beams": 3, "num_return_sequences": 3}, {"num_beams": 2, "return_dict_in_generate": True}]
 )
-def test_one_text_a_row_is_scored_whatever_generate_returns(tmp_path, settings):
+def test_evaluate_scores_one_text_a_row(tmp_path, settings):
     path = write_recipe(tmp_path, "text2text-generation", training={"num_train_epochs": 1})
     train(load_recipe(path))
     stored = tmp_path / "run" / "generation_config.json"
@@ -78,21 +93,21 @@ def test_one_text_a_row_is_scored_whatever_generate_returns(tmp_path, settings):
     assert {**found, "runtime": 0, "samples_per_second": 0} == {**expected, "runtime": 0, "samples_per_second": 0}
 
 
-def test_a_model_of_another_task_is_refused_not_given_a_random_head(trained, tmp_path):
+def test_evaluate_rejects_model_of_other_task(trained, tmp_path):
     folder, _ = trained
     recipe = load_recipe(write_recipe(tmp_path, "token-classification"))
-    with pytest.raises(ValueError, match=r"is a MaskAttnForSequenceClassification, the recipe is for model\.task=token-"):
+    with pytest.raises(ValueError, match=r"a MaskAttnForSequenceClassification, got model\.task=token-"):
         evaluate(folder, recipe)
 
 
-def test_labels_that_the_model_does_not_know_are_told(trained, tmp_path):
+def test_evaluate_names_unknown_labels(trained, tmp_path):
     folder, _ = trained
     path = write_recipe(tmp_path, make=lambda row: {**row, "label": row["label"].replace("dog", "bird")})
     with pytest.raises(ValueError, match="bird"):
         evaluate(folder, load_recipe(path))
 
 
-def test_settings_of_training_do_not_change_how_a_split_is_scored(trained):
+def test_evaluate_ignores_training_settings(trained):
     folder, path = trained
     expected = evaluate(folder, load_recipe(path)).metrics["test"]
     overrides = ["dataloader_drop_last=true", "per_device_train_batch_size=1000", "batch_eval_metrics=true", "fsdp=full_shard"]
@@ -110,7 +125,7 @@ def test_settings_of_training_do_not_change_how_a_split_is_scored(trained):
         ("training.log_level=loud", r"training\.log_level must be one of"),
     ],
 )
-def test_settings_of_scoring_are_checked_before_data_is_read(trained, monkeypatch, override, message):
+def test_evaluate_checks_settings_before_reading_data(trained, monkeypatch, override, message):
     folder, path = trained
     monkeypatch.setattr("hf_maskattn.inference.evaluate.evaluation_data", lambda *args: pytest.fail("data was read"))
     with pytest.raises(ValueError, match=message):

@@ -210,7 +210,7 @@ def test_audit_rejects_bad_input(tiny_config, tmp_path):
         audit(model, max_length=0)
     with pytest.raises(ValueError, match=r"BertModel fails on a right-padded batch \(given batch, 1 row of 1 to 1.*IndexError"):
         audit(BertModel(BertConfig(**TINY)), batch={"input_ids": torch.tensor([[99]])})
-    with pytest.raises(FileNotFoundError, match="nowhere' is neither a folder here nor"):
+    with pytest.raises(FileNotFoundError, match="nowhere' is not a folder and"):
         audit(tmp_path / "nowhere")
     vision_model = ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8))
     with pytest.raises(ValueError, match=r"`model` must be a text model with `input_ids`, got ViTModel with .*pixel_values"):
@@ -253,7 +253,7 @@ def test_load_model_of_unknown_class_is_the_bare_model(tmp_path):
 
 
 def test_load_model_of_missing_folder_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the model '.*nowhere' is neither a folder here nor"):
+    with pytest.raises(FileNotFoundError, match=r"The model '.*nowhere' is not a folder and"):
         load_model(tmp_path / "nowhere")
 
 

@@ -13,9 +13,9 @@ from hf_maskattn.model import remote_code
 from hf_maskattn.model.remote_code import (
     CODE_VERSION,
     REPOSITORY,
-    copy_code_above_checkpoint,
     install_command,
     is_newer_version,
+    move_code_above_checkpoint,
 )
 from tests.heads import build_head
 
@@ -29,22 +29,26 @@ def code_in(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.py")}
 
 
-def test_checkpoint_code_is_copied_above_checkpoint(model, tmp_path):
-    model.save_pretrained(tmp_path / "checkpoint-20", state_dict=model.state_dict(), is_main_process=True)
-    assert code_in(tmp_path) == code_in(tmp_path / "checkpoint-20")
-    assert "modeling_maskattn.py" in code_in(tmp_path)
+def test_checkpoint_code_is_moved_above_checkpoint(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    for step in (20, 40):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        model.save_pretrained(checkpoint, state_dict=model.state_dict(), is_main_process=True)
+        assert code_in(checkpoint) == {}
+        assert code_in(tmp_path) == code_in(tmp_path / "model")
+        assert type(AutoModel.from_pretrained(checkpoint)) is type(model)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("checkpoint-20", {}), ("model", {"is_main_process": True}), ("checkpoint-x", {"is_main_process": True})],
 )
-def test_code_is_copied_above_trainer_checkpoints_only(model, tmp_path, name, settings):
+def test_code_is_moved_above_trainer_checkpoints_only(model, tmp_path, name, settings):
     model.save_pretrained(tmp_path / name, **settings)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_other_processes_copy_nothing(model, tmp_path):
+def test_other_processes_move_nothing(model, tmp_path):
     model.save_pretrained(tmp_path / "checkpoint-20", is_main_process=False)
     assert code_in(tmp_path) == {}
 
@@ -66,14 +70,14 @@ def test_equal_file_is_not_written(checkpoint, tmp_path):
     (tmp_path / "losses.py").write_text("ours")
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": AUTO_MAP}))
     os.utime(tmp_path / "losses.py", ns=(1, 1))
-    copy_code_above_checkpoint(checkpoint, AUTO_MAP)
+    move_code_above_checkpoint(checkpoint, AUTO_MAP)
     assert (tmp_path / "losses.py").stat().st_mtime_ns == 1
 
 
 def test_earlier_code_is_replaced(checkpoint, tmp_path):
     earlier = {"AutoConfig": AUTO_MAP["AutoConfig"]}  # it had fewer classes
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": earlier}))
-    copy_code_above_checkpoint(checkpoint, AUTO_MAP)
+    move_code_above_checkpoint(checkpoint, AUTO_MAP)
     assert code_in(tmp_path) == {"losses.py": b"ours"}
 
 
@@ -88,7 +92,7 @@ def test_foreign_file_is_kept_with_a_warning(checkpoint, tmp_path, config, caplo
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     for _ in range(2):
-        copy_code_above_checkpoint(checkpoint, AUTO_MAP)
+        move_code_above_checkpoint(checkpoint, AUTO_MAP)
     assert code_in(tmp_path) == {"decoder.py": b"ours", "losses.py": b"theirs"}
     (record,) = caplog.records
     assert f"{tmp_path / 'losses.py'} differs from the code of the model" in record.getMessage()
@@ -98,10 +102,12 @@ def test_save_pretrained_keeps_foreign_file_above(model, tmp_path):
     (tmp_path / "attention.py").write_text("theirs")
     model.save_pretrained(tmp_path / "checkpoint-20", is_main_process=True)
     assert code_in(tmp_path)["attention.py"] == b"theirs"
+    assert list(code_in(tmp_path / "checkpoint-20")) == ["attention.py"]
     model.save_pretrained(tmp_path)
+    code = code_in(tmp_path)
     (tmp_path / "attention.py").write_text("earlier")
     model.save_pretrained(tmp_path / "checkpoint-20", is_main_process=True)
-    assert code_in(tmp_path) == code_in(tmp_path / "checkpoint-20")
+    assert code_in(tmp_path) == code
 
 
 def test_code_version_is_package_version():

@@ -51,7 +51,7 @@ def test_curves_are_those_of_the_run_without_secrets(recipe, tmp_path):
 @pytest.mark.slow
 def test_resumed_run_has_its_own_log(recipe, tmp_path):
     train(recipe("training.num_train_epochs=1"))
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(ValueError, match="must be an empty folder"):
         train(recipe())
     (first,) = find_logs(tmp_path)
     first.parent.rename(first.parent.with_name("Jan31_23-59-59_pc"))  # a later run, not in the same second

@@ -6,13 +6,13 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.onnx.check import agreement, check_onnx
+from hf_maskattn.onnx.check import check_onnx, compare_predictions
 from hf_maskattn.onnx.runtime import OnnxSession
 
 
-def test_a_sound_file_is_close_at_five_shapes(exported):
+def test_check_onnx_passes_at_five_shapes(exported):
     checks = check_onnx(*exported("lstm"))
-    assert [check.arrangement for check in checks] == ["one token", "right padding", "left padding", "holes", "an empty row"]
+    assert [check.padding for check in checks] == ["one token", "right padding", "left padding", "holes", "an empty row"]
     assert all(check.logits <= 1e-5 and check.attentions <= 1e-5 for check in checks)
 
 
@@ -25,23 +25,23 @@ def test_a_sound_file_is_close_at_five_shapes(exported):
         ("classifier.bias", torch.nan),
     ],
 )
-def test_a_file_of_other_weights_is_refused(exported, name, value):
+def test_check_onnx_rejects_other_weights(exported, name, value):
     model, path = exported("lstm")
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.get_parameter(name)[0] += value
-    with pytest.raises(ValueError, match=r"the ONNX file is not equal to the model at . x \d+ tokens with"):
+    with pytest.raises(ValueError, match=r"The ONNX file differs from the model at . x \d+ tokens with"):
         check_onnx(other, path)
 
 
-def test_a_file_that_reads_pads_is_refused(exported, monkeypatch):
+def test_check_onnx_rejects_file_that_reads_padding(exported, monkeypatch):
     model, path = exported("gru")
-    monkeypatch.setattr(OnnxSession, "run", lambda self, ids, mask: self._session.run(None, _all_real(ids, mask)))
+    monkeypatch.setattr(OnnxSession, "run", lambda self, ids, mask: self._session.run(None, _without_padding(ids, mask)))
     with pytest.raises(ValueError, match="at 2 x 130 tokens with right padding"):
         check_onnx(model, path)
 
 
-def _all_real(ids, mask):
+def _without_padding(ids, mask):
     return {"input_ids": ids.clip(0), "attention_mask": mask * 0 + 1}
 
 
@@ -49,7 +49,7 @@ TEXTS = ["a", "a b", "a b c"]
 
 
 class Fixed:
-    """A session that gives the same logits whatever it reads, batch after batch."""
+    """A session that returns given logits, whatever its inputs are."""
 
     def __init__(self, *batches):
         self.batches = iter(batches)
@@ -61,36 +61,36 @@ class Fixed:
 
 @pytest.fixture
 def compare(tiny_config):
-    """Compares logits for the three texts, which go through in batches of two."""
+    """Compare logits for the three texts, in batches of two."""
     tokenizer = train_tokenizer(TEXTS, kind="word", vocab_size=20, max_length=8)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="[UNK] $A", special_tokens=[("[UNK]", tokenizer.unk_token_id)]
     )
 
     def run(one, other, **config):
-        found = agreement(Fixed(*one), Fixed(*other), tokenizer, tiny_config(**config), TEXTS, batch_size=2)
+        found = compare_predictions(Fixed(*one), Fixed(*other), tokenizer, tiny_config(**config), TEXTS, batch_size=2)
         return found.predictions, found.equal, found.difference
 
     return run
 
 
-def test_one_label_is_the_highest(compare):
+def test_compare_predictions_of_single_label(compare):
     one, other = [[[1, 2], [2, 1]], [[0, 1]]], [[[1, 5], [1, 2]], [[0, 1]]]
     assert compare(one, other, num_labels=2) == (3, 2, 3)
 
 
-def test_several_labels_are_each_a_prediction(compare):
+def test_compare_predictions_of_multi_label(compare):
     one, other = [[[1, 2], [-2, 1]], [[-1, 1]]], [[[1, 2], [-2, -1]], [[2, 1]]]
     assert compare(one, other, num_labels=2, problem_type="multi_label_classification") == (6, 4, 3)
 
 
-def test_regression_has_no_equal_predictions(compare):
+def test_compare_predictions_of_regression(compare):
     one, other = [[[1], [2]], [[3]]], [[[1], [2]], [[3.5]]]
     assert compare(one, other, num_labels=1, problem_type="regression") == (0, 0, 0.5)
 
 
-def test_tokens_count_without_pads_and_special_tokens(compare):
-    # Row by row: [UNK] a pad, [UNK] a b; then [UNK] a b c.
+def test_compare_predictions_ignores_padding_and_special_tokens(compare):
+    # Rows: [UNK] a [PAD], [UNK] a b, then [UNK] a b c.
     one = [np.zeros((2, 3, 2)), np.zeros((1, 4, 2))]
     other = [batch.copy() for batch in one]
     other[0][:, 0, 1] = other[1][:, 0, 1] = other[0][0, 2, 1] = 9

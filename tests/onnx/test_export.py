@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ def run_model(model, ids, mask):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_gives_what_its_model_gives_at_any_shape_and_mask(exported, case):
+def test_onnx_file_equals_model_at_any_shape_and_mask(exported, case):
     model, path = exported(case)
     session = OnnxSession(path)
     for kind in MASK_KINDS:
@@ -30,13 +31,13 @@ def test_a_file_gives_what_its_model_gives_at_any_shape_and_mask(exported, case)
             ids, mask = torch.randint(12, shape), ragged_mask(*shape, kind)
             for expected, found in zip(run_model(model, ids, mask), session.run(ids.numpy(), mask.long().numpy()), strict=True):
                 assert found.shape == expected.shape
-                if found.ndim == 3:  # what a head for tokens says of a pad means nothing
+                if found.ndim == 3:  # logits of a token head at padding positions have no meaning
                     found, expected = found[mask.numpy()], expected[mask.numpy()]
                 np.testing.assert_allclose(found, expected, atol=MANY_STEPS, rtol=0, err_msg=f"{kind} {shape}")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_pads_do_not_exist_in_a_file(exported, case):
+def test_onnx_file_ignores_padding(exported, case):
     _, path = exported(case)
     session, mask = OnnxSession(path), ragged_mask(4, 11, "empty")
     ids = torch.randint(12, mask.shape)
@@ -50,7 +51,7 @@ def test_pads_do_not_exist_in_a_file(exported, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_layer_is_one_native_node_that_knows_the_lengths(exported, case):
+def test_each_layer_is_one_native_node_with_lengths(exported, case):
     model, path = exported(case)
     graph = onnx.load(path).graph
     constants = {value.name for value in graph.initializer}
@@ -67,7 +68,7 @@ def test_a_layer_is_one_native_node_that_knows_the_lengths(exported, case):
     assert computed_from_constants == []
 
 
-def test_a_file_stands_alone_with_open_sizes_and_tells_nothing_of_its_machine(exported):
+def test_onnx_file_has_dynamic_sizes_and_no_metadata(exported):
     model, path = exported("lstm")
     proto = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(proto, full_check=True)
@@ -86,7 +87,7 @@ def test_a_file_stands_alone_with_open_sizes_and_tells_nothing_of_its_machine(ex
     assert b".py" not in path.read_bytes()
 
 
-def test_a_file_runs_where_only_onnxruntime_and_numpy_are(exported, tmp_path):
+def test_onnx_file_runs_without_torch(exported, tmp_path):
     model, path = exported("lstm")
     ids, mask = torch.randint(12, (3, 7)), ragged_mask(3, 7, "left")
     expected = run_model(model, ids, mask)
@@ -109,21 +110,29 @@ print("equal")
     assert done.stdout == "equal\n", done.stderr
 
 
-def test_ragged_attention_is_refused(tiny_config, tmp_path):
+def test_python_block_of_guide_runs(exported, monkeypatch, pytestconfig):
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (pytestconfig.rootpath / "docs/onnx.md").read_text(), re.M | re.S)
+    monkeypatch.chdir(exported("lstm")[1].parent)
+    names = {}
+    exec(compile(block, "docs/onnx.md", "exec"), names)
+    assert (names["logits"].shape, names["attentions"].shape) == ((2, 3), (2, 2, 1, 3))
+
+
+def test_export_onnx_rejects_ragged_attention(tiny_config, tmp_path):
     model = build_head("MaskAttnForSequenceClassification", tiny_config, attention_implementation="ragged")
-    with pytest.raises(ValueError, match="'ragged' cannot be exported: load the model with attention_implementation=\"eager\""):
+    with pytest.raises(ValueError, match="must be \"eager\" for the export, got 'ragged'"):
         export_onnx(model, tmp_path / "model.onnx")
 
 
-def test_a_size_that_is_not_open_is_an_error(tiny_config, tmp_path, monkeypatch):
+def test_export_onnx_raises_for_fixed_sizes(tiny_config, tmp_path, monkeypatch):
     model = build_head("MaskAttnForSequenceClassification", tiny_config).eval()
     forward = type(model.maskattn).forward
 
-    def closed(self, input_ids, *args, **kwargs):
-        torch.zeros(len(input_ids))  # len() is a number of the host
+    def fixed_size(self, input_ids, *args, **kwargs):
+        torch.zeros(len(input_ids))  # len() is a Python number
         return forward(self, input_ids, *args, **kwargs)
 
-    monkeypatch.setattr(type(model.maskattn), "forward", closed)
+    monkeypatch.setattr(type(model.maskattn), "forward", fixed_size)
     with pytest.raises(Exception, match="batch"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -13,7 +13,7 @@ from tests.masks import ragged_mask
 from tests.tolerances import MANY_STEPS
 
 
-def test_rows_without_columns_have_outputs(exported):
+def test_session_run_on_zero_columns(exported):
     nothing = np.zeros((2, 0), dtype=np.int64)
     _, path = exported("gru")
     logits, attentions = OnnxSession(path).run(nothing, nothing)
@@ -25,31 +25,31 @@ def test_rows_without_columns_have_outputs(exported):
     assert attentions.shape == (2, 2, 1, 0)
 
 
-def test_files_that_are_not_ours_are_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*model.onnx: write it with `hf-maskattn export MODEL"):
+def test_session_rejects_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist\. Create it with `hf-maskattn export MODEL"):
         OnnxSession(tmp_path / "model.onnx")
     (tmp_path / "text").write_text("no graph")
-    with pytest.raises(ValueError, match="text cannot be read by onnxruntime: "):
+    with pytest.raises(ValueError, match="text could not be loaded by onnxruntime: "):
         OnnxSession(tmp_path / "text")
     value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", value[:1], value[1:])
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "other.onnx")
-    with pytest.raises(ValueError, match=r"other.onnx has x where attention_mask, input_ids are expected: it was not written"):
+    with pytest.raises(ValueError, match=r"must have attention_mask, input_ids, got x\. Use a file that was written"):
         OnnxSession(tmp_path / "other.onnx")
 
 
-def test_a_missing_onnxruntime_is_told(monkeypatch, tmp_path):
+def test_missing_onnxruntime_raises_with_install_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for act in (lambda: OnnxSession(tmp_path / "a"), lambda: quantize_onnx(tmp_path / "a", tmp_path / "b")):
-        with pytest.raises(ImportError, match=r'run by onnxruntime: pip install "hf-maskattn\[onnx\] @ git\+https'):
+        with pytest.raises(ImportError, match=r'need onnxruntime\. Install it: pip install "hf-maskattn\[onnx\] @ git\+https'):
             act()
 
 
 @pytest.mark.parametrize(
     ("case", "gone", "there"), [("lstm", "LSTM", "DynamicQuantizeLSTM"), ("gru", "DynamicQuantizeLSTM", "GRU")]
 )
-def test_8_bit_files_are_close_and_leave_no_weight_on_pads(exported, tmp_path, case, gone, there):
+def test_quantize_onnx_is_close_and_ignores_padding(exported, tmp_path, case, gone, there):
     _, path = exported(case)
     quantize_onnx(path, tmp_path / "int8.onnx")
     graph = onnx.load(tmp_path / "int8.onnx").graph
@@ -65,7 +65,7 @@ def test_8_bit_files_are_close_and_leave_no_weight_on_pads(exported, tmp_path, c
     assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
 
 
-def test_quantization_leaves_logging_as_it_was(exported, tmp_path, capfd, monkeypatch):
+def test_quantize_onnx_does_not_change_logging(exported, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     quantize_onnx(exported("lstm")[1], tmp_path / "int8.onnx")
     assert logging.getLogger().handlers == []
@@ -77,7 +77,7 @@ def tokenizer():
     return train_tokenizer(["abc"], kind="char", vocab_size=12, max_length=16)
 
 
-def test_results_are_those_of_the_pipeline_of_the_model(exported, tokenizer):
+def test_onnx_pipeline_equals_pipeline(exported, tokenizer):
     model, path = exported("lstm")
     expected = TextClassificationPipeline(model=model, tokenizer=tokenizer, device=-1)(["abc", "b"], top_k=None)
     found = onnx_pipeline("text-classification", path, model.config, tokenizer)(["abc", "b"], top_k=None, batch_size=2)
@@ -87,15 +87,15 @@ def test_results_are_those_of_the_pipeline_of_the_model(exported, tokenizer):
         assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=MANY_STEPS)
 
 
-def test_a_task_without_a_file_is_refused(exported, tokenizer):
+def test_onnx_pipeline_rejects_other_tasks(exported, tokenizer):
     model, path = exported("lstm")
-    with pytest.raises(ValueError, match="fill-mask does not run from an ONNX file; text-classification and token-class"):
+    with pytest.raises(ValueError, match="must be text-classification or token-classification, got fill-mask"):
         onnx_pipeline("fill-mask", path, model.config, tokenizer)
 
 
-def test_a_file_of_another_model_is_refused(exported, tokenizer, tiny_config):
+def test_onnx_pipeline_rejects_file_of_other_model(exported, tokenizer, tiny_config):
     model, path = exported("lstm")
-    words = r"model.onnx has logits \['batch', 3\], the model has \['batch', {}\] for {}: give the file that was exported"
+    words = r"model.onnx must have shape \['batch', {}\] for {}, got \['batch', 3\]\. Use the file that was"
     with pytest.raises(ValueError, match=words.format(2, "text-classification")):
         onnx_pipeline("text-classification", path, tiny_config(num_labels=2), tokenizer)
     with pytest.raises(ValueError, match=words.format("'time', 3", "token-classification")):

@@ -124,7 +124,7 @@ def test_card_of_text_to_text_has_an_alignment_plot(write, monkeypatch, tmp_path
     monkeypatch.setattr(results, "draw_picture", draw_picture)
     _, card = write("text2text-generation")
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
-    assert "![What was read for each token that was written](attention.png)" in card.text
+    assert "![Alignment of source and generated tokens](attention.png)" in card.text
     assert card.text.count("model.generate(**batch)") == 2
 
 
@@ -219,7 +219,7 @@ def test_failed_publication_of_a_run_keeps_its_results(tmp_path, connected):
 
 def test_missing_permission_is_reported_before_training(tmp_path, connected, monkeypatch):
     monkeypatch.setattr(train_module, "assemble", None)
-    with pytest.raises(PermissionError, match="the token may not write to someone/pets"):
+    with pytest.raises(PermissionError, match="The token has no write access to someone/pets"):
         train(read(tmp_path, hub_model_id="someone/pets"))
     assert not (tmp_path / "run").exists()
 

@@ -203,7 +203,7 @@ def test_entities_round_trip(tmp_path, monkeypatch, scheme, kind):
 
     oracle.config.save_pretrained(tmp_path)
     data.tokenizer.save_pretrained(tmp_path)
-    monkeypatch.setattr("hf_maskattn.inference.predict.load_whole_model", lambda *args, **settings: oracle)
+    monkeypatch.setattr("hf_maskattn.inference.predict.load_verified_model", lambda *args, **settings: oracle)
     assert entities_of(result["predictions"] for result in predict(tmp_path, texts)) == expected
 
     def run(input_ids, attention_mask):

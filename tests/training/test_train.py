@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_maskattn.checkpoints.run_folder import held_alone
+from hf_maskattn.checkpoints.run_folder import lock_run_folder
 from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.tasks import TASKS
@@ -113,7 +113,7 @@ def test_run_without_other_splits_reports_train_only(tmp_path):
 def test_folder_that_is_not_empty_raises_before_loading(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"is not empty"):
+    with pytest.raises(ValueError, match="must be an empty folder"):
         train(read(tmp_path, "data.train_file=nowhere.jsonl"))
 
 
@@ -123,7 +123,7 @@ def test_folder_without_a_run_is_not_changed(tmp_path, how):
     (tmp_path / "run").mkdir()
     for name in mine:
         (tmp_path / "run" / name).write_text("mine")
-    with pytest.raises(ValueError, match="is not empty, and no run began in it"):
+    with pytest.raises(ValueError, match="must be the folder of a run or empty"):
         train(read(tmp_path, "data.train_file=nowhere.jsonl"), **{how: True})
     assert {path.name: path.read_text() for path in (tmp_path / "run").iterdir()} == dict.fromkeys(mine, "mine")
 
@@ -325,8 +325,8 @@ def test_missing_best_checkpoint_is_reported_and_forgotten(tmp_path, interrupt_a
 
 @pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
 def test_folder_of_a_running_run_raises(tmp_path, how):
-    with held_alone(tmp_path / "run"):
-        with pytest.raises(ValueError, match="another run"):
+    with lock_run_folder(tmp_path / "run"):
+        with pytest.raises(ValueError, match="Another run is using"):
             train(read(tmp_path, "data.train_file=nowhere.jsonl"), **how)
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["_run.lock"]
 

@@ -9,7 +9,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, is_resumable, is_sealed
+from hf_maskattn.checkpoints.checkpoints import find_damage, is_resumable, is_complete
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import trainer as trainer_module
@@ -158,10 +158,10 @@ def test_manifest_is_written_before_older_checkpoints_are_removed(save, ready, m
 
     def look(newest, limit, best):
         seen.append((newest.name, find_damage(newest), sorted(path.name for path in newest.parent.glob("checkpoint-*")), limit))
-        rotate(newest, limit, best)
+        rotate_checkpoints(newest, limit, best)
 
-    rotate = trainer_module.rotate
-    monkeypatch.setattr(trainer_module, "rotate", look)
+    rotate_checkpoints = trainer_module.rotate_checkpoints
+    monkeypatch.setattr(trainer_module, "rotate_checkpoints", look)
     folders = [save(step) for step in (1, 2, 3)]
     assert seen[-1] == ("checkpoint-3", None, ["checkpoint-1", "checkpoint-2", "checkpoint-3"], 2)
     assert [folder.exists() for folder in folders] == [False, True, True]
@@ -173,14 +173,14 @@ def test_manifest_lists_every_file(save):
     for path in [path for path in folder.iterdir() if path.name != "manifest.json"]:
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert find_damage(folder) == f"{path.name} has other bytes than were written"
+        assert find_damage(folder) == f"the checksum of {path.name} does not match"
         path.write_bytes(content)
     assert is_resumable(folder)
 
 
 def test_manifest_is_written_before_a_push(save, ready, monkeypatch):
     pushed = []
-    monkeypatch.setattr(Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append(is_sealed(Path(folder))))
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", lambda self, folder: pushed.append(is_complete(Path(folder))))
     ready.args.push_to_hub = True
     save(1)
     assert pushed == [True]
@@ -215,7 +215,7 @@ def test_rewritten_checkpoint_has_no_manifest_until_complete(save, monkeypatch):
         patch.setattr(Trainer, "_save_rng_state", killed)
         with pytest.raises(KeyboardInterrupt):
             save(1)
-    assert not is_sealed(folder)
+    assert not is_complete(folder)
     assert find_damage(save(1)) is None
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from tests.hub.client import run_client
 from tests.hub.server import Hub
+from tests.training.conftest import _no_pictures  # noqa: F401
 from tests.training.toy_recipe import write_recipe
 
 PLAIN_TRAINER = """
@@ -17,7 +18,7 @@ PLAIN_TRAINER = """
 
     class Wait(transformers.TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
-            self.trainer.push_in_progress.wait_until_done()  # else Trainer leaves out saves that come too soon
+            self.trainer.push_in_progress.wait_until_done()  # otherwise Trainer skips saves that come too soon
 
     def trainer_of(strategy, **settings):
         model = MaskAttnForSequenceClassification(config)
@@ -48,16 +49,16 @@ OUR_TRAIN = """
 
 @dataclass(frozen=True)
 class RunsOnHub:
-    """Runs that were published while they trained, by processes of their own.
+    """Runs that processes published while they trained.
 
     Attributes:
         hub: The Hub: `user/every_save`, `user/checkpoint` and `user/all_checkpoints` by a plain Trainer with that strategy,
             `user/pushed` by `model.push_to_hub`, `user/recipe` by `hf-maskattn train`.
         recipe_folder: Where `hf-maskattn train` ran, with its `HF_HOME`.
-        token: The token of its user, which it had by the variable HF_TOKEN.
-        output: What it printed.
+        token: Its token, in the variable HF_TOKEN.
+        output: Its output.
         plain_folder: Where the plain Trainers ran.
-        given_token: The token that the one with "every_save" was given as `hub_token`.
+        given_token: The `hub_token` of the one with "every_save".
     """
 
     hub: Hub
@@ -71,7 +72,7 @@ class RunsOnHub:
 
 @pytest.fixture(scope="package")
 def runs_on_hub(tmp_path_factory):
-    """Runs that were published; see `RunsOnHub`."""
+    """Published runs. See `RunsOnHub`."""
     ours, plain = (tmp_path_factory.mktemp(name) for name in ("ours", "plain"))
     write_recipe(ours, training={"num_train_epochs": 1, "push_to_hub": True, "hub_model_id": "recipe"})
     with Hub() as hub:

@@ -1,4 +1,4 @@
-"""Law: damage and full disks are found and told, and cost nothing that was written before."""
+"""Damaged files and full disks are reported, and do not affect what was written before."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, seal
+from hf_maskattn.checkpoints.checkpoints import find_damage, write_manifest
 from hf_maskattn.recipes import training_defaults as resolved_recipe
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
@@ -26,8 +26,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def ended(trained, tmp_path):
-    """A copy of a finished run: its folder and its recipe."""
+def finished(trained, tmp_path):
+    """A copy of a finished run and its recipe."""
     run = shutil.copytree(trained / "run", tmp_path / "run")
     return run, load_recipe(trained / "toy.yaml", [f"training.output_dir={run}"])
 
@@ -42,60 +42,60 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
-def test_damage_is_found_before_training_goes_on_from_the_checkpoint_before(ended, caplog):
-    run, recipe = ended
-    whole = weights(run)
+def test_resume_skips_damaged_checkpoint(finished, caplog):
+    run, recipe = finished
+    expected = weights(run)
     (run / "metrics.json").unlink()
     flip(run / "checkpoint-10" / "optimizer.pt")
     train(recipe, resume=True)
-    assert f"{run}/checkpoint-10 cannot be used (optimizer.pt has other bytes than were written); going on from " in caplog.text
-    assert weights(run) == whole
+    assert f"{run}/checkpoint-10 cannot be used (the checksum of optimizer.pt does not match). Resuming from " in caplog.text
+    assert weights(run) == expected
     assert find_damage(run / "checkpoint-10") is None
 
 
-def test_a_damaged_best_checkpoint_is_told_and_forgotten(tmp_path, caplog):
+def test_resume_forgets_damaged_best_checkpoint(tmp_path, caplog):
     recipe = read(tmp_path, "training.learning_rate=0")
     train(recipe)
     (tmp_path / "run" / "metrics.json").unlink()
     flip(tmp_path / "run" / "checkpoint-5" / "model.safetensors")
     train(recipe, resume=True)
-    assert "cannot be used (model.safetensors has other bytes than were written). The best of the following" in caplog.text
+    assert "cannot be used (the checksum of model.safetensors does not match)" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"] is None
 
 
-def test_a_damaged_model_of_a_finished_run_is_told_and_written_again_if_asked_for(ended):
-    run, recipe = ended
-    whole = weights(run)
+def test_resume_reports_damaged_model_of_finished_run(finished):
+    run, recipe = finished
+    expected = weights(run)
     flip(run / "model.safetensors")
     damaged = weights(run)
-    with pytest.raises(ValueError, match=r"finished, but model\.safetensors has other bytes than were written"):
+    with pytest.raises(ValueError, match=r"finished, but the checksum of model\.safetensors does not match"):
         train(recipe, resume=True)
     assert weights(run) == damaged
     (run / "metrics.json").unlink()
     train(recipe, resume=True)
-    assert weights(run) == whole
+    assert weights(run) == expected
 
 
-def test_a_run_that_was_cut_off_while_its_model_was_written_is_not_finished(ended):
-    run, recipe = ended
+def test_resume_run_killed_while_writing_model(finished):
+    run, recipe = finished
     for name in ("manifest.json", "tokenizer.json"):
         (run / name).unlink()
     train(recipe, resume=True)
     assert (run / "tokenizer.json").exists()
 
 
-def test_checkpoints_of_the_model_alone_are_refused_by_name(ended):
-    run, recipe = ended
+def test_resume_rejects_model_only_checkpoints(finished):
+    run, recipe = finished
     for path in (run / "checkpoint-5", run / "checkpoint-10"):
         (path / "optimizer.pt").unlink()
-        seal(path, resumable=False)
+        write_manifest(path, resumable=False)
     (run / "metrics.json").unlink()
-    with pytest.raises(ValueError, match=r"checkpoint-10 was saved with training\.save_only_model=true, without what a run"):
+    with pytest.raises(ValueError, match=r"checkpoint-10 was saved with training\.save_only_model=true, without the state"):
         train(recipe, resume=True)
     assert (run / "checkpoint-10" / "model.safetensors").exists()
 
 
-def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_path, monkeypatch):
+def test_failing_step_keeps_checkpoint_and_log(tmp_path, monkeypatch):
     step = MaskAttnTrainer.training_step
 
     def break_at_step_8(self, *args, **kwargs):
@@ -114,7 +114,7 @@ def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_
     assert train(recipe, resume=True).metrics["train"]["steps"] == 10
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no file that is always full")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 @pytest.mark.parametrize(
     ("file", "words"),
     [
@@ -124,7 +124,7 @@ def test_a_step_that_breaks_leaves_checkpoint_and_log_and_says_how_to_go_on(tmp_
         ("tokenizer.json", r"run could not be written completely \(.*No space left on device"),
     ],
 )
-def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words):
+def test_full_disk_keeps_checkpoints(tmp_path, file, words):
     full, recipe = tmp_path / "run" / file, read(tmp_path)
     full.parent.mkdir(parents=True)
     resolved_recipe.save_recipe(recipe, tmp_path / "run" / "recipe.yaml")
@@ -132,9 +132,8 @@ def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words
     with pytest.raises(OSError, match=words) as raised:
         train(recipe, resume=True)
     last = 5 if "checkpoint" in file else 10
-    assert raised.value.__notes__ == [
-        f"The last checkpoint is {tmp_path}/run/checkpoint-{last}: continue from it with --resume."
-    ]
+    checkpoint = tmp_path / "run" / f"checkpoint-{last}"
+    assert raised.value.__notes__ == [f"The last checkpoint is {checkpoint}: continue from it with --resume."]
     assert find_damage(tmp_path / "run" / f"checkpoint-{last}") is None
     assert (tmp_path / "run" / "trainer_state.json").exists()
     full.unlink()
@@ -143,7 +142,7 @@ def test_a_full_disk_costs_nothing_that_was_written_before(tmp_path, file, words
     assert find_damage(tmp_path / "run" / "checkpoint-10") is None
 
 
-def test_a_full_disk_before_the_first_checkpoint_is_told(tmp_path):
+def test_full_disk_before_first_checkpoint(tmp_path):
     recipe = read(tmp_path)
     (tmp_path / "run").mkdir()
     resolved_recipe.save_recipe(recipe, tmp_path / "run" / "recipe.yaml")

@@ -1,4 +1,4 @@
-"""Law: a token that was put in a wrong place is not repeated by what is said about it."""
+"""A token that was put in a wrong place is not repeated in the error."""
 
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +22,7 @@ from tests.training.toy_recipe import write_recipe
         "--training.hub_token={token}",
     ],
 )
-def test_one_that_was_put_on_the_command_line_is_not_said_again(override, tmp_path, monkeypatch):
+def test_error_does_not_repeat_token_of_command_line(override, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     arguments = ["train", str(write_recipe(tmp_path)), override.format(token="hf_sEcReT")]
     done = CliRunner().invoke(app, arguments)
@@ -32,7 +32,7 @@ def test_one_that_was_put_on_the_command_line_is_not_said_again(override, tmp_pa
 
 
 @pytest.mark.parametrize("line", ["training: hub_token={token}", "hub_token: {token}", "training: {{hub_token: {token}}}"])
-def test_one_that_was_put_in_a_recipe_is_not_said_again(line, tmp_path, monkeypatch):
+def test_error_does_not_repeat_token_of_recipe(line, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     (tmp_path / "recipe.yaml").write_text(line.format(token="hf_sEcReT"))
     done = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.yaml")])

@@ -1,4 +1,4 @@
-"""Law: what lies in a folder from elsewhere is read as data, and what cannot be is refused in one line."""
+"""Files of an untrusted folder are read as data only. What cannot be read is an error of one line."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from hf_maskattn.checkpoints.checkpoints import seal
+from hf_maskattn.checkpoints.checkpoints import write_manifest
 from hf_maskattn.cli import app
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.recipes.recipe import load_recipe
@@ -39,20 +39,20 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def model(trained, tmp_path):
-    """A folder with a model, which a test may make hostile."""
+    """A copy of a model folder, which a test may change."""
     return shutil.copytree(trained / "run", tmp_path / "model", ignore=shutil.ignore_patterns("checkpoint-*"))
 
 
 @pytest.fixture
 def proof(tmp_path):
-    """The file that is there if a payload was executed."""
+    """The file that exists if a payload was executed."""
     yield tmp_path / "proof"
     assert not (tmp_path / "proof").exists()
 
 
 @pytest.fixture
 def use(trained, tmp_path, monkeypatch):
-    """Runs a verb of the command on a folder."""
+    """Run a command on a folder."""
     monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
     recipe = yaml.safe_load((trained / "toy.yaml").read_text())
     fine_tuning = {
@@ -76,7 +76,7 @@ def use(trained, tmp_path, monkeypatch):
     return run
 
 
-def refused(result, words):
+def is_rejected(result, words):
     assert result.exit_code == 2, (result.exception, result.output)
     (line,) = (line for line in result.stderr.splitlines() if line and not line.startswith("Loading weights: "))
     assert line.startswith("error: ")
@@ -85,61 +85,61 @@ def refused(result, words):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_pickle_in_place_of_weights_is_not_read(model, proof, use, verb):
+def test_pickle_instead_of_weights_is_not_read(model, proof, use, verb):
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(proof)))
-    assert refused(use(verb, model), "pytorch_model.bin is not read: it may run any code")
+    assert is_rejected(use(verb, model), "pytorch_model.bin is not loaded, because a pickle can run any code")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_pickle_under_the_name_of_safetensors_is_not_read(model, proof, use, verb):
+def test_pickle_named_safetensors_is_not_read(model, proof, use, verb):
     (model / "model.safetensors").write_bytes(pickle.dumps(Payload(proof)))
-    assert refused(use(verb, model), "model.safetensors is no whole safetensors file")
+    assert is_rejected(use(verb, model), "model.safetensors is not a complete safetensors file")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_code_beside_the_weights_is_not_run(model, proof, use, verb):
+def test_code_next_to_weights_is_not_run(model, proof, use, verb):
     code = f"from pathlib import Path\nPath({str(proof)!r}).write_text('executed')\n"
     for path in model.glob("*.py"):
         path.write_text(code)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "model_type": "not-known-here"}))
-    assert refused(use(verb, model), "the config.json of ")
+    assert is_rejected(use(verb, model), "The config.json of ")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("config.json", "[1, 2]", "there are no fields in it"),
+        ("config.json", "[1, 2]", "it must be a JSON object"),
         ("tokenizer.json", "{broken", "tokenizer"),
         ("tokenizer.json", '{"model": 5}', "tokenizer"),
         ("tokenizer_config.json", "[]", "tokenizer"),
     ],
 )
 @pytest.mark.parametrize("verb", ["predict", "audit"])
-def test_broken_files_are_told_in_one_line(model, use, verb, name, content, words):
+def test_invalid_files_are_errors_of_one_line(model, use, verb, name, content, words):
     (model / name).write_text(content)
-    assert refused(use(verb, model), words)
+    assert is_rejected(use(verb, model), words)
 
 
-def test_weights_that_are_cut_off_and_sizes_that_they_do_not_have_are_told_in_one_line(model, use):
+def test_truncated_and_mismatched_weights_are_errors_of_one_line(model, use):
     weights = model / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-9])
-    assert refused(use("predict", model), "is no whole safetensors file")
-    weights.write_bytes(whole)
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-9])
+    assert is_rejected(use("predict", model), "is not a complete safetensors file")
+    weights.write_bytes(content)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "vocab_size": 10**15}))
     for verb in VERBS:
-        assert refused(use(verb, model), "the weights of ")
+        assert is_rejected(use(verb, model), "The weights of ")
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
-def test_no_pickle_of_a_checkpoint_is_executed_even_if_its_checksum_is_right(trained, tmp_path, proof, name):
+def test_pickle_of_checkpoint_is_not_executed(trained, tmp_path, proof, name):
     run = shutil.copytree(trained / "run", tmp_path / "run")
     (run / "metrics.json").unlink()
     torch.save({"state": Payload(proof)}, run / "checkpoint-5" / name)
-    seal(run / "checkpoint-5")
+    write_manifest(run / "checkpoint-5")
     recipe = load_recipe(trained / "toy.yaml", [f"training.output_dir={run}", "training.num_train_epochs=2"])
     if name == "training_args.bin":
         train(recipe, resume=True)
@@ -148,12 +148,12 @@ def test_no_pickle_of_a_checkpoint_is_executed_even_if_its_checksum_is_right(tra
             train(recipe, resume=True)
 
 
-def test_the_payload_would_be_executed_if_it_were_unpickled(tmp_path):
+def test_payload_is_executed_when_unpickled(tmp_path):
     pickle.loads(pickle.dumps(Payload(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
 
 
-def test_a_tokenizer_with_code_of_its_own_is_refused(model, monkeypatch):
+def test_tokenizer_with_code_is_rejected(model, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *args: pytest.fail("asked"))
     config = json.loads((model / "tokenizer_config.json").read_text())
     config |= {"auto_map": {"AutoTokenizer": [None, "tokens.Evil"]}, "tokenizer_class": "Evil"}

@@ -1,0 +1,1 @@
+from tests.training.conftest import _no_pictures  # noqa: F401
