@@ -128,10 +128,10 @@ def _check_alignment(alignment_file: Path, overwrite: bool, task: str, model_fol
             f"An alignment needs a model for {_TEXT_TO_TEXT}, got {model_folder} for {task}, which does not attend from an "
             "output to its source."
         )
-    from hf_maskattn.inspection.plots import require_picture
+    from hf_maskattn.inspection.plots import validate_plot_path
 
     check_output_path(alignment_file, overwrite)
-    require_picture(alignment_file)
+    validate_plot_path(alignment_file)
 
 
 def _predict(

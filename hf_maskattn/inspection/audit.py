@@ -17,7 +17,7 @@ from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS, Check, 
 from hf_maskattn.inspection.audit_forward import AuditedModel, read_signature
 from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, build_rows
-from hf_maskattn.loading import has_file, to_one_line, load_config, load_verified_model
+from hf_maskattn.loading import has_file, load_config, load_verified_model, to_one_line
 
 logger = logging.getLogger(__name__)
 

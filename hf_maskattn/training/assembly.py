@@ -19,7 +19,15 @@ from transformers import (
 
 from hf_maskattn.auto import register
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.loading import Shapes, check_weights_match, build_meta_model, load_config, load_verified_model, list_differing_weights, weight_shapes
+from hf_maskattn.loading import (
+    Shapes,
+    build_meta_model,
+    check_weights_match,
+    list_differing_weights,
+    load_config,
+    load_verified_model,
+    weight_shapes,
+)
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import first_lossy_text
 from hf_maskattn.recipes.arguments import ModelArguments

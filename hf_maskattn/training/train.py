@@ -13,16 +13,21 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainingArguments
 
-from hf_maskattn.checkpoints.checkpoints import is_write_error, find_last_complete_checkpoint, find_resume_checkpoint, write_atomically
+from hf_maskattn.checkpoints.checkpoints import (
+    find_last_complete_checkpoint,
+    find_resume_checkpoint,
+    is_write_error,
+    write_atomically,
+)
 from hf_maskattn.checkpoints.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
     STATE_FILE,
-    mark_finished,
-    lock_run_folder,
     is_finished,
-    remove_run,
+    lock_run_folder,
+    mark_finished,
     mark_unfinished,
+    remove_run,
     require_empty,
     require_run,
 )

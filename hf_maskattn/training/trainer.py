@@ -14,7 +14,15 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, is_complete, is_write_error, summarize_error, rotate_checkpoints, write_manifest, remove_manifest
+from hf_maskattn.checkpoints.checkpoints import (
+    find_damage,
+    is_complete,
+    is_write_error,
+    remove_manifest,
+    rotate_checkpoints,
+    summarize_error,
+    write_manifest,
+)
 from hf_maskattn.data.collators import RowMaskingCollator, StreamMaskingCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.recipes.training_rules import replace_arguments

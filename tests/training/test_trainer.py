@@ -9,7 +9,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_maskattn.checkpoints.checkpoints import find_damage, is_resumable, is_complete
+from hf_maskattn.checkpoints.checkpoints import find_damage, is_complete, is_resumable
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import trainer as trainer_module
