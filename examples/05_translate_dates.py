@@ -5,8 +5,7 @@ python examples/05_translate_dates.py
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_maskattn.inspection.attention_maps import alignment_maps
-from hf_maskattn.inspection.plots import draw_alignments
+from hf_maskattn.inspection.attention_maps import alignment_maps, draw_alignments
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 

@@ -8,8 +8,7 @@ import sys
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_maskattn  # noqa: F401 (registers the model)
-from hf_maskattn.inspection.attention_maps import attention_maps
-from hf_maskattn.inspection.plots import draw_attention_maps
+from hf_maskattn.inspection.attention_maps import attention_maps, draw_attention_maps
 
 TEXTS = ["Sverige", "Ungverjaland", "Lettország", "Saint-Pierre-et-Miquelon"]
 

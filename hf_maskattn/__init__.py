@@ -4,10 +4,11 @@ Importing this package makes its models known to `AutoModel.from_pretrained` and
 first use.
 """
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
-from hf_maskattn import deprecated_modules
 from hf_maskattn.auto import register_on_first_use
 
 if TYPE_CHECKING:
@@ -65,7 +66,20 @@ _MODULES = {
 
 __all__ = [*_MODULES]
 
-deprecated_modules.install()
+
+class _DeprecatedModuleFinder(MetaPathFinder):
+    """Finds modules of this package at their former paths, after all other finders."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not fullname.startswith(f"{__name__}."):
+            return None
+        from hf_maskattn.deprecated_modules import find_deprecated_module
+
+        return find_deprecated_module(fullname)
+
+
+if not any(type(finder).__name__ == _DeprecatedModuleFinder.__name__ for finder in sys.meta_path):  # not a reload
+    sys.meta_path.append(_DeprecatedModuleFinder())
 register_on_first_use()
 
 

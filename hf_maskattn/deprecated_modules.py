@@ -3,7 +3,6 @@
 import importlib
 import importlib.abc
 import importlib.machinery
-import sys
 import types
 import warnings
 from typing import Any
@@ -16,7 +15,7 @@ MOVED = {
     "hf_maskattn.data.tokenizer_loading": "hf_maskattn.data.tokenizers",
     "hf_maskattn.data.tokenizer_training": "hf_maskattn.data.tokenizers",
     "hf_maskattn.evaluation": "hf_maskattn.metrics",
-    "hf_maskattn.evaluation.generation_evaluation": "hf_maskattn.metrics.task_metrics",
+    "hf_maskattn.evaluation.generation_evaluation": "hf_maskattn.metrics.text",
     "hf_maskattn.evaluation.masked_tokens": "hf_maskattn.metrics.classification",
     "hf_maskattn.evaluation.multi_label": "hf_maskattn.metrics.classification",
     "hf_maskattn.evaluation.pronunciation": "hf_maskattn.metrics.text",
@@ -32,7 +31,8 @@ MOVED = {
     "hf_maskattn.export.onnx_export": "hf_maskattn.onnx.export",
     "hf_maskattn.export.onnx_runtime": "hf_maskattn.onnx.runtime",
     "hf_maskattn.inspection.alignment_maps": "hf_maskattn.inspection.attention_maps",
-    "hf_maskattn.metrics.generation_metrics": "hf_maskattn.metrics.task_metrics",
+    "hf_maskattn.inspection.plots": "hf_maskattn.inspection.attention_maps",
+    "hf_maskattn.metrics.generation_metrics": "hf_maskattn.metrics.text",
     "hf_maskattn.recipes.declared_fields": "hf_maskattn.recipes.fields",
     "hf_maskattn.recipes.local_files": "hf_maskattn.recipes.recipe",
     "hf_maskattn.registration": "hf_maskattn.auto",
@@ -50,15 +50,11 @@ MOVED = {
 """The current module of each deprecated one."""
 
 
-class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Import finder and loader for the modules of `MOVED`."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname not in MOVED:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname.count(".") == 1)
+class DeprecatedModuleLoader(importlib.abc.Loader):
+    """Loads a module of `MOVED`: warns, and forwards its attributes to the current module."""
 
     def exec_module(self, module: types.ModuleType) -> None:
+        """Fill a module that was just created."""
         new_name = MOVED[module.__name__]
         warnings.warn(f"{module.__name__} is deprecated. Use {new_name}.", FutureWarning, stacklevel=2)
 
@@ -70,7 +66,15 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__getattr__ = forward  # type: ignore[method-assign]
 
 
-def install() -> None:
-    """Make the deprecated paths importable. A second call does nothing."""
-    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())
+def find_deprecated_module(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Find a module of `MOVED`.
+
+    Args:
+        name: Full name of the module.
+
+    Returns:
+        Its spec, or None if there was no such module.
+    """
+    if name not in MOVED:
+        return None
+    return importlib.machinery.ModuleSpec(name, DeprecatedModuleLoader(), is_package=name.count(".") == 1)

@@ -7,10 +7,7 @@ a recipe is checked without importing torch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+from typing import Any, Literal
 
 TaskName = Literal["text-classification", "token-classification", "fill-mask", "text2text-generation"]
 
@@ -74,7 +71,8 @@ class Task:
 
 
 _ENCODERS = "hf_maskattn.training.task_encoders"
-_METRICS = "hf_maskattn.metrics.task_metrics"
+_CLASSIFICATION = "hf_maskattn.metrics.classification"
+_TEXT = "hf_maskattn.metrics.text"
 _MASKATTN_CONFIG = ImportPath("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
 
 _TASKS = (
@@ -87,8 +85,8 @@ _TASKS = (
         auto_class=ImportPath("transformers", "AutoModelForSequenceClassification"),
         encoder=ImportPath(_ENCODERS, "TextEncoder"),
         collator=ImportPath("transformers", "DataCollatorWithPadding"),
-        metrics=ImportPath(_METRICS, "text_classification_evaluation"),
-        metric_names=ImportPath(_METRICS, "text_classification_metric_names"),
+        metrics=ImportPath(_CLASSIFICATION, "text_classification_evaluation"),
+        metric_names=ImportPath(_CLASSIFICATION, "text_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTextClassificationPipeline"),
         label_column="label",
         model_keys=("problem_type",),
@@ -103,8 +101,8 @@ _TASKS = (
         auto_class=ImportPath("transformers", "AutoModelForTokenClassification"),
         encoder=ImportPath(_ENCODERS, "TagEncoder"),
         collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
-        metrics=ImportPath(_METRICS, "token_classification_evaluation"),
-        metric_names=ImportPath(_METRICS, "token_classification_metric_names"),
+        metrics=ImportPath(_CLASSIFICATION, "token_classification_evaluation"),
+        metric_names=ImportPath(_CLASSIFICATION, "token_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTokenClassificationPipeline"),
         label_column="tags",
         data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme"),
@@ -118,8 +116,8 @@ _TASKS = (
         auto_class=ImportPath("transformers", "AutoModelForMaskedLM"),
         encoder=ImportPath(_ENCODERS, "MaskedLMEncoder"),
         collator=ImportPath("hf_maskattn.data.collators", "RowMaskingCollator"),
-        metrics=ImportPath(_METRICS, "masked_lm_evaluation"),
-        metric_names=ImportPath(_METRICS, "masked_lm_metric_names"),
+        metrics=ImportPath(_CLASSIFICATION, "masked_lm_evaluation"),
+        metric_names=ImportPath(_CLASSIFICATION, "masked_lm_metric_names"),
         data_keys=("text_column", "mlm_probability"),
     ),
     Task(
@@ -131,8 +129,8 @@ _TASKS = (
         auto_class=ImportPath("transformers", "AutoModelForSeq2SeqLM"),
         encoder=ImportPath(_ENCODERS, "PairEncoder"),
         collator=ImportPath("hf_maskattn.data.collators", "PairCollator"),
-        metrics=ImportPath(_METRICS, "evaluation_for_generation"),
-        metric_names=ImportPath(_METRICS, "text_metric_names"),
+        metrics=ImportPath(_TEXT, "evaluation_for_generation"),
+        metric_names=ImportPath(_TEXT, "text_metric_names"),
         has_pipeline=False,
         generates=True,
         data_keys=("source_column", "target_column", "references_column", "max_target_length", "metric"),
@@ -161,12 +159,11 @@ def task_of(architectures: Sequence[str] | None) -> TaskName | None:
     return None
 
 
-def loading_call(config: "PreTrainedConfig", task: str | None, name: str, **settings: object) -> str:
+def loading_call(task: str | None, name: str, **settings: object) -> str:
     """Return the source of the call that loads a model with transformers.
 
     Args:
-        config: The configuration of the model.
-        task: Its task. A task with a pipeline is loaded by the pipeline, any other by its Auto class.
+        task: Its task. A task with a pipeline is loaded by the pipeline, any other by its Auto class, and None by `AutoModel`.
         name: Folder or Hub name of the model.
         **settings: Further keyword arguments of the call.
 
@@ -175,8 +172,7 @@ def loading_call(config: "PreTrainedConfig", task: str | None, name: str, **sett
     """
     values = {key: f'"{value}"' if isinstance(value, str) else repr(value) for key, value in settings.items()}
     more = "".join(f", {key}={value}" for key, value in values.items())
-    if task in TASKS and TASKS[task].has_pipeline:
+    if task is not None and TASKS[task].has_pipeline:
         return f'pipeline("{task}", model="{name}"{more})'
-    has_head = not any(architecture.endswith("Model") for architecture in config.architectures or ())
-    auto_class = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder and has_head else "AutoModel"
+    auto_class = "AutoModel" if task is None else TASKS[task].auto_class.name
     return f'{auto_class}.from_pretrained("{name}"{more})'

@@ -149,9 +149,9 @@ def _config_rows(recipe_name: str) -> list[tuple[str, ...]]:
 
 
 def _docstring_arguments(documented: type) -> dict[str, str]:
-    """Return the text of each argument in a Google-style docstring, in one line."""
+    """Return the text of each argument in a docstring of transformers' style, in one line."""
     section = re.search(r"^Args:\n(.*?)(?:^\S|\Z)", inspect.getdoc(documented) or "", re.S | re.M)
-    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section[1] if section else "", re.S | re.M)
+    entries = re.findall(r"^    (\w+) \([^\n]*\):\n(.*?)(?=^    \w+ \(|\Z)", section[1] if section else "", re.S | re.M)
     return {name: " ".join(text.split()) for name, text in entries}
 
 

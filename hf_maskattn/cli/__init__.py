@@ -1,14 +1,10 @@
 """The command `hf-maskattn`. Each command imports what it needs when it runs, so that help is shown at once."""
 
-import io
-import sys
-from typing import Annotated
-
 import typer
 
-from hf_maskattn import __version__
 from hf_maskattn.cli.audit import audit
 from hf_maskattn.cli.benchmark import benchmark
+from hf_maskattn.cli.console import main, set_options
 from hf_maskattn.cli.evaluate import evaluate
 from hf_maskattn.cli.export import export
 from hf_maskattn.cli.predict import predict
@@ -24,27 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.callback()(set_options)
 for command in (train, evaluate, predict, export, push, recipes, init, audit, benchmark):
     app.command()(command)
 
-
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"hf-maskattn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-def main() -> None:
-    """Run the command. A character that the encoding of stdout does not have is printed as a question mark."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    app(prog_name="hf-maskattn")
+__all__ = ["app", "main"]

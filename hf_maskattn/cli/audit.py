@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 FAILED = 1
 _LOG_WIDTH = 140
@@ -31,7 +31,7 @@ def audit(
     with exit_on_error():
         from rich.console import Console
 
-        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.console import show_messages
         from hf_maskattn.data.files import read_lines
         from hf_maskattn.inspection.audit import audit as run
         from hf_maskattn.loading import download_revision

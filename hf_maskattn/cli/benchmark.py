@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 FAILED = 1
 _LOG_WIDTH = 140
@@ -32,7 +32,7 @@ def benchmark(
         from rich.progress import Progress
 
         from hf_maskattn.benchmark.benchmark import benchmark as run
-        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.console import show_messages
         from hf_maskattn.data.cldr import build_cldr_languages
 
         show_messages()

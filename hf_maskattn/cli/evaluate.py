@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 
 def evaluate(
@@ -46,8 +46,7 @@ def evaluate(
         if split in ("train", "validation", "test"):
             check_local_files(parsed, [split])
         # The following imports take seconds.
-        from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.cli.tables import show_metrics
+        from hf_maskattn.cli.console import show_messages, show_metrics
         from hf_maskattn.inference.evaluate import evaluate as run
 
         show_messages()

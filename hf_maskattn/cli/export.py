@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 
 def export(
@@ -27,8 +27,7 @@ def export(
             raise ValueError("--int8 needs --text-file FILE with texts to compare predictions on, because it changes them.")
         if text_file is not None and not int8:
             raise ValueError("--text-file is used with --int8 only. Remove it.")
-        from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.cli.tables import show_export
+        from hf_maskattn.cli.console import show_export, show_messages
         from hf_maskattn.data.files import read_lines
         from hf_maskattn.inference.export import export as run
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error, print_message
+from hf_maskattn.cli.console import exit_on_error, print_message
 
 FAILED = 1
 _BAR_DELAY_SECONDS = 2.0
@@ -43,8 +43,7 @@ def predict(
     instead of `predictions`; all other results are complete.
     """
     with exit_on_error():
-        from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.cli.tables import show_predictions
+        from hf_maskattn.cli.console import show_messages, show_predictions
         from hf_maskattn.data.files import read_lines, read_stream_lines
         from hf_maskattn.inference.predict import predict as run
         from hf_maskattn.loading import download_revision

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 
 def push(
@@ -33,8 +33,7 @@ def push(
         from huggingface_hub import constants
         from huggingface_hub.utils import enable_progress_bars
 
-        from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.cli.tables import show_publication
+        from hf_maskattn.cli.console import show_messages, show_publication
         from hf_maskattn.hub.publish import publish
 
         show_messages()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hf_maskattn.cli.errors import exit_on_error
+from hf_maskattn.cli.console import exit_on_error
 
 
 def recipes(
@@ -47,7 +47,7 @@ def init(
     """Write a commented recipe for your own data, with the columns of the file filled in."""
     with exit_on_error():
         target = output or Path(f"{Path(file).name.split('.')[0]}.yaml")
-        from hf_maskattn.cli.errors import show_messages
+        from hf_maskattn.cli.console import show_messages
         from hf_maskattn.recipes.starter_recipe import write_starter_recipe
 
         show_messages()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_maskattn.cli.errors import INTERRUPTED, exit_on_error, is_first_process, is_one_of_several, print_message
+from hf_maskattn.cli.console import INTERRUPTED, exit_on_error, is_first_process, is_one_of_several, print_message
 
 
 def train(
@@ -30,8 +30,7 @@ def train(
         if not resume:  # a complete run needs no data
             check_local_files(parsed)
         # The following imports take seconds.
-        from hf_maskattn.cli.errors import show_messages
-        from hf_maskattn.cli.tables import show_metrics, show_publication
+        from hf_maskattn.cli.console import show_messages, show_metrics, show_publication
         from hf_maskattn.training.callbacks import TrainingInterrupted
         from hf_maskattn.training.results import NotPublished
         from hf_maskattn.training.train import train as run

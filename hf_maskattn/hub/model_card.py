@@ -104,7 +104,7 @@ def build_model_card(
         picture=picture,
         install_command=install_command(),
         **_describe_model(config, task),
-        **_describe_loading(name, config, task),
+        **_describe_loading(name, task),
     )
 
 
@@ -191,12 +191,12 @@ def _describe_model(config: PreTrainedConfig, task: str | None) -> dict[str, Any
     }
 
 
-def _describe_loading(name: str, config: PreTrainedConfig, task: str | None) -> dict[str, Any]:
-    call = loading_call(config, task, name)
+def _describe_loading(name: str, task: str | None) -> dict[str, Any]:
+    call = loading_call(task, name)
     is_pipeline = call.startswith("pipeline")
     return {
         "call": call,
-        "remote_call": loading_call(config, task, name, trust_remote_code=True),
+        "remote_call": loading_call(task, name, trust_remote_code=True),
         "imports": "pipeline" if is_pipeline else f"{call.partition('.')[0]}, AutoTokenizer",
         "tokenizer": not is_pipeline,
         "generates": task == "text2text-generation",

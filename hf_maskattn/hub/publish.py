@@ -57,7 +57,7 @@ class Publication:
     def loading_call(self, **settings: object) -> str:
         """Return the call of transformers that loads the model. See `hf_maskattn.tasks.loading_call`."""
         revision = {} if self.revision is None else {"revision": self.revision}
-        return loading_call(self.config, self.task, self.repo_id, **revision, **settings)
+        return loading_call(self.task, self.repo_id, **revision, **settings)
 
     @property
     def is_new(self) -> bool:

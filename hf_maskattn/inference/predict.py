@@ -128,7 +128,7 @@ def _check_alignment(alignment_file: Path, overwrite: bool, task: str, model_fol
             f"An alignment needs a model for {_TEXT_TO_TEXT}, got {model_folder} for {task}, which does not attend from an "
             "output to its source."
         )
-    from hf_maskattn.inspection.plots import validate_plot_path
+    from hf_maskattn.inspection.attention_maps import validate_plot_path
 
     check_output_path(alignment_file, overwrite)
     validate_plot_path(alignment_file)
@@ -152,7 +152,7 @@ def _predict(
             f"{len(cuts):,} of {count:,} texts were longer than max_length={max_length} tokens. {sum(cuts):,} tokens were cut."
         )
     if alignment_file is not None:
-        from hf_maskattn.inspection.plots import draw_alignments
+        from hf_maskattn.inspection.attention_maps import draw_alignments
 
         # Drawn in the same folder and renamed, so that there is never half a file.
         with TemporaryDirectory(dir=alignment_file.parent, prefix=".alignment-") as folder:

@@ -1,11 +1,24 @@
-"""Attention weights of a model for texts, with their tokens."""
+"""Attention weights of a model for texts, with their tokens, and plots of them. Plots need matplotlib."""
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.model.remote_code import install_command
+
+logger = logging.getLogger(__name__)
+
+_MISSING = f"Plots need matplotlib: {install_command('viz')}"
+_MAX_TOKEN_LENGTH = 12
+_CELL_SIZE, _CHARACTER_WIDTH, _MARGIN, _PAGE_WIDTH = 0.24, 0.09, 0.2, 12.0
+"""Inches: size of a cell of an alignment, width of a character of its labels, margin, and width at which panels are wrapped."""
+_DPI = 150
+_MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -148,3 +161,207 @@ def _target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None)
         if id_ in eos_ids:
             return length
     return max((length for length, id_ in enumerate(ids, start=1) if id_ != pad_id), default=0)
+
+
+def can_be_drawn(text: str) -> bool:
+    """Return whether the default font has all characters of a text.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.font_manager import FontProperties, findfont
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return set(text) <= _read_characters(findfont(FontProperties()))
+
+
+def draw_attention_maps(panels: Mapping[str, Sequence[AttentionMap]], path: str | Path) -> None:
+    """Draw batches of attention maps below each other: a cell per token, darker for larger weights, padding hatched.
+
+    Args:
+        panels: The maps of each batch, by the title of its panel.
+        path: File to write; its suffix selects the format.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    num_columns = max(len(maps[0].tokens) for maps in panels.values())
+    num_rows = [len(maps) for maps in panels.values()]
+    longest = max(len(_shorten(token)) for maps in panels.values() for row in maps for token in row.tokens)
+    width = num_columns * max(0.34, 0.11 * longest) + 1.4
+    figure = Figure(figsize=(width, 0.42 * sum(num_rows) + 0.75 * len(num_rows)), layout="constrained")
+    all_axes = figure.subplots(len(num_rows), squeeze=False, height_ratios=num_rows)[:, 0]
+    for axes, (title, maps) in zip(all_axes, panels.items(), strict=True):
+        _draw_panel(axes, maps)
+        axes.set(xlim=(0, num_columns + 4.2), ylim=(len(maps), 0))
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_axis_off()
+        for y, row in enumerate(maps):
+            note = f"{100 * row.weight_on_padding:.0f} % on padding"
+            axes.text(num_columns + 0.2, y + 0.5, note, ha="left", va="center", fontsize=9)
+    figure.savefig(path, dpi=_DPI)
+
+
+def _draw_panel(axes, maps: Sequence[AttentionMap]) -> None:
+    from matplotlib.patches import Rectangle
+
+    highest = max(float(row.weights.max()) for row in maps)
+    for y, row in enumerate(maps):
+        for x, token in enumerate(row.tokens):
+            is_token = bool(row.mask[x])
+            darkness = float(row.weights[x]) / highest if highest else 0.0
+            color = (1 - 0.85 * darkness, 1 - 0.6 * darkness, 1 - 0.25 * darkness)
+            hatch = None if is_token else "////"
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="0.75", hatch=hatch, linewidth=0.6))
+            if is_token:
+                text_color = "white" if darkness > 0.6 else "black"
+                axes.text(x + 0.5, y + 0.5, _shorten(token), ha="center", va="center", color=text_color, parse_math=False)
+
+
+def validate_plot_path(path: str | Path) -> None:
+    """Validate the path of a plot, before expensive computations.
+
+    Args:
+        path: File to write.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the suffix of the path is not a format of matplotlib.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in formats:
+        suffixes = ", ".join(f".{name}" for name in sorted(formats))
+        raise ValueError(f"The suffix of a plot must be one of {suffixes}, got {path}.")
+
+
+def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
+    """Draw the alignment of each source with its target in gray, from weight 0 in black to weight 1 in white.
+
+    The source runs from left to right, also for right-to-left scripts, and the target from top to bottom. Labels use any of the
+    installed fonts; characters without a font are drawn as code points, with a warning.
+
+    Args:
+        maps: The alignments.
+        path: File to write; its suffix selects the format.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If there is no map, or the plot would be too large.
+
+    Source:
+        Bahdanau et al. 2015 (arXiv:1409.0473), figure 3.
+    """
+    validate_plot_path(path)
+    from matplotlib.figure import Figure
+
+    if not maps:
+        raise ValueError("There must be at least one alignment to draw, got none. Pass a text with a visible character.")
+    tokens = {_shorten(token) for alignment in maps for token in (*alignment.source, *alignment.target)}
+    fonts, missing = _select_fonts(set("".join(tokens)))
+    if missing:
+        logger.warning(
+            f"No installed font has {len(missing)} of the characters, such as {_replace_missing(min(missing), missing)}. They "
+            "are drawn as code points. Install a font of their script, such as Noto."
+        )
+    labels = []
+    for alignment in maps:
+        source = [_replace_missing(_shorten(token), missing) for token in alignment.source]
+        target = [_replace_missing(_shorten(token), missing) for token in alignment.target]
+        labels.append((source, target))
+    positions, width, height = _arrange_panels([_measure_panel(source, target) for source, target in labels])
+    if width * height * _DPI**2 > _MAX_PIXELS:
+        raise ValueError(
+            f"A plot must have at most {_MAX_PIXELS} pixels, got {width * _DPI:.0f} x {height * _DPI:.0f} for {len(maps)} "
+            "alignments. Pass fewer or shorter texts."
+        )
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    for alignment, (source, target), (x, y) in zip(maps, labels, positions, strict=True):
+        left, top = x + _measure_labels(target), y + _measure_labels(source)
+        panel_width, panel_height = len(source) * _CELL_SIZE, len(target) * _CELL_SIZE
+        bottom = 1 - (top + panel_height) / height
+        axes = figure.add_axes((left / width, bottom, panel_width / width, panel_height / height))
+        _draw_alignment(axes, alignment, source, target, fonts)
+    num_heads = max(alignment.num_heads for alignment in maps)
+    title = "Attention weights of generated tokens (rows) on source tokens: 0 black, 1 white"
+    mean = f", mean of {num_heads} heads" if num_heads > 1 else ""
+    figure.text(_MARGIN / width, 1 - _MARGIN / height, title + mean, va="top")
+    figure.savefig(path)
+
+
+def _draw_alignment(axes, alignment: AlignmentMap, source: list[str], target: list[str], fonts: list[str]) -> None:
+    axes.imshow(alignment.weights.numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axes.set_xticks(range(len(source)), source)
+    axes.set_yticks(range(len(target)), target)
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 1 else 0)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(family=fonts, fontsize=9, parse_math=False)
+
+
+def _measure_panel(source: list[str], target: list[str]) -> tuple[float, float]:
+    """Measure a panel with its labels: width and height in inches."""
+    width = _measure_labels(target) + len(source) * _CELL_SIZE + _MARGIN
+    height = _measure_labels(source) + len(target) * _CELL_SIZE + _MARGIN
+    return width, height
+
+
+def _measure_labels(labels: list[str]) -> float:
+    return _MARGIN + _CHARACTER_WIDTH * max(map(len, labels))
+
+
+def _arrange_panels(sizes: list[tuple[float, float]]) -> tuple[list[tuple[float, float]], float, float]:
+    """Arrange panels in rows from the top left, below a line of text.
+
+    Returns:
+        The position of each panel, and the width and height of the figure, in inches.
+    """
+    positions = []
+    x, y, row_height, width = 0.0, 2 * _MARGIN, 0.0, 6.0
+    for panel_width, panel_height in sizes:
+        if x and x + panel_width > _PAGE_WIDTH:
+            x, y, row_height = 0.0, y + row_height, 0.0
+        positions.append((x, y))
+        x += panel_width
+        row_height = max(row_height, panel_height)
+        width = max(width, x)
+    return positions, width, y + row_height
+
+
+def _select_fonts(characters: set[str]) -> tuple[list[str], set[str]]:
+    """Select font families that have all characters, the default first; returns them and the characters without a font."""
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
+
+    default = FontProperties()
+    families, missing = list(default.get_family()), characters - _read_characters(findfont(default))
+    for family in dict.fromkeys(font.name for font in fontManager.ttflist) if missing else ():
+        if "Last Resort" in family:
+            continue  # it draws a frame for any character
+        available = missing & _read_characters(findfont(FontProperties(family=[family])))
+        if available:
+            families.append(family)
+            missing -= available
+    return families, missing
+
+
+def _read_characters(font_file: str) -> set[str]:
+    from matplotlib.font_manager import get_font
+
+    return set(map(chr, get_font(font_file).get_charmap()))
+
+
+def _replace_missing(text: str, missing: set[str]) -> str:
+    return "".join(f"U+{ord(character):04X}" if character in missing else character for character in text)
+
+
+def _shorten(token: str) -> str:
+    return token if len(token) <= _MAX_TOKEN_LENGTH else token[: _MAX_TOKEN_LENGTH - 1] + "…"

@@ -1,12 +1,19 @@
-"""Metrics of classification, regression, masked language modeling and tagging."""
+"""Metrics of classification, regression, masked language modeling and tagging, and the evaluations that compute them."""
 
+from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
+from transformers import EvalPrediction
 
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
 
 
@@ -147,3 +154,111 @@ class SpanMetric(evaluate.Metric):
             "recall": float(recall),
             "accuracy": float(accuracy_score(references, predictions)),
         }
+
+
+_TEXT_CLASSIFICATION: dict[str | None, Any] = {
+    None: SingleLabelMetric,
+    "single_label_classification": SingleLabelMetric,
+    "multi_label_classification": MultiLabelMetric,
+    "regression": RegressionMetric,
+}
+"""Metric of text classification, by problem type."""
+
+
+def text_classification_evaluation(*, problem_type: str | None = None, **_: object) -> TaskEvaluation:
+    """Return the evaluation of text classification. See `evaluation_for`."""
+    names = text_classification_metric_names(problem_type=problem_type)
+    if problem_type == "multi_label_classification":
+        return TaskEvaluation(names, _score_label_sets, predict_label_set)
+    if problem_type == "regression":
+        return TaskEvaluation(names, _score_values, predict_value)
+    return TaskEvaluation(names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+
+
+def text_classification_metric_names(*, problem_type: str | None = None, **_: object) -> tuple[str, ...]:
+    """Return the names of the metrics of text classification."""
+    if problem_type not in _TEXT_CLASSIFICATION:
+        names = [name for name in _TEXT_CLASSIFICATION if name]
+        raise ValueError(f"problem_type must be one of {', '.join(names)}, got {problem_type!r}.")
+    return _TEXT_CLASSIFICATION[problem_type].names
+
+
+def token_classification_evaluation(
+    *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
+) -> TaskEvaluation:
+    """Return the evaluation of token classification. See `evaluation_for`."""
+    tags = list(label_names)
+    if are_span_tags(tags, tag_scheme):
+        require_seqeval()
+        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), predict_class)
+    return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+
+
+def token_classification_metric_names(**_: object) -> tuple[str, ...]:
+    """Return the names of all metrics of token classification. The tags determine which of them are computed."""
+    return tuple(dict.fromkeys((*SpanMetric.names, *SingleLabelMetric.names)))
+
+
+def masked_lm_evaluation(**_: object) -> TaskEvaluation:
+    """Return the evaluation of masked language modeling."""
+    return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
+
+
+def masked_lm_metric_names(**_: object) -> tuple[str, ...]:
+    """Return the names of the metrics of masked language modeling."""
+    return MaskedTokenMetric.names
+
+
+def predict_class(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the class with the highest logit: `[..., num_labels]` -> `[...]`, int."""
+    return logits.argmax(dim=-1)
+
+
+def predict_label_set(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return all labels with a probability above 0.5: `[B, num_labels]` -> `[B, num_labels]`, 0 or 1."""
+    return (logits > 0).long()
+
+
+def predict_value(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return regression outputs in float32, whatever the training precision."""
+    return logits.float()
+
+
+def _score_positions(prediction: EvalPrediction, *, metric_class: type) -> dict[str, float]:
+    """Score each labeled position separately."""
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    is_labeled = _is_labeled(labels)
+    return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=labels[is_labeled])
+
+
+def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, float]:
+    """Score the tags of each sentence together."""
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    is_labeled = _is_labeled(labels)  # [N, T]
+    return SpanMetric(keep_in_memory=True).compute(
+        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels, is_labeled, tags)
+    )
+
+
+def _score_label_sets(prediction: EvalPrediction) -> dict[str, float]:
+    labels = np.asarray(prediction.label_ids).astype(np.int64)
+    return MultiLabelMetric(keep_in_memory=True).compute(predictions=prediction.predictions, references=labels)
+
+
+def _score_values(prediction: EvalPrediction) -> dict[str, float]:
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    return RegressionMetric(keep_in_memory=True).compute(predictions=predictions.ravel(), references=labels.ravel())
+
+
+def _is_labeled(labels: np.ndarray) -> np.ndarray:
+    is_labeled = labels != IGNORED
+    if not is_labeled.any():
+        raise ValueError(
+            f"The evaluation must have at least one label other than {IGNORED}, got none among {labels.size}. Add rows, or "
+            "raise data.mlm_probability for fill-mask."
+        )
+    return is_labeled
+
+
+def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:
+    return [[tags[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]

@@ -1,7 +1,7 @@
-"""Metrics of texts: error rates, exact match, BLEU and chrF."""
+"""Metrics of texts: error rates, exact match, BLEU and chrF, and the evaluation that computes them."""
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from itertools import pairwise, zip_longest
@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 import datasets
 import evaluate
-from transformers import PreTrainedTokenizerBase
+import numpy as np
+import torch
+from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
 
 
@@ -243,3 +247,99 @@ class TranslationMetric(evaluate.Metric):
             "bleu": float(BLEU().corpus_score(predictions, streams).score),
             "chrf": float(CHRF().corpus_score(predictions, streams).score),
         }
+
+
+_TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
+    "text-match": (TextMatchMetric, require_jiwer),
+    "pronunciation": (PronunciationMetric, require_jiwer),
+    "translation": (TranslationMetric, require_sacrebleu),
+}
+
+_RowIds = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a source, and labels of its row."""
+
+
+def evaluation_for_generation(
+    metric: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    references: Mapping[_RowIds, list[str]] | None = None,
+) -> TaskEvaluation:
+    """Return the evaluation of generated texts.
+
+    For `Seq2SeqTrainer` with `predict_with_generate=True` and the `include_for_metrics` of the result.
+
+    Args:
+        metric: "text-match" (exact match and CER), "pronunciation" (word and phoneme error rate) or "translation" (BLEU and
+            chrF).
+        tokenizer: Tokenizer of the model. Special tokens are removed from texts, except for the unknown token.
+        references: Reference texts by the token ids of the source and the labels of a row, from `collect_references`. `None`
+            decodes the labels instead, which may be truncated or have unknown tokens that a prediction then matches.
+
+    Returns:
+        The evaluation; rows may come in any order.
+
+    Raises:
+        ValueError: The metric does not exist.
+        ImportError: A package that the metric requires is not installed.
+    """
+    if metric not in _TEXT_METRICS:
+        raise ValueError(f"metric must be one of {', '.join(_TEXT_METRICS)}, got {metric!r}.")
+    metric_class, require_package = _TEXT_METRICS[metric]
+    require_package()
+    # Trainer pads sources and labels with either of these.
+    padding = {tokenizer.pad_token_id, IGNORED}
+    references_of_row = None
+    if references is not None:
+        references_of_row = {
+            (_exclude(source, padding), _exclude(labels, padding)): texts for (source, labels), texts in references.items()
+        }
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        predicted_texts = decode_texts(tokenizer, prediction.predictions, excluded={IGNORED})
+        if references_of_row is None:
+            reference_texts = [[text] for text in decode_texts(tokenizer, prediction.label_ids, excluded={IGNORED})]
+        else:
+            rows = zip(_inputs(prediction), prediction.label_ids, strict=True)
+            reference_texts = [
+                _look_up(references_of_row, _exclude(source, padding), _exclude(labels, padding)) for source, labels in rows
+            ]
+        return metric_class(keep_in_memory=True).compute(predictions=predicted_texts, references=reference_texts)
+
+    include_for_metrics = () if references is None else ("inputs",)
+    return TaskEvaluation(metric_class.names, compute, require_generated_ids, include_for_metrics)
+
+
+def text_metric_names(*, metric: str, **_: object) -> tuple[str, ...]:
+    """Return the names of the values of a text metric; the first one selects the best checkpoint."""
+    return _TEXT_METRICS[metric][0].names
+
+
+def require_generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return generated ids unchanged: `[B, T]` -> `[B, T]`.
+
+    Raises:
+        ValueError: They are logits, because nothing was generated.
+    """
+    if not isinstance(ids, torch.Tensor) or ids.is_floating_point():
+        raise ValueError("Text metrics require generated texts. Set training.predict_with_generate: true.")
+    return ids
+
+
+def _exclude(ids: np.ndarray | tuple[int, ...], excluded: set[int]) -> tuple[int, ...]:
+    return tuple(int(number) for number in ids if int(number) not in excluded)
+
+
+def _inputs(prediction: EvalPrediction) -> np.ndarray:
+    if prediction.inputs is None:
+        raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
+    return prediction.inputs
+
+
+def _look_up(references: dict[_RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
+    if (source, labels) not in references:
+        raise ValueError(
+            f"references must contain all rows, got none for the source ids {source[:10]} and the labels {labels[:10]}. "
+            "Collect them from the evaluated rows with collect_references."
+        )
+    return references[source, labels]

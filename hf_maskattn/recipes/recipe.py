@@ -183,7 +183,8 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
         if group not in GROUPS:
             raise ValueError(f"{path}: the group must be one of {', '.join(GROUPS)}, got {group!r}.")
         if values is not None and not isinstance(values, dict):
-            raise TypeError(f"{path}: `{group}:` must have lines of the form `key: value`, got {values!r}.")
+            # The value may be a token, in the wrong place.
+            raise TypeError(f"{path}: `{group}:` must have lines of the form `key: value`, got a {type(values).__name__}.")
     return {group: dict(content.get(group) or {}) for group in GROUPS}
 
 

@@ -24,8 +24,7 @@ from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.hub.publish import Publication, make_repository, publish
-from hf_maskattn.inspection.attention_maps import attention_maps
-from hf_maskattn.inspection.plots import can_be_drawn, draw_alignments, draw_attention_maps
+from hf_maskattn.inspection.attention_maps import attention_maps, can_be_drawn, draw_alignments, draw_attention_maps
 from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe

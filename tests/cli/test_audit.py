@@ -17,7 +17,7 @@ from tests.heads import build_head
 @pytest.fixture
 def run(monkeypatch):
     """Runs the verb in this process."""
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     disable_progress_bar()
     yield lambda *arguments: CliRunner().invoke(app, ["audit", *map(str, arguments)])
     enable_progress_bar()
@@ -29,7 +29,7 @@ def folder(tiny_config, tmp_path):
     return tmp_path / "model"
 
 
-def test_a_sound_model_ends_with_0(run, folder, tmp_path):
+def test_audit_of_own_model_passes(run, folder, tmp_path):
     result = run(folder, "--gradients", "--max-length", 9, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.stderr
     assert "MaskAttnForSequenceClassification, float32 on cpu: random ids, 4 rows of 1 to 9 tokens" in result.stdout
@@ -39,7 +39,7 @@ def test_a_sound_model_ends_with_0(run, folder, tmp_path):
     assert report["findings"]["gradients at pads"]["verdict"] == "exact"
 
 
-def test_a_leak_ends_with_1_and_is_written_down(run, folder, tmp_path, monkeypatch):
+def test_leak_has_exit_code_1_and_is_in_json(run, folder, tmp_path, monkeypatch):
     attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._token_mask"
     monkeypatch.setattr(attention, lambda self, ids, embeds, *_: torch.ones((embeds if ids is None else ids).shape[:2]).bool())
     result = run(folder, "--json", tmp_path / "report.json")
@@ -48,14 +48,14 @@ def test_a_leak_ends_with_1_and_is_written_down(run, folder, tmp_path, monkeypat
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["passed"] is False
 
 
-def test_texts_are_read_with_the_tokenizer_beside_the_model(run, folder, tmp_path):
+def test_text_file_is_tokenized(run, folder, tmp_path):
     train_tokenizer(["a b c"], kind="word", vocab_size=20, max_length=8).save_pretrained(folder)
     (tmp_path / "texts").write_text("a\n\na b c\n", encoding="utf-8")
     result = run(folder, "--text-file", tmp_path / "texts")
     assert "texts, 2 rows of 1 to 3 tokens" in result.stdout
 
 
-def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
+def test_audit_errors_are_one_line(run, folder, tmp_path):
     (tmp_path / "blank").write_text("\n \n", encoding="utf-8")
     (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
@@ -75,7 +75,8 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, tmp_path):
         assert "Traceback" not in result.stderr
 
 
-def test_the_program_itself_knows_our_models_and_has_help(folder):
+@pytest.mark.slow
+def test_program_audits_own_model(folder):
     train_tokenizer(["abc"], kind="char", vocab_size=40, max_length=32).save_pretrained(folder)
     program = Path(sys.executable).with_name("hf-maskattn")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -14,13 +14,13 @@ from hf_maskattn.cli import app
 @pytest.fixture
 def run(monkeypatch):
     """Runs the verb in this process, at toy sizes."""
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     monkeypatch.setattr(attention, "QUICK_SHAPES", (Shape(2, 3, 4, 8, "uniform"),))
     monkeypatch.setattr(attention, "GROWING_SHAPES", (Shape(1, 1, 2, 4, "equal"),))
     return lambda *arguments: CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
 
 
-def test_tables_are_printed_and_written(run, tmp_path):
+def test_benchmark_prints_tables_and_writes_json(run, tmp_path):
     result = run("attention", "--quick", "--device", "cpu", "--json", tmp_path / "speed.json")
     assert result.exit_code == 0, result.stderr
     assert f"torch {torch.__version__}" in result.stdout
@@ -34,7 +34,7 @@ def test_tables_are_printed_and_written(run, tmp_path):
     assert case["ways"]["ragged"]["difference"] < GRADIENT_TOLERANCE
 
 
-def test_unequal_results_end_with_1(run, monkeypatch):
+def test_unequal_results_have_exit_code_1(run, monkeypatch):
     def wrong(*arguments):
         context, weights = attention.IMPLEMENTATIONS["eager"](*arguments)
         return 1.5 * context, weights
@@ -45,14 +45,14 @@ def test_unequal_results_end_with_1(run, monkeypatch):
     assert "wrong: unequal, 5e-01 in " in result.stdout
 
 
-def test_mistakes_are_one_line_and_exit_code_2(run):
+def test_benchmark_errors_are_one_line(run):
     result = run("attention", "--device", "abacus")
     assert result.exit_code == 2
     assert "error: `device` must be available, got 'abacus'." in result.stderr
     assert run("everything").exit_code == 2
 
 
-def test_help_names_the_parts(run, monkeypatch):
+def test_help_lists_parts(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     result = run("--help")
     assert result.exit_code == 0

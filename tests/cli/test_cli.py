@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
 from hf_maskattn.cli.audit import FAILED
-from hf_maskattn.cli.errors import INTERRUPTED, MISTAKE
+from hf_maskattn.cli.console import INTERRUPTED, MISTAKE
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.toy_writer import toy_writer
@@ -27,7 +27,7 @@ def run(monkeypatch):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
     # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
 
     def invoke(*arguments, stdin=None):
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
-        patch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+        patch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
         result = CliRunner().invoke(app, ["train", str(recipe)])
     assert result.exit_code == 0, result.stderr
     return folder / "run", recipe, result
@@ -126,6 +126,7 @@ def test_train_prints_metrics_and_loading_call(trained):
     assert f'transformers.pipeline("text-classification", model="{folder}")' in done.stdout
 
 
+@pytest.mark.slow
 def test_no_progress_bar_when_piped(tmp_path):
     recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
     recipe.write_text(recipe.read_text().replace("  disable_tqdm: true\n", ""))
@@ -196,7 +197,7 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     assert json.loads(result.stdout)["text"] == "woof"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", None])
+@pytest.mark.parametrize("encoding", ["cp1252", pytest.param(None, marks=pytest.mark.slow)])
 def test_predict_output_in_any_encoding(trained, tmp_path, encoding):
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     settings |= {} if encoding is None else {"PYTHONIOENCODING": encoding}
@@ -327,6 +328,7 @@ def test_ctrl_c_saves_checkpoint_to_resume(tmp_path):
     assert "Resuming from" in done.stderr
 
 
+@pytest.mark.slow
 def test_closed_pipe_is_no_error(trained):
     texts = "meow\n" * 3000
     command = f"'{PROGRAM}' predict '{trained[0]}' --batch-size 500 | head -1"

@@ -18,12 +18,12 @@ def invoke(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
         # A handler that writes to the captured stderr of a test must not outlive it.
-        patch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+        patch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module", params=["text-classification", "token-classification"])
-def made(request, tmp_path_factory):
+def exported_model(request, tmp_path_factory):
     """A trained model, its file, and what the export said."""
     folder = tmp_path_factory.mktemp("made")
     settings = {"rnn_type": "gru", "bidirectional": False} if request.param == "token-classification" else {}
@@ -43,8 +43,8 @@ def predictions(*arguments):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_the_end_tells_shapes_differences_and_use(made):
-    folder, path, result = made
+def test_export_prints_differences_and_use(exported_model):
+    folder, path, result = exported_model
     assert "│ 4 x 37       │ holes         │ " in result.stdout
     assert "│ 5 x 8        │ an empty row  │ " in result.stdout
     assert f"ONNX file: {path}, " in result.stdout
@@ -52,8 +52,8 @@ def test_the_end_tells_shapes_differences_and_use(made):
     assert "Warning" not in result.stdout + result.stderr
 
 
-def test_predictions_are_those_of_the_model(made):
-    folder, path, _ = made
+def test_onnx_predictions_equal_model(exported_model):
+    folder, path, _ = exported_model
     expected, found = predictions(folder), predictions(folder, "--onnx", path)
     assert [line["text"] for line in found] == TEXTS
     assert found[2]["predictions"] == []
@@ -64,8 +64,8 @@ def test_predictions_are_those_of_the_model(made):
     assert found[0]["predictions"]
 
 
-def test_8_bit_files_come_with_their_agreement(made, tmp_path, monkeypatch):
-    folder, path, _ = made
+def test_int8_reports_equal_predictions(exported_model, tmp_path, monkeypatch):
+    folder, path, _ = exported_model
     monkeypatch.setattr("hf_maskattn.inference.export.export_onnx", lambda model, target: shutil.copy(path, target))
     (tmp_path / "texts").write_text("\n".join(TEXTS), encoding="utf-8")
     result = invoke("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
@@ -76,8 +76,8 @@ def test_8_bit_files_come_with_their_agreement(made, tmp_path, monkeypatch):
     assert predictions(folder, "--onnx", tmp_path / "int8.onnx")[0]["predictions"]
 
 
-def test_mistakes_are_one_line_and_exit_code_2(made, tmp_path):
-    folder, path, _ = made
+def test_export_errors_are_one_line(exported_model, tmp_path):
+    folder, path, _ = exported_model
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
     (tmp_path / "text.onnx").write_text("no graph", encoding="utf-8")
     for arguments, message in {
@@ -96,7 +96,7 @@ def test_mistakes_are_one_line_and_exit_code_2(made, tmp_path):
         assert "Traceback" not in result.stderr
 
 
-def test_a_missing_extra_is_told(made, tmp_path, monkeypatch):
+def test_missing_extra_is_named(exported_model, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("hf_maskattn.onnx", "hf_maskattn.inference.export"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxscript", None)

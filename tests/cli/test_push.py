@@ -22,7 +22,7 @@ def run(monkeypatch, connected):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
     # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
     monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", ())
 
@@ -32,7 +32,7 @@ def run(monkeypatch, connected):
     return invoke
 
 
-def test_the_end_tells_where_the_model_is_and_how_to_load_it(run, folder, connected):
+def test_push_prints_url_and_loading_calls(run, folder, connected):
     result = run("push", folder, "pets")
     assert result.exit_code == 0, result.stderr
     commit, names = connected.repository("user/pets").at().oid, connected.repository("user/pets").files()
@@ -48,7 +48,7 @@ def test_the_end_tells_where_the_model_is_and_how_to_load_it(run, folder, connec
     assert result.stdout.splitlines()[0] == expected
 
 
-def test_options_reach_the_hub(run, folder, connected):
+def test_push_options_are_passed_on(run, folder, connected):
     connected.create("user/pets", {"pytorch_model.bin": "old"})
     result = run("push", folder, "user/pets", "--create-pr", "--message", "better")
     assert result.exit_code == 0, result.stderr
@@ -62,7 +62,7 @@ def test_options_reach_the_hub(run, folder, connected):
     assert f"{connected.url}/user/secret/tree/dev (commit " in result.stdout
 
 
-def test_a_token_on_the_command_line_is_refused_with_the_way_to_do_it(run, folder, connected):
+def test_token_option_is_refused(run, folder, connected):
     result = run("push", folder, "user/pets", "--token", "hf_secret")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: --token is not supported, because shells save their commands. Run `hf auth login`")
@@ -71,7 +71,7 @@ def test_a_token_on_the_command_line_is_refused_with_the_way_to_do_it(run, folde
     assert connected.log == []
 
 
-def test_mistakes_are_one_line_and_exit_code_2(run, folder, connected, monkeypatch):
+def test_push_errors_are_one_line(run, folder, connected, monkeypatch):
     connected.create("user/open")
     connected.fail("POST", "*/commit/main", faults.status(500), times=9)
     for arguments, message in {
@@ -93,7 +93,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run, folder, connected, monkeypat
     assert f"error: There is no token for {connected.url}. Run `hf auth login`" in run("push", folder, "pets").stderr
 
 
-def test_a_run_that_could_not_be_published_shows_its_scores_and_what_to_do(run, connected, tmp_path):
+def test_unpublished_run_prints_metrics_and_command(run, connected, tmp_path):
     recipe = write_recipe(
         tmp_path, training={"push_to_hub": True, "hub_model_id": "pets", "hub_strategy": "end", "num_train_epochs": 1}
     )

@@ -17,6 +17,7 @@ def course(monkeypatch):
     return lambda name: runpy.run_path(str(EXAMPLES / name))["main"]
 
 
+@pytest.mark.slow
 def test_classify_then_load_anywhere(course, tmp_path, capfd):
     course("01_classify.py")(str(tmp_path), rows=64, epochs=1)
     assert "eval_accuracy" in capfd.readouterr().out
@@ -24,11 +25,13 @@ def test_classify_then_load_anywhere(course, tmp_path, capfd):
     assert "AutoModelForMaskedLM MaskAttnForMaskedLM (2, 12, " in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_tag(course, tmp_path, capfd):
     course("02_tag.py")(str(tmp_path), "training.max_steps=2", "model.hidden_size=16")
     assert "22 de noviembre de 2026" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_padding_study(course, tmp_path, capfd):
     course("04_padding_study.py")(fast=True, picture=tmp_path / "study.png")
     printed = capfd.readouterr().out
@@ -37,6 +40,7 @@ def test_padding_study(course, tmp_path, capfd):
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_translate_dates(course, tmp_path, capfd):
     course("05_translate_dates.py")(str(tmp_path), "training.max_steps=2", "data.test_split=validation", "model.hidden_size=16")
     assert "8 октября 2031" in capfd.readouterr().out
@@ -44,6 +48,7 @@ def test_translate_dates(course, tmp_path, capfd):
 
 
 # What huggingface_hub 2.4 does while it uploads large files.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_publish(course, connected, tmp_path, capfd, monkeypatch):
     write_model_folder(tmp_path)

@@ -24,6 +24,8 @@ from tests.hub import faults
 from tests.hub.client import findings
 from tests.hub.server import Hub
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"text": f"meow {row}", "label": "cat" if row % 2 else "dog"} for row in range(10)]
 SPLITS = {"train": ROWS, "validation": ROWS[:4], "test": ROWS[4:]}
 

@@ -25,6 +25,8 @@ from tests.hub import faults
 from tests.hub.client import findings
 from tests.hub.toys import OUTPUTS
 
+pytestmark = pytest.mark.slow
+
 INFORMATION = "/api/models/user/{}"
 CONFIG = "*/user/{}/*/config.json"
 TOKENIZER = "*/user/{}/*/tokenizer.json"

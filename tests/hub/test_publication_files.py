@@ -166,6 +166,7 @@ def test_load_without_package_hides_token(tmp_path, monkeypatch):
     assert (tmp_path / "seen").read_text() == "None"
 
 
+@pytest.mark.slow
 def test_load_without_package_reports_all_mismatches(tmp_path):
     folder = write_model_folder(tmp_path)
     model = MaskAttnForSequenceClassification.from_pretrained(folder)

@@ -196,7 +196,7 @@ def test_predict_generates_texts_in_order(writer):
 def test_predict_draws_alignments_at_the_end(writer, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "hf_maskattn.inspection.plots.draw_alignments",
+        "hf_maskattn.inspection.attention_maps.draw_alignments",
         lambda maps, path: (drawn.extend(maps), path.write_bytes(b"picture")),
     )
     texts = [PAIR_TEXTS[0], "", *PAIR_TEXTS[1:]]

@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from transformers import DataCollatorWithPadding, Seq2SeqSeq2SeqTrainingArguments, Trainer
+from transformers import DataCollatorWithPadding, Seq2SeqTrainingArguments, Trainer
 
 from hf_maskattn.training.trainer import MaskAttnTrainer
 from tests.heads import build_head
@@ -28,7 +28,7 @@ def test_search_builds_each_model_and_best_can_be_retrained(trainer_class, tiny_
     built = []
 
     def build_trainer(model_init, **settings):
-        arguments = Seq2SeqSeq2SeqTrainingArguments(
+        arguments = Seq2SeqTrainingArguments(
             str(tmp_path),
             max_steps=8,
             per_device_train_batch_size=8,

@@ -33,6 +33,7 @@ PROBE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.gettrace() is not None, reason="a debugger or a coverage measurement uses the hooks")
 def test_toy_run_enters_few_files(tmp_path):
     rows = [

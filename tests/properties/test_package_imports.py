@@ -61,7 +61,7 @@ ONLY_IMPORTED_IN = {
     "jiwer": "metrics/text.py",
     "sacrebleu": "metrics/text.py",
     "seqeval": "metrics/classification.py",
-    "matplotlib": "inspection/plots.py",
+    "matplotlib": "inspection/attention_maps.py",
     "keras": "benchmark/baselines.py",
     "onnx_ir": "onnx/export.py",
     "onnxscript": "onnx/export.py",

@@ -11,7 +11,7 @@ from hf_maskattn import MaskAttnForSequenceClassification
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
-from hf_maskattn.inspection import plots
+from hf_maskattn.inspection import attention_maps
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
@@ -161,8 +161,8 @@ def test_failed_picture_is_only_logged(model, tokenizer, tmp_path, monkeypatch, 
 
 
 def test_can_be_drawn_depends_on_the_font():
-    assert plots.can_be_drawn("Ungverjaland, Lettország, Ελλάδα, Россия")
-    assert not plots.can_be_drawn("\u6f22")
+    assert attention_maps.can_be_drawn("Ungverjaland, Lettország, Ελλάδα, Россия")
+    assert not attention_maps.can_be_drawn("\u6f22")
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from tests.training.toy_recipe import write_recipe
     ],
 )
 def test_error_does_not_repeat_token_of_command_line(override, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     arguments = ["train", str(write_recipe(tmp_path)), override.format(token="hf_sEcReT")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
@@ -33,7 +33,7 @@ def test_error_does_not_repeat_token_of_command_line(override, tmp_path, monkeyp
 
 @pytest.mark.parametrize("line", ["training: hub_token={token}", "hub_token: {token}", "training: {{hub_token: {token}}}"])
 def test_error_does_not_repeat_token_of_recipe(line, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     (tmp_path / "recipe.yaml").write_text(line.format(token="hf_sEcReT"))
     done = CliRunner().invoke(app, ["train", str(tmp_path / "recipe.yaml")])
     assert done.exit_code == 2

@@ -53,7 +53,7 @@ def proof(tmp_path):
 @pytest.fixture
 def use(trained, tmp_path, monkeypatch):
     """Run a command on a folder."""
-    monkeypatch.setattr("hf_maskattn.cli.errors.show_messages", lambda: None)
+    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     recipe = yaml.safe_load((trained / "toy.yaml").read_text())
     fine_tuning = {
         "model": {"task": "text-classification"},

@@ -3,8 +3,8 @@ import typer
 from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing.api import ProcessFailure
 
-from hf_maskattn.cli import errors as processes
-from hf_maskattn.cli.errors import (
+from hf_maskattn.cli import console
+from hf_maskattn.cli.console import (
     MISTAKE,
     exit_on_error,
     is_first_process,
@@ -31,7 +31,7 @@ def test_bug_keeps_traceback():
 def slept(monkeypatch):
     """Seconds for which this process would have slept."""
     seconds = []
-    monkeypatch.setattr(processes.time, "sleep", seconds.append)
+    monkeypatch.setattr(console.time, "sleep", seconds.append)
     return seconds
 
 

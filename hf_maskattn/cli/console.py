@@ -1,0 +1,229 @@
+"""The entry point of the command, and what commands print: one line for an error, log messages, tables of results."""
+
+import io
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hf_maskattn import __version__
+from hf_maskattn.tasks import loading_call
+
+if TYPE_CHECKING:
+    from hf_maskattn.hub.publish import Publication
+    from hf_maskattn.inference.export import OnnxReport
+    from hf_maskattn.training.results import RunReport
+
+MISTAKE = 2
+INTERRUPTED = 130
+
+_TERMINATION_SECONDS = 30.0
+_NOT_SHOWN = ("steps", "epochs", "samples_per_second")
+
+
+def main() -> None:
+    """Run the command. A character that the encoding of stdout does not have is printed as a question mark."""
+    from hf_maskattn.cli import app
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    app(prog_name="hf-maskattn")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"hf-maskattn {__version__}")
+        raise typer.Exit
+
+
+def set_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Handle the options that are given before a command."""
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one or the first one of its run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher started several processes."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def report_first_failure_only() -> None:
+    """Return in the process that fails first, and wait for termination in any other process.
+
+    The others fail for the same reason, or because a process is gone, and their launcher terminates them with the first one.
+    Which one is first is recorded in the store of torchrun and `accelerate launch`. Under another launcher all return.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=_TERMINATION_SECONDS))
+    if store.add(f"hf_maskattn/failed/{os.environ['TORCHELASTIC_RESTART_COUNT']}", 1) > 1:
+        time.sleep(_TERMINATION_SECONDS)
+
+
+def write_launcher_error(text: str) -> None:
+    """Write an error to the file of torchrun and `accelerate launch`, whose report of a failed run ends with it.
+
+    Without the file the report says "To enable traceback see ..."; with the exception itself it would contain our traceback.
+
+    Args:
+        text: The line that was printed.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is not None:
+        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):  # the line itself was printed
+            Path(path).write_text(json.dumps({"message": message}), encoding="utf-8")
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print an error of usage as one line `error: ...` with exit code 2, and exit with code 130 after Ctrl-C."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as error:
+        if is_first_process():
+            print_message("Interrupted.")
+        raise typer.Exit(INTERRUPTED) from error
+    except BrokenPipeError as error:
+        # The reader of our output has exited (`| head`). Python must not flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from error
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        report_first_failure_only()
+        text = " ".join([f"error: {error}", *getattr(error, "__notes__", ())])
+        text = " ".join(text.split())  # messages of libraries may have several lines
+        print_message(text)
+        write_launcher_error(text)
+        raise typer.Exit(MISTAKE) from error
+    except Exception:
+        # The end of another process raises one of these here.
+        report_first_failure_only()
+        raise
+
+
+def print_message(text: str) -> None:
+    """Print a line to stderr, with the number of the process unless it is the first one."""
+    sender = "" if is_first_process() else f"process {os.environ['RANK']}: "
+    Console(stderr=True).print(sender + text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def show_messages() -> None:
+    """Show log messages of this package (in the first process only), and hide progress bars of short work."""
+    from transformers.utils import logging as transformers_logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("hf_maskattn")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
+    transformers_logging.disable_progress_bar()
+
+
+def show_metrics(report: "RunReport", task: str) -> None:
+    """Print a table of metrics, the folder of the model, and the line that loads it."""
+    metrics, folder = report.metrics, str(report.model_folder)
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
+    names.sort(key=lambda name: name == "runtime")
+    table = Table("split", *names)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for split, values in metrics.items():
+        table.add_row(split, *("" if name not in values else f"{values[name]:.4g}" for name in names))
+    console = Console()
+    console.print(table)
+    for line in (
+        f"Model: {folder}",
+        f"Load:  import hf_maskattn, transformers; transformers.{loading_call(task, folder)}",
+    ):
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def show_export(report: "OnnxReport", model: str) -> None:
+    """Print the largest difference from PyTorch for each shape, and the size of the file."""
+    table = Table("batch x time", "padding", "logits", "attention weights", title="Largest difference of ONNX and PyTorch")
+    for check in report.checks:
+        table.add_row(f"{check.shape[0]} x {check.shape[1]}", check.padding, f"{check.logits:.1e}", f"{check.attentions:.1e}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    console = Console()
+    console.print(table)
+    lines = [f"ONNX file: {report.path}, {_megabytes(report.size)}"]
+    if report.int8_agreement is not None and report.full_size is not None:
+        agreement = report.int8_agreement
+        lines[0] += f" with 8-bit integers, {_megabytes(report.full_size)} without"
+        if agreement.predictions:
+            share = agreement.equal / agreement.predictions
+            lines.append(
+                f"Equal predictions with 8-bit integers: {agreement.equal:,} of {agreement.predictions:,} ({share:.2%})"
+            )
+        lines.append(f"Logits differ by up to {agreement.difference:.3g}")
+    lines.append(f"Use: hf-maskattn predict {shlex.quote(model)} --onnx {shlex.quote(str(report.path))} --text TEXT")
+    for line in lines:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def show_predictions(predictions: Iterable[dict[str, Any]]) -> None:
+    """Print a row for each text."""
+    table = Table("text", "predictions")
+    for prediction in predictions:
+        if "error" in prediction:
+            cell = f"error: {prediction['error']}"
+        else:
+            cell = "\n".join(_describe(item) for item in prediction["predictions"])
+        table.add_row(Text(prediction["text"]), Text(cell))
+    Console().print(table)
+
+
+def _describe(item: dict[str, Any]) -> str:
+    """Format a prediction: a generated text, or a label, entity or token with its score."""
+    if "generated_text" in item:
+        return item["generated_text"]
+    label = item.get("label") or item.get("entity_group") or item.get("entity")
+    parts = [part for part in (item.get("token_str") or item.get("word"), label) if part]
+    return f"{' '.join(parts)} {item['score']:.3f}"
+
+
+def show_publication(publication: "Publication") -> None:
+    """Print the URL, the changes of the commit, and the lines that load the model."""
+    commit = publication.commit[:7]
+    if publication.is_new:
+        done = f"Published: {publication.url} (commit {commit}: {len(publication.changed)} of {len(publication.files)} files"
+        removed = f", removed: {', '.join(publication.removed)}" if publication.removed else ""
+        lines = [f"{done}{removed})"]
+    else:
+        lines = [f"Nothing to publish: {publication.url} has these {len(publication.files)} files already (commit {commit})"]
+    lines += [
+        f"Load:      import hf_maskattn, transformers; transformers.{publication.loading_call()}",
+        f"Anywhere:  import transformers; transformers.{publication.loading_call(trust_remote_code=True)}",
+    ]
+    console = Console()
+    for line in lines:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
