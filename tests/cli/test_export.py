@@ -100,6 +100,6 @@ def test_missing_extra_is_named(exported_model, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("hf_maskattn.onnx", "hf_maskattn.inference.export"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    result = invoke("export", made[0], "--onnx", tmp_path / "a.onnx")
+    result = invoke("export", exported_model[0], "--onnx", tmp_path / "a.onnx")
     assert result.exit_code == 2
     assert 'Export to ONNX needs onnxscript. Install it: pip install "hf-maskattn[onnx] @ git+https' in result.stderr
