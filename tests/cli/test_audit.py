@@ -17,7 +17,6 @@ from tests.heads import build_head
 @pytest.fixture
 def run(monkeypatch):
     """Runs the verb in this process."""
-    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     disable_progress_bar()
     yield lambda *arguments: CliRunner().invoke(app, ["audit", *map(str, arguments)])
     enable_progress_bar()

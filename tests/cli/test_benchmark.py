@@ -14,7 +14,6 @@ from hf_maskattn.cli import app
 @pytest.fixture
 def run(monkeypatch):
     """Runs the verb in this process, at toy sizes."""
-    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     monkeypatch.setattr(attention, "QUICK_SHAPES", (Shape(2, 3, 4, 8, "uniform"),))
     monkeypatch.setattr(attention, "GROWING_SHAPES", (Shape(1, 1, 2, 4, "equal"),))
     return lambda *arguments: CliRunner().invoke(app, ["benchmark", *map(str, arguments)])

@@ -26,8 +26,6 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COL
 def run(monkeypatch):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
-    # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
 
     def invoke(*arguments, stdin=None):
         return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
@@ -42,7 +40,6 @@ def trained(tmp_path_factory):
     recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
-        patch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
         result = CliRunner().invoke(app, ["train", str(recipe)])
     assert result.exit_code == 0, result.stderr
     return folder / "run", recipe, result
@@ -197,7 +194,8 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     assert json.loads(result.stdout)["text"] == "woof"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["cp1252", None])
 def test_predict_output_in_any_encoding(trained, tmp_path, encoding):
     settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     settings |= {} if encoding is None else {"PYTHONIOENCODING": encoding}

@@ -17,12 +17,10 @@ TEXTS = ["meow paw", "woof tail bark", " ", "paw", "purr " * 40]
 def invoke(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "200")
-        # A handler that writes to the captured stderr of a test must not outlive it.
-        patch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module", params=["text-classification", "token-classification"])
+@pytest.fixture(scope="module", params=["text-classification", pytest.param("token-classification", marks=pytest.mark.slow)])
 def exported_model(request, tmp_path_factory):
     """A trained model, its file, and what the export said."""
     folder = tmp_path_factory.mktemp("made")

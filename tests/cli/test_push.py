@@ -21,8 +21,6 @@ def folder(tmp_path_factory):
 def run(monkeypatch, connected):
     """Runs the command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
-    # A handler that writes to the captured stderr of a test must not outlive it.
-    monkeypatch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
     monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
     monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", ())
 

@@ -155,6 +155,7 @@ def test_is_obsolete():
         assert not is_obsolete(name, published)
 
 
+@pytest.mark.slow
 def test_load_without_package_hides_token(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     folder = write_model_folder(tmp_path, "RNNSearchForConditionalGeneration")

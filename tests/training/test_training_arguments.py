@@ -94,7 +94,7 @@ def test_every_field_has_a_case():
 
 @pytest.mark.parametrize("dealt", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "task", [task if task == "text2text-generation" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
+    "task", [task if task == "token-classification" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
 )
 def test_fields_work_together(recipes, tmp_path, task, dealt):
     cases = [case for case in working(task, dealt=dealt) if not case.slow]
