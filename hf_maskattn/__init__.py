@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hf_maskattn.data.tokenizers import train_tokenizer
     from hf_maskattn.hub.publish import publish
     from hf_maskattn.inference.evaluate import evaluate
-    from hf_maskattn.inference.export import export as export_onnx
+    from hf_maskattn.inference.export import export_onnx
     from hf_maskattn.inference.predict import predict
     from hf_maskattn.inspection.attention_maps import alignment_maps, attention_maps
     from hf_maskattn.inspection.audit import audit
@@ -55,14 +55,14 @@ _MODULES = {
     "attention_maps": "inspection.attention_maps",
     "audit": "inspection.audit",
     "evaluate": "inference.evaluate",
-    "export_onnx": "inference.export:export",
+    "export_onnx": "inference.export",
     "load_recipe": "recipes.recipe",
     "predict": "inference.predict",
     "publish": "hub.publish",
     "train": "training.train",
     "train_tokenizer": "data.tokenizers",
 }
-"""Module of each exported name, and after a colon its name there if it is another one."""
+"""Module of each exported name."""
 
 __all__ = [*_MODULES]
 
@@ -86,8 +86,7 @@ register_on_first_use()
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _MODULES[name].partition(":")
-    value = getattr(import_module(f"{__name__}.{module}"), attribute or name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

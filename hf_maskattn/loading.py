@@ -20,10 +20,10 @@ Shapes = dict[str, tuple[int, ...]]
 _OUR_MODULES = "hf_maskattn."
 
 _MAX_LAYERS = 1000
-"""Up to this number of layers a model is described in no time. More are accepted where the weights have as many tensors."""
+"""Up to this number of layers a model is described quickly. More are accepted where the weights have as many tensors."""
 
 _MAX_LABELS = 100_000
-"""Up to this number of labels default names are created in no time. More are accepted where the weights are as large."""
+"""Up to this number of labels default names are created quickly. More are accepted where the weights are as large."""
 
 
 def find_file(name_or_folder: str | Path, file: str) -> str | None:
@@ -296,7 +296,7 @@ def _read_shapes(path: str) -> Shapes:
 
 
 def _check_number_of_labels(raw: dict[str, Any], name_or_folder: str | Path) -> None:
-    """Reject a number of labels for which creating default names would take forever, unless the weights are as large."""
+    """Reject a number of labels for which creating default names would take too long, unless the weights are as large."""
     number = raw.get("num_labels")
     if isinstance(number, int) and number > _MAX_LABELS:
         shapes = weight_shapes(name_or_folder)

@@ -3,7 +3,7 @@
 import torch
 
 import hf_maskattn
-from hf_maskattn.onnx.export import export_onnx
+from hf_maskattn.onnx.export import write_onnx
 
 CASES = {
     "lstm": {
@@ -45,5 +45,5 @@ def export_case(name, path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=2 * config.hidden_size**-0.5)
-    export_onnx(model, path)
+    write_onnx(model, path)
     return model

@@ -40,6 +40,13 @@ OWN_DEFAULTS = {
 }
 """Defaults of the group `training` that differ from those of transformers. See `resolved_training`."""
 
+OWN_MEANINGS = {
+    "hub_strategy": "What to publish and when: `end` or `every_save`. The others upload pickles and raise an error.",
+    "predict_with_generate": "Whether to evaluate generated texts.",
+    "train_sampling_strategy": "Order of the training rows: `random`, `sequential` or `group_by_length`.",
+}
+"""Meanings of keys of the group `training` that differ from those of transformers."""
+
 _TRAINING_ARGUMENTS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 
 _HEAD = """# Recipes
@@ -152,7 +159,7 @@ def _docstring_arguments(documented: type) -> dict[str, str]:
     """Return the text of each argument in a docstring of transformers' style, in one line."""
     section = re.search(r"^Args:\n(.*?)(?:^\S|\Z)", inspect.getdoc(documented) or "", re.S | re.M)
     entries = re.findall(r"^    (\w+) \([^\n]*\):\n(.*?)(?=^    \w+ \(|\Z)", section[1] if section else "", re.S | re.M)
-    return {name: " ".join(text.split()) for name, text in entries}
+    return {name: re.sub(r"\[(`\w+`)\]", r"\1", " ".join(text.split())) for name, text in entries}
 
 
 def _training_rows() -> list[tuple[str, ...]]:
@@ -161,7 +168,7 @@ def _training_rows() -> list[tuple[str, ...]]:
     for item in dataclasses.fields(Seq2SeqTrainingArguments):
         if item.name in settable and item.name not in FIXED:
             default = OWN_DEFAULTS.get(item.name) or _default(item.default)
-            meaning = str(item.metadata["help"]).replace("%%", "%")
+            meaning = OWN_MEANINGS.get(item.name) or str(item.metadata["help"]).replace("%%", "%")
             rows.append((f"`{item.name}`", _type(item.type), default, _cell(_first_sentence(meaning))))
     return rows
 
@@ -171,7 +178,8 @@ def _first_sentence(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    text = text if "_" in text.split()[0] else text[:1].upper() + text[1:]
+    return text.rstrip(".") + "."
 
 
 def _type(annotation: Any) -> str:

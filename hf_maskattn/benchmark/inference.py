@@ -91,12 +91,12 @@ def _build_onnx(model: PreTrainedModel, batches: Sequence[LabeledBatch], device:
     if device.type != "cpu":
         return Implementation(ONNX, None, remark="measured on a CPU only")
     try:
-        from hf_maskattn.onnx.export import export_onnx
+        from hf_maskattn.onnx.export import write_onnx
         from hf_maskattn.onnx.runtime import OnnxSession
 
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            export_onnx(model, path)
+            write_onnx(model, path)
             session = OnnxSession(path)
     except ImportError as error:
         return Implementation(ONNX, None, remark=str(error))

@@ -29,8 +29,8 @@ def export(
             raise ValueError("--text-file is used with --int8 only. Remove it.")
         from hf_maskattn.cli.console import show_export, show_messages
         from hf_maskattn.data.files import read_lines
-        from hf_maskattn.inference.export import export as run
+        from hf_maskattn.inference.export import export_onnx
 
         show_messages()
         texts = None if text_file is None else read_lines(text_file)
-        show_export(run(model, onnx, int8_texts=texts, overwrite=overwrite), model)
+        show_export(export_onnx(model, onnx, int8_texts=texts, overwrite=overwrite), model)

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -15,7 +17,7 @@ from hf_maskattn.inference.predict import check_output_path
 from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.onnx.check import Agreement, ShapeCheck, check_onnx, compare_predictions
-from hf_maskattn.onnx.export import export_onnx
+from hf_maskattn.onnx.export import write_onnx
 from hf_maskattn.onnx.runtime import OnnxSession, quantize_onnx
 from hf_maskattn.tasks import TASKS, task_of
 
@@ -43,7 +45,7 @@ class OnnxReport:
     int8_agreement: Agreement | None = None
 
 
-def export(
+def export_onnx(
     model_folder: str | Path, path: Path, *, int8_texts: Sequence[str] | None = None, overwrite: bool = False
 ) -> OnnxReport:
     """Export a classifier of sequences or tokens to an ONNX file, and compare the file with the model.
@@ -76,7 +78,7 @@ def export(
     with TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         full = Path(folder) / "full.onnx"
         logger.info("Exporting ...")
-        export_onnx(model, full)
+        write_onnx(model, full)
         checks = check_onnx(model, full)
         if texts is None:
             size = full.stat().st_size
@@ -106,3 +108,9 @@ def _load_classifier(model_folder: str | Path) -> PreTrainedModel:
         logger.info(f'The file computes with attention_implementation="eager" instead of "{config.attention_implementation}".')
     config.attention_implementation = "eager"
     return load_verified_model(TASKS[task].auto_class.load(), model_folder, config, dtype=torch.float32).eval()
+
+
+def export(*args: Any, **kwargs: Any) -> OnnxReport:
+    """Deprecated name of `export_onnx`."""
+    warnings.warn("hf_maskattn.inference.export.export is deprecated. Use export_onnx.", FutureWarning, stacklevel=2)
+    return export_onnx(*args, **kwargs)

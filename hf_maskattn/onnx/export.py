@@ -118,7 +118,7 @@ class _Classifier(nn.Module):
         return outputs.logits, outputs.attentions[0]
 
 
-def export_onnx(model: PreTrainedModel, path: Path) -> None:
+def write_onnx(model: PreTrainedModel, path: Path) -> None:
     """Export a classifier of sequences or tokens to an ONNX file.
 
     The inputs of the file are `input_ids` and `attention_mask`, `[B, T]`, int64, with any B >= 1, T >= 1 and any mask of 0 and
@@ -173,3 +173,9 @@ def _silence_exporters() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def export_onnx(model: PreTrainedModel, path: Path) -> None:
+    """Deprecated name of `write_onnx`."""
+    warnings.warn("hf_maskattn.onnx.export.export_onnx is deprecated. Use write_onnx.", FutureWarning, stacklevel=2)
+    write_onnx(model, path)

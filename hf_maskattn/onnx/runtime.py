@@ -24,7 +24,7 @@ from hf_maskattn.tasks import TASKS
 
 
 class OnnxSession:
-    """An ONNX file from `export_onnx`, run on the CPU with as many threads as torch has.
+    """An ONNX file from `write_onnx`, run on the CPU with as many threads as torch has.
 
     Args:
         path: The file.
@@ -91,7 +91,7 @@ def quantize_onnx(source: Path, target: Path) -> None:
         onnxruntime has no 8-bit GRU: the recurrent weights of a GRU stay in float32.
 
     Args:
-        source: The file from `export_onnx`.
+        source: The file from `write_onnx`.
         target: The file to write.
 
     Raises:
@@ -167,7 +167,7 @@ def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: Pr
 
     Args:
         task: "text-classification" or "token-classification".
-        path: The file from `export_onnx`.
+        path: The file from `write_onnx`.
         config: The configuration of its model.
         tokenizer: The tokenizer of its model.
 

@@ -48,12 +48,13 @@ class FiniteLabelSmoother(LabelSmoother):
 
 
 class MaskAttnTrainer(Seq2SeqTrainer):
-    """Trainer whose runs are reproducible, and whose checkpoints are complete or not used.
+    """Trainer whose runs are reproducible, also after they are resumed.
 
     - A run that is stopped and resumed at any step has the same weights and metrics as a run that is not.
     - Several processes train on the same rows in each step as one process with the same total batch size, and report the
       same metrics.
-    - A checkpoint gets a manifest with checksums when all processes have written it. Older checkpoints are removed after that.
+    - A checkpoint gets a manifest with checksums after all processes have written it, and older checkpoints are removed after
+      that. A checkpoint without a manifest is never loaded.
     - With `predict_with_generate=True` generated text is evaluated, one text a row, whatever `num_return_sequences` is.
 
     Args:
@@ -83,8 +84,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
 
     @contextmanager
-    def _replaced(self, **attributes: Any) -> Iterator[None]:
-        """Replace attributes of this Trainer while a method of Trainer runs that has no parameter for them."""
+    def _replace_attributes(self, **attributes: Any) -> Iterator[None]:
+        """Replace attributes of this Trainer during a call of a method that has no parameter for them."""
         saved = {name: getattr(self, name) for name in attributes}
         self.__dict__.update(attributes)
         try:
@@ -118,7 +119,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             changes["args"] = replace_arguments(self.args, dataloader_drop_last=False)
             if isinstance(self.data_collator, RowMaskingCollator):
                 changes["data_collator"] = self.data_collator.with_fixed_masks()
-        with self._replaced(**changes):
+        with self._replace_attributes(**changes):
             loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
         loader = shard_without_duplicates(loader, evenly=is_training)
         if dataloader_key in getattr(self, "_eval_dataloaders", {}):
@@ -204,7 +205,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         is_converted = self.args.bf16_full_eval or self.args.fp16_full_eval
         weights = [(weight, weight.data) for weight in self.model.parameters()] if is_converted else []
         try:
-            with self._replaced(args=replace_arguments(self.args, average_tokens_across_devices=average)):
+            with self._replace_attributes(args=replace_arguments(self.args, average_tokens_across_devices=average)):
                 return super().evaluation_loop(*args, **kwargs)
         finally:
             for weight, data in weights:
@@ -236,14 +237,15 @@ class MaskAttnTrainer(Seq2SeqTrainer):
     # Checkpoints
 
     def _save_checkpoint(self, model, trial) -> None:
+        """Save a checkpoint, complete it with a manifest, and only then remove older ones."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
             if self.args.should_save:
                 remove_manifest(folder)
             # Trainer would remove older checkpoints before the new one has its manifest.
-            with self._replaced(args=replace_arguments(self.args, save_total_limit=None)):
+            with self._replace_attributes(args=replace_arguments(self.args, save_total_limit=None)):
                 super()._save_checkpoint(model, trial)
-            self._seal(folder)
+            self._complete_checkpoint(folder)
         except Exception as error:
             if is_complete(folder) or not is_write_error(error):
                 raise
@@ -253,19 +255,21 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             rotate_checkpoints(folder, self.args.save_total_limit, None if best is None else Path(best))
 
     def _push_from_checkpoint(self, checkpoint_folder) -> None:
-        self._seal(Path(checkpoint_folder))
+        self._complete_checkpoint(Path(checkpoint_folder))
         super()._push_from_checkpoint(checkpoint_folder)
 
-    def _seal(self, folder: Path) -> None:
+    def _complete_checkpoint(self, folder: Path) -> None:
+        """Write the manifest of a checkpoint after all processes have written their files."""
         self.accelerator.wait_for_everyone()
         if self.args.should_save and not is_complete(folder):
             write_manifest(folder, resumable=not self.args.save_only_model)
 
     def _load_best_model(self) -> None:
+        """Load the best checkpoint after verifying its checksums."""
         best = Path(str(self.state.best_model_checkpoint))
         damage = find_damage(best)
         if damage is not None:
-            raise OSError(f"the best checkpoint {best} cannot be loaded ({damage}).")
+            raise OSError(f"The best checkpoint {best} cannot be loaded ({damage}). Resume the run to write it again.")
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result) -> None:

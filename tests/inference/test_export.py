@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from hf_maskattn.inference.export import export
+from hf_maskattn.inference.export import export_onnx
 from tests.heads import build_head
 
 
@@ -18,13 +18,13 @@ def saved(exported, tmp_path, monkeypatch):
         assert loaded.dtype == torch.float32
         shutil.copy(path, target)
 
-    monkeypatch.setattr("hf_maskattn.inference.export.export_onnx", copy_export)
+    monkeypatch.setattr("hf_maskattn.inference.export.write_onnx", copy_export)
     return tmp_path / "model"
 
 
 def test_export_leaves_one_file(saved, tmp_path):
     (tmp_path / "files").mkdir()
-    report = export(saved, tmp_path / "files" / "out.onnx")
+    report = export_onnx(saved, tmp_path / "files" / "out.onnx")
     assert len(report.checks) == 5
     assert report.size == report.path.stat().st_size
     assert list((tmp_path / "files").iterdir()) == [tmp_path / "files" / "out.onnx"]
@@ -34,7 +34,7 @@ def test_export_uses_eager_attention_and_float32(saved, exported, tmp_path, monk
     monkeypatch.setattr("hf_maskattn.inference.export.check_onnx", lambda model, path: [])
     model = type(exported("lstm")[0]).from_pretrained(saved, attention_implementation="ragged", dtype=torch.bfloat16)
     model.save_pretrained(saved)
-    export(saved, tmp_path / "out.onnx")
+    export_onnx(saved, tmp_path / "out.onnx")
 
 
 def test_export_leaves_nothing_if_file_differs(saved, exported, tmp_path):
@@ -44,32 +44,32 @@ def test_export_leaves_nothing_if_file_differs(saved, exported, tmp_path):
     model.save_pretrained(saved)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match="The ONNX file differs from the model"):
-        export(saved, tmp_path / "out.onnx")
+        export_onnx(saved, tmp_path / "out.onnx")
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "out.onnx").write_text("old")
     with pytest.raises(ValueError, match="The ONNX file differs from the model"):
-        export(saved, tmp_path / "out.onnx", overwrite=True)
+        export_onnx(saved, tmp_path / "out.onnx", overwrite=True)
     assert (tmp_path / "out.onnx").read_text() == "old"
 
 
 def test_export_replaces_file_only_with_overwrite(saved, tmp_path):
     (tmp_path / "out.onnx").write_text("old")
     with pytest.raises(ValueError, match=r"out.onnx exists\. Replace it with --overwrite, or choose another file"):
-        export(saved, tmp_path / "out.onnx")
-    export(saved, tmp_path / "out.onnx", overwrite=True)
+        export_onnx(saved, tmp_path / "out.onnx")
+    export_onnx(saved, tmp_path / "out.onnx", overwrite=True)
     assert (tmp_path / "out.onnx").stat().st_size > 1000
 
 
 def test_export_rejects_paths_that_are_no_file(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"folder .*nowhere does not exist\. Create it, or choose another for out.onnx"):
-        export(saved, tmp_path / "nowhere" / "out.onnx")
+        export_onnx(saved, tmp_path / "nowhere" / "out.onnx")
     with pytest.raises(ValueError, match="must be a file, got the folder"):
-        export(saved, saved, overwrite=True)
+        export_onnx(saved, saved, overwrite=True)
 
 
 def test_export_rejects_empty_texts(saved, tmp_path):
     with pytest.raises(ValueError, match="texts to compare predictions of 8-bit integers on must not be empty"):
-        export(saved, tmp_path / "out.onnx", int8_texts=["", " "])
+        export_onnx(saved, tmp_path / "out.onnx", int8_texts=["", " "])
 
 
 @pytest.mark.parametrize("head", ["MaskAttnForMaskedLM", "MaskAttnModel"])
@@ -77,7 +77,7 @@ def test_export_rejects_other_heads(tiny_config, tmp_path, head):
     build_head(head, tiny_config).save_pretrained(tmp_path)
     words = f"must be a model for text-classification or token-classification, got {head}"
     with pytest.raises(ValueError, match=words):
-        export(tmp_path, tmp_path / "out.onnx")
+        export_onnx(tmp_path, tmp_path / "out.onnx")
 
 
 def test_export_rejects_other_models(tmp_path):
@@ -85,4 +85,4 @@ def test_export_rejects_other_models(tmp_path):
 
     BertConfig(architectures=["BertForSequenceClassification"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="must be a 'maskattn' model, got 'bert'"):
-        export(tmp_path, tmp_path / "out.onnx")
+        export_onnx(tmp_path, tmp_path / "out.onnx")

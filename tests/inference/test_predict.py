@@ -13,7 +13,7 @@ from hf_maskattn import (
 )
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.inference.predict import _batches, check_output_path, predict
-from hf_maskattn.onnx.export import export_onnx
+from hf_maskattn.onnx.export import write_onnx
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.tolerances import MANY_STEPS
@@ -256,7 +256,7 @@ def word_tagger(tmp_path_factory):
     model = MaskAttnForTokenClassification(MaskAttnConfig(vocab_size=60, id2label=names, tag_scheme="none", **sizes)).eval()
     for part in (model, tokenizer):
         part.save_pretrained(folder)
-    export_onnx(model, folder / "model.onnx")
+    write_onnx(model, folder / "model.onnx")
     return folder
 
 

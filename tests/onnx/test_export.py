@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from hf_maskattn.onnx.export import export_onnx
+from hf_maskattn.onnx.export import write_onnx
 from hf_maskattn.onnx.runtime import OnnxSession
 from tests.heads import build_head
 from tests.masks import MASK_KINDS, ragged_mask
@@ -121,7 +121,7 @@ def test_python_block_of_guide_runs(exported, monkeypatch, pytestconfig):
 def test_export_onnx_rejects_ragged_attention(tiny_config, tmp_path):
     model = build_head("MaskAttnForSequenceClassification", tiny_config, attention_implementation="ragged")
     with pytest.raises(ValueError, match="must be \"eager\" for the export, got 'ragged'"):
-        export_onnx(model, tmp_path / "model.onnx")
+        write_onnx(model, tmp_path / "model.onnx")
 
 
 def test_export_onnx_raises_for_fixed_sizes(tiny_config, tmp_path, monkeypatch):
@@ -134,5 +134,5 @@ def test_export_onnx_raises_for_fixed_sizes(tiny_config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(model.maskattn), "forward", fixed_size)
     with pytest.raises(Exception, match="batch"):
-        export_onnx(model, tmp_path / "model.onnx")
+        write_onnx(model, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

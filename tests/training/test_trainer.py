@@ -252,7 +252,7 @@ def test_damaged_best_checkpoint_raises(save, ready):
     ready.state.best_model_checkpoint = str(folder)
     ready._load_best_model()
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(OSError, match=r"the best checkpoint .*checkpoint-1 cannot be loaded \(model\.saf"):
+    with pytest.raises(OSError, match=r"The best checkpoint .*checkpoint-1 cannot be loaded \(model\.saf"):
         ready._load_best_model()
     ready.state.best_model_checkpoint = None
     shutil.rmtree(folder)
