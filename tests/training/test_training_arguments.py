@@ -108,7 +108,7 @@ def test_fields_work_together(recipes, tmp_path, task, dealt):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("task", TASKS)
 def test_each_field_works_alone(recipes, tmp_path, task):
-    for number, case in enumerate(working(task)):
+    for number, case in enumerate(working(task, dealt=True)):
         check_run(recipes[task], tmp_path / str(number), case.settings)
 
 
