@@ -185,7 +185,8 @@ def write_example_data(folder):
     (folder / "my_folder").mkdir()
     for name in ("reviews.csv", "train.csv", "validation.csv", "my_folder/train.csv", "my_folder/validation.csv"):
         (folder / name).write_text("\n".join(lines) + "\n")
-    (folder / "my_texts.txt").write_text("5 March 2024\n6. Mai 1999\n")
+    for name in ("my_texts.txt", "texts.txt"):
+        (folder / name).write_text("5 March 2024\n6. Mai 1999\n")
     (folder / "recipe.yaml").write_text(
         "model: {task: text-classification}\n"
         "data: {text_column: review, label_column: stars, tokenizer: word, test_split: null}\n"
