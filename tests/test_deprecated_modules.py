@@ -38,3 +38,15 @@ def test_read_recipe_is_load_recipe(pytestconfig):
     path = pytestconfig.rootpath / "configs/date_fields.yaml"
     with pytest.warns(FutureWarning, match="read_recipe is deprecated. Use load_recipe."):
         assert read_recipe(path) == load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "current"),
+    [("hf_maskattn.inference.export", "export", "export_onnx"), ("hf_maskattn.onnx.export", "export_onnx", "write_onnx")],
+)
+def test_renamed_export_forwards(monkeypatch, module, name, current):
+    module = importlib.import_module(module)
+    monkeypatch.setattr(module, current, lambda *args: ("forwarded", *args))
+    with pytest.warns(FutureWarning, match=f"{name} is deprecated. Use {current}."):
+        result = getattr(module, name)("model", "path")
+    assert result in (("forwarded", "model", "path"), None)

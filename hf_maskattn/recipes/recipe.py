@@ -130,7 +130,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         groups[group][key] = value
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():
-        _check_field(group, key, groups[group][key], origin)
+        check_field(group, key, groups[group][key], origin)
     task = groups["model"].get("task")
     if task is None:
         raise ValueError(f"model.task is missing. Set it to one of {', '.join(RECIPE_NAMES)}.")
@@ -224,8 +224,19 @@ def parse_override(override: str) -> tuple[str, str, Any]:
     return group, key, parse_yaml(text, origin)
 
 
-def _check_field(group: str, key: str, value: Any, origin: str) -> None:
-    """Check the key and the value of a line or of an override. `origin` is the prefix of messages."""
+def check_field(group: str, key: str, value: Any, origin: str) -> None:
+    """Check the key and the value of a line or of an override.
+
+    Args:
+        group: Group of the recipe.
+        key: Name of the field.
+        value: The value.
+        origin: Prefix of messages.
+
+    Raises:
+        ValueError: If there is no such key, or it must not be set; does not repeat the value.
+        TypeError: If the value has another type.
+    """
     try:
         if key in NOT_IN_A_RECIPE[group]:
             raise ValueError(f"{group}.{key} must not be set: {NOT_IN_A_RECIPE[group][key]}.")

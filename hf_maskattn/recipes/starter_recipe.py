@@ -1,5 +1,6 @@
 """Writes a recipe for a file of one's own data: columns found in the file, the usual settings, a comment for each key."""
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import yaml
 from datasets import Dataset, Features, List, Value
 
 from hf_maskattn.data.file_loading import load_file
-from hf_maskattn.recipes.recipe import load_recipe, parse_override, stored_task
+from hf_maskattn.recipes.recipe import check_field, load_recipe, parse_override, stored_task
 
 _SAMPLE_ROWS = 1000
 _LISTED_LABELS = 8
@@ -53,7 +54,11 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
     target = Path(target)
     if target.exists():
         raise FileExistsError(f"{target} exists. Remove it, or name another file: --output FILE.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"The folder {target.parent} does not exist. Create it, or name another file: --output FILE.")
     set_keys = [parse_override(override) for override in overrides]
+    for group, key, value in set_keys:  # before anything is written: a value may be a token, in the wrong place
+        check_field(group, key, value, f"override {f'{group}.{key}'!r}")
     chosen = {key: value for group, key, value in set_keys if group == "data"}
     rows = load_file(file, split="train", separator=chosen.get("csv_separator"))
     groups = {
@@ -76,9 +81,10 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
     for group, key, value in set_keys:
         known = [line for line in groups[group] if line.key != key]
         groups[group] = [*known, _Line(key, value)]
+    origin = " ".join(f"Made from {file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}.".split())
     header = [
         f"# hf-maskattn train {shlex.quote(str(target))}",
-        f"# Made from {file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}.",
+        f"# {origin}",  # in one line, whatever the names are
         "# Every key, its default and its meaning: docs/recipes.md. Paths are relative to the directory of the command.",
     ]
     text = "\n".join([*header, *(line for group, lines in groups.items() for line in _render(group, lines)), ""])
@@ -176,10 +182,7 @@ def _label_lines(rows: Dataset, label: str) -> Iterable[tuple[str, _Line]]:
 
 def _are_decimals(values: Sequence[Any]) -> bool:
     """Whether the cells of a CSV column are numbers with a decimal point."""
-    try:
-        return all(str(float(value)) == str(value) or "." in str(value) for value in values) and bool(values)
-    except (TypeError, ValueError):
-        return False
+    return all(isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*\.\d+\s*", value) for value in values)
 
 
 def _is_text(feature: Any) -> bool:

@@ -269,7 +269,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         best = Path(str(self.state.best_model_checkpoint))
         damage = find_damage(best)
         if damage is not None:
-            raise OSError(f"The best checkpoint {best} cannot be loaded ({damage}). Resume the run to write it again.")
+            raise OSError(f"The best checkpoint {best} cannot be loaded ({damage}).")
         super()._load_best_model()
 
     def _issue_warnings_after_load(self, load_result) -> None:

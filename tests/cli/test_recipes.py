@@ -123,9 +123,30 @@ def test_init_sets_problem_type(tmp_path):
         (tmp_path / "new.yaml").unlink(missing_ok=True)
         assert run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml").exit_code == 0
         assert load_recipe(tmp_path / "new.yaml").model.problem_type == kind
+    (tmp_path / "names.csv").write_text("text,label\na,nan\nb,inf\n")
+    assert run("init", "text-classification", tmp_path / "names.csv", "--output", tmp_path / "names.yaml").exit_code == 0
+    assert load_recipe(tmp_path / "names.yaml").model.problem_type is None
     (tmp_path / "scores.csv").write_text("text,score\na,0.5\nb,1.25\n")
     assert run("init", "text-classification", tmp_path / "scores.csv", "--output", tmp_path / "scores.yaml").exit_code == 0
     assert load_recipe(tmp_path / "scores.yaml").model.problem_type == "regression"
+
+
+def test_init_never_writes_a_token(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(Path, "write_text", lambda path, text, **settings: written.append(text))
+    monkeypatch.chdir(tmp_path)
+    for override in ("training.hub_token=hf_sEcReT", "hub_token=hf_sEcReT", "training.hub_tokens=hf_sEcReT"):
+        result = run("init", "text-classification", "data.jsonl", override)
+        assert result.exit_code == 2
+        assert "hf_sEcReT" not in result.output
+    assert written == []
+
+
+def test_init_keeps_names_in_one_comment(tmp_path):
+    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x", "odd\nmodel:": "y"}] * 8)
+    result = run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert load_recipe(tmp_path / "new.yaml").data.text_column == "text"
 
 
 def test_init_takes_overrides(tmp_path):
@@ -145,7 +166,7 @@ def test_init_takes_overrides(tmp_path):
         (("token-classification", "data.jsonl"), "must have a column for data.tokens_column of token-classification"),
         (("text-classification", "nowhere.csv"), "nowhere.csv"),
         (("text-classification", "data.jsonl", "data.text_colum=text"), "data.text_colum does not exist"),
-        (("text-classification", "data.jsonl", "--output", "no/folder.yaml"), "no/folder.yaml"),
+        (("text-classification", "data.jsonl", "--output", "no/folder.yaml"), "The folder no does not exist."),
     ],
 )
 def test_init_errors(tmp_path, monkeypatch, arguments, message):

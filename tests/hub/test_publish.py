@@ -9,6 +9,7 @@ from transformers import BertConfig
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import code_files
 from hf_maskattn.hub.publish import make_repository, publish
+from hf_maskattn.loading import download_revision, find_recipe
 from hf_maskattn.model import modeling_maskattn
 from tests.toy_folder import PUBLISHED, write_model_folder
 
@@ -231,3 +232,18 @@ def test_publish_sends_nothing_of_other_models(tmp_path, connected):
     with pytest.raises(ValueError, match="must be a maskattn or maskattn_rnnsearch model, got 'bert'"):
         publish(tmp_path, "user/pets")
     assert connected.log == []
+
+
+def test_download_revision_selects_branch_and_commit(folder, connected, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{connected.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    first = publish(folder, "pets")
+    (folder / "recipe.yaml").write_text("model:\n  task: fill-mask\n")
+    publish(folder, "pets", revision="dev")
+    for revision, task in {"main": "text-classification", "dev": "fill-mask", first.commit: "text-classification"}.items():
+        assert task in find_recipe(download_revision("user/pets", revision)).read_text()
+    assert download_revision("user/pets", None) == "user/pets"
+    with pytest.raises(FileNotFoundError, match="Revision 'nowhere' of user/pets could not be loaded from the Hub: "):
+        download_revision("user/pets", "nowhere")
