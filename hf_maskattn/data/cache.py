@@ -1,0 +1,54 @@
+"""Results that take long to compute, such as teacher logits, kept on disk between runs, below the cache of Hugging Face."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HOME
+
+_BLOCK = 2**20
+
+
+def cache_folder(kind: str, key: str) -> Path:
+    """Return the folder of a cached result; it is not created.
+
+    Args:
+        kind: What is cached, such as "teacher_logits".
+        key: `fingerprint` of everything that the result depends on.
+    """
+    return Path(HF_HOME) / "hf_maskattn" / kind / key
+
+
+def fingerprint(*parts: str | bytes | Path) -> str:
+    """Return a hash of strings, bytes and the contents of files, in their order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = hashlib.sha256()
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    content.update(block)
+        else:
+            content.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+        digest.update(content.digest())
+    return digest.hexdigest()
+
+
+def check_free_space(folder: Path, num_bytes: int, purpose: str) -> None:
+    """Check that a disk has space for a result, before it is computed.
+
+    Args:
+        folder: Folder that the result will be written to; it need not exist.
+        num_bytes: Size of the result in bytes.
+        purpose: What the space is for, for the message.
+
+    Raises:
+        OSError: If there is too little space.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise OSError(
+            f"{purpose} needs {num_bytes / 2**20:,.0f} MiB in {folder}, got {free / 2**20:,.0f} MiB of free space. Free some "
+            "space, or set HF_HOME to a folder on another disk."
+        )
