@@ -22,6 +22,7 @@ class ReferenceEncoder(nn.Module):
             for layer in range(config.num_hidden_layers)
         )
         self.query = nn.Parameter(torch.empty(config.hidden_size)) if config.attention_query == "learned" else None
+        self.b = nn.Parameter(torch.empty(config.attention_size)) if config.attention_query == "bias" else None
         self.w = nn.Parameter(torch.empty(config.attention_size, config.hidden_size))
         self.u = nn.Parameter(torch.empty(config.attention_size, config.hidden_size))
         self.v = nn.Parameter(torch.empty(config.num_attention_heads, config.attention_size // config.num_attention_heads))
@@ -35,6 +36,7 @@ class ReferenceEncoder(nn.Module):
         direct = {
             "word_embeddings.weight": self.embeddings.weight,
             "pooling.query": self.query,
+            "pooling.attention.bias": self.b,
             "pooling.attention.query_projection.weight": self.w,
             "pooling.attention.key_projection.weight": self.u,
             "pooling.attention.energy": self.v,
@@ -55,15 +57,17 @@ class ReferenceEncoder(nn.Module):
         for layer in self.layers:
             hidden, state = layer(hidden)
         final = state[0] if self.config.rnn_type == "lstm" else state
-        if self.config.attention_query == "learned":
-            query = self.query
+        if self.config.attention_query == "bias":
+            shift = self.b
+        elif self.config.attention_query == "learned":
+            shift = self.w @ self.query
         elif self.config.attention_query == "last":
-            query = final.flatten()
+            shift = self.w @ final.flatten()
         else:
-            query = hidden.mean(dim=0)
+            shift = self.w @ hidden.mean(dim=0)
         scores = [[] for _ in self.v]
         for annotation in hidden:
-            energy = torch.tanh(self.w @ query + self.u @ annotation).chunk(len(self.v))
+            energy = torch.tanh(shift + self.u @ annotation).chunk(len(self.v))
             for head, vector in enumerate(self.v):
                 scores[head].append(vector @ energy[head])
         weights = torch.stack([torch.stack(head).softmax(dim=0) for head in scores])  # [heads, n]

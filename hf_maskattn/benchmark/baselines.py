@@ -30,24 +30,26 @@ PAD, START, END = 0, 1, 2
 
 
 def build_our_classifier(**changes: float) -> MaskAttnForSequenceClassification:
-    """Build our model of the recipe, with changes to its configuration and the same random weights in each call."""
+    """Build our model of the recipe, with changes to its configuration and the same random weights in each call.
+
+    Embeddings have unit scale: where tanh is nearly linear, the gradient of the bias is a difference of much larger numbers.
+    """
     torch.manual_seed(0)
-    return MaskAttnForSequenceClassification(MaskAttnConfig(**{**RECIPE, **changes}))
+    return MaskAttnForSequenceClassification(MaskAttnConfig(**{**RECIPE, "initializer_range": 1.0, **changes}))
 
 
 class TextbookPooling(nn.Module):
-    """Additive attention from a learned query; scores of padding are filled with minus infinity before the softmax."""
+    """Additive attention without queries; scores of padding are filled with minus infinity before the softmax."""
 
     def __init__(self, width: int, attention_size: int):
         super().__init__()
-        self.query = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(attention_size))
         self.energy = nn.Linear(attention_size, 1, bias=False)
-        self.query_projection = nn.Linear(width, attention_size, bias=False)
         self.key_projection = nn.Linear(width, attention_size, bias=False)
 
     def forward(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Pool `[B, T, H]` to `[B, H]`."""
-        scores = self.energy(torch.tanh(self.query_projection(self.query) + self.key_projection(states)))[..., 0]  # [B, T]
+        scores = self.energy(torch.tanh(self.key_projection(states) + self.bias))[..., 0]  # [B, T]
         weights = scores.masked_fill(attention_mask == 0, -torch.inf).softmax(dim=-1)
         return (weights[:, None] @ states)[:, 0]
 

@@ -7,14 +7,16 @@ from .attention_functions import chunked_attention, eager_attention, ragged_atte
 from .masking import apply_to_tokens
 
 IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
-QUERIES = ("learned", "last", "mean")
+QUERIES = ("bias", "learned", "last", "mean")
 
 
 class AdditiveAttention(nn.Module):
     """Masked additive attention, score(q, h) = v . tanh(W q + U h), with any number of heads.
 
+    Without queries it is score(h) = v . tanh(U h + b), with a trained bias b in place of a projected query.
+
     Args:
-        query_size: Width of a query.
+        query_size: Width of a query; None for attention without queries.
         memory_size: Width H of the memory; each head weighs its own slice of it.
         attention_size: Width A of the space in which queries and memory are compared, all heads together.
         num_heads: Number of heads; divides A and H.
@@ -26,13 +28,14 @@ class AdditiveAttention(nn.Module):
         ValueError: If a size cannot be divided by `num_heads`, `dropout` is no probability, or `implementation` is unknown.
 
     Source:
-        Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2.
+        Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2. Without queries: Yang et al. 2016, "Hierarchical Attention
+        Networks for Document Classification", equations 5 to 7.
     """
 
     def __init__(
         self,
         *,
-        query_size: int,
+        query_size: int | None,
         memory_size: int,
         attention_size: int,
         num_heads: int = 1,
@@ -53,7 +56,12 @@ class AdditiveAttention(nn.Module):
             raise ValueError(f"attention_implementation must be one of {[*IMPLEMENTATIONS]}, got {implementation!r}.")
         self.implementation = implementation
         self.dropout = dropout
-        self.query_projection = nn.Linear(query_size, attention_size, bias=False)  # W
+        if query_size is None:
+            self.bias = nn.Parameter(torch.empty(attention_size))  # b
+            self.register_module("query_projection", None)
+        else:
+            self.query_projection = nn.Linear(query_size, attention_size, bias=False)  # W
+            self.register_parameter("bias", None)
         self.key_projection = nn.Linear(memory_size, attention_size, bias=False)  # U
         self.energy = nn.Parameter(torch.empty(num_heads, attention_size // num_heads))  # v
 
@@ -63,7 +71,7 @@ class AdditiveAttention(nn.Module):
 
     def forward(
         self,
-        query: torch.Tensor,
+        query: torch.Tensor | None,
         memory: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor,
         is_zero_at_padding: bool = False,
@@ -71,7 +79,7 @@ class AdditiveAttention(nn.Module):
         """Attend from each query over the tokens of its row.
 
         Args:
-            query: `[B, Tq, query_size]`.
+            query: `[B, Tq, query_size]`; None for attention without queries, where Tq is 1.
             memory: `[B, Tk, H]`, not read at padding; or the keys and values of `prepare`.
             mask: `[B, Tk]`, bool, True = token.
             is_zero_at_padding: Whether the memory is known to be 0 at padding, which saves a pass over it.
@@ -103,20 +111,24 @@ class AdditiveAttention(nn.Module):
         return apply_to_tokens(self.key_projection, values, mask, self.key_projection.out_features), values
 
     def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+        self, query: torch.Tensor | None, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attend over a prepared memory of B rows; returns as `forward` does.
 
         Args:
-            query: `[B, Tq, query_size]`, or `[n * B, Tq, query_size]`, where n consecutive rows share a row of the memory.
+            query: `[B, Tq, query_size]`, or `[n * B, Tq, query_size]`, where n consecutive rows share a row of the memory; None
+                for attention without queries.
             keys: As returned by `prepare`.
             values: As returned by `prepare`.
             mask: `[B, Tk]`, bool, True = token.
         """
         attention_function = IMPLEMENTATIONS[self.implementation]
         dropout = self.dropout if self.training else 0.0
-        rows, num_queries, query_size = query.shape
         sources = mask.shape[0]
+        if query is None:
+            bias = self.bias.to(keys.dtype).expand(sources, 1, -1)  # [B, 1, A]; under autocast keys are narrower
+            return attention_function(bias, keys, values, self.energy, mask, dropout)
+        rows, num_queries, query_size = query.shape
         if rows > sources:
             query = query.reshape(sources, -1, query_size)
         context, weights = attention_function(self.query_projection(query), keys, values, self.energy, mask, dropout)
@@ -127,13 +139,13 @@ class AdditiveAttention(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """One vector for a sequence: additive attention from one query.
+    """One vector for a sequence: additive attention from one query, or without queries.
 
     Args:
-        query: "learned" (one trained vector for all sequences), "last" (the final state of the recurrence) or "mean" (the
-            mean of the tokens).
+        query: "bias" (no query but a trained bias of the projected memory), "learned" (one trained vector for all sequences),
+            "last" (the final state of the recurrence) or "mean" (the mean of the tokens).
         memory_size: Width H of the memory and of the query.
-        attention_size: Width A of the projected query and keys.
+        attention_size: Width A of the projected query and keys, and of the bias.
         num_heads: Number of heads; divides A and H.
         dropout: Probability of each score to be dropped before the softmax in training.
         implementation: "eager", "ragged" or "chunked"; see `AdditiveAttention`.
@@ -158,7 +170,7 @@ class AttentionPooling(nn.Module):
         self.query_form = query
         self.query = nn.Parameter(torch.empty(memory_size)) if query == "learned" else None
         self.attention = AdditiveAttention(
-            query_size=memory_size,
+            query_size=None if query == "bias" else memory_size,
             memory_size=memory_size,
             attention_size=attention_size,
             num_heads=num_heads,
@@ -188,6 +200,17 @@ class AttentionPooling(nn.Module):
         Returns:
             Context `[B, H]` and weights `[B, heads, 1, T]`.
         """
+        query = self._build_query(memory, mask, last_state)
+        context, weights = self.attention(query, memory, mask, is_zero_at_padding=True)
+        if output_attentions and self.attention.implementation == "ragged" and weights.requires_grad:
+            # "ragged" reads the flat list of weights; those that it returns are a padded copy.
+            context = weighted_sum(weights, memory).to(context.dtype)
+        return context[:, 0], weights
+
+    def _build_query(self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor | None) -> torch.Tensor | None:
+        """Build the query of each sequence, `[B, 1, H]`; None for "bias"."""
+        if self.query_form == "bias":
+            return None
         query = last_state
         if self.query is not None:
             query = self.query.expand(memory.shape[0], -1)
@@ -197,8 +220,4 @@ class AttentionPooling(nn.Module):
             query = total / mask.sum(dim=1, keepdim=True).clamp(min=1)
         if query is None:
             raise ValueError('attention_query="last" needs `last_state`, the final state of the recurrence.')
-        context, weights = self.attention(query[:, None], memory, mask, is_zero_at_padding=True)
-        if output_attentions and self.attention.implementation == "ragged" and weights.requires_grad:
-            # "ragged" reads the flat list of weights; those that it returns are a padded copy.
-            context = weighted_sum(weights, memory).to(context.dtype)
-        return context[:, 0], weights
+        return query[:, None]

@@ -1,5 +1,6 @@
 """Configuration of the masked recurrent encoder."""
 
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -34,6 +35,21 @@ def probability_field(name: str, default: float | None) -> Any:
     def validate(value: float | None) -> None:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}.")
+
+    return validated_field(validate, default=default)
+
+
+def deviation_field(name: str, default: float | None) -> Any:
+    """Declare a field of standard deviations, positive and finite.
+
+    Args:
+        name: Name of the field.
+        default: Default value; if it is None, None is valid too.
+    """
+
+    def validate(value: float | None) -> None:
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}.")
 
     return validated_field(validate, default=default)
 
@@ -87,8 +103,9 @@ class MaskAttnConfig(PreTrainedConfig):
             Size of the projected queries and keys, all heads together.
         num_attention_heads (`int`, *optional*, defaults to 1):
             Number of attention heads. Must divide `attention_size` and `hidden_size`.
-        attention_query (`str`, *optional*, defaults to `"learned"`):
-            Query of the pooling over a row: a `"learned"` vector, the `"last"` state, or the `"mean"` state.
+        attention_query (`str`, *optional*, defaults to `"bias"`):
+            Query of the pooling over a row: none but a trained `"bias"` of the projected states (Yang et al. 2016), a
+            `"learned"` vector, the `"last"` state, or the `"mean"` state.
         attention_implementation (`str`, *optional*, defaults to `"eager"`):
             `"eager"` (scores of padding are filled before the softmax), `"ragged"` (padding never enters the graph), or
             `"chunked"` (as `"eager"`, in tiles, for many queries). The weights of a model do not depend on it: a checkpoint can
@@ -101,6 +118,8 @@ class MaskAttnConfig(PreTrainedConfig):
             Probability that a token is excluded from the attention in training. The weights still sum to one.
         classifier_dropout (`float`, *optional*):
             Dropout probability of the classification head. If `None`, `hidden_dropout_prob` is used.
+        initializer_range (`float`, *optional*, defaults to 0.1):
+            Standard deviation of the first values of the embeddings.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding token that collators pad with. The model reads `attention_mask` only.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
@@ -130,12 +149,13 @@ class MaskAttnConfig(PreTrainedConfig):
     bidirectional: bool = True
     attention_size: int = size_field("attention_size", 128)
     num_attention_heads: int = size_field("num_attention_heads", 1)
-    attention_query: Literal["learned", "last", "mean"] = "learned"
+    attention_query: Literal["bias", "learned", "last", "mean"] = "bias"
     attention_implementation: Literal["eager", "ragged", "chunked"] = "eager"
     hidden_dropout_prob: float | int = probability_field("hidden_dropout_prob", 0.1)
     embedding_dropout_prob: float | int = probability_field("embedding_dropout_prob", 0.1)
     attention_dropout_prob: float | int = probability_field("attention_dropout_prob", 0.0)
     classifier_dropout: float | int | None = probability_field("classifier_dropout", None)
+    initializer_range: float | int = deviation_field("initializer_range", 0.1)
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     tag_scheme: str | None = None
@@ -144,6 +164,8 @@ class MaskAttnConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Build a configuration from the dictionary of a `config.json`; warns if it was saved by newer code."""
         warn_about_newer_code(config_dict.get("code_version"))
+        # The first versions saved every field, and their default was "learned".
+        config_dict = {"attention_query": "learned", **config_dict}
         return super().from_dict(config_dict, **kwargs)
 
     def validate_sizes(self):

@@ -5,7 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_maskattn import probability_field, size_field, validate_sizes
+from .configuration_maskattn import deviation_field, probability_field, size_field, validate_sizes
 from .remote_code import warn_about_newer_code
 
 AUTO_MAP = {
@@ -61,6 +61,9 @@ class RNNSearchConfig(PreTrainedConfig):
             Dropout probability of the embeddings.
         attention_dropout_prob (`float`, *optional*, defaults to 0.0):
             Probability that a token is excluded from the attention in training. The weights still sum to one.
+        initializer_range (`float`, *optional*):
+            Standard deviation of the first values of the embeddings. If `None`, `embedding_size ** -0.5`, with which tied
+            embeddings start with a nearly uniform distribution over the vocabulary.
         max_target_length (`int`, *optional*):
             Largest number of tokens of a target in training; longer labels raise an error. `None` sets no limit.
         pad_token_id (`int`, *optional*, defaults to 0):
@@ -113,6 +116,7 @@ class RNNSearchConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = probability_field("hidden_dropout_prob", 0.1)
     embedding_dropout_prob: float | int = probability_field("embedding_dropout_prob", 0.1)
     attention_dropout_prob: float | int = probability_field("attention_dropout_prob", 0.0)
+    initializer_range: float | int | None = deviation_field("initializer_range", None)
     max_target_length: int | None = None
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1

@@ -45,7 +45,7 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
         if isinstance(module, AttentionPooling) and module.query is not None:
             init.normal_(module.query)
         elif isinstance(module, ScoreNorm):
-            init.constant_(module.weight, module.weight.shape[0] ** -0.5)
+            init.constant_(module.weight, module.weight.shape[0] ** -0.5 / self.config.initializer_range)
             init.zeros_(module.bias)
         else:
             super()._init_weights(module)
@@ -309,7 +309,7 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
 
 
 class ScoreNorm(nn.LayerNorm):
-    """The norm before the output matrix, initialized so that logits have unit scale for embeddings of unit scale."""
+    """The norm before the output matrix, initialized so that the first logits of tied embeddings have unit scale."""
 
 
 class MaskedLMHead(nn.Module):

@@ -41,9 +41,11 @@ class RecurrentPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight)
+            init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, AdditiveAttention):
             init.normal_(module.energy, std=module.energy.shape[1] ** -0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 

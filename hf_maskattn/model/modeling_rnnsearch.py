@@ -43,7 +43,7 @@ class RNNSearchPreTrainedModel(RecurrentPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         # One matrix embeds tokens and, tied, scores them. With rows of unit length, the first distribution is nearly uniform.
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) and self.config.initializer_range is None:
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
         else:
             super()._init_weights(module)

@@ -26,6 +26,30 @@ def test_additive_attention_by_hand():
     torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=OUTPUT, rtol=0)
 
 
+def test_attention_without_queries_by_hand():
+    attention = build(query_size=None, memory_size=1, attention_size=1, num_heads=1)
+    with torch.no_grad():
+        attention.bias.fill_(0.25)
+        attention.key_projection.weight.fill_(2.0)
+        attention.energy.fill_(3.0)
+    context, weights = attention(None, torch.tensor([[[0.5], [-1.0], [100.0]]]), torch.tensor([[True, True, False]]))
+    # the scores 3 tanh(1 + 0.25), 3 tanh(-2 + 0.25) of the test above
+    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=OUTPUT, rtol=0)
+
+
+@pytest.mark.parametrize("query", ["learned", "last", "mean"])
+def test_forms_of_query_keep_their_weights(query):
+    pooling = AttentionPooling(query=query, memory_size=6, attention_size=4)
+    names = ["attention.energy", "attention.query_projection.weight", "attention.key_projection.weight"]
+    assert [*pooling.state_dict()] == (["query", *names] if query == "learned" else names)
+
+
+def test_pooling_with_bias_has_no_query():
+    pooling = AttentionPooling(query="bias", memory_size=6, attention_size=4)
+    assert [*pooling.state_dict()] == ["attention.bias", "attention.energy", "attention.key_projection.weight"]
+
+
 @pytest.mark.parametrize("kind", MASK_KINDS)
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("implementation", ["ragged", "chunked"])
@@ -107,7 +131,7 @@ def test_attention_rejects_bad_arguments(changes, message):
 
 
 def test_pooling_rejects_unknown_query():
-    with pytest.raises(ValueError, match=r"attention_query must be one of \['learned', 'last', 'mean'\], got 'first'."):
+    with pytest.raises(ValueError, match=r"attention_query must be one of \['bias', 'learned', 'last', 'mean'\], got 'first'."):
         AttentionPooling(query="first", memory_size=4, attention_size=4)
 
 

@@ -90,6 +90,15 @@ def test_config_accepts_probabilities_0_and_1(config_class, field):
     assert getattr(config_class(**{field: 1.0}), field) == 1
 
 
+@pytest.mark.parametrize("value", [0, -0.1, float("inf"), float("nan")])
+@pytest.mark.parametrize("config_class", SIZES)
+def test_config_rejects_invalid_initializer_range(config_class, value):
+    for build in (lambda: config_class(initializer_range=value), lambda: setattr(config_class(), "initializer_range", value)):
+        with pytest.raises(StrictDataclassError, match=rf"initializer_range must be positive and finite, got {value}\."):
+            build()
+    assert config_class(initializer_range=1).initializer_range == 1
+
+
 @pytest.mark.parametrize("config_class", SIZES)
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -132,6 +141,14 @@ def test_config_loads_older_configurations(tmp_path, fields):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "maskattn", **fields}))
     config = MaskAttnConfig.from_pretrained(tmp_path)
     assert {name: getattr(config, name) for name in fields} == fields
+
+
+def test_query_of_earlier_configurations_is_learned(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "maskattn"}')
+    assert MaskAttnConfig.from_pretrained(tmp_path).attention_query == "learned"
+    assert MaskAttnConfig.from_pretrained(tmp_path, attention_query="mean").attention_query == "mean"
+    MaskAttnConfig().save_pretrained(tmp_path)
+    assert MaskAttnConfig.from_pretrained(tmp_path).attention_query == MaskAttnConfig().attention_query == "bias"
 
 
 @pytest.mark.parametrize("name", ["ragged", "chunked"])

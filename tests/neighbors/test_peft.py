@@ -63,7 +63,8 @@ def copy_frozen(model):
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
 def test_adapter_equals_summed_weights(tiny_config, rnn_type, implementation):
-    settings = {"rnn_type": rnn_type, "attention_implementation": implementation, "num_hidden_layers": 2}
+    settings = {"rnn_type": rnn_type, "attention_implementation": implementation, "attention_query": "learned"}
+    settings["num_hidden_layers"] = 2
     plain = build_head("MaskAttnForSequenceClassification", tiny_config, **settings).requires_grad_(False)
     model = add_adapter(deepcopy(plain))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -35,7 +35,7 @@ def cases(draw, heads=tuple(HEADS), dtypes=tuple(OUTPUT_BY_DTYPE), **fixed):
     choices = {
         "rnn_type": draw(st.sampled_from(["lstm", "gru"])),
         "attention_implementation": draw(st.sampled_from(["eager", "ragged", "chunked"])),
-        "attention_query": draw(st.sampled_from(["learned", "last", "mean"])),
+        "attention_query": draw(st.sampled_from(["bias", "learned", "last", "mean"])),
         "num_attention_heads": draw(st.sampled_from([1, 2, 4])),
         "num_hidden_layers": draw(st.integers(1, 2)),
         "bidirectional": draw(st.booleans()),

@@ -65,10 +65,26 @@ def test_initial_values_of_encoder_decoder(tiny_rnnsearch_config):
         torch.testing.assert_close(gate @ gate.T, torch.eye(10), atol=MANY_STEPS, rtol=0)
 
 
-def test_initial_masked_lm_logits_have_unit_scale(tiny_config):
-    model = build_head("MaskAttnForMaskedLM", tiny_config, embedding_size=64)
-    assert model.lm_head.norm.weight.tolist() == [0.125] * 64
+@pytest.mark.parametrize("deviation", [0.1, 1.0])
+def test_initial_masked_lm_logits_have_unit_scale(tiny_config, deviation):
+    model = build_head("MaskAttnForMaskedLM", tiny_config, embedding_size=64, initializer_range=deviation)
+    assert model.lm_head.norm.weight.tolist() == pytest.approx([0.125 / deviation] * 64)
     assert 0.5 < model(torch.arange(40)[None]).logits.std() < 2
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.3])
+def test_initializer_range_is_deviation_of_embeddings(tiny_config, tiny_rnnsearch_config, deviation):
+    sizes = {"vocab_size": 400, "embedding_size": 32, "initializer_range": deviation}
+    encoder = build_head("MaskAttnModel", tiny_config, **sizes)
+    pair = hf_maskattn.RNNSearchModel(tiny_rnnsearch_config(share_embeddings=False, source_vocab_size=300, **sizes))
+    for embeddings in (encoder.word_embeddings, pair.encoder.word_embeddings, pair.target_embeddings):
+        assert embeddings.weight.std().item() == pytest.approx(deviation, rel=0.05)
+
+
+def test_initial_bias_of_attention_is_zero(tiny_config):
+    attention = build_head("MaskAttnModel", tiny_config).pooling.attention
+    assert attention.query_projection is None
+    assert attention.bias.tolist() == [0.0] * 8
 
 
 class WithNormalization(hf_maskattn.MaskAttnForSequenceClassification):
