@@ -155,10 +155,10 @@ def show_metrics(report: "RunReport", task: str) -> None:
         table.add_row(split, *("" if name not in values else f"{values[name]:.4g}" for name in names))
     console = Console()
     console.print(table)
-    for line in (
-        f"Model: {folder}",
-        f"Load:  import hf_maskattn, transformers; transformers.{loading_call(task, folder)}",
-    ):
+    lines = [f"Model: {folder}", f"Load:  import hf_maskattn, transformers; transformers.{loading_call(task, folder)}"]
+    if report.attention is not None:
+        lines.insert(0, f"Attention on {report.attention.rows} validation rows: {report.attention.describe()}")
+    for line in lines:
         console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

@@ -54,6 +54,7 @@ def build_model_card(
     base_model_id: str | None = None,
     examples: Sequence[str] = (),
     picture: str | None = None,
+    attention: str | None = None,
 ) -> ModelCard:
     """Build the model card of a trained model.
 
@@ -69,6 +70,7 @@ def build_model_card(
         base_model_id: Name of that model on the Hub, None if it is not from there.
         examples: Texts for the widget. The first few are used, truncated where they are long.
         picture: File next to the card that shows attention over texts.
+        attention: Sentences about the attention of the model.
 
     Returns:
         The card. `save(path)` writes it.
@@ -102,6 +104,7 @@ def build_model_card(
         ],
         license=_LICENSE,
         picture=picture,
+        attention=attention,
         install_command=install_command(),
         **_describe_model(config, task),
         **_describe_loading(name, task),

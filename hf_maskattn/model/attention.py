@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .attention_functions import chunked_attention, eager_attention, ragged_attention, weighted_sum
+from .attention_functions import chunked_attention, eager_attention, ragged_attention, tanh, weighted_sum
 from .masking import apply_to_tokens
 
 IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
@@ -137,6 +137,19 @@ class AdditiveAttention(nn.Module):
             weights = weights.unflatten(2, (-1, num_queries)).transpose(1, 2).flatten(0, 1)
         return context, weights
 
+    def activations(self, query: torch.Tensor | None, memory: torch.Tensor) -> torch.Tensor:
+        """Compute tanh(W q + U h) of each query and position, whose derivative shows whether the scores are saturated.
+
+        Args:
+            query: `[B, Tq, query_size]`; None for attention without queries, where Tq is 1.
+            memory: `[B, Tk, H]`, finite at padding.
+
+        Returns:
+            `[B, Tq, Tk, A]`, of no meaning at padding.
+        """
+        queries = self.bias if query is None else self.query_projection(query)[:, :, None]
+        return tanh(queries + self.key_projection(memory)[:, None])
+
 
 class AttentionPooling(nn.Module):
     """One vector for a sequence: additive attention from one query, or without queries.
@@ -206,6 +219,10 @@ class AttentionPooling(nn.Module):
             # "ragged" reads the flat list of weights; those that it returns are a padded copy.
             context = weighted_sum(weights, memory).to(context.dtype)
         return context[:, 0], weights
+
+    def activations(self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute `AdditiveAttention.activations` of each sequence, `[B, 1, T, A]`; arguments as of `forward`."""
+        return self.attention.activations(self._build_query(memory, mask, last_state), memory)
 
     def _build_query(self, memory: torch.Tensor, mask: torch.Tensor, last_state: torch.Tensor | None) -> torch.Tensor | None:
         """Build the query of each sequence, `[B, 1, H]`; None for "bias"."""

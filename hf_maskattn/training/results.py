@@ -4,8 +4,9 @@ import json
 import logging
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.hub.publish import Publication, make_repository, publish
 from hf_maskattn.inspection.attention_maps import attention_maps, can_be_drawn, draw_alignments, draw_attention_maps
+from hf_maskattn.inspection.attention_statistics import AttentionStatistics, attention_statistics
 from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
@@ -44,12 +46,14 @@ class RunReport:
         metrics: Values by metric name, by split.
         is_main_process: Whether this process may print and write.
         publication: The commit on the Hub. None if the run was not published.
+        attention: How the model attends. None if it was not measured.
     """
 
     model_folder: Path
     metrics: dict[str, dict[str, float]]
     is_main_process: bool
     publication: Publication | None = None
+    attention: AttentionStatistics | None = None
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
@@ -82,10 +86,52 @@ def read_metrics(path: Path) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text(encoding="utf-8"))["metrics"]
 
 
+MAX_ATTENTION_ROWS = 512
+"""Number of rows over which attention is measured."""
+
+_ATTENTION_BATCH_SIZE = 32
+
+
+def measure_attention(assembly: "Assembly") -> AttentionStatistics | None:
+    """Measure how the model of a run attends over the first `MAX_ATTENTION_ROWS` rows of the validation split.
+
+    Args:
+        assembly: The Trainer and its data.
+
+    Returns:
+        The statistics. None if there is no validation split, or the model is sharded.
+    """
+    trainer = assembly.trainer
+    split: datasets.Dataset | None = trainer.eval_dataset
+    if split is None or _is_sharded(trainer):
+        return None
+    names = ["input_ids", "attention_mask"]
+    collate: Callable[..., Any] = partial(assembly.data.tokenizer.pad, return_tensors="pt")
+    if trainer.model.config.is_encoder_decoder:
+        names, collate = [*names, "labels"], trainer.data_collator
+    rows = split.select_columns(names).select(range(min(MAX_ATTENTION_ROWS, split.num_rows)))
+    batches = (
+        collate(rows.select(range(start, min(start + _ATTENTION_BATCH_SIZE, rows.num_rows))).to_list())
+        for start in range(0, rows.num_rows, _ATTENTION_BATCH_SIZE)
+    )
+    return attention_statistics(trainer.model, batches)
+
+
+def _is_sharded(trainer: Trainer) -> bool:
+    """Whether the forward pass needs all processes."""
+    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
 _MAX_TOKENS_IN_PICTURE = 30
 
 
-def write_card(assembly: "Assembly", recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+def write_card(
+    assembly: "Assembly",
+    recipe: Recipe,
+    folder: Path,
+    metrics: dict[str, dict[str, float]],
+    attention: AttentionStatistics | None = None,
+) -> None:
     """Write `README.md` and, if matplotlib is installed, `attention.png` to the folder of a run.
 
     Args:
@@ -93,12 +139,12 @@ def write_card(assembly: "Assembly", recipe: Recipe, folder: Path, metrics: dict
         recipe: The recipe.
         folder: The output folder.
         metrics: Values by metric name, by split.
+        attention: How the model attends. A mean is stated, and not drawn.
     """
     trainer, data = assembly.trainer, assembly.data
     texts = [text for text in data.examples if text.strip()]
-    # The forward pass of a sharded model needs all processes.
-    is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    has_picture = not is_sharded and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
+    is_drawn = not (_is_sharded(trainer) or (attention is not None and attention.is_mean))
+    has_picture = is_drawn and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
     if recipe.model.task == "fill-mask":
         texts = [_with_mask(text, data.tokenizer.mask_token) for text in texts]
     pretrained = recipe.model.pretrained
@@ -114,6 +160,7 @@ def write_card(assembly: "Assembly", recipe: Recipe, folder: Path, metrics: dict
         base_model_id=pretrained and hub_id_of(pretrained),
         examples=texts,
         picture=PICTURE_FILE if has_picture else None,
+        attention=None if attention is None else f"On {attention.rows} rows of the validation split: {attention.describe()}",
     )
     write_atomically(folder / CARD_FILE, str(card))
 

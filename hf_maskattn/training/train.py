@@ -32,6 +32,7 @@ from hf_maskattn.checkpoints.run_folder import (
     require_run,
 )
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.inspection.attention_statistics import AttentionStatistics
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import changed_keys, save_recipe, training_arguments
 from hf_maskattn.recipes.training_rules import replace_arguments
@@ -43,7 +44,16 @@ from hf_maskattn.training.callbacks import (
     StopOnInterrupt,
     TrainingInterrupted,
 )
-from hf_maskattn.training.results import HubTarget, RunReport, publish_run, read_metrics, score, write_card, write_report
+from hf_maskattn.training.results import (
+    HubTarget,
+    RunReport,
+    measure_attention,
+    publish_run,
+    read_metrics,
+    score,
+    write_card,
+    write_report,
+)
 from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
 
 logger = logging.getLogger(__name__)
@@ -105,8 +115,8 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         for split in ("validation", "test"):
             if split in assembly.data.splits:
                 metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
-        write_results(assembly, recipe, folder, metrics)
-    report = RunReport(folder, metrics, is_main)
+        attention = write_results(assembly, recipe, folder, metrics)
+    report = RunReport(folder, metrics, is_main, attention=attention)
     return report if target is None or not is_main else publish_run(report, target)
 
 
@@ -235,7 +245,9 @@ def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise
 
 
-def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+def write_results(
+    assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]
+) -> AttentionStatistics | None:
     """Write log, card, metrics and model to the folder of a run, and mark the run as finished.
 
     Args:
@@ -244,15 +256,20 @@ def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dic
         folder: The output folder.
         metrics: Values by metric name, by split.
 
+    Returns:
+        How the model attends, None where it was not measured.
+
     Raises:
         OSError: If a file could not be written. The checkpoints are not affected.
     """
-    trainer = assembly.trainer
+    trainer, attention = assembly.trainer, None
     if trainer.is_world_process_zero():
         _write_state(trainer, folder)
-        write_card(assembly, recipe, folder, metrics)
+        attention = measure_attention(assembly)
+        write_card(assembly, recipe, folder, metrics, attention)
         best = trainer.state.best_model_checkpoint
-        write_report(folder / METRICS_FILE, metrics, best_checkpoint=best and Path(best).name)
+        facts = {"best_checkpoint": best and Path(best).name, "attention": attention and asdict(attention)}
+        write_report(folder / METRICS_FILE, metrics, **facts)
     try:
         trainer.save_model()
     except Exception as error:
@@ -261,6 +278,7 @@ def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dic
         raise
     if trainer.is_world_process_zero():
         mark_finished(folder)
+    return attention
 
 
 def _write_state(trainer: Trainer, folder: Path) -> None:

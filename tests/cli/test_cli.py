@@ -121,6 +121,7 @@ def test_train_prints_metrics_and_loading_call(trained):
     assert "accuracy" in done.stdout
     assert "validation" in done.stdout
     assert f'transformers.pipeline("text-classification", model="{folder}")' in done.stdout
+    assert "Attention on 12 validation rows: The normalized entropy" in done.stdout
 
 
 @pytest.mark.slow

@@ -98,6 +98,14 @@ def test_card_shows_picture(card):
     assert "## Attention" not in card().text
 
 
+@pytest.mark.parametrize("picture", ["attention.png", None])
+def test_card_describes_attention(card, picture):
+    text = card(picture=picture, attention="The attention is a mean.").text
+    assert text.count("## Attention\n\n") == 1
+    assert "\n\nThe attention is a mean.\n\n## Limits\n\n" in text
+    assert ("![Attention over texts]" in text) == (picture is not None)
+
+
 def test_card_widget_has_first_texts(card):
     examples = ["", " \n", "a  cat\nmeows", "a cat meows", "bell\a", "long " * 100, "fourth"]
     assert card(examples=examples).data.widget == [{"text": text} for text in ("a cat meows", "bell", "long " * 40)]

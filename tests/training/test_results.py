@@ -12,6 +12,7 @@ from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
 from hf_maskattn.inspection import attention_maps
+from hf_maskattn.inspection.attention_statistics import AttentionStatistics
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
@@ -118,6 +119,32 @@ def test_card_shows_the_picture_if_it_was_drawn(write, monkeypatch):
     assert "attention.png" not in write()[1].text
     monkeypatch.setattr(results, "draw_picture", lambda *args: True)
     assert "![Attention over texts](attention.png)" in write()[1].text
+
+
+@pytest.mark.parametrize(("entropy", "has_picture"), [(0.99, False), (0.5, True)])
+def test_card_states_attention_and_draws_no_mean(write, monkeypatch, tmp_path, entropy, has_picture):
+    assembly, _ = write()
+    monkeypatch.setattr(results, "draw_picture", lambda *args: True)
+    attention = AttentionStatistics(entropy, 0.25, 12)
+    results.write_card(assembly, load_recipe(tmp_path / "toy.yaml"), tmp_path, {}, attention)
+    text = ModelCard.load(tmp_path / CARD_FILE).text
+    assert f"On 12 rows of the validation split: {attention.describe()}" in text
+    assert ("attention.png" in text) == has_picture
+
+
+@pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])
+def test_attention_is_measured_on_first_validation_rows(write, monkeypatch, task):
+    monkeypatch.setattr(results, "MAX_ATTENTION_ROWS", 10)
+    monkeypatch.setattr(results, "_ATTENTION_BATCH_SIZE", 4)
+    assembly, _ = write(task)
+    measured = results.measure_attention(assembly)
+    assert measured.rows == 10
+    assert 0.5 < measured.entropy <= 1
+    assert 0.5 < measured.tanh_derivative <= 1
+
+
+def test_attention_is_not_measured_without_validation_split(write):
+    assert results.measure_attention(write(validation_file=None, test_file=None)[0]) is None
 
 
 def test_card_of_text_to_text_has_an_alignment_plot(write, monkeypatch, tmp_path):

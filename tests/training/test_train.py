@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import signal
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,8 @@ def test_run_folder_is_complete_and_evaluates_the_same(tmp_path, task):
     assert report.model_folder == folder
     written = json.loads((folder / "metrics.json").read_text())
     assert written["metrics"] == report.metrics
+    assert written["attention"] == asdict(report.attention)
+    assert report.attention.describe() in (folder / "README.md").read_text()
     assert set(written["versions"]) == {"python", "hf_maskattn", "torch", "transformers", "datasets", "accelerate"}
     assert (folder / written["best_checkpoint"]).is_dir()
     assert {"README.md", "recipe.yaml", "trainer_state.json", "tokenizer.json"} <= set(os.listdir(folder))
