@@ -90,7 +90,7 @@ _TASKS = (
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTextClassificationPipeline"),
         label_column="label",
         model_keys=("problem_type",),
-        data_keys=("text_column", "label_column", "labels"),
+        data_keys=("text_column", "label_column", "labels", "unknown_word_dropout"),
     ),
     Task(
         name="token-classification",
@@ -105,7 +105,7 @@ _TASKS = (
         metric_names=ImportPath(_CLASSIFICATION, "token_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTokenClassificationPipeline"),
         label_column="tags",
-        data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme"),
+        data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme", "unknown_word_dropout"),
     ),
     Task(
         name="fill-mask",

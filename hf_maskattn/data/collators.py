@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
@@ -13,11 +13,43 @@ if TYPE_CHECKING:
     from hf_maskattn.data.streaming import RowStream
 
 
-class RowMaskingCollator(DataCollatorForLanguageModeling):
-    """Masks each row as transformers does, but seeded by the seed, the epoch and the tokens of the row.
+class RowSeededCollator:
+    """Base of collators whose random numbers for a row are seeded by a seed, the epoch and the tokens of the row.
 
-    The masks of a row are therefore the same in any batch, process and dataloader worker, and in a resumed run; they differ
-    between epochs. Rows with the same tokens have the same masks within an epoch.
+    The numbers of a row are therefore the same in any batch, process and dataloader worker, and in a resumed run; they differ
+    between epochs. Rows with the same tokens have the same numbers within an epoch.
+    """
+
+    _seed: int
+
+    def _set_seed(self, seed: int) -> None:
+        self._seed = seed
+        # In shared memory, because dataloader workers may outlive an epoch.
+        self._epoch = multiprocessing.RawValue("q", 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the random numbers of an epoch."""
+        self._epoch.value = epoch
+
+    def with_own_epoch(self) -> Self:
+        """Return a copy that is in epoch 0, and whose epoch is set independently."""
+        other = copy(self)
+        other._epoch = multiprocessing.RawValue("q", 0)
+        return other
+
+    def for_evaluation(self) -> Any:
+        """Return the collator of rows that are evaluated, which does not depend on the epoch."""
+        raise NotImplementedError
+
+    def _generator(self, ids: torch.Tensor) -> torch.Generator:
+        """Return the generator of a row with these token ids."""
+        key = f"{self._seed} {self._epoch.value} ".encode() + ids.numpy().tobytes()
+        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+        return torch.Generator().manual_seed(seed)
+
+
+class RowMaskingCollator(RowSeededCollator, DataCollatorForLanguageModeling):
+    """Masks each row as transformers does, but with the random numbers of `RowSeededCollator`.
 
     Args:
         tokenizer: Tokenizer of the model. Its special tokens are never masked.
@@ -30,19 +62,11 @@ class RowMaskingCollator(DataCollatorForLanguageModeling):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mlm_probability: float, seed: int):
         super().__init__(tokenizer, mlm_probability=mlm_probability)
-        self._mask_seed = seed
-        # In shared memory, because dataloader workers may outlive an epoch.
-        self._epoch = multiprocessing.RawValue("q", 0)
+        self._set_seed(seed)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Select the masks of an epoch."""
-        self._epoch.value = epoch
-
-    def with_fixed_masks(self) -> "RowMaskingCollator":
+    def for_evaluation(self) -> "RowMaskingCollator":
         """Return a collator with the same masks in every epoch."""
-        fixed = copy(self)
-        fixed._epoch = multiprocessing.RawValue("q", 0)
-        return fixed
+        return self.with_own_epoch()
 
     def torch_mask_tokens(self, inputs, special_tokens_mask=None, offset_mapping=None) -> tuple[torch.Tensor, torch.Tensor]:
         """Mask a padded batch row by row; the overridden method masks it as a whole.
@@ -62,36 +86,32 @@ class RowMaskingCollator(DataCollatorForLanguageModeling):
         masked, labels = inputs.clone(), torch.full_like(inputs, -100)
         for row, is_maskable in enumerate(maskable):
             ids = inputs[row, is_maskable]  # [number of maskable tokens]
-            self.generator = torch.Generator().manual_seed(self._row_seed(ids))
+            self.generator = self._generator(ids)
             no_special_tokens = torch.zeros_like(ids, dtype=torch.bool)
             masked[row, is_maskable], labels[row, is_maskable] = super().torch_mask_tokens(ids, no_special_tokens)
         return masked, labels
 
-    def _row_seed(self, ids: torch.Tensor) -> int:
-        key = f"{self._mask_seed} {self._epoch.value} ".encode() + ids.numpy().tobytes()
-        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
-
-class StreamMaskingCollator:
-    """Masks the rows of a stream with the pass as the epoch; a batch is masked as in the pass of its last row.
+class StreamCollator:
+    """Collates the rows of a stream with the pass as the epoch; a batch is collated as in the pass of its last row.
 
     It runs in the process that reads the rows, where the current pass is known.
 
     Args:
-        collator: Collator of the rows.
+        collator: `RowSeededCollator` of the rows.
         stream: Stream of the rows.
     """
 
-    def __init__(self, collator: RowMaskingCollator, stream: "RowStream"):
+    def __init__(self, collator: Any, stream: "RowStream"):
         self._collator = collator
-        self._process_collator: RowMaskingCollator | None = None
+        self._process_collator: Any = None
         self._stream = stream
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate the latest rows of the stream."""
         if self._process_collator is None:
             # Created in each worker: workers may be in different passes, but the epoch is in shared memory.
-            self._process_collator = self._collator.with_fixed_masks()
+            self._process_collator = self._collator.with_own_epoch()
         self._process_collator.set_epoch(self._stream.current_pass)
         return self._process_collator(rows)
 

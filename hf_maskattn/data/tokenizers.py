@@ -15,6 +15,9 @@ TokenizerKind = Literal["char", "word", "symbols", "bpe", "wordpiece"]
 KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 """Kinds of tokenizers that can be trained."""
 
+KEEP_EVERY_CHARACTER: tuple[TokenizerKind, ...] = ("char", "symbols")
+"""Kinds whose vocabulary has every character of the corpus, however rare."""
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[MASK]")
 """Special tokens of a tokenizer for encoders, in the order of their ids."""
 
@@ -37,6 +40,7 @@ def train_tokenizer(
     *,
     kind: TokenizerKind,
     vocab_size: int,
+    min_frequency: int = 1,
     lowercase: bool = False,
     max_length: int,
     for_generation: bool = False,
@@ -44,10 +48,10 @@ def train_tokenizer(
     """Train a tokenizer; training is deterministic.
 
     Every kind normalizes text to Unicode NFC. `char`: one token per character, a space is the token "▁"; decoding is lossless.
-    `word`: words and punctuation marks; rare ones become `[UNK]`. `symbols`: the units that white space separates in the
-    corpus, such as phonemes and letters; any other word is split into its characters, so that "read" and "r e a d" are the
-    same. `bpe`: pieces of UTF-8 bytes, never `[UNK]`; decoding is lossless. `wordpiece`: pieces of words, with "##" for
-    continuing pieces. Except in `char` and `symbols`, each punctuation mark is a token.
+    `word`: words and punctuation marks; those beyond `vocab_size` or below `min_frequency` become `[UNK]`. `symbols`: the units
+    that white space separates in the corpus, such as phonemes and letters; any other word is split into its characters, so that
+    "read" and "r e a d" are the same. `bpe`: pieces of UTF-8 bytes, never `[UNK]`; decoding is lossless. `wordpiece`: pieces of
+    words, with "##" for continuing pieces. Except in `char` and `symbols`, each punctuation mark is a token.
 
     Source and target of a text-to-text model share a tokenizer: train it on both.
 
@@ -55,6 +59,8 @@ def train_tokenizer(
         texts: The corpus, which is held in memory.
         kind: Kind of tokenizer.
         vocab_size: Maximum size of the vocabulary, special tokens included.
+        min_frequency: Number of times that a word must occur in the corpus to be a token (`word`), or a pair of pieces to be
+            merged (`bpe`, `wordpiece`). Must be 1 for `char` and `symbols`, which keep every character.
         lowercase: Whether to convert texts to lower case.
         max_length: Maximum number of tokens of a text if truncation is requested.
         for_generation: Whether the tokenizer is for a text-to-text model, which needs `[BOS]` and `[EOS]`.
@@ -66,7 +72,8 @@ def train_tokenizer(
 
     Raises:
         TypeError: `texts` is a single string, or contains other types.
-        ValueError: Unknown kind, no text, `max_length` below one, or a `vocab_size` that is too small for the alphabet.
+        ValueError: Unknown kind, no text, `max_length` or `min_frequency` below one, a `min_frequency` that the kind does not
+            have or that no word reaches, or a `vocab_size` that is too small for the alphabet.
 
     Source:
         BPE: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; WordPiece: Wu et al. 2016,
@@ -81,6 +88,10 @@ def train_tokenizer(
         )
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1, got {max_length}.")
+    if min_frequency < 1:
+        raise ValueError(f"min_frequency must be at least 1, got {min_frequency}.")
+    if min_frequency > 1 and kind in KEEP_EVERY_CHARACTER:
+        raise ValueError(f"min_frequency must be 1 with kind={kind!r}, which keeps every character, got {min_frequency}.")
     names = GENERATION_SPECIAL_TOKENS if for_generation else SPECIAL_TOKENS
     if vocab_size <= len(names):
         raise ValueError(
@@ -88,7 +99,12 @@ def train_tokenizer(
         )
     corpus = _check_texts(texts)
     special_tokens = [_special_token(name, kind) for name in names]
-    tokenizer = _BUILDERS[kind](corpus, special_tokens, vocab_size, lowercase)
+    tokenizer = _BUILDERS[kind](corpus, special_tokens, vocab_size, min_frequency, lowercase)
+    if kind == "word" and tokenizer.get_vocab_size() == len(names):
+        raise ValueError(
+            f"min_frequency must be lower than {min_frequency}, because no word of these texts occurs so often and every one would "
+            "be unknown. Use min_frequency=1 (in a recipe data.min_frequency=1), or more texts."
+        )
     if tokenizer.get_vocab_size() > vocab_size:
         raise ValueError(
             f"vocab_size must be at least {tokenizer.get_vocab_size()} for kind={kind!r} ({len(names)} special tokens and the "
@@ -183,7 +199,9 @@ def _normalizer(lowercase: bool) -> list[normalizers.Normalizer]:
     return [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
 
 
-def _build_char(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _build_char(
+    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([*_normalizer(lowercase), normalizers.Replace(" ", SPACE)])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -194,16 +212,22 @@ def _build_char(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_s
     return tokenizer
 
 
-def _build_word(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _build_word(
+    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
-    trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special_tokens, show_progress=False)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=special_tokens, show_progress=False
+    )
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
 
-def _build_symbols(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _build_symbols(
+    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
+) -> Tokenizer:
     scratch = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     scratch.normalizer = normalizers.Sequence(_normalizer(lowercase))
     scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -216,7 +240,9 @@ def _build_symbols(corpus: Sequence[str], special_tokens: list[AddedToken], voca
     return tokenizer
 
 
-def _build_bpe(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _build_bpe(
+    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
+) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
     # ByteLevel alone joins consecutive punctuation marks, so that a token such as ".," would overlap two words.
@@ -227,6 +253,7 @@ def _build_bpe(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_si
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
+        min_frequency=min_frequency,
         special_tokens=special_tokens,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -235,7 +262,9 @@ def _build_bpe(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_si
     return tokenizer
 
 
-def _build_wordpiece(corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _build_wordpiece(
+    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
@@ -243,7 +272,9 @@ def _build_wordpiece(corpus: Sequence[str], special_tokens: list[AddedToken], vo
     # The trainer assigns ids to "##" characters in the random order of a hash map, and breaks ties by these ids. As special
     # tokens they have fixed ids. The vocabulary is then moved to a model without these special tokens.
     fixed_tokens = [*map(str, special_tokens), *_continuing_characters(tokenizer, corpus)]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=fixed_tokens, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=fixed_tokens, show_progress=False
+    )
     scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     scratch.normalizer, scratch.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     scratch.train_from_iterator(corpus, trainer)
@@ -260,7 +291,7 @@ def _continuing_characters(tokenizer: Tokenizer, corpus: Sequence[str]) -> list[
     return [f"##{character}" for character in sorted(characters)]
 
 
-_BUILDERS: dict[TokenizerKind, Callable[[Sequence[str], list[AddedToken], int, bool], Tokenizer]] = {
+_BUILDERS: dict[TokenizerKind, Callable[[Sequence[str], list[AddedToken], int, int, bool], Tokenizer]] = {
     "char": _build_char,
     "word": _build_word,
     "symbols": _build_symbols,

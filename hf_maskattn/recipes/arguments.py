@@ -152,6 +152,16 @@ class DataArguments:
     vocab_size: int = 8000
     """Maximum vocabulary size of a tokenizer that is trained."""
 
+    min_frequency: int | None = None
+    """How often a word must occur in the train split to be in the vocabulary of a `word` tokenizer, and a pair of pieces to be
+    merged by bpe and wordpiece. Rarer words become the unknown token, which is trained on them. Null means 2 for `word`, but 1
+    for the others and for text-to-text generation. Not for `char` and `symbols`, which keep every character."""
+
+    unknown_word_dropout: float | int | None = None
+    """Alpha of unknown-word dropout: in training, a token that occurs n times in the train split is replaced by the unknown
+    token with probability alpha / (alpha + n) (Kiperwasser and Goldberg 2016). 0 replaces none. Null means 0.25 for a `word`
+    tokenizer that is trained and 0 for any other."""
+
     lowercase: bool = False
     """Whether a tokenizer that is trained ignores case."""
 

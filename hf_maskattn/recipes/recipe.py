@@ -1,6 +1,7 @@
 """Loads recipes: YAML files with the groups `model`, `data` and `training`, and overrides from the command line."""
 
 import glob
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -11,13 +12,17 @@ from typing import Any
 import yaml
 
 from hf_maskattn.data.files import expand_pattern
-from hf_maskattn.data.tokenizers import KINDS
+from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
 from hf_maskattn.recipes.fields import ONLY_FOR, check_key, check_value, settable_fields, suggestion
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
 
 GROUPS = ("model", "data", "training")
+
+_WORD_MIN_FREQUENCY = 2
+_WORD_UNKNOWN_DROPOUT = 0.25
+"""Defaults for a `word` tokenizer, which trains its unknown token on rare words only."""
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -95,6 +100,23 @@ class Recipe:
     def label_column(self) -> str:
         """The column with the labels."""
         return self.data.label_column or TASKS[self.model.task].label_column or "label"
+
+    @property
+    def min_frequency(self) -> int:
+        """How often a word must occur in the train split to be in the vocabulary of a tokenizer that is trained."""
+        if self.data.min_frequency is not None:
+            return self.data.min_frequency
+        # A target with an unknown token could never be generated.
+        is_input_only = not TASKS[self.model.task].generates
+        return _WORD_MIN_FREQUENCY if is_input_only and self.data.tokenizer == "word" else 1
+
+    @property
+    def unknown_word_dropout(self) -> float:
+        """Alpha of unknown-word dropout. 0 for none."""
+        if self.data.unknown_word_dropout is not None:
+            return self.data.unknown_word_dropout
+        is_supported = self.model.task in ONLY_FOR["data", "unknown_word_dropout"]
+        return _WORD_UNKNOWN_DROPOUT if is_supported and self.data.tokenizer == "word" else 0.0
 
     def has_split(self, split: str) -> bool:
         """Return whether the recipe has a "train", "validation" or "test" split."""
@@ -287,7 +309,7 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
                 raise ValueError(f"data.{key} has no effect without data.streaming. Remove it, or set data.streaming=true.")
     for (group, key), least in _MINIMUMS.items():
         value = groups[group].get(key)
-        if value is not None and value < least:
+        if value is not None and not least <= value < math.inf:  # NaN fails this comparison
             raise ValueError(f"{group}.{key} must be at least {least}, got {value}.")
     _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
     _check_tokenizer(groups["data"], groups["model"].get("pretrained"))
@@ -320,6 +342,8 @@ def _check_task(groups: dict[str, dict[str, Any]]) -> None:
 
 
 _MINIMUMS = {
+    ("data", "min_frequency"): 1,
+    ("data", "unknown_word_dropout"): 0,
     ("data", "max_length"): 1,
     ("data", "max_target_length"): 1,
     ("data", "shuffle_buffer"): 0,
@@ -380,9 +404,14 @@ def _check_tokenizer(data: dict[str, Any], pretrained: str | None) -> None:
                 f"data.tokenizer must be one of {kinds}, or a folder or a name on the Hub, got {tokenizer!r}. Did you mean "
                 f"{near}?"
             )
-    for key in ("vocab_size", "lowercase"):
-        if key in data and tokenizer not in KINDS:
+    for key in ("vocab_size", "min_frequency", "lowercase"):
+        if data.get(key) is not None and tokenizer not in KINDS:
             raise ValueError(
                 f"data.{key} has no effect with the tokenizer {tokenizer or pretrained}, which is loaded. Remove it, or train "
                 f"a tokenizer with data.tokenizer set to one of {kinds}."
             )
+    if tokenizer in KEEP_EVERY_CHARACTER and (data.get("min_frequency") or 1) > 1:
+        raise ValueError(
+            f"data.min_frequency must be 1 with data.tokenizer={tokenizer}, which keeps every character, got "
+            f"{data['min_frequency']}. Remove it."
+        )

@@ -13,7 +13,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.data.loading import BUILT_IN
-from hf_maskattn.data.tokenizers import KINDS
+from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
 from hf_maskattn.recipes.arguments import ONLY_FOR_STREAMS
 from hf_maskattn.recipes.fields import ONLY_FOR, config_fields, settable_fields
@@ -175,11 +175,14 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
         config = {name: config.get(name, getattr(defaults, name)) for name in names}
     data = asdict(recipe.data)
     if data["tokenizer"] not in KINDS:
-        del data["vocab_size"], data["lowercase"]
+        del data["vocab_size"], data["min_frequency"], data["lowercase"]
+    elif data["tokenizer"] not in KEEP_EVERY_CHARACTER:
+        data["min_frequency"] = recipe.min_frequency
     if not recipe.data.streaming:
         for key in ONLY_FOR_STREAMS:
             del data[key]
     data["label_column"] = recipe.label_column
+    data["unknown_word_dropout"] = recipe.unknown_word_dropout
     groups = {"model": {**model, **config}, "data": data, "training": resolved_training(recipe)}
     for (group, key), tasks in ONLY_FOR.items():
         if task not in tasks:

@@ -1,6 +1,6 @@
 """The data of a recipe: loads the splits, trains or loads the tokenizer, and encodes model inputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
+from hf_maskattn.data.unknown_words import count_tokens, report_unknown_words
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.task_encoders import TaskEncoder
@@ -23,6 +24,7 @@ DEFAULT_MAX_LENGTH = 512
 MAX_KNOWN_LENGTH = 2**20
 """A tokenizer without a limit has a `model_max_length` far above this number."""
 _NUM_EXAMPLES = 20
+_ROWS_PER_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,18 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> Task
     encoder.learn_labels(raw, as_tagged=as_tagged)
     _check_several_labels(recipe, encoder.labels)
     tokenizer = _build_tokenizer(recipe, encoder, raw)
+    if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
+        raise ValueError(
+            f"data.unknown_word_dropout must be 0 with {recipe.model.pretrained or recipe.data.tokenizer}, whose tokenizer has "
+            f"no unknown token, got {recipe.unknown_word_dropout}. Remove it."
+        )
     splits = raw if shards is None else {**raw, "train": shards}
     data = _encode(recipe, encoder, splits, tokenizer, evaluated=("validation", "test"), locations=raw.locations)
     encoder.check_training_split(raw["train"], tokenizer, raw.locations["train"])
+    if recipe.unknown_word_dropout > 0:
+        token_ids = _token_ids(data.splits["train"], raw["train"], raw.locations["train"])
+        encoder.token_counts = count_tokens(token_ids, len(tokenizer))
+    _report_unknown_words(recipe, data)
     return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw))
 
 
@@ -119,6 +130,31 @@ def evaluation_data(
     encoder.use_labels(split, raw, labels, tag_scheme)
     data = _encode(recipe, encoder, {split: raw[split]}, tokenizer, evaluated=(split,), locations=raw.locations)
     return replace(data, tag_scheme=tag_scheme)
+
+
+def _token_ids(split: Dataset | RowStream, raw: Dataset, locations: RowLocations) -> Iterator[Sequence[Sequence[int]]]:
+    """Yield batches of the token ids of a split, or of the first rows of a stream, which `raw` has."""
+    for start in range(0, raw.num_rows, _ROWS_PER_BATCH):
+        stop = min(start + _ROWS_PER_BATCH, raw.num_rows)
+        if isinstance(split, RowStream):
+            yield split.encode(raw[start:stop], [locations[row] for row in range(start, stop)])["input_ids"]
+        else:
+            yield split[start:stop]["input_ids"]
+
+
+def _report_unknown_words(recipe: Recipe, data: TaskData) -> None:
+    """Log how many tokens of the validation split are unknown."""
+    split = data.splits.get("validation")
+    if not isinstance(split, Dataset):
+        return
+    counts = count_tokens(_token_ids(split, split, RowLocations()), len(data.tokenizer))
+    advice = "Use a tokenizer with the words of this data."
+    if recipe.data.tokenizer in KINDS:
+        advice = (
+            "Keep more words with data.min_frequency=1 or a larger data.vocab_size, or split rare words into known pieces with "
+            "data.tokenizer=bpe."
+        )
+    report_unknown_words(counts, data.tokenizer, name="validation", advice=advice)
 
 
 def _encoder_of(recipe: Recipe) -> TaskEncoder:
@@ -202,6 +238,7 @@ def _build_tokenizer(recipe: Recipe, encoder: TaskEncoder, raw: Splits) -> PreTr
             encoder.tokenizer_texts(raw["train"], raw.locations["train"]),
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
+            min_frequency=recipe.min_frequency,
             lowercase=data.lowercase,
             max_length=DEFAULT_MAX_LENGTH if data.max_length is None else data.max_length,
             for_generation=encoder.task.generates,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,6 +18,7 @@ from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
 from hf_maskattn.data.tag_reading import TagReader, is_visible, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
+from hf_maskattn.data.unknown_words import UnknownWordCollator
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
@@ -34,6 +36,8 @@ class TaskEncoder:
     Attributes:
         labels: Names of the labels by id, from `learn_labels` or `use_labels`. None for a task without labels.
         tag_scheme: Scheme of the tags of the training data. None if there is none, or if it was not recorded.
+        token_counts: `[V]`, number of times that each token occurs in the training data, for `data.unknown_word_dropout`. None
+            if it is 0.
     """
 
     def __init__(self, recipe: Recipe):
@@ -42,6 +46,7 @@ class TaskEncoder:
         self.text_column = recipe.data.text_column or "text"
         self.labels: list[str] | None = None
         self.tag_scheme: TagScheme | None = None
+        self.token_counts: np.ndarray | None = None
 
     @property
     def has_labels(self) -> bool:
@@ -121,7 +126,11 @@ class TaskEncoder:
 
     def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
         """Build the data collator."""
-        return self.task.collator.load()(tokenizer)
+        collator = self.task.collator.load()(tokenizer)
+        if self.token_counts is None:
+            return collator
+        alpha = self.recipe.unknown_word_dropout
+        return UnknownWordCollator(collator, tokenizer, counts=self.token_counts, alpha=alpha, seed=seed)
 
     def build_evaluation(self, data: "TaskData") -> TaskEvaluation:
         """Return the metrics."""

@@ -23,7 +23,7 @@ from hf_maskattn.checkpoints.checkpoints import (
     summarize_error,
     write_manifest,
 )
-from hf_maskattn.data.collators import RowMaskingCollator, StreamMaskingCollator
+from hf_maskattn.data.collators import RowSeededCollator, StreamCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
@@ -115,10 +115,10 @@ class MaskAttnTrainer(Seq2SeqTrainer):
     def _get_dataloader(self, *args, is_training: bool = False, dataloader_key: str | None = None, **kwargs) -> DataLoader:
         changes: dict[str, Any] = {}
         if not is_training:
-            # All rows are evaluated, also those of a last batch that training would drop, with the same masks every time.
+            # All rows are evaluated, also those of a last batch that training would drop, with the same inputs every time.
             changes["args"] = replace_arguments(self.args, dataloader_drop_last=False)
-            if isinstance(self.data_collator, RowMaskingCollator):
-                changes["data_collator"] = self.data_collator.with_fixed_masks()
+            if isinstance(self.data_collator, RowSeededCollator):
+                changes["data_collator"] = self.data_collator.for_evaluation()
         with self._replace_attributes(**changes):
             loader = super()._get_dataloader(*args, is_training=is_training, dataloader_key=dataloader_key, **kwargs)
         loader = shard_without_duplicates(loader, evenly=is_training)
@@ -161,8 +161,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         )
 
     def _stream_collator(self, stream: RowStream) -> Any:
-        if isinstance(self.data_collator, RowMaskingCollator):
-            return StreamMaskingCollator(self.data_collator, stream)
+        if isinstance(self.data_collator, RowSeededCollator):
+            return StreamCollator(self.data_collator, stream)
         return self.data_collator
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
@@ -185,7 +185,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             # Trainer would train one more step if it resumes from the last checkpoint of a run with max_steps.
             self.control.should_training_stop = True
             return
-        if isinstance(self.data_collator, RowMaskingCollator):
+        if isinstance(self.data_collator, RowSeededCollator):
             self.data_collator.set_epoch(epoch)
         if isinstance(self.train_dataset, RowStream):
             # The stream itself starts after the batches of the checkpoint.

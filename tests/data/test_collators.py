@@ -9,7 +9,7 @@ from transformers import DataCollatorForSeq2Seq
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_maskattn import RNNSearchForConditionalGeneration
-from hf_maskattn.data.collators import PairCollator, RowMaskingCollator, StreamMaskingCollator
+from hf_maskattn.data.collators import PairCollator, RowMaskingCollator, StreamCollator
 from hf_maskattn.data.encoding import encode_for_masked_lm
 from hf_maskattn.data.streaming import Shards
 from hf_maskattn.data.tokenizers import train_tokenizer
@@ -64,7 +64,7 @@ def test_row_masks_depend_on_seed_and_epoch_only(tokenizer, rows):
 
 def test_fixed_masks_are_independent_of_the_epoch(tokenizer, rows):
     training = collator(tokenizer)
-    fixed = training.with_fixed_masks()
+    fixed = training.for_evaluation()
     before = fixed(rows)["labels"]
     training.set_epoch(5)
     assert torch.equal(fixed(rows)["labels"], before)
@@ -169,7 +169,7 @@ def load():
         stream = encode_for_masked_lm(Shards(rows), tokenizer, text_column="text", max_length=8)
         stream = stream.for_process(seed=0, batch_size=ROWS)
         stream.skip_batches(skipped)
-        collate = StreamMaskingCollator(RowMaskingCollator(tokenizer, mlm_probability=0.5, seed=0), stream)
+        collate = StreamCollator(RowMaskingCollator(tokenizer, mlm_probability=0.5, seed=0), stream)
         return [
             batch["labels"] for batch in islice(DataLoader(stream, ROWS, num_workers=workers, collate_fn=collate), num_batches)
         ]

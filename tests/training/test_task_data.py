@@ -222,11 +222,11 @@ def test_stream_cannot_be_evaluated(tmp_path):
 
 
 def write_csv(tmp_path, **splits):
-    """Write a CSV file of each split from its labels. Its texts are digits."""
+    """Write a CSV file of each split from its labels. Its texts are digits, no two of them the same."""
     for name, labels in splits.items():
         rows = "".join(f"{1984 + row},{label}\n" for row, label in enumerate(labels))
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}")
-    return [f"data.{name}_file={tmp_path / f'{name}.csv'}" for name in splits]
+    return ["data.min_frequency=1", *(f"data.{name}_file={tmp_path / f'{name}.csv'}" for name in splits)]
 
 
 def load_csv(tmp_path, *overrides, **splits):
@@ -354,7 +354,8 @@ def test_validation_fraction_is_the_same_in_evaluation(tmp_path):
 def test_csv_separator(tmp_path):
     (tmp_path / "train.csv").write_text("text;label\na,b;x\nc;y\n")
     path = write_recipe(tmp_path)
-    overrides = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
+    files = [f"data.train_file={tmp_path / 'train.csv'}", "data.validation_file=", "data.test_file="]
+    overrides = [*files, "data.min_frequency=1"]
     with pytest.raises(ValueError, match=r"The only column is 'text;label', .* Set data\.csv_separator=';'"):
         training_data(load_recipe(path, overrides), seed=0)
     assert training_data(load_recipe(path, [*overrides, "data.csv_separator=;"]), seed=0).labels == ["x", "y"]
