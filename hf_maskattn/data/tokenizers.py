@@ -102,8 +102,8 @@ def train_tokenizer(
     tokenizer = _BUILDERS[kind](corpus, special_tokens, vocab_size, min_frequency, lowercase)
     if kind == "word" and tokenizer.get_vocab_size() == len(names):
         raise ValueError(
-            f"min_frequency must be lower than {min_frequency}, because no word of these texts occurs so often and every one would "
-            "be unknown. Use min_frequency=1 (in a recipe data.min_frequency=1), or more texts."
+            f"min_frequency must be lower than {min_frequency}, because no word of these texts occurs so often and every one "
+            "would be unknown. Use min_frequency=1 (in a recipe data.min_frequency=1), or more texts."
         )
     if tokenizer.get_vocab_size() > vocab_size:
         raise ValueError(

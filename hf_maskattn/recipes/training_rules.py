@@ -84,7 +84,9 @@ _OPTIMIZER_FIELDS = ("optim", "optim_args", "optim_target_modules", "adam_beta1"
 _ASSUMED_STEPS = 100
 """Number of steps to check a schedule with if the number of rows determines it."""
 
-_WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules that ignore `warmup_steps`."""
+
 _WITHOUT_KWARGS = ("constant", "constant_with_warmup")
 
 _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -158,6 +160,36 @@ def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
             f"{_overrides(recipe, names, args.lr_scheduler_type.value)}: {error}. Set arguments of a schedule with "
             "training.lr_scheduler_kwargs={name: value}."
         ) from error
+
+
+def steps_per_epoch(args: Seq2SeqTrainingArguments, num_rows: int) -> int:
+    """Return the number of optimizer steps of an epoch, as Trainer counts them.
+
+    Args:
+        args: The arguments of the Trainer.
+        num_rows: Number of rows of the train split.
+    """
+    rows_per_batch = args.train_batch_size * args.world_size
+    batches = num_rows // rows_per_batch if args.dataloader_drop_last else math.ceil(num_rows / rows_per_batch)
+    return max(1, math.ceil(batches / args.gradient_accumulation_steps))
+
+
+def check_warmup(args: Seq2SeqTrainingArguments, num_steps: int) -> None:
+    """Check that the learning rate reaches its value.
+
+    Args:
+        args: The arguments of the Trainer.
+        num_steps: Number of steps of the run.
+
+    Raises:
+        ValueError: If the warmup is longer than the run.
+    """
+    warmup = args.get_warmup_steps(num_steps)
+    if warmup > num_steps:
+        raise ValueError(
+            f"training.warmup_steps must be at most {num_steps}, the number of steps of this run, got {warmup}. Lower it, use "
+            "training.warmup_ratio=0.1 instead, or train longer with training.num_train_epochs."
+        )
 
 
 def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
@@ -263,7 +295,7 @@ def _check_optimization_settings(training: Mapping[str, Any]) -> None:
         if part.count("=") != 1:
             raise ValueError(f"training.optim_args must be of the form name=value,name=value, got {training['optim_args']!r}.")
     kind = SchedulerType(training.get("lr_scheduler_type", "linear")).value
-    for key, without in (("warmup_steps", _WITHOUT_WARMUP), ("lr_scheduler_kwargs", _WITHOUT_KWARGS)):
+    for key, without in (("warmup_steps", WITHOUT_WARMUP), ("lr_scheduler_kwargs", _WITHOUT_KWARGS)):
         if training.get(key) and kind in without:
             raise ValueError(f"training.{key}={training[key]} has no effect with lr_scheduler_type={kind}. Remove it.")
 

@@ -32,7 +32,7 @@ from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import first_lossy_text
 from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import select_best_metric
+from hf_maskattn.recipes.training_defaults import complete_schedule, select_best_metric
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
@@ -78,6 +78,8 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     as_tagged = checkpoint is not None and getattr(load_config(checkpoint), "tag_scheme", None) is None
     with args.main_process_first(desc="preparing the data"):
         data = training_data(recipe, args.seed, as_tagged=as_tagged)
+    if isinstance(data.splits["train"], Dataset):
+        args = complete_schedule(args, recipe, data.splits["train"].num_rows)
     if args.full_determinism:
         enable_full_determinism(args.seed)
     else:

@@ -2,11 +2,12 @@
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 
@@ -34,8 +35,14 @@ from hf_maskattn.checkpoints.run_folder import (
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.inspection.attention_statistics import AttentionStatistics
 from hf_maskattn.recipes.recipe import Recipe
-from hf_maskattn.recipes.training_defaults import changed_keys, save_recipe, training_arguments
-from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.recipes.training_defaults import (
+    changed_keys,
+    resolved_training,
+    resumed_recipe,
+    save_recipe,
+    training_arguments,
+)
+from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
 from hf_maskattn.training.assembly import Assembly, assemble, check_model
 from hf_maskattn.training.callbacks import (
     KeepTrackOfBest,
@@ -44,6 +51,7 @@ from hf_maskattn.training.callbacks import (
     StopOnInterrupt,
     TrainingInterrupted,
 )
+from hf_maskattn.training.label_prior import warn_of_prior_loss
 from hf_maskattn.training.results import (
     HubTarget,
     RunReport,
@@ -79,6 +87,9 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     if resume and overwrite:
         raise ValueError("--resume and --overwrite are mutually exclusive.")
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
+    stored = Path(resolved_training(recipe)["output_dir"]) / RECIPE_FILE
+    if resume and stored.is_file():
+        recipe = resumed_recipe(recipe, stored)
     args = training_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
@@ -104,6 +115,10 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         target = target.with_repository()
     assembly = assemble(recipe, args, checkpoint)
     _check_full_batch(assembly.trainer)
+    if recipe.model.pretrained is None and args.max_steps <= 0:
+        # The default depends on the number of rows.
+        recipe = replace(recipe, training={**recipe.training, "num_train_epochs": assembly.trainer.args.num_train_epochs})
+    _log_schedule(assembly.trainer)
     if is_main:
         # Only now: an error in the recipe must not delete the run that it would replace.
         if start is Start.OVERWRITE:
@@ -139,6 +154,7 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         last = find_resume_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
+    warn_of_prior_loss(assembly)
     metrics = {"steps": float(trainer.state.global_step)}
     if not isinstance(trainer.train_dataset, RowStream):
         metrics["epochs"] = float(trainer.state.epoch or 0)
@@ -283,6 +299,24 @@ def write_results(
 
 def _write_state(trainer: Trainer, folder: Path) -> None:
     write_atomically(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
+
+
+def _log_schedule(trainer: MaskAttnTrainer) -> None:
+    """Log how the model will be trained, with the values of the recipe and the defaults."""
+    args, split = trainer.args, trainer.train_dataset
+    rows = "a stream" if isinstance(split, RowStream) else f"{len(split):,} rows"
+    if args.max_steps > 0:
+        steps, length = args.max_steps, f"{args.max_steps:,} steps"
+    else:
+        steps = math.ceil(args.num_train_epochs * steps_per_epoch(args, len(split)))
+        length = f"{args.num_train_epochs:g} epochs, {steps:,} steps"
+    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    warmup = args.get_warmup_steps(steps)
+    logger.info(
+        f"Training on {rows}: {length} of {rows_per_step} rows, "
+        f"learning rate {args.learning_rate:g} ({args.lr_scheduler_type.value}, {warmup:,} warmup steps), weight decay "
+        f"{args.weight_decay:g}."
+    )
 
 
 def _check_full_batch(trainer: MaskAttnTrainer) -> None:
