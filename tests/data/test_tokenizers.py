@@ -334,3 +334,33 @@ def test_load_tokenizer_requires_fast_tokenizer(monkeypatch):
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **settings: Slow())
     with pytest.raises(ValueError, match=r"the tokenizer 'slow' must be fast, .* offsets are required, got Slow"):
         load_tokenizer("slow")
+
+
+def test_word_tokenizer_drops_words_below_min_frequency():
+    texts = ["a film", "a good film", "a bad day"]
+    tokenizer = train_tokenizer(texts, kind="word", vocab_size=40, min_frequency=2, max_length=9)
+    assert set(tokenizer.get_vocab()) == {*SPECIAL_TOKENS, "a", "film"}
+    assert tokenizer("a bad film")["input_ids"].count(tokenizer.unk_token_id) == 1
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_min_frequency_limits_merges(kind):
+    assert len(_train(kind, min_frequency=100)) < len(_train(kind, min_frequency=1)) == len(_train(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "min_frequency", "message"),
+    [
+        ("word", 0, r"min_frequency must be at least 1, got 0\."),
+        ("char", 2, r"min_frequency must be 1 with kind='char', which keeps every character, got 2\."),
+        ("symbols", 2, r"min_frequency must be 1 with kind='symbols'"),
+        (
+            "word",
+            100,
+            r"min_frequency must be lower than 100, because no word .* Use min_frequency=1 \(in a recipe data\.min_freq",
+        ),
+    ],
+)
+def test_invalid_min_frequency_raises(kind, min_frequency, message):
+    with pytest.raises(ValueError, match=message):
+        _train(kind, min_frequency=min_frequency)

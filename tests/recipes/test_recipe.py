@@ -1,4 +1,5 @@
 import math
+import re
 import traceback
 from pathlib import Path
 
@@ -95,7 +96,6 @@ def test_empty_override_is_null(recipe_file):
     ("override", "message"),
     [
         ("training.lerning_rate=1", "training.lerning_rate does not exist. Did you mean training.learning_rate?"),
-        ("training.warmup_ratio=0.1", "Did you mean training.warmup_steps?"),
         ("model.hiden_size=3", "Did you mean model.hidden_size?"),
         ("data.zzz=1", "data.zzz does not exist. Use one of csv_separator, label_column, "),
         (
@@ -412,3 +412,78 @@ def test_existing_local_files_and_patterns_are_accepted(tmp_path, name):
 def test_only_files_of_needed_splits_are_checked(tmp_path):
     recipe = load_recipe(write_recipe(tmp_path), ["data.train_file=nowhere.jsonl"])
     check_local_files(recipe, ["test"])
+
+
+def test_warmup_ratio_is_a_warmup_below_one(recipe_file):
+    assert load_recipe(recipe_file, ["training.warmup_ratio=0.2"]).training["warmup_steps"] == 0.2
+    overrides = ["training.warmup_steps=50", "training.warmup_ratio=0.2", "training.warmup_steps=30"]
+    assert load_recipe(recipe_file, overrides[:2]).training["warmup_steps"] == 0.2
+    assert load_recipe(recipe_file, overrides).training["warmup_steps"] == 30
+    assert "warmup_ratio" not in load_recipe(recipe_file, overrides).training
+
+
+def test_warmup_ratio_with_warmup_steps_raises(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        "model: {task: fill-mask}\ndata: {tokenizer: word, train_file: a.txt}\ntraining: {warmup_ratio: 0.1, warmup_steps: 5}\n"
+    )
+    with pytest.raises(ValueError, match=r"warmup_ratio and training\.warmup_steps are mutually exclusive\. Remove one"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "min_frequency", "dropout"),
+    [
+        ("text-classification", [], 2, 0.25),
+        ("token-classification", ["data.min_frequency=5", "data.unknown_word_dropout=0"], 5, 0),
+        ("text-classification", ["data.tokenizer=bpe"], 1, 0),
+        ("text-classification", ["data.tokenizer=char", "data.min_frequency=1"], 1, 0),
+        ("fill-mask", [], 2, 0),
+        ("text2text-generation", [], 1, 0),
+    ],
+)
+def test_rare_words_defaults(tmp_path, task, overrides, min_frequency, dropout):
+    recipe = load_recipe(write_recipe(tmp_path, task), overrides)
+    assert (recipe.min_frequency, recipe.unknown_word_dropout) == (min_frequency, dropout)
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "message"),
+    [
+        (
+            "text-classification",
+            "tokenizer=symbols",
+            "data.min_frequency must be 1 with data.tokenizer=symbols, which",
+        ),
+        (
+            "text-classification",
+            "tokenizer=org/name",
+            "data.min_frequency has no effect with the tokenizer org/name",
+        ),
+        (
+            "fill-mask",
+            "unknown_word_dropout=0.1",
+            "data.unknown_word_dropout has no effect with model.task=fill-mask",
+        ),
+    ],
+)
+def test_rare_words_without_effect_raise(tmp_path, task, override, message):
+    path = write_recipe(tmp_path, task, data={"min_frequency": 3})
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "vocab_size" not in line))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_recipe(path, [f"data.{override}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.warmup_ratio=1", "training.warmup_ratio must be in [0, 1), got 1."),
+        ("training.warmup_ratio=.nan", "training.warmup_ratio must be in [0, 1), got nan."),
+        ("data.min_frequency=0", "data.min_frequency must be at least 1, got 0."),
+        ("data.unknown_word_dropout=-1", "data.unknown_word_dropout must be at least 0, got -1."),
+        ("data.unknown_word_dropout=.inf", "data.unknown_word_dropout must be at least 0, got inf."),
+    ],
+)
+def test_value_out_of_range_raises(recipe_file, override, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_recipe(recipe_file, [override])

@@ -1,16 +1,20 @@
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 from transformers.integrations import integration_utils
 
 from hf_maskattn.metrics import evaluation_for
+from hf_maskattn.recipes.arguments import FROM_SCRATCH
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import (
     changed_keys,
+    complete_schedule,
     resolve_recipe,
     resolved_training,
+    resumed_recipe,
     save_recipe,
     select_best_metric,
     training_arguments,
@@ -242,3 +246,82 @@ def test_paths_of_a_moved_run_folder_are_unchanged(tmp_path, monkeypatch):
     recipe = write_relative(tmp_path, monkeypatch)
     (tmp_path / "runs" / "toy").rename(tmp_path / "toy")
     assert changed_keys(recipe, tmp_path / "toy" / "recipe.yaml") == {}
+
+
+def from_scratch(tmp_path, *overrides):
+    """Load a recipe that leaves the optimization to the defaults."""
+    path = toy_recipe.write_recipe(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["training"] = {"output_dir": str(tmp_path / "run"), "use_cpu": True}
+    path.write_text(yaml.safe_dump(content))
+    return load_recipe(path, overrides)
+
+
+def test_model_from_scratch_has_its_own_defaults(tmp_path):
+    filled = resolved_training(from_scratch(tmp_path))
+    assert {key: filled[key] for key in FROM_SCRATCH} == FROM_SCRATCH
+    filled = resolved_training(from_scratch(tmp_path, "training.learning_rate=1e-4", "training.lr_scheduler_type=constant"))
+    assert (filled["learning_rate"], filled["warmup_steps"], filled["weight_decay"]) == (1e-4, 0, 0.01)
+
+
+def test_pretrained_model_has_the_defaults_of_trainer(tmp_path):
+    recipe = from_scratch(tmp_path)
+    pretrained = replace(recipe, model=replace(recipe.model, pretrained="somewhere"))
+    assert not resolved_training(pretrained).keys() & FROM_SCRATCH.keys()
+    assert complete_schedule(training_arguments(pretrained), pretrained, 300).num_train_epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "overrides", "epochs"),
+    [
+        (300, [], 50),
+        (100_000, [], 10),
+        (300, ["training.gradient_accumulation_steps=2"], 100),
+        (300, ["training.num_train_epochs=2"], 2),
+    ],
+)
+def test_small_data_is_trained_for_500_steps(tmp_path, rows, overrides, epochs):
+    recipe = from_scratch(tmp_path, *overrides)
+    args = training_arguments(recipe)
+    assert complete_schedule(args, recipe, rows).num_train_epochs == epochs
+    assert args.num_train_epochs == recipe.training.get("num_train_epochs", 10)
+
+
+def test_warmup_longer_than_the_training_raises(tmp_path):
+    message = r"training\.warmup_steps must be at most 20, the number of steps of this run, got 21\. Lower it, use"
+    recipe = from_scratch(tmp_path, "training.num_train_epochs=2", "training.warmup_steps=21")
+    with pytest.raises(ValueError, match=message):
+        complete_schedule(training_arguments(recipe), recipe, 300)
+    with pytest.raises(ValueError, match=message):
+        training_arguments(from_scratch(tmp_path, "training.max_steps=20", "training.warmup_steps=21"))
+    recipe = from_scratch(tmp_path, "training.num_train_epochs=2", "training.warmup_steps=20")
+    complete_schedule(training_arguments(recipe), recipe, 300)
+
+
+def test_resumed_recipe_keeps_the_values_of_its_run(tmp_path):
+    stored = tmp_path / "recipe.yaml"
+    recipe = from_scratch(tmp_path)
+    save_recipe(replace(recipe, training={**recipe.training, "num_train_epochs": 50}), stored)
+    resumed = resumed_recipe(recipe, stored)
+    assert (resumed.training["num_train_epochs"], resumed.training["learning_rate"], resumed.min_frequency) == (50, 2e-3, 2)
+    assert changed_keys(recipe, stored) == {}
+    changed = load_recipe(tmp_path / "toy.yaml", ["training.num_train_epochs=60", "data.unknown_word_dropout=0"])
+    assert changed_keys(changed, stored) == {"training.num_train_epochs": (50, 60), "data.unknown_word_dropout": (0.25, 0)}
+
+
+def test_resumed_recipe_of_version_0_1_keeps_the_defaults_of_its_time(tmp_path):
+    """Version 0.1 stored no defaults of transformers, and had neither key of rare words."""
+    recipe, stored = from_scratch(tmp_path), tmp_path / "recipe.yaml"
+    groups = resolve_recipe(recipe)
+    for key in FROM_SCRATCH:
+        del groups["training"][key]
+    del groups["data"]["min_frequency"], groups["data"]["unknown_word_dropout"]
+    stored.write_text(yaml.safe_dump(groups))
+    for again in (recipe, load_recipe(stored)):
+        resumed = resumed_recipe(again, stored)
+        args = training_arguments(resumed)
+        defaults = type(args)(output_dir="unused")
+        assert {key: getattr(args, key) for key in FROM_SCRATCH} == {key: getattr(defaults, key) for key in FROM_SCRATCH}
+        assert (resumed.min_frequency, resumed.unknown_word_dropout) == (1, 0)
+        assert changed_keys(again, stored) == {}
+    assert resumed_recipe(from_scratch(tmp_path, "training.learning_rate=1"), stored).training["learning_rate"] == 1

@@ -158,3 +158,20 @@ def test_generation_settings_are_saved_with_the_model(tmp_path):
     longest = 1 + recipe.data.max_target_length
     assert (model.generation_config.num_beams, model.generation_config.max_length) == (3, longest)
     assert model.generate(**tokenizer("a b", return_tensors="pt"), min_length=longest).shape == (1, longest)
+
+
+def test_words_are_dropped_in_training_only(tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path), ["data.unknown_word_dropout=1e9", "training.per_device_train_batch_size=40"])
+    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    trained, evaluated = (next(iter(loader)) for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()))
+    unknown = trainer.processing_class.unk_token_id
+    assert (trained["input_ids"][trained["attention_mask"] == 1] == unknown).all()
+    assert not (evaluated["input_ids"] == unknown).any()
+
+
+def test_default_epochs_are_those_that_trainer_counts(tmp_path):
+    recipe = load_recipe(write_recipe(tmp_path), ["training.gradient_accumulation_steps=3"])
+    del recipe.training["num_train_epochs"]
+    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    _, steps_per_epoch, *_, max_steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert (steps_per_epoch, trainer.args.num_train_epochs, max_steps) == (2, 250, 500)

@@ -428,3 +428,34 @@ def test_truncated_rows_are_counted_once_a_split(tmp_path, caplog, task, streami
 def test_rows_within_max_length_are_not_reported(tmp_path, caplog):
     training_data(load_recipe(write_recipe(tmp_path, data={"max_length": 7})), seed=0)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_stream_has_the_token_counts_of_its_rows(tmp_path, task):
+    full, stream = load(tmp_path, task), load(tmp_path, task, *STREAM)
+    assert full.encoder.token_counts.sum() == sum(map(len, full.splits["train"]["input_ids"]))
+    assert stream.encoder.token_counts.tolist() == full.encoder.token_counts.tolist()
+
+
+def test_token_counts_are_only_for_unknown_word_dropout(tmp_path):
+    assert load(tmp_path, "text-classification", "data.unknown_word_dropout=0").encoder.token_counts is None
+    assert load(tmp_path, "fill-mask").encoder.token_counts is None
+
+
+def test_unknown_words_of_the_validation_split_are_reported(tmp_path, caplog):
+    with caplog.at_level("INFO", logger="hf_maskattn"):
+        load(tmp_path, "text-classification", "data.vocab_size=4")
+    (message,) = [record.getMessage() for record in caplog.records if "unknown" in record.getMessage()]
+    assert "tokens of the split 'validation' are unknown" in message
+    assert "Keep more words with data.min_frequency=1 or a larger data.vocab_size" in message
+
+
+def test_unknown_word_dropout_without_unknown_token_raises(tmp_path):
+    tokenizer = train_tokenizer(["meow woof"], kind="bpe", vocab_size=400, max_length=7)
+    tokenizer.unk_token = None
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    path = write_recipe(tmp_path)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "vocab_size" not in line))
+    recipe = load_recipe(path, [f"data.tokenizer={tmp_path / 'tokenizer'}", "data.unknown_word_dropout=0.1"])
+    with pytest.raises(ValueError, match=r"data\.unknown_word_dropout must be 0 with .*, whose tokenizer has no unknown token"):
+        training_data(recipe, seed=0)
