@@ -56,12 +56,11 @@ class UnknownWordCollator(RowSeededCollator):
             Outputs of the collator. `input_ids` `[B, T]` has the unknown token at the positions that were drawn.
         """
         batch = self._collator(features)
-        ids, is_token = batch["input_ids"], batch["attention_mask"].bool()  # [B, T]
-        draws = torch.ones(ids.shape)  # [B, T], in [0, 1), and 1 at padding
-        for row, mask in enumerate(is_token):
-            tokens = ids[row, mask]  # [number of tokens]
-            draws[row, mask] = torch.rand(len(tokens), generator=self._generator(tokens))
-        batch["input_ids"] = ids.masked_fill(draws < self._probabilities[ids], self._unknown)
+        is_token = batch["attention_mask"].bool()  # [B, T]
+        tokens = batch["input_ids"][is_token]  # [N], row after row
+        rows = tokens.split(is_token.sum(1).tolist())
+        draws = torch.cat([torch.rand(len(row), generator=self._generator(row)) for row in rows])  # [N]
+        batch["input_ids"][is_token] = tokens.masked_fill(draws < self._probabilities[tokens], self._unknown)
         return batch
 
     def for_evaluation(self) -> Callable[[list[dict[str, Any]]], Any]:
