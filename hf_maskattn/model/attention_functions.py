@@ -41,7 +41,7 @@ def eager_attention(
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1 and appendix A.1.2: a(q, h) = v . tanh(W q + U h).
     """
-    hidden = tanh(queries[:, :, None] + keys[:, None])  # [B, Tq, Tk, A]
+    hidden = tanh_of_sum(queries[:, :, None], keys[:, None])  # [B, Tq, Tk, A]
     scores = (hidden @ energy_matrix(energy)).permute(0, 3, 1, 2)  # [B, heads, Tq, Tk]
     return attend_with_scores(scores, values, mask, dropout)
 
@@ -83,7 +83,7 @@ def ragged_attention(
     batch_size, num_queries, _ = queries.shape
     heads = len(energy)
     rows, columns = mask.nonzero(as_tuple=True)  # [N], [N]
-    hidden = tanh(queries[rows] + keys[:, None])  # [N, Tq, A]
+    hidden = tanh_of_sum(queries[rows], keys[:, None])  # [N, Tq, A]
     scores = hidden @ energy_matrix(energy)  # [N, Tq, heads]
     if dropout:
         is_dropped = _draw_dropped_scores(scores, rows, batch_size, dropout)
@@ -117,8 +117,8 @@ def chunked_attention(
     Numerics:
         tanh(W q + U h) exists for one tile of queries and keys at a time, of at most `TILE_BYTES` (but one query and one key
         of each row). It is computed again for the gradient, which keeps nothing larger than the scores, unless there is only
-        one tile. It can be differentiated once. In a compiled graph it is `eager_attention`, which a compiler fuses and
-        recomputes as it sees fit, for sizes that stay open.
+        one tile. It can be differentiated once. It is `eager_attention` for one tile without a gradient, and in a compiled
+        graph, which a compiler fuses and recomputes as it sees fit, for sizes that stay open.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; recomputation as in Zheng et al. 2018 (arXiv:1805.08899).
@@ -126,8 +126,11 @@ def chunked_attention(
     if torch.compiler.is_compiling():
         return eager_attention(queries, keys, values, energy, mask, dropout)
     # Under autocast the output of a projection is narrower than a parameter.
-    scores = _TiledScores.apply(queries, keys.to(queries.dtype), energy.to(queries.dtype))
-    return attend_with_scores(scores, values, mask, dropout)
+    keys, energy = keys.to(queries.dtype), energy.to(queries.dtype)
+    num_bytes = queries.numel() * keys.shape[1] * queries.element_size()
+    if num_bytes <= TILE_BYTES and not torch.is_grad_enabled():
+        return eager_attention(queries, keys, values, energy, mask, dropout)
+    return attend_with_scores(_TiledScores.apply(queries, keys, energy), values, mask, dropout)
 
 
 class _TiledScores(torch.autograd.Function):
@@ -184,7 +187,7 @@ def _hidden_tiles(queries: torch.Tensor, keys: torch.Tensor) -> Iterator[tuple[s
             left, right = queries[:, rows, None], keys[:, None, columns]
             shape = (batch_size, left.shape[1], right.shape[2], width)
             hidden = buffer[: shape[0] * shape[1] * shape[2] * shape[3]].view(shape)
-            yield rows, columns, tanh_(torch.add(left, right, out=hidden))
+            yield rows, columns, _tanh_of_sum(left, right, out=hidden)
 
 
 def _tile_shape(queries: torch.Tensor, keys: torch.Tensor) -> tuple[int, int]:
@@ -298,31 +301,36 @@ def drop_tokens(mask: torch.Tensor, probability: float) -> torch.Tensor:
     return torch.where(kept.any(dim=-1, keepdim=True), kept, mask)
 
 
-def tanh(x: torch.Tensor) -> torch.Tensor:
-    """Compute tanh of a tensor of any shape.
+def tanh_of_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Compute tanh(left + right) of tensors of any shapes that broadcast.
 
     Numerics:
-        For a float32 tensor on a CPU as 2 sigmoid(2 x) - 1, for which torch has a much faster kernel, with an error of at most
+        For float32 tensors on a CPU as 2 sigmoid(2 x) - 1, for which torch has a much faster kernel, with an error of at most
         2e-7; otherwise torch's own.
     """
-    return torch.tanh(x) if torch.compiler.is_compiling() else _Tanh.apply(x)
+    if torch.compiler.is_compiling():
+        return torch.tanh(left + right)
+    return _TanhOfSum.apply(left, right) if torch.is_grad_enabled() else _tanh_of_sum(left, right)
 
 
-def tanh_(x: torch.Tensor) -> torch.Tensor:
-    """Compute `tanh` in place, without a gradient."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:
-        return x.mul_(2).sigmoid_().mul_(2).sub_(1)
-    return x.tanh_()
-
-
-class _Tanh(torch.autograd.Function):
+class _TanhOfSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
-        y = tanh_(x.clone())
+    def forward(ctx, left, right):
+        y = _tanh_of_sum(left, right)
         ctx.save_for_backward(y)
+        ctx.shapes = left.shape, right.shape
         return y
 
     @staticmethod
     def backward(ctx, grad_y):
         (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grad_y, y)
+        grad_sum = torch.ops.aten.tanh_backward(grad_y, y)
+        return tuple(grad_sum.sum_to_size(shape) for shape in ctx.shapes)
+
+
+def _tanh_of_sum(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Compute `tanh_of_sum` without a gradient, in three passes over the result."""
+    if left.device.type == "cpu" and torch.result_type(left, right) == torch.float32:
+        y = torch.add(2 * left, right, alpha=2, out=out).sigmoid_()
+        return torch.add(y.new_full((), -1), y, alpha=2, out=y)
+    return torch.add(left, right, out=out).tanh_()

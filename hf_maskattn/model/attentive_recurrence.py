@@ -46,8 +46,8 @@ def attentive_recurrence(
             first step reads, `[B, M]`.
 
     Returns:
-        States `[T, B, H]`; contexts `[T, B, M]` and weights `[T, B, heads, Tk]` of each step; the final state, as
-        `initial_state`.
+        States `[T * B, H]`, contexts `[T * B, M]` and weights `[T * B, heads, Tk]`, one step after the other; the final state,
+        as `initial_state`.
 
     Source:
         Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.2.2; Luong et al. 2015 (arXiv:1508.04025), section 3.3, for input
@@ -73,7 +73,12 @@ def attentive_recurrence(
         states.append(state[0])
         if context is not None:
             context = attend_from(state[0])
-    return torch.stack(states), torch.stack(contexts), torch.stack(weights), state
+    return _join_steps(states), _join_steps(contexts), _join_steps(weights), state
+
+
+def _join_steps(steps: list[torch.Tensor]) -> torch.Tensor:
+    """Join `[B, ...]` of each step to `[T * B, ...]`; a single step, as in decoding, is not copied."""
+    return torch.cat(steps) if len(steps) > 1 else steps[0]
 
 
 def packed_attentive_recurrence(

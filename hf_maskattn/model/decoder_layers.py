@@ -87,10 +87,7 @@ class AttentiveLayer(GradientCheckpointingLayer):
             return context[:, 0], weights[:, :, 0]
 
         steps = x.unflatten(0, time_chunks[0])
-        states, contexts, weights, final_state = attentive_recurrence(
-            self.rnn_type, steps, self.rnn(x), attend, initial_state, initial_context
-        )
-        return states.flatten(0, 1), contexts.flatten(0, 1), weights.flatten(0, 1), final_state
+        return attentive_recurrence(self.rnn_type, steps, self.rnn(x), attend, initial_state, initial_context)
 
 
 class DeepOutput(nn.Module):

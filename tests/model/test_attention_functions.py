@@ -10,7 +10,7 @@ from hf_maskattn.model.attention_functions import (
     energy_matrix,
     masked_softmax,
     segment_softmax,
-    tanh,
+    tanh_of_sum,
 )
 from tests.graphs import collect_nodes, saved_tensors
 from tests.masks import MASK_KINDS, ragged_mask
@@ -193,13 +193,33 @@ def test_drop_tokens_keeps_at_least_one_token():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_tanh_matches_torch(dtype):
-    x = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([0.0, 1e-6, -1e-6, 1e30, -1e30])]).to(dtype)
-    torch.testing.assert_close(tanh(x), torch.tanh(x), atol=OUTPUT if dtype == torch.float32 else 0, rtol=0)
-    assert tanh(x).abs().max() <= 1
+def test_tanh_of_sum_matches_torch(dtype):
+    left = torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([0.0, 1e-6, -1e-6, 1e30, -1e30])]).to(dtype)
+    right = torch.tensor([[0.0], [0.25]], dtype=dtype)
+    actual = tanh_of_sum(left, right)
+    torch.testing.assert_close(actual, torch.tanh(left + right), atol=OUTPUT if dtype == torch.float32 else 0, rtol=0)
+    assert actual.abs().max() <= 1
+    with torch.no_grad():
+        assert torch.equal(tanh_of_sum(left, right), actual)
 
 
-def test_tanh_gradients():
-    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(tanh, x)
-    assert torch.autograd.gradgradcheck(tanh, x)
+def test_tanh_of_sum_gradients():
+    shapes = ((3, 1, 4), (2, 4))
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(tanh_of_sum, inputs)
+    assert torch.autograd.gradgradcheck(tanh_of_sum, inputs)
+
+
+def test_chunked_without_gradient_keeps_tile_bytes(monkeypatch):
+    attention = AdditiveAttention(**SIZES, implementation="chunked")
+    torch.nn.init.normal_(attention.energy)
+    query, memory, mask = torch.randn(2, 3, 8), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    expected = attention(query, memory, mask)
+    tiled = []
+    tiled_scores = attention_functions._TiledScores.apply
+    monkeypatch.setattr(_TiledScores, "apply", lambda *args: tiled.append(args) or tiled_scores(*args))
+    for tile_bytes, num_tiled in [(2 * 3 * 5 * 8 * 4, 0), (2 * 3 * 5 * 8 * 4 - 1, 1)]:
+        monkeypatch.setattr(attention_functions, "TILE_BYTES", tile_bytes)
+        with torch.no_grad():
+            torch.testing.assert_close(attention(query, memory, mask), expected, atol=OUTPUT, rtol=0)
+        assert len(tiled) == num_tiled

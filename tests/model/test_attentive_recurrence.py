@@ -28,6 +28,7 @@ def test_attentive_recurrence_matches_torch_cell(rnn_type, input_feeding):
     states, contexts, weights, final_state = attentive_recurrence(
         rnn_type, x, [*cell.parameters()], attend, initial_state, initial_context
     )
+    states, contexts, weights = (tensor.unflatten(0, (4, 2)) for tensor in (states, contexts, weights))
     state, context = initial_state, initial_context
     for step, token in enumerate(x):
         if not input_feeding:
@@ -113,7 +114,6 @@ def test_packed_attentive_recurrence_matches_loop(rnn_type, heads, mask):
     initial_state = [value for name, value in tensors.items() if name.startswith("initial_state")]
     *actual, actual_state = run(rnn_type, EQUAL, tensors, mask=mask)
     *expected, expected_state = attentive_recurrence(rnn_type, tensors["x"].view(4, 3, 2), weights, attend, initial_state)
-    expected = [tensor.flatten(0, 1) for tensor in expected]
     directions = [torch.randn_like(tensor) for tensor in (*expected, *expected_state)]
     gradients = []
     for results in ((*actual, *actual_state), (*expected, *expected_state)):
