@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .attention_functions import chunked_attention, eager_attention, ragged_attention, tanh, weighted_sum
+from .attention_functions import chunked_attention, eager_attention, ragged_attention, tanh_of_sum, weighted_sum
 from .masking import apply_to_tokens
 
 IMPLEMENTATIONS = {"eager": eager_attention, "ragged": ragged_attention, "chunked": chunked_attention}
@@ -148,7 +148,7 @@ class AdditiveAttention(nn.Module):
             `[B, Tq, Tk, A]`, of no meaning at padding.
         """
         queries = self.bias if query is None else self.query_projection(query)[:, :, None]
-        return tanh(queries + self.key_projection(memory)[:, None])
+        return tanh_of_sum(queries, self.key_projection(memory)[:, None])
 
 
 class AttentionPooling(nn.Module):
