@@ -13,6 +13,7 @@ from hf_maskattn.auto import register_on_first_use
 
 if TYPE_CHECKING:
     from hf_maskattn.data.tokenizers import train_tokenizer
+    from hf_maskattn.embeddings.loading import load_embeddings
     from hf_maskattn.hub.publish import publish
     from hf_maskattn.inference.evaluate import evaluate
     from hf_maskattn.inference.export import export_onnx
@@ -56,6 +57,7 @@ _MODULES = {
     "audit": "inspection.audit",
     "evaluate": "inference.evaluate",
     "export_onnx": "inference.export",
+    "load_embeddings": "embeddings.loading",
     "load_recipe": "recipes.recipe",
     "predict": "inference.predict",
     "publish": "hub.publish",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,28 @@ def weight_shapes(name_or_folder: str | Path) -> Shapes:
         OSError: If the Hub cannot be reached.
         ValueError: If the weights are missing, are not safetensors, or are truncated.
     """
+    shapes: Shapes = {}
+    for path in find_weight_files(name_or_folder):
+        shapes |= _read_shapes(str(path))
+    return shapes
+
+
+def find_weight_files(name_or_folder: str | Path) -> list[Path]:
+    """Find the safetensors files of a model.
+
+    Args:
+        name_or_folder: Folder of the model, or its name on the Hub.
+
+    Returns:
+        Their paths, in the order of their names.
+
+    Raises:
+        OSError: If the Hub cannot be reached.
+        ValueError: If there is none, or their index is invalid.
+    """
     path = find_file(name_or_folder, SAFE_WEIGHTS_NAME)
     if path is not None:
-        return _read_shapes(path)
+        return [Path(path)]
     index = find_file(name_or_folder, SAFE_WEIGHTS_INDEX_NAME)
     if index is None:
         has_file(name_or_folder, SAFE_WEIGHTS_NAME)  # raises if it is the Hub that is missing
@@ -118,12 +138,10 @@ def weight_shapes(name_or_folder: str | Path) -> Shapes:
         paths = [find_file(name_or_folder, name) for name in names]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is not a valid index of weights: {to_one_line(error)}.") from error
-    shapes: Shapes = {}
     for name, path in zip(names, paths, strict=True):
         if path is None:
             raise ValueError(f"{name_or_folder} has no {name}, which its {SAFE_WEIGHTS_INDEX_NAME} names.")
-        shapes |= _read_shapes(path)
-    return shapes
+    return [Path(path) for path in paths if path is not None]
 
 
 def summarize_shapes(shapes: Shapes) -> str:
@@ -229,12 +247,15 @@ def load_verified_model(
 
 
 def build_meta_model(
-    model_class: type[PreTrainedModel], config: PreTrainedConfig, shapes: Shapes, name_or_folder: str | Path
+    model_class: Callable[[PreTrainedConfig], PreTrainedModel],
+    config: PreTrainedConfig,
+    shapes: Shapes,
+    name_or_folder: str | Path,
 ) -> PreTrainedModel:
     """Build a model on the meta device: it has shapes and takes no memory.
 
     Args:
-        model_class: A class of this package.
+        model_class: A model class, or a function that builds a model of transformers.
         config: Its configuration.
         shapes: Shapes of the weights that it is expected to have.
         name_or_folder: Their source, for errors.

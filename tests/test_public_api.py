@@ -23,6 +23,7 @@ EXPORTS = [
     "audit",
     "evaluate",
     "export_onnx",
+    "load_embeddings",
     "load_recipe",
     "predict",
     "publish",

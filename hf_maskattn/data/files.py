@@ -32,6 +32,13 @@ COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 DICTIONARY_SUFFIX = ".dict"
 """Suffix of pronouncing dictionaries."""
 
+_VECTOR_SUFFIXES = (".txt", ".vec", ".bin")
+
+
+def names_vector_file(name: str) -> bool:
+    """Return whether a name is that of a file of word vectors, by its suffix: .txt, .vec or .bin, also with .gz."""
+    return name.lower().removesuffix(".gz").endswith(_VECTOR_SUFFIXES) and not Path(name).is_dir()
+
 
 @dataclass(frozen=True)
 class TableFile:

@@ -85,6 +85,21 @@ class ModelArguments:
     pretrained: str | None = None
     """Model to fine-tune, as a folder or a name on the Hub. Its tokenizer is used with it. Null trains from random weights."""
 
+    embeddings: str | None = None
+    """Pretrained embeddings to start from: a model of transformers, as a folder or a name on the Hub, whose tokenizer is used,
+    or a file of word vectors (.txt, .vec or .bin, also with .gz), for word tokenizers. Larger ones are reduced to
+    `embedding_size`."""
+
+    embeddings_kind: Literal["input", "static"] = "input"
+    """Which embeddings of a model: its input matrix, or what it returns for each token alone, which is computed once and
+    cached."""
+
+    freeze_embeddings: bool | float | int = False
+    """Whether the embeddings are not trained, or the number of epochs until they are. Needs `embeddings` or `pretrained`."""
+
+    embeddings_learning_rate: float | int | None = None
+    """Learning rate of the embeddings. Null means `training.learning_rate`."""
+
     config: dict[str, Any] = field(default_factory=dict)
     """Fields of the model configuration that the recipe sets (`MaskAttnConfig` or `RNNSearchConfig`, by task)."""
 
@@ -166,7 +181,7 @@ class DataArguments:
 
     tokenizer: str | None = None
     """Kind of tokenizer to train (char, word, symbols, bpe, wordpiece), or a tokenizer to load, as a folder or a name on the
-    Hub. Required unless `model.pretrained` is set."""
+    Hub. Required unless `model.pretrained` is set. Null means the tokenizer of `model.embeddings`."""
 
     vocab_size: int = 8000
     """Maximum vocabulary size of a tokenizer that is trained."""

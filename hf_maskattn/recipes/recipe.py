@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from hf_maskattn.data.files import expand_pattern
+from hf_maskattn.data.files import expand_pattern, names_vector_file
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
+from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, check_key, check_value, settable_fields, suggestion
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
@@ -315,7 +316,8 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
         if value is not None and not least <= value < math.inf:  # NaN fails this comparison
             raise ValueError(f"{group}.{key} must be at least {least}, got {value}.")
     _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
-    _check_tokenizer(groups["data"], groups["model"].get("pretrained"))
+    _check_tokenizer(groups["data"], groups["model"].get("pretrained"), groups["model"].get("embeddings"))
+    check_embeddings(groups["model"], groups["data"])
 
 
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:
@@ -410,12 +412,19 @@ def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:
         raise ValueError(f"data.labels must be a list of different names, got {labels}.")
 
 
-def _check_tokenizer(data: dict[str, Any], pretrained: str | None) -> None:
+def _check_tokenizer(data: dict[str, Any], pretrained: str | None, embeddings: str | None) -> None:
     tokenizer, kinds = data.get("tokenizer"), ", ".join(KINDS)
+    if embeddings is not None and not names_vector_file(embeddings):
+        pretrained = pretrained or embeddings
+        if tokenizer in KINDS:
+            raise ValueError(
+                f"data.tokenizer must be that of model.embeddings={embeddings}, got {tokenizer!r}. Remove it, or set "
+                "model.embeddings to a file of word vectors."
+            )
+    elif pretrained is not None and tokenizer is not None:
+        raise ValueError(f"data.tokenizer must not be set with model.pretrained={pretrained}, whose tokenizer is used.")
     if pretrained is None and tokenizer is None:
         raise ValueError(f"data.tokenizer is missing. Set it to one of {kinds} to train one, or to a folder or Hub name.")
-    if pretrained is not None and tokenizer is not None:
-        raise ValueError(f"data.tokenizer must not be set with model.pretrained={pretrained}, whose tokenizer is used.")
     if tokenizer is not None and tokenizer not in KINDS and not Path(tokenizer).exists():
         near = suggestion(tokenizer, KINDS)  # a misspelled kind would be looked up on the Hub
         if near is not None:

@@ -13,6 +13,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from hf_maskattn.checkpoints.checkpoints import write_atomically
+from hf_maskattn.data.files import names_vector_file
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
@@ -196,7 +197,10 @@ def select_best_metric(args: Seq2SeqTrainingArguments, recipe: Recipe, evaluatio
 _PATHS = ("train_file", "validation_file", "test_file", "output_dir")
 """Keys whose values are always paths."""
 
-_NAMES_OR_PATHS = ("source", "tokenizer", "pretrained", "accelerator_config", "deepspeed", "fsdp_config", "generation_config")
+_NAMES_OR_PATHS = (
+    *("source", "tokenizer", "pretrained", "embeddings"),
+    *("accelerator_config", "deepspeed", "fsdp_config", "generation_config"),
+)
 """Keys whose values are paths if the file or folder exists."""
 
 
@@ -212,6 +216,8 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
     task = recipe.model.task
     model = asdict(recipe.model)
     config = model.pop("config")
+    if recipe.model.embeddings is None or names_vector_file(recipe.model.embeddings):
+        del model["embeddings_kind"]
     if recipe.model.pretrained is None:
         defaults = TASKS[task].config_class.load()()
         names = [name for name in config_fields(task) if name in settable_fields("model", [task])]

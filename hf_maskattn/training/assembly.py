@@ -19,6 +19,7 @@ from transformers import (
 
 from hf_maskattn.auto import register
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.embeddings.loading import load_embeddings, open_embeddings
 from hf_maskattn.loading import (
     Shapes,
     build_meta_model,
@@ -76,8 +77,11 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     """
     # Checkpoints of version 0.1 did not record a tag scheme: the tags of the data are their labels.
     as_tagged = checkpoint is not None and getattr(load_config(checkpoint), "tag_scheme", None) is None
+    embeddings = recipe.model.embeddings if checkpoint is None else None  # a checkpoint has trained ones
     with args.main_process_first(desc="preparing the data"):
-        data = training_data(recipe, args.seed, as_tagged=as_tagged)
+        if embeddings is not None:
+            open_embeddings(embeddings, _embedding_size(recipe.model), kind=recipe.model.embeddings_kind)
+        data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
     if isinstance(data.splits["train"], Dataset):
         args = complete_schedule(args, recipe, data.splits["train"].num_rows)
     if args.full_determinism:
@@ -87,12 +91,24 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     if args.process_index == 0 and data.references:
         _check_references_round_trip(data)
     model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme)
+    if embeddings is not None:
+        with args.main_process_first(desc="loading the embeddings"):
+            load_embeddings(model, data.tokenizer, embeddings, kind=recipe.model.embeddings_kind, device=args.device)
     if data.max_target_length is not None:
         set_generation(model, recipe, data.max_target_length)
     evaluation = data.encoder.build_evaluation(data)
     args = select_best_metric(args, recipe, evaluation)
     splits = data.splits
-    trainer = build_trainer(args, model, data, evaluation, train=splits["train"], validation=splits.get("validation"))
+    trainer = build_trainer(
+        args,
+        model,
+        data,
+        evaluation,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        freeze_embeddings=recipe.model.freeze_embeddings,
+        embeddings_learning_rate=recipe.model.embeddings_learning_rate,
+    )
     return Assembly(trainer, data, evaluation)
 
 
@@ -114,8 +130,9 @@ def build_trainer(
     evaluation: TaskEvaluation,
     train: Dataset | RowStream | None = None,
     validation: Dataset | None = None,
+    **settings: Any,
 ) -> MaskAttnTrainer:
-    """Build the Trainer for a model and encoded data."""
+    """Build the Trainer for a model and encoded data. `settings` are further arguments of `MaskAttnTrainer`."""
     return MaskAttnTrainer(
         model=model,
         args=replace_arguments(args, include_for_metrics=[*args.include_for_metrics, *evaluation.include_for_metrics]),
@@ -126,6 +143,7 @@ def build_trainer(
         callbacks=[StreamPosition()] if isinstance(train, RowStream) else None,
         compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=evaluation.preprocess_logits,
+        **settings,
     )
 
 
@@ -144,6 +162,10 @@ def check_model(arguments: ModelArguments) -> None:
         TASKS[arguments.task].config_class.load()(**arguments.config)
     except StrictDataclassError as error:
         raise ValueError(f"model.{error.__cause__}") from error
+
+
+def _embedding_size(arguments: ModelArguments) -> int:
+    return TASKS[arguments.task].config_class.load()(**arguments.config).embedding_size
 
 
 def build_model(

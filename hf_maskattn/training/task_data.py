@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features
@@ -54,13 +55,14 @@ class TaskData:
     examples: list[str] = field(default_factory=list)
 
 
-def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> TaskData:
+def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_tokenizer: Path | None = None) -> TaskData:
     """Load all splits, train or load the tokenizer, and collect the labels.
 
     Args:
         recipe: The recipe.
         seed: Seed of `data.validation_fraction`.
         as_tagged: Use tags as labels without conversion, as runs did before `tag_scheme` was recorded.
+        saved_tokenizer: Checkpoint of a run to resume, with the tokenizer that a run loads from `model.embeddings`.
 
     Returns:
         The data, with a "train" split.
@@ -75,7 +77,7 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False) -> Task
     raw = _load(recipe, encoder, seed) if shards is None else _load_with_stream(recipe, encoder, shards)
     encoder.learn_labels(raw, as_tagged=as_tagged)
     _check_several_labels(recipe, encoder.labels)
-    tokenizer = _build_tokenizer(recipe, encoder, raw)
+    tokenizer = _build_tokenizer(recipe, encoder, raw, saved_tokenizer)
     if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
         raise ValueError(
             f"data.unknown_word_dropout must be 0 with {recipe.model.pretrained or recipe.data.tokenizer}, whose tokenizer has "
@@ -231,8 +233,10 @@ def _load_with_stream(recipe: Recipe, encoder: TaskEncoder, shards: Shards) -> S
     return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
 
 
-def _build_tokenizer(recipe: Recipe, encoder: TaskEncoder, raw: Splits) -> PreTrainedTokenizerBase:
-    data = recipe.data
+def _build_tokenizer(
+    recipe: Recipe, encoder: TaskEncoder, raw: Splits, saved_tokenizer: Path | None
+) -> PreTrainedTokenizerBase:
+    data, source = recipe.data, recipe.model.pretrained or recipe.data.tokenizer or recipe.model.embeddings
     if data.tokenizer in KINDS:
         return train_tokenizer(
             encoder.tokenizer_texts(raw["train"], raw.locations["train"]),
@@ -243,7 +247,9 @@ def _build_tokenizer(recipe: Recipe, encoder: TaskEncoder, raw: Splits) -> PreTr
             max_length=DEFAULT_MAX_LENGTH if data.max_length is None else data.max_length,
             for_generation=encoder.task.generates,
         )
-    tokenizer = load_tokenizer(str(recipe.model.pretrained or data.tokenizer), max_length=data.max_length)
+    if saved_tokenizer is not None and recipe.model.embeddings is not None:
+        source = str(saved_tokenizer)  # the source of the embeddings is not needed again
+    tokenizer = load_tokenizer(str(source), max_length=data.max_length)
     if tokenizer.model_max_length > MAX_KNOWN_LENGTH:
         tokenizer.model_max_length = DEFAULT_MAX_LENGTH
     return tokenizer

@@ -55,23 +55,34 @@ class MaskAttnTrainer(Seq2SeqTrainer):
       same metrics.
     - A checkpoint gets a manifest with checksums after all processes have written it, and older checkpoints are removed after
       that. A checkpoint without a manifest is never loaded.
+    - The embeddings can be frozen, for some epochs or for good, and have a learning rate of their own.
     - With `predict_with_generate=True` generated text is evaluated, one text a row, whatever `num_return_sequences` is.
 
     Args:
         model: The model.
         args: The arguments.
         *more: Further positional arguments of `Trainer`.
+        freeze_embeddings: Whether the input embeddings of the model are not trained, or the number of epochs until they are.
+        embeddings_learning_rate: Learning rate of the input embeddings. None is that of all weights.
         **kwargs: Further keyword arguments of `Trainer`.
 
     Raises:
         TypeError: If `args` is not a `Seq2SeqTrainingArguments`, which `Seq2SeqTrainer` reads for every task.
-        ValueError: If `args` has a `hub_token`.
+        ValueError: If `args` has a `hub_token`, or DeepSpeed would not see the settings of the embeddings.
     """
 
     data_collator: Any
     label_smoother: LabelSmoother | None
 
-    def __init__(self, model: Any, args: Seq2SeqTrainingArguments, *more: Any, **kwargs: Any):
+    def __init__(
+        self,
+        model: Any,
+        args: Seq2SeqTrainingArguments,
+        *more: Any,
+        freeze_embeddings: bool | float = False,
+        embeddings_learning_rate: float | None = None,
+        **kwargs: Any,
+    ):
         if not isinstance(args, Seq2SeqTrainingArguments):
             raise TypeError(f"args must be Seq2SeqTrainingArguments, got {type(args).__name__}. Its fields are a superset.")
         if args.hub_token is not None:
@@ -79,7 +90,16 @@ class MaskAttnTrainer(Seq2SeqTrainer):
                 "hub_token must be None, because it would be stored in every training_args.bin. Run `hf auth login`, or set "
                 "the variable HF_TOKEN."
             )
+        if freeze_embeddings is True:
+            model.get_input_embeddings().requires_grad_(False)
+        self.frozen_epochs = 0.0 if isinstance(freeze_embeddings, bool) else freeze_embeddings
+        self.embeddings_learning_rate = embeddings_learning_rate
         super().__init__(model, args, *more, **kwargs)
+        if self.is_deepspeed_enabled and (self.frozen_epochs or embeddings_learning_rate is not None):
+            raise ValueError(
+                "freeze_embeddings and embeddings_learning_rate are not supported with DeepSpeed, which has its own gradients and "
+                "optimizer. Use freeze_embeddings=True, or launch without DeepSpeed."
+            )
         if self.label_smoother is not None:
             self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
 
@@ -179,6 +199,33 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         return loader
 
     # Training and evaluation
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Create the optimizer, with a group of their own for embeddings with their own learning rate."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.embeddings_learning_rate is not None:
+            weight = self.model.get_input_embeddings().weight
+            group = next((group for group in optimizer.param_groups if any(weight is one for one in group["params"])), None)
+            if group is None:
+                raise ValueError(
+                    f"embeddings_learning_rate={self.embeddings_learning_rate} is not supported with "
+                    f"optim={self.args.optim.value}, which does not take the weights of a model. Use another optimizer."
+                )
+            group["params"] = [parameter for parameter in group["params"] if parameter is not weight]
+            optimizer.add_param_group({**group, "params": [weight], "lr": self.embeddings_learning_rate})
+        return optimizer
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Compute the gradients of a batch, except those of frozen embeddings.
+
+        An optimizer skips weights without a gradient, so that neither it nor weight decay moves them. All processes still
+        compute the gradient: `DistributedDataParallel` expects the same weights in every step.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if (self.state.epoch or 0) < self.frozen_epochs:
+            self.model.get_input_embeddings().weight.grad = None
+        return loss
 
     def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
         if self.state.global_step >= self.state.max_steps:

@@ -22,6 +22,7 @@ LEVELS = {
     "onnx": 5,
     "inspection": 5,
     "recipes": 4,  # the fields of a recipe are defined with the data and the metrics that they select
+    "embeddings": 4,
     "data": 3,
     "metrics": 3,
     "checkpoints": 3,

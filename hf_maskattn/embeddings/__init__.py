@@ -1,0 +1,1 @@
+"""Pretrained token embeddings: read from models and vector files, reduced in size, and loaded into a model."""
