@@ -32,12 +32,14 @@ COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 DICTIONARY_SUFFIX = ".dict"
 """Suffix of pronouncing dictionaries."""
 
-_VECTOR_SUFFIXES = (".txt", ".vec", ".bin")
+VECTOR_SUFFIXES = (".txt", ".vec", ".bin")
+"""Suffixes of files of word vectors, which `.gz` may follow."""
 
 
 def names_vector_file(name: str) -> bool:
-    """Return whether a name is that of a file of word vectors, by its suffix: .txt, .vec or .bin, also with .gz."""
-    return name.lower().removesuffix(".gz").endswith(_VECTOR_SUFFIXES) and not Path(name).is_dir()
+    """Return whether a name is that of a file of word vectors and not of a model: by its suffix, or as it is a file."""
+    has_suffix = name.lower().removesuffix(".gz").endswith(VECTOR_SUFFIXES)
+    return Path(name).is_file() or (has_suffix and not Path(name).is_dir())
 
 
 @dataclass(frozen=True)

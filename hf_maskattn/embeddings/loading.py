@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.data.files import names_vector_file
 from hf_maskattn.embeddings.pretrained import EmbeddingsKind, PretrainedEmbeddings
 from hf_maskattn.embeddings.reduction import reduce_embeddings, root_mean_square
+from hf_maskattn.embeddings.vector_files import VectorFile
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def load_embeddings(
     kind: EmbeddingsKind = "input",
     device: torch.device | str | None = None,
 ) -> EmbeddingsReport:
-    """Fill the input embeddings of a model with those of a pretrained model.
+    """Fill the input embeddings of a model with those of a pretrained model, or with word vectors from a file.
 
     Embeddings that are larger than `model.config.embedding_size` are reduced by a singular value decomposition. All are scaled
     to the same root mean square. Padding, and tokens that the source does not have, keep their random first values at that
@@ -64,10 +66,11 @@ def load_embeddings(
 
     Args:
         model: A model of this package. Its embeddings are changed in place, with all weights that are tied to them.
-        tokenizer: Its tokenizer, which must have the tokens of the source.
-        source: A model of transformers, as a folder or a name on the Hub.
-        kind: "input" for the rows of its input matrix, "static" for what it returns for each token alone, which is computed
-            once and cached.
+        tokenizer: Its tokenizer. Its tokens must be those of the source, or words if the source is a file.
+        source: A model of transformers, as a folder or a name on the Hub; or a file of word2vec (`.txt`, or `.bin` if binary),
+            GloVe (`.txt`) or fastText (`.vec`), also with `.gz`.
+        kind: Which embeddings of a model: "input" for the rows of its input matrix, "static" for what it returns for each token
+            alone, which is computed once and cached.
         device: Device that "static" embeddings are computed on. None is the device of the model.
 
     Returns:
@@ -96,7 +99,7 @@ def load_embeddings(
 
 def open_embeddings(
     source: str, embedding_size: int, *, kind: EmbeddingsKind = "input", device: torch.device | str = "cpu"
-) -> PretrainedEmbeddings:
+) -> PretrainedEmbeddings | VectorFile:
     """Open a source of embeddings and check that it can fill a model. No weights are loaded.
 
     Args:
@@ -112,7 +115,7 @@ def open_embeddings(
         FileNotFoundError: As `load_embeddings`. Likewise OSError.
         ValueError: If the source is invalid, or its embeddings are smaller than `embedding_size`.
     """
-    embeddings = PretrainedEmbeddings(source, kind, device)
+    embeddings = VectorFile(source) if names_vector_file(source) else PretrainedEmbeddings(source, kind, device)
     if embeddings.size < embedding_size:
         raise ValueError(
             f"embedding_size must be at most {embeddings.size}, the size of the embeddings of {source}, got {embedding_size}. "

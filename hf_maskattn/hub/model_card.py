@@ -52,6 +52,7 @@ def build_model_card(
     metric_names: Sequence[str] = (),
     base_model: str | None = None,
     base_model_id: str | None = None,
+    embeddings: str | None = None,
     examples: Sequence[str] = (),
     picture: str | None = None,
     attention: str | None = None,
@@ -68,6 +69,7 @@ def build_model_card(
         metric_names: The metrics of the task, in the order to show them.
         base_model: Name to show of the model that it was fine-tuned from.
         base_model_id: Name of that model on the Hub, None if it is not from there.
+        embeddings: Name to show of the model or file that its first token embeddings were loaded from.
         examples: Texts for the widget. The first few are used, truncated where they are long.
         picture: File next to the card that shows attention over texts.
         attention: Sentences about the attention of the model.
@@ -96,6 +98,7 @@ def build_model_card(
         task=task,
         num_parameters=num_parameters,
         base_model_name=base_model,
+        embeddings=embeddings,
         data=data and _describe_data(data),
         metric_names=shown,
         results=[

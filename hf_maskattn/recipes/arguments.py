@@ -183,6 +183,10 @@ class DataArguments:
     """Kind of tokenizer to train (char, word, symbols, bpe, wordpiece), or a tokenizer to load, as a folder or a name on the
     Hub. Required unless `model.pretrained` is set. Null means the tokenizer of `model.embeddings`."""
 
+    vocabulary: Literal["all", "prune"] = "all"
+    """Which tokens of a loaded tokenizer are used: all, or only those that occur in the train split, single characters and
+    special tokens."""
+
     vocab_size: int = 8000
     """Maximum vocabulary size of a tokenizer that is trained."""
 

@@ -26,6 +26,9 @@ def check_embeddings(model: dict[str, Any], data: dict[str, Any]) -> None:
         )
     if "embeddings_kind" in model and (embeddings is None or is_file):
         raise ValueError("model.embeddings_kind has no effect unless model.embeddings is a model. Remove it.")
+    if data.get("vocabulary") == "prune" and (pretrained is not None or data.get("tokenizer") in KINDS):
+        reason = "all its tokens occur in the train split" if pretrained is None else "it belongs to a pretrained model"
+        raise ValueError(f"data.vocabulary=prune must not be set with this tokenizer: {reason}. Remove it.")
     _check_training(model, is_streaming=data.get("streaming", False))
 
 

@@ -147,7 +147,7 @@ def write_card(
     has_picture = is_drawn and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
     if recipe.model.task == "fill-mask":
         texts = [_with_mask(text, data.tokenizer.mask_token) for text in texts]
-    pretrained = recipe.model.pretrained
+    pretrained, embeddings = recipe.model.pretrained, recipe.model.embeddings
     card = build_model_card(
         name=folder.resolve().name,
         config=trainer.model.config,
@@ -158,6 +158,7 @@ def write_card(
         metric_names=assembly.evaluation.metric_names,
         base_model=pretrained and public_name(pretrained),
         base_model_id=pretrained and hub_id_of(pretrained),
+        embeddings=embeddings and public_name(embeddings),
         examples=texts,
         picture=PICTURE_FILE if has_picture else None,
         attention=None if attention is None else f"On {attention.rows} rows of the validation split: {attention.describe()}",

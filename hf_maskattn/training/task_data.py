@@ -16,6 +16,7 @@ from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
 from hf_maskattn.data.unknown_words import count_tokens, report_unknown_words
+from hf_maskattn.embeddings.vocabulary import prune_vocabulary
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.task_encoders import TaskEncoder
@@ -62,7 +63,8 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
         recipe: The recipe.
         seed: Seed of `data.validation_fraction`.
         as_tagged: Use tags as labels without conversion, as runs did before `tag_scheme` was recorded.
-        saved_tokenizer: Checkpoint of a run to resume, with the tokenizer that a run loads from `model.embeddings`.
+        saved_tokenizer: Checkpoint of a run to resume. Its tokenizer is used where that of a new run is loaded from the source
+            of `model.embeddings` or pruned.
 
     Returns:
         The data, with a "train" split.
@@ -247,11 +249,13 @@ def _build_tokenizer(
             max_length=DEFAULT_MAX_LENGTH if data.max_length is None else data.max_length,
             for_generation=encoder.task.generates,
         )
-    if saved_tokenizer is not None and recipe.model.embeddings is not None:
-        source = str(saved_tokenizer)  # the source of the embeddings is not needed again
+    if saved_tokenizer is not None and (recipe.model.embeddings is not None or data.vocabulary == "prune"):
+        return load_tokenizer(saved_tokenizer, max_length=data.max_length)
     tokenizer = load_tokenizer(str(source), max_length=data.max_length)
     if tokenizer.model_max_length > MAX_KNOWN_LENGTH:
         tokenizer.model_max_length = DEFAULT_MAX_LENGTH
+    if data.vocabulary == "prune":
+        tokenizer = prune_vocabulary(tokenizer, encoder.tokenizer_texts(raw["train"], raw.locations["train"]))
     return tokenizer
 
 

@@ -97,8 +97,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         super().__init__(model, args, *more, **kwargs)
         if self.is_deepspeed_enabled and (self.frozen_epochs or embeddings_learning_rate is not None):
             raise ValueError(
-                "freeze_embeddings and embeddings_learning_rate are not supported with DeepSpeed, which has its own gradients and "
-                "optimizer. Use freeze_embeddings=True, or launch without DeepSpeed."
+                "freeze_embeddings and embeddings_learning_rate are not supported with DeepSpeed, which has its own gradients "
+                "and optimizer. Use freeze_embeddings=True, or launch without DeepSpeed."
             )
         if self.label_smoother is not None:
             self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
