@@ -1,0 +1,198 @@
+"""Training with pretrained embeddings: frozen, with a learning rate of their own, resumed, and without their source."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, TrainerCallback
+
+from hf_maskattn import evaluate, load_recipe, train
+from hf_maskattn.embeddings.pretrained import PretrainedEmbeddings
+from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.training import train as train_module
+from hf_maskattn.training.assembly import assemble
+from hf_maskattn.training.callbacks import TrainingInterrupted
+from hf_maskattn.training.trainer import MaskAttnTrainer
+from tests.distributed.run_commands import AtStep
+from tests.embeddings.toy_source import PIECES, SIZE, WORDS, write_source, write_vectors
+from tests.training.toy_recipe import write_recipe
+
+STEPS_PER_EPOCH = 5
+EMBEDDINGS = "maskattn.word_embeddings.weight"
+STATIC = ("model.embeddings_kind=static", "data.vocabulary=prune")
+
+
+class EmbeddingsOfEachStep(TrainerCallback):
+    """Keeps a copy of the embeddings before the first and after each step."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+        self.copies = [self.weight.detach().clone()]
+
+    @property
+    def weight(self):
+        return self.trainer.model.get_input_embeddings().weight
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.copies.append(self.weight.detach().clone())
+
+    def changes(self):
+        """Return by how much each step changed the embeddings."""
+        return [float((new - old).abs().max()) for old, new in zip(self.copies, self.copies[1:], strict=False)]
+
+
+@pytest.fixture
+def vectors_recipe(tmp_path):
+    """A recipe with word vectors."""
+    write_vectors(tmp_path / "vectors.vec", WORDS)
+    training = {"weight_decay": 0.1, "lr_scheduler_type": "constant", "max_grad_norm": 0, "eval_strategy": "no"}
+    return write_recipe(tmp_path, model={"embeddings": str(tmp_path / "vectors.vec")}, training=training)
+
+
+@pytest.fixture
+def model_recipe(tmp_path, monkeypatch):
+    """A recipe with a model that a test may remove."""
+    monkeypatch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path / "cache"))
+    write_source(tmp_path / "source")
+    path = write_recipe(tmp_path, model={"embeddings": str(tmp_path / "source")})
+    groups = yaml.safe_load(path.read_text())
+    del groups["data"]["tokenizer"], groups["data"]["vocab_size"]
+    path.write_text(yaml.safe_dump(groups))
+    return path
+
+
+def build(path, *overrides):
+    recipe = load_recipe(path, overrides)
+    return assemble(recipe, training_arguments(recipe)).trainer
+
+
+def train_and_watch(path, *overrides):
+    trainer = build(path, *overrides)
+    callback = EmbeddingsOfEachStep(trainer)
+    trainer.add_callback(callback)
+    trainer.train()
+    return callback.changes()
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_embeddings_are_frozen_for_some_epochs(vectors_recipe, accumulation):
+    batch = f"training.per_device_train_batch_size={8 // accumulation}"
+    steps = f"training.gradient_accumulation_steps={accumulation}"
+    changes = train_and_watch(vectors_recipe, "model.freeze_embeddings=1", batch, steps)
+    assert changes[:STEPS_PER_EPOCH] == [0] * STEPS_PER_EPOCH
+    assert len(changes) == 2 * STEPS_PER_EPOCH
+    assert min(changes[STEPS_PER_EPOCH:]) > 0
+
+
+def test_embeddings_are_frozen_for_good(vectors_recipe):
+    changes = train_and_watch(vectors_recipe, "model.freeze_embeddings=true")
+    assert changes == [0] * 2 * STEPS_PER_EPOCH
+    assert min(train_and_watch(vectors_recipe)) > 0
+
+
+def test_frozen_embeddings_do_not_count_in_the_gradient_norm(vectors_recipe):
+    norms = []
+    for frozen in ("1", "true"):
+        trainer = build(vectors_recipe, f"model.freeze_embeddings={frozen}", "training.logging_steps=1", "training.max_steps=3")
+        trainer.args.max_grad_norm = 1.0
+        trainer.train()
+        norms.append([entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry])
+    assert norms[0] == pytest.approx(norms[1])
+
+
+def test_embeddings_have_their_own_learning_rate(vectors_recipe):
+    overrides = ("training.weight_decay=0", "training.optim=sgd", "training.max_steps=1")
+    one, two = (
+        train_and_watch(vectors_recipe, *overrides, f"model.embeddings_learning_rate={rate}")[0] for rate in ("1e-3", "3e-3")
+    )
+    assert two == pytest.approx(3 * one, rel=1e-3)
+
+
+def test_own_learning_rate_follows_the_schedule(vectors_recipe):
+    trainer = build(
+        vectors_recipe,
+        "model.embeddings_learning_rate=1e-3",
+        "training.lr_scheduler_type=linear",
+        "training.learning_rate=1e-2",
+    )
+    trainer.train(resume_from_checkpoint=None)
+    weight = trainer.model.get_input_embeddings().weight
+    groups = trainer.optimizer.param_groups
+    assert [group["initial_lr"] for group in groups] == [1e-2, 1e-2, 1e-3]
+    assert groups[-1]["weight_decay"] == 0.1
+    assert len(groups[-1]["params"]) == 1
+    assert groups[-1]["params"][0] is weight
+    assert not any(weight is parameter for group in groups[:-1] for parameter in group["params"])
+    assert trainer.state.log_history[0]["learning_rate"] > 1e-3
+
+
+def test_own_learning_rate_needs_an_optimizer_with_the_weights(vectors_recipe, monkeypatch):
+    trainer = build(vectors_recipe, "model.embeddings_learning_rate=1e-3")
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    monkeypatch.setattr("hf_maskattn.training.trainer.Seq2SeqTrainer.create_optimizer", lambda self, model=None: other)
+    with pytest.raises(ValueError, match=r"embeddings_learning_rate=0.001 is not supported with optim=adamw_torch"):
+        trainer.create_optimizer()
+
+
+def test_deepspeed_is_an_error(vectors_recipe, monkeypatch):
+    create = MaskAttnTrainer.create_accelerator_and_postprocess
+
+    def create_with_deepspeed(trainer):
+        create(trainer)
+        trainer.is_deepspeed_enabled = True
+
+    monkeypatch.setattr(MaskAttnTrainer, "create_accelerator_and_postprocess", create_with_deepspeed)
+    with pytest.raises(ValueError, match=r"freeze_embeddings and embeddings_learning_rate are not supported with DeepSpeed"):
+        build(vectors_recipe, "model.freeze_embeddings=1")
+
+
+@pytest.mark.parametrize("overrides", [pytest.param((), marks=pytest.mark.slow), STATIC], ids=["input", "static, pruned"])
+def test_run_resumes_and_evaluates_without_its_source(model_recipe, tmp_path, monkeypatch, overrides):
+    overrides = (*overrides, "model.freeze_embeddings=1", "model.embeddings_learning_rate=1e-3")
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    train(load_recipe(model_recipe, [*overrides, f"training.output_dir={unbroken}"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "KeepTrackOfBest", lambda: AtStep("interrupt", 3, 0))
+        with pytest.raises(TrainingInterrupted):
+            train(load_recipe(model_recipe, [*overrides, f"training.output_dir={broken}"]))
+    shutil.rmtree(tmp_path / "source")
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    report = train(load_recipe(broken / "recipe.yaml"), resume=True)
+    assert (broken / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
+    again = evaluate(broken, load_recipe(broken / "recipe.yaml"), "test").metrics["test"]
+    assert again["accuracy"] == report.metrics["test"]["accuracy"]
+
+
+def test_pruned_vocabulary_is_that_of_the_model(model_recipe, tmp_path):
+    train(load_recipe(model_recipe, ["data.vocabulary=prune", "model.freeze_embeddings=true"]))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    assert {*PIECES} - {*tokens} == {"[unused]", "pa", "##ls", "tai"}
+    weight = load_file(tmp_path / "run" / "model.safetensors")[EMBEDDINGS]
+    expected = PretrainedEmbeddings(str(tmp_path / "source")).load(tokens)[1][1:]
+    assert len(weight) == len(tokens) < len(PIECES)
+    # The inner products of the rows are those of the source, up to the scale and what 6 of 8 dimensions leave.
+    _, values, _ = torch.linalg.svd(expected)
+    kept = torch.linalg.svdvals(weight[1:])
+    torch.testing.assert_close(kept / kept[0], values[:6] / values[0], atol=1e-4, rtol=0)
+
+
+def test_card_names_the_source(model_recipe, tmp_path):
+    train(load_recipe(model_recipe, ["training.max_steps=1"]))
+    assert " The first values of its embeddings are those of source. Padding" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["model.embedding_size=9"], ValueError, rf"embedding_size must be at most {SIZE}, the size of .*source, got 9"),
+        (["model.embeddings=nothing"], FileNotFoundError, r"The model 'nothing' is not a folder"),
+        (["model.embeddings=none.vec", "data.tokenizer=word"], FileNotFoundError, r"must exist, got 'none.vec'"),
+    ],
+)
+def test_source_is_checked_before_the_data(model_recipe, monkeypatch, overrides, error, message):
+    monkeypatch.setattr("hf_maskattn.training.task_data.load_splits", lambda *args, **kwargs: pytest.fail("data was loaded"))
+    with pytest.raises(error, match=message):
+        train(load_recipe(model_recipe, overrides))
