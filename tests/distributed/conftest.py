@@ -9,6 +9,7 @@ from hf_maskattn.training.callbacks import TrainingInterrupted
 from hf_maskattn.training.train import train
 from tests.distributed.launching import launch_commands
 from tests.distributed.run_commands import AtStep
+from tests.embeddings.toy_source import write_vectors
 from tests.training import toy_recipe
 
 # The last training batch of 2 x 8 rows has one row, so that one process has none. In the last batch of 2 x 4 rows the processes
@@ -33,6 +34,11 @@ CASES = {
     "spans": ("token-classification", {"num_attention_heads": 2}, None),
     "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
     "pairs": ("text2text-generation", {"decoder_layers": 2}, None),
+    "word vectors": (
+        "text-classification",
+        {"embeddings": "vectors.vec", "freeze_embeddings": 1, "embeddings_learning_rate": 1e-3},
+        None,
+    ),
 }
 ACCUMULATED = "spans, 2 batches per step"
 DROPPED = "one label, without an incomplete last batch"
@@ -48,6 +54,9 @@ class Launched:
         self.recipes = {}
         for name, (task, model, make) in CASES.items():
             (folder / name).mkdir()
+            if "embeddings" in model:
+                write_vectors(folder / name / model["embeddings"], ["meow", "purr", "paw", "woof"])
+                model = {**model, "embeddings": str(folder / name / model["embeddings"])}
             self.recipes[name] = toy_recipe.write_recipe(
                 folder / name,
                 task,

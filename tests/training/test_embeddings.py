@@ -95,7 +95,7 @@ def test_embeddings_are_frozen_for_good(vectors_recipe):
 def test_frozen_embeddings_do_not_count_in_the_gradient_norm(vectors_recipe):
     norms = []
     for frozen in ("1", "true"):
-        trainer = build(vectors_recipe, f"model.freeze_embeddings={frozen}", "training.logging_steps=1", "training.max_steps=3")
+        trainer = build(vectors_recipe, f"model.freeze_embeddings={frozen}", "training.logging_steps=1", "training.max_steps=2")
         trainer.args.max_grad_norm = 1.0
         trainer.train()
         norms.append([entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry])
@@ -165,8 +165,9 @@ def test_run_resumes_and_evaluates_without_its_source(model_recipe, tmp_path, mo
     assert again["accuracy"] == report.metrics["test"]["accuracy"]
 
 
-def test_pruned_vocabulary_is_that_of_the_model(model_recipe, tmp_path):
-    train(load_recipe(model_recipe, ["data.vocabulary=prune", "model.freeze_embeddings=true"]))
+def test_run_has_a_pruned_vocabulary_and_names_its_source(model_recipe, tmp_path):
+    train(load_recipe(model_recipe, ["data.vocabulary=prune", "model.freeze_embeddings=true", "training.max_steps=1"]))
+    assert " The first values of its embeddings are those of source. Padding" in (tmp_path / "run" / "README.md").read_text()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     assert {*PIECES} - {*tokens} == {"[unused]", "pa", "##ls", "tai"}
@@ -177,11 +178,6 @@ def test_pruned_vocabulary_is_that_of_the_model(model_recipe, tmp_path):
     _, values, _ = torch.linalg.svd(expected)
     kept = torch.linalg.svdvals(weight[1:])
     torch.testing.assert_close(kept / kept[0], values[:6] / values[0], atol=1e-4, rtol=0)
-
-
-def test_card_names_the_source(model_recipe, tmp_path):
-    train(load_recipe(model_recipe, ["training.max_steps=1"]))
-    assert " The first values of its embeddings are those of source. Padding" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
