@@ -100,7 +100,9 @@ class PretrainedEmbeddings:
         with torch.random.fork_rng():  # weights that the source does not have are drawn
             loaded: Any = load_verified_model(AutoModel, self.source, self._config, output_loading_info=True)
         model, information = loaded
-        missing = sorted(name for name in information["missing_keys"] if not name.startswith("pooler."))
+        matrix = _input_matrix(model, self.source)
+        needed = {name for name, weight in model.named_parameters() if self.kind == "static" or weight is matrix}
+        missing = sorted(name for name in needed & set(information["missing_keys"]) if not name.startswith("pooler."))
         if missing:
             raise ValueError(f"The weights of {self.source} must be complete, {', '.join(missing[:_MAX_NAMED])} is missing.")
         return model.eval()
