@@ -85,7 +85,8 @@ def load_embeddings(
     if len(tokenizer) > len(weight):
         raise ValueError(f"vocab_size must be at least {len(tokenizer)}, the size of the tokenizer, got {len(weight)}.")
     embeddings = open_embeddings(str(source), weight.shape[1], kind=kind, device=model.device if device is None else device)
-    embeddings.check_tokens(tokenizer)
+    if isinstance(embeddings, PretrainedEmbeddings):
+        embeddings.check_tokens(tokenizer)
     tokens = [token for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer))) if token != tokenizer.pad_token]
     found, vectors = embeddings.load(tokens)
     if not found:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from hf_maskattn.data.files import VECTOR_SUFFIXES
@@ -55,9 +54,6 @@ class VectorFile:
         self.count: int | None
         with self._open() as file:
             self.count, self.size = self._read_header(file)
-
-    def check_tokens(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Accept every tokenizer: `load` returns the words of the file that are tokens."""
 
     def load(self, tokens: Sequence[str]) -> tuple[list[int], torch.Tensor]:
         """Read the vectors of tokens.
@@ -129,13 +125,19 @@ class VectorFile:
             num_entries += 1
             further = line.count(b" ") - self.size
             if further < 0:
-                raise self._error(number, f"a word and {self.size} numbers are expected, got {further + self.size} numbers")
+                raise self._error(
+                    number,
+                    f"a word and {self.size} numbers, separated by spaces, are expected, got {further + self.size} numbers",
+                )
             if further == 0 and line.partition(b" ")[0] not in wanted:
                 continue
             fields = line.split(b" ")
             # GloVe has a few words with spaces. If there are only numbers after the first space, the line is too long.
             if further > 0 and all(map(_is_number, fields[1:])):
-                raise self._error(number, f"a word and {self.size} numbers are expected, got {further + self.size} numbers")
+                raise self._error(
+                    number,
+                    f"a word and {self.size} numbers, separated by spaces, are expected, got {further + self.size} numbers",
+                )
             word = b" ".join(fields[: -self.size])
             if word in wanted:
                 yield number, word, self._parse(number, fields[-self.size :])

@@ -184,8 +184,8 @@ class DataArguments:
     Hub. Required unless `model.pretrained` is set. Null means the tokenizer of `model.embeddings`."""
 
     vocabulary: Literal["all", "prune"] = "all"
-    """Which tokens of a loaded tokenizer are used: all, or only those that occur in the train split, single characters and
-    special tokens."""
+    """Which tokens of a loaded tokenizer are used: all, or only those that occur in the train split (of a stream, in its first
+    `sample_rows` rows), single characters and special tokens."""
 
     vocab_size: int = 8000
     """Maximum vocabulary size of a tokenizer that is trained."""

@@ -39,17 +39,17 @@ def test_no_word_is_found(tmp_path):
 
 
 BROKEN = {
-    "cat 1 2\ndog 1": r"line 2: a word and 2 numbers are expected, got 1 numbers",
-    "cat 1 2\nowl 1": r"line 2: a word and 2 numbers are expected, got 1 numbers",
-    "cat 1 2\ndog 1 2 3": r"line 2: a word and 2 numbers are expected, got 3 numbers",
-    "cat 1 2\nowl 1 2 3": r"line 2: a word and 2 numbers are expected, got 3 numbers",
+    "cat 1 2\ndog 1": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 1 numbers",
+    "cat 1 2\nowl 1": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 1 numbers",
+    "cat 1 2\ndog 1 2 3": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 3 numbers",
+    "cat 1 2\nowl 1 2 3": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 3 numbers",
     "2 2\ncat 1 2\ndog 1 x": r"line 3: a word and numbers are expected, could not convert string to float: b'x'",
     "2 2\ncat 1 2\ndog 1 nan": r"line 3: the vector of 'dog' must be finite",
     "dog 1 2\ncat 1 2\ndog 1 3": r"line 3: 'dog' must have one vector, got another one in 1",
     "3 2\ncat 1 2\ndog 1 2": r"must have 3 words, as its first line says, got 2. Copy it again",
     "1 2\ncat 1 2\nowl 1 2": r"must have 1 words, as its first line says, got 2. Copy it again",
-    "2 1\ncat 1 2\ndog 1 2": r"line 2: a word and 1 numbers are expected, got 2 numbers",
-    "2 3\ncat 1 2\ndog 1 2": r"line 2: a word and 3 numbers are expected, got 2 numbers",
+    "2 1\ncat 1 2\ndog 1 2": r"line 2: a word and 1 numbers, separated by spaces, are expected, got 2 numbers",
+    "2 3\ncat 1 2\ndog 1 2": r"line 2: a word and 3 numbers, separated by spaces, are expected, got 2 numbers",
     "not a vector": r"line 1: a word and numbers are expected, could not convert string to float: b'a'",
     "9 99999999": r"line 1: the size of the vectors must be in \[1, 65536\], got 99999999",
     "": r"line 1: the size of the vectors must be in \[1, 65536\], got -1",
