@@ -162,6 +162,7 @@ _PART_CUTOFF = 0.4
 _RENAMED = {
     "lr": "learning_rate",
     "no_cuda": "use_cpu",
+    "vocab": "vocab_size",
     "group_by_length": "train_sampling_strategy",
 }
 """Names of fields in other libraries and in earlier versions of transformers."""
