@@ -15,7 +15,7 @@ from hf_maskattn.embeddings.vector_files import VectorFile
 logger = logging.getLogger(__name__)
 
 _SCALE = 1.0
-"""Root mean square of the loaded embeddings of an encoder."""
+"""Root mean square of the loaded embeddings, unless they are tied to an output layer."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def _fill(model: PreTrainedModel, ids: list[int], vectors: torch.Tensor, source:
     first_values, present = root_mean_square(weight), root_mean_square(vectors)
     if not 0 < present < float("inf"):
         raise ValueError(f"The embeddings of {source} must be finite and not all 0, got a root mean square of {present}.")
-    # The embeddings of an encoder-decoder score its tokens as well: their first values have the scale that logits need.
-    scale = first_values if model.config.is_encoder_decoder else _SCALE
+    # Embeddings that score tokens as well keep the scale of their first values, which the logits need.
+    output = model.get_output_embeddings()
+    is_tied = model.config.is_encoder_decoder or (output is not None and output.weight is weight)
+    scale = first_values if is_tied else _SCALE
     weight.mul_(scale / first_values)
     weight[ids] = (vectors * (scale / present)).to(weight)

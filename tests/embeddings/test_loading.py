@@ -65,7 +65,9 @@ def test_larger_tokenizer_is_an_error(tiny_config, tokenizer, source):
 
 def test_tied_weights_stay_tied(tiny_config, tokenizer, source):
     model = MaskAttnForMaskedLM(tiny_config(vocab_size=len(PIECES)))
+    before = rms(model.get_input_embeddings().weight)
     hf_maskattn.load_embeddings(model, tokenizer, source)
+    assert rms(model.get_input_embeddings().weight[1:]) == pytest.approx(before)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
