@@ -36,12 +36,15 @@ if TYPE_CHECKING:
         RNNSearchPreTrainedModel,
     )
     from hf_maskattn.recipes.recipe import load_recipe
+    from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
     from hf_maskattn.training.train import train
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "AuditReport": "inspection.audit_report",
+    "DistillationArguments": "training.distillation",
+    "DistillationTrainer": "training.distillation",
     "MaskAttnConfig": "model.configuration_maskattn",
     "MaskAttnForMaskedLM": "model.modeling_maskattn",
     "MaskAttnForSequenceClassification": "model.modeling_maskattn",

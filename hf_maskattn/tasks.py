@@ -73,6 +73,7 @@ class Task:
 _ENCODERS = "hf_maskattn.training.task_encoders"
 _CLASSIFICATION = "hf_maskattn.metrics.classification"
 _TEXT = "hf_maskattn.metrics.text"
+_UNLABELED = ("unlabeled_file", "unlabeled_source", "unlabeled_split", "augmentation")
 _MASKATTN_CONFIG = ImportPath("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
 
 _TASKS = (
@@ -90,7 +91,7 @@ _TASKS = (
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTextClassificationPipeline"),
         label_column="label",
         model_keys=("problem_type",),
-        data_keys=("text_column", "label_column", "labels", "unknown_word_dropout"),
+        data_keys=("text_column", "label_column", "labels", "unknown_word_dropout", *_UNLABELED),
     ),
     Task(
         name="token-classification",

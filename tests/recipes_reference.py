@@ -14,7 +14,14 @@ import transformers
 from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.recipes import arguments
-from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
+from hf_maskattn.recipes.arguments import (
+    NOT_IN_A_RECIPE,
+    ONLY_FOR_DISTILLATION,
+    ONLY_FOR_STREAMS,
+    DataArguments,
+    ModelArguments,
+    TeacherArguments,
+)
 from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, class_definition, config_fields, describe_type, settable_fields
 from hf_maskattn.recipes.training_rules import FIXED
 from hf_maskattn.tasks import TASKS
@@ -57,9 +64,10 @@ _TRAINING_ARGUMENTS = "https://huggingface.co/docs/transformers/main_classes/tra
 
 _HEAD = """# Recipes
 
-A recipe is a YAML file with the groups `model`, `data` and `training`. `hf-maskattn train RECIPE [GROUP.KEY=VALUE]...` trains
-it. Overrides have the form `group.key=value` with a value in YAML, and an empty value is null. An unknown key, a wrong type, or
-a key that has no effect is an error. A run saves its recipe with all defaults as `recipe.yaml`.
+A recipe is a YAML file with the groups `model`, `data` and `training`, and `teacher` to distill a larger model.
+`hf-maskattn train RECIPE [GROUP.KEY=VALUE]...` trains it. Overrides have the form `group.key=value` with a value in YAML, and
+an empty value is null. An unknown key, a wrong type, or a key that has no effect is an error. A run saves its recipe with all
+defaults as `recipe.yaml`.
 
 ```yaml
 model:
@@ -96,6 +104,9 @@ def page() -> str:
         _fixed("model", NOT_IN_A_RECIPE["model"]),
         "## `data`\n",
         _table(_rows("data", DataArguments)),
+        "## `teacher`\n",
+        "The fine-tuned model that the model is distilled from. See [distillation.md](distillation.md).\n",
+        _table(_rows("teacher", TeacherArguments)),
         "## `training`\n",
         f"The keys are fields of [`TrainingArguments`]({_TRAINING_ARGUMENTS}), for seq2seq also of `Seq2SeqTrainingArguments`, "
         f"with the meanings of transformers {transformers.__version__}. [training_arguments.md](training_arguments.md) lists "
@@ -131,6 +142,8 @@ def _rows(group: str, dataclass_type: type, skipped: tuple[str, ...] = ()) -> li
             meaning = meanings[item.name] + _tasks_of(group, item.name)
             if item.name in ONLY_FOR_STREAMS:
                 meaning += " Needs `streaming`."
+            if item.name in ONLY_FOR_DISTILLATION:
+                meaning += " Needs `teacher.model`."
             rows.append((f"`{item.name}`", _type(item.type), _default(item.default), _cell(meaning)))
     return rows
 

@@ -113,7 +113,7 @@ YAML_BLOCKS = [(page, text) for page in PAGES for text in blocks(page, "yaml")]
 def test_recipe_blocks_are_valid(page, text, tmp_path):
     groups = {"model": {"task": "text-classification"}, "data": {}, "training": {"output_dir": "run"}}
     for group, values in yaml.safe_load(text).items():
-        groups[group].update(values)
+        groups.setdefault(group, {}).update(values)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(groups))
     load_recipe(tmp_path / "recipe.yaml")
 
@@ -122,6 +122,7 @@ def test_recipe_blocks_are_valid(page, text, tmp_path):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page != "docs/onnx.md"])
 def test_python_blocks_run(page, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path / "cache"))
     names = {}
     for text in blocks(page, "python"):
         if "peft" in text:

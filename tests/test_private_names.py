@@ -39,6 +39,7 @@ NAMES = [
     ("transformers:Trainer", "_push_from_checkpoint"),
     ("transformers:Trainer", "_run_epoch"),
     ("transformers:Trainer", "_save_checkpoint"),
+    ("transformers:Trainer", "_set_signature_columns_if_needed"),
 ]
 """Where each name is defined, as module or module:attribute."""
 

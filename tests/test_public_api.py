@@ -8,6 +8,8 @@ from tests.toy_folder import write_model_folder
 
 EXPORTS = [
     "AuditReport",
+    "DistillationArguments",
+    "DistillationTrainer",
     "MaskAttnConfig",
     "MaskAttnForMaskedLM",
     "MaskAttnForSequenceClassification",

@@ -144,8 +144,10 @@ def show_messages() -> None:
 
 
 def show_metrics(report: "RunReport", task: str) -> None:
-    """Print a table of metrics, the folder of the model, and the line that loads it."""
-    metrics, folder = report.metrics, str(report.model_folder)
+    """Print a table of metrics, the folder of the model, and the line that loads it. A teacher has rows of its own."""
+    from hf_maskattn.hub.model_card import rows_with_teacher
+
+    metrics, folder = rows_with_teacher(report.metrics), str(report.model_folder)
     names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
     names.sort(key=lambda name: name == "runtime")
     table = Table("split", *names)

@@ -155,6 +155,28 @@ def align_tags(
     return aligned
 
 
+def align_words(
+    text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]], *, mark_entities: bool = True
+) -> list[int]:
+    """Align words with tokens whose tag is that of the word.
+
+    Args:
+        text: The text.
+        spans: Start and end of each word, in order.
+        offsets: Start and end of each token, in order.
+        mark_entities: Whether tags mark entities, so that only the first token of a word has its tag (see `align_tags`).
+
+    Returns:
+        For each token the index of its word, -1 if it has none.
+    """
+    aligned, last = [], -1
+    for word, is_inside in _assign_words(text, spans, offsets):
+        is_first = is_inside and word != last
+        aligned.append(word if is_first or (is_inside and not mark_entities) else -1)
+        last = word if is_inside else last
+    return aligned
+
+
 def warn_about_lost_entities(
     split: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -305,13 +327,13 @@ def _encode_batch(
         offsets = encoded["offset_mapping"][index]
         aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
         is_special = encoded["special_tokens_mask"][index]
-        labels = [IGNORED if skip else _label_id(tag, reader.labels) for tag, skip in zip(aligned, is_special, strict=True)]
+        labels = [IGNORED if skip else label_id(tag, reader.labels) for tag, skip in zip(aligned, is_special, strict=True)]
         all_labels.append(labels)
     outputs = {name: encoded[name] for name in ("input_ids", "attention_mask", truncation_column("max_length"))}
     return {**outputs, "labels": all_labels}
 
 
-def _label_id(tag: str, labels: Sequence[str]) -> int:
+def label_id(tag: str, labels: Sequence[str]) -> int:
     """Return the id of a tag. If labels lack "I-X", it is the id of "B-X"; if they lack "O", it is ignored."""
     for candidate in (tag, f"B-{tag[2:]}"):
         if candidate in labels:

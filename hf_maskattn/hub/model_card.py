@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_maskattn.metrics.task_metrics import AGREEMENT, TEACHER_PREFIX
 from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.tasks import TASKS, loading_call
 
@@ -56,6 +57,7 @@ def build_model_card(
     examples: Sequence[str] = (),
     picture: str | None = None,
     attention: str | None = None,
+    teacher: str | None = None,
 ) -> ModelCard:
     """Build the model card of a trained model.
 
@@ -73,6 +75,7 @@ def build_model_card(
         examples: Texts for the widget. The first few are used, truncated where they are long.
         picture: File next to the card that shows attention over texts.
         attention: Sentences about the attention of the model.
+        teacher: Name to show of the model that it was distilled from.
 
     Returns:
         The card. `save(path)` writes it.
@@ -90,7 +93,8 @@ def build_model_card(
         eval_results=eval_results or None,
         widget=[{"text": text} for text in _select_examples(examples)] or None,
     )
-    shown = [metric for metric in ("loss", *metric_names) if any(metric in values for values in metrics.values())]
+    rows = rows_with_teacher(metrics)
+    shown = [metric for metric in ("loss", *metric_names, AGREEMENT) if any(metric in values for values in rows.values())]
     return ModelCard.from_template(
         header,
         template_path=str(_TEMPLATE),
@@ -102,9 +106,9 @@ def build_model_card(
         data=data and _describe_data(data),
         metric_names=shown,
         results=[
-            (split, [f"{values[metric]:.4f}" if metric in values else "" for metric in shown])
-            for split, values in metrics.items()
+            (split, [f"{values[metric]:.4f}" if metric in values else "" for metric in shown]) for split, values in rows.items()
         ],
+        teacher=teacher and _escape(teacher),
         license=_LICENSE,
         picture=picture,
         attention=attention,
@@ -112,6 +116,17 @@ def build_model_card(
         **_describe_model(config, task),
         **_describe_loading(name, task),
     )
+
+
+def rows_with_teacher(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return metrics by split with the metrics of a teacher in rows of their own, for a table."""
+    rows: dict[str, dict[str, float]] = {}
+    for split, values in metrics.items():
+        rows[split] = {name: value for name, value in values.items() if not name.startswith(TEACHER_PREFIX)}
+        if len(rows[split]) < len(values):
+            by_teacher = {name.removeprefix(TEACHER_PREFIX): values[name] for name in values if name not in rows[split]}
+            rows[f"{split}, teacher"] = by_teacher
+    return rows
 
 
 def parse_model_card(card: str) -> ModelCard:

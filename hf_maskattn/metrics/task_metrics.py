@@ -28,6 +28,13 @@ class TaskEvaluation:
     include_for_metrics: tuple[str, ...] = ()
 
 
+TEACHER_PREFIX = "teacher_"
+"""Prefix of the metrics of the teacher that a model was distilled from."""
+
+AGREEMENT = "agreement"
+"""Fraction of the predictions of a model that are equal to those of its teacher."""
+
+
 def evaluation_for(
     task: str, *, problem_type: str | None = None, label_names: Sequence[str] = (), tag_scheme: str | None = None
 ) -> TaskEvaluation:

@@ -1,4 +1,4 @@
-"""The groups `model` and `data` of a recipe as dataclasses, and which keys depend on the task or on streaming.
+"""The groups `model`, `data` and `teacher` of a recipe as dataclasses, and which keys depend on other keys.
 
 The docstrings of the fields are the reference that users read: `docs/recipes.md` is generated from them.
 """
@@ -36,6 +36,7 @@ NOT_IN_A_RECIPE = {
         "tag_scheme": "it is detected in the data. Use data.tag_scheme to set it",
     },
     "data": {},
+    "teacher": {},
     "training": {
         "hub_token": _USE_LOGIN,
         "push_to_hub_token": _USE_LOGIN,
@@ -51,6 +52,9 @@ NOT_IN_A_RECIPE = {
 
 ONLY_FOR_STREAMS = ("shuffle_buffer", "sample_rows")
 """Keys of `data` that need `data.streaming`."""
+
+ONLY_FOR_DISTILLATION = ("unlabeled_file", "unlabeled_source", "unlabeled_split", "augmentation")
+"""Keys of `data` that need the group `teacher`, which labels these rows."""
 
 FROM_SCRATCH: dict[str, Any] = {
     "learning_rate": 2e-3,
@@ -216,3 +220,49 @@ class DataArguments:
 
     mlm_probability: float | int = 0.15
     """Fraction of the tokens to mask, for masked language modeling."""
+
+    unlabeled_file: str | None = None
+    """File or pattern with further texts to train on, as `train_file`. They need no labels: only the column with the text is
+    read, and only the loss of the teacher is computed. Texts that are also in the validation or test split are removed."""
+
+    unlabeled_source: str | None = None
+    """Dataset with further texts to train on, used instead of `unlabeled_file`."""
+
+    unlabeled_split: str = "train"
+    """Name of the split of `unlabeled_source`."""
+
+    augmentation: int = 0
+    """Number of new texts to derive from each row of the train split, for which only the loss of the teacher is computed: each
+    word is masked with probability 0.1, and with probability 0.25 only one to five consecutive words are kept (Tang et al.
+    2019, section 3.3, without the replacement of words by part of speech). Equal texts, and texts of the validation or test
+    split, are removed."""
+
+
+@strict
+@dataclass
+class TeacherArguments:
+    """The fine-tuned model that the model is distilled from. Without this group nothing is distilled."""
+
+    model: str
+    """Fine-tuned model for the same task, as a folder or a name on the Hub. It is run once over the data; its outputs are kept
+    in the cache of Hugging Face."""
+
+    temperature: float | int = 3.0
+    """Temperature of the softmax in the loss `kl`. The loss is multiplied by its square (Hinton et al. 2015)."""
+
+    alpha: float | int = 0.5
+    """Weight of the loss of the teacher. The loss of the labels has the weight `1 - alpha`."""
+
+    loss: Literal["kl", "mse"] | None = None
+    """Loss of the teacher: `kl` (Kullback-Leibler divergence of the probabilities; of each label for several labels a text) or
+    `mse` (mean squared error of the logits). Null means `kl`, or `mse` for regression."""
+
+    batch_size: int = 32
+    """Number of texts that the teacher reads at once."""
+
+    max_length: int | None = None
+    """Maximum number of tokens that the teacher reads of a text. Null means the limit of its tokenizer, or 512."""
+
+    labels: dict[str, str] | None = None
+    """Names of the labels of the model by the names of the teacher, where they differ, such as `{LABEL_0: negative}`. Labels
+    are matched by name."""

@@ -1,10 +1,10 @@
-"""Loads recipes: YAML files with the groups `model`, `data` and `training`, and overrides from the command line."""
+"""Loads recipes: YAML files with the groups `model`, `data`, `teacher` and `training`, and overrides of the command line."""
 
 import glob
 import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,21 @@ import yaml
 
 from hf_maskattn.data.files import expand_pattern, names_vector_file
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
-from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, ONLY_FOR_STREAMS, DataArguments, ModelArguments
+from hf_maskattn.recipes.arguments import (
+    NOT_IN_A_RECIPE,
+    ONLY_FOR_DISTILLATION,
+    ONLY_FOR_STREAMS,
+    DataArguments,
+    ModelArguments,
+    TeacherArguments,
+)
 from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, check_key, check_value, settable_fields, suggestion
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
+from hf_maskattn.recipes.teacher_rules import check_teacher
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
 
-GROUPS = ("model", "data", "training")
+GROUPS = ("model", "data", "teacher", "training")
 
 _WORD_MIN_FREQUENCY = 2
 _WORD_UNKNOWN_DROPOUT = 0.25
@@ -90,12 +98,14 @@ class Recipe:
         model: The model to train.
         data: The dataset, its columns and the tokenizer.
         training: The fields of `TrainingArguments` that the recipe sets.
+        teacher: The model to distill, None for none.
     """
 
     name: str
     model: ModelArguments
     data: DataArguments
     training: dict[str, Any]
+    teacher: TeacherArguments | None = None
 
     @property
     def label_column(self) -> str:
@@ -165,7 +175,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     own = {item.name for item in fields(ModelArguments)}
     model = {key: value for key, value in groups["model"].items() if key in own}
     config = {key: value for key, value in groups["model"].items() if key not in own}
-    return Recipe(path.stem, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"])
+    teacher = TeacherArguments(**groups["teacher"]) if groups["teacher"] else None
+    return Recipe(
+        path.stem, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"], teacher
+    )
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -174,7 +187,7 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return load_recipe(path, overrides)
 
 
-def check_local_files(recipe: Recipe, splits: Iterable[str] = ("train", "validation", "test")) -> None:
+def check_local_files(recipe: Recipe, splits: Collection[str] = ("train", "validation", "test")) -> None:
     """Check that the files of a recipe exist. Their content is checked when they are loaded.
 
     Args:
@@ -184,7 +197,8 @@ def check_local_files(recipe: Recipe, splits: Iterable[str] = ("train", "validat
     Raises:
         FileNotFoundError: If a file does not exist, or no file matches a pattern.
     """
-    for key in (f"{split}_file" for split in splits):
+    unlabeled = ("unlabeled",) if "train" in splits else ()
+    for key in (f"{split}_file" for split in (*splits, *unlabeled)):
         name = getattr(recipe.data, key)
         if name is None or Path(name).exists() or expand_pattern(name):
             continue
@@ -318,6 +332,8 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
     _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
     _check_tokenizer(groups["data"], groups["model"].get("pretrained"), groups["model"].get("embeddings"))
     check_embeddings(groups["model"], groups["data"])
+    if groups["teacher"] or any(key in groups["data"] for key in ONLY_FOR_DISTILLATION):
+        check_teacher(groups)
 
 
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:
@@ -369,6 +385,9 @@ _MINIMUMS = {
     ("data", "max_target_length"): 1,
     ("data", "shuffle_buffer"): 0,
     ("data", "sample_rows"): 1,
+    ("data", "augmentation"): 0,
+    ("teacher", "batch_size"): 1,
+    ("teacher", "max_length"): 1,
     # The token that the decoder starts from counts.
     ("training", "generation_max_length"): 2,
     ("training", "generation_num_beams"): 1,

@@ -17,9 +17,10 @@ from hf_maskattn.data.files import names_vector_file
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
-from hf_maskattn.recipes.arguments import FROM_SCRATCH, ONLY_FOR_STREAMS, default_epochs
+from hf_maskattn.recipes.arguments import FROM_SCRATCH, ONLY_FOR_DISTILLATION, ONLY_FOR_STREAMS, default_epochs
 from hf_maskattn.recipes.fields import ONLY_FOR, config_fields, settable_fields
 from hf_maskattn.recipes.recipe import Recipe, load_recipe
+from hf_maskattn.recipes.teacher_rules import resolve_teacher
 from hf_maskattn.recipes.training_rules import (
     WITHOUT_WARMUP,
     check_arguments,
@@ -117,11 +118,15 @@ def _schedule(training: dict[str, Any], has_validation: bool, unit: str) -> dict
     return schedule
 
 
-def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
+def training_arguments(
+    recipe: Recipe, arguments_class: type[Seq2SeqTrainingArguments] = Seq2SeqTrainingArguments, **fields: Any
+) -> Seq2SeqTrainingArguments:
     """Build the arguments of the Trainer.
 
     Args:
         recipe: The recipe.
+        arguments_class: Class of the arguments.
+        **fields: Fields that this class adds.
 
     Returns:
         The arguments. `select_best_metric` completes them when the labels of the data are known.
@@ -137,7 +142,7 @@ def training_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     # All parameters are used in every step. DistributedDataParallel need not search the graph for unused ones.
     settings = {"ddp_find_unused_parameters": False, **machine_defaults(), **settings}
     try:
-        args = Seq2SeqTrainingArguments(**settings)
+        args = arguments_class(**settings, **fields)
     except (TypeError, ValueError) as error:
         raise ValueError(f"training: {str(error).rstrip('.')}.") from error
     _check_reporters(args.report_to)
@@ -194,11 +199,11 @@ def select_best_metric(args: Seq2SeqTrainingArguments, recipe: Recipe, evaluatio
     return replace_arguments(args, metric_for_best_model=metric, greater_is_better=greater)
 
 
-_PATHS = ("train_file", "validation_file", "test_file", "output_dir")
+_PATHS = ("train_file", "validation_file", "test_file", "unlabeled_file", "output_dir")
 """Keys whose values are always paths."""
 
 _NAMES_OR_PATHS = (
-    *("source", "tokenizer", "pretrained", "embeddings"),
+    *("source", "unlabeled_source", "tokenizer", "pretrained", "embeddings", "teacher.model"),
     *("accelerator_config", "deepspeed", "fsdp_config", "generation_config"),
 )
 """Keys whose values are paths if the file or folder exists."""
@@ -236,7 +241,22 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
     for (group, key), tasks in ONLY_FOR.items():
         if task not in tasks:
             del groups[group][key]
-    return {group: {key: _absolute(key, value) for key, value in values.items()} for group, values in groups.items()}
+    if recipe.teacher is None:
+        for key in ONLY_FOR_DISTILLATION:
+            data.pop(key, None)
+    else:
+        groups["teacher"] = resolve_teacher(recipe.teacher, task, recipe.model.problem_type)
+        if recipe.data.unlabeled_source is None:
+            data.pop("unlabeled_split", None)
+    return {
+        group: {key: _absolute(_path_key(group, key), value) for key, value in values.items()}
+        for group, values in groups.items()
+    }
+
+
+def _path_key(group: str, key: str) -> str:
+    """Return the key as `_NAMES_OR_PATHS` lists it: `model` is the name of a group too."""
+    return f"{group}.{key}" if group == "teacher" else key
 
 
 def _absolute(key: str, value: Any) -> Any:
@@ -304,10 +324,12 @@ def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
     new = resolve_recipe(resumed_recipe(recipe, stored))
     old_folder = old["training"]["output_dir"]
     changes = {}
-    for group, values in new.items():
-        for key in values | old[group]:
-            before, after = old[group].get(key, _UNSET), values.get(key, _UNSET)
-            is_moved = key in (*_PATHS, *_NAMES_OR_PATHS) and _relocate(before, old_folder, stored.parent) == after
+    for group in new | old:
+        before_values, after_values = old.get(group, {}), new.get(group, {})
+        for key in after_values | before_values:
+            before, after = before_values.get(key, _UNSET), after_values.get(key, _UNSET)
+            is_path = _path_key(group, key) in (*_PATHS, *_NAMES_OR_PATHS)
+            is_moved = is_path and _relocate(before, old_folder, stored.parent) == after
             if before != after and key != "output_dir" and not is_moved:
                 changes[f"{group}.{key}"] = before, after
     return changes

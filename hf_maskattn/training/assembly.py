@@ -1,7 +1,7 @@
 """Builds the model and the Trainer of a recipe."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,11 @@ from hf_maskattn.recipes.training_defaults import complete_schedule, select_best
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
+from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
 from hf_maskattn.training.task_data import TaskData, training_data
+from hf_maskattn.training.task_transfer_sets import build_transfer_set
 from hf_maskattn.training.trainer import MaskAttnTrainer
+from hf_maskattn.training.transfer_set import TransferSet, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +56,13 @@ class Assembly:
         trainer: The Trainer.
         data: Its data.
         evaluation: Its metrics.
+        transfer_set: What the model is distilled on. None without a teacher.
     """
 
     trainer: MaskAttnTrainer
     data: TaskData
     evaluation: TaskEvaluation
+    transfer_set: TransferSet | None = None
 
 
 def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None = None) -> Assembly:
@@ -78,10 +83,17 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     # Checkpoints of version 0.1 did not record a tag scheme: the tags of the data are their labels.
     as_tagged = checkpoint is not None and getattr(load_config(checkpoint), "tag_scheme", None) is None
     embeddings = recipe.model.embeddings if checkpoint is None else None  # a checkpoint has trained ones
+    # An error in the teacher is reported before data is loaded.
+    teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, recipe.model.task)
     with args.main_process_first(desc="preparing the data"):
         if embeddings is not None:
             open_embeddings(embeddings, _embedding_size(recipe.model), kind=recipe.model.embeddings_kind)
         data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
+    transfer_set = None
+    if teacher is not None:
+        # Not within `main_process_first`, whose timeout is shorter than the work of a teacher may be.
+        transfer_set = build_transfer_set(recipe, teacher, data, args.device)
+        data = replace(data, splits={**data.splits, "train": transfer_set.training_split(args.seed)})
     if isinstance(data.splits["train"], Dataset):
         args = complete_schedule(args, recipe, data.splits["train"].num_rows)
     if args.full_determinism:
@@ -109,7 +121,7 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
         freeze_embeddings=recipe.model.freeze_embeddings,
         embeddings_learning_rate=recipe.model.embeddings_learning_rate,
     )
-    return Assembly(trainer, data, evaluation)
+    return Assembly(trainer, data, evaluation, transfer_set)
 
 
 def _check_references_round_trip(data: TaskData) -> None:
@@ -133,7 +145,8 @@ def build_trainer(
     **settings: Any,
 ) -> MaskAttnTrainer:
     """Build the Trainer for a model and encoded data. `settings` are further arguments of `MaskAttnTrainer`."""
-    return MaskAttnTrainer(
+    trainer_class = DistillationTrainer if isinstance(args, DistillationArguments) else MaskAttnTrainer
+    return trainer_class(
         model=model,
         args=replace_arguments(args, include_for_metrics=[*args.include_for_metrics, *evaluation.include_for_metrics]),
         data_collator=data.encoder.build_collator(data.tokenizer, model, args.seed),

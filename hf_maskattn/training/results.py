@@ -162,6 +162,7 @@ def write_card(
         examples=texts,
         picture=PICTURE_FILE if has_picture else None,
         attention=None if attention is None else f"On {attention.rows} rows of the validation split: {attention.describe()}",
+        teacher=None if recipe.teacher is None else public_name(recipe.teacher.model),
     )
     write_atomically(folder / CARD_FILE, str(card))
 

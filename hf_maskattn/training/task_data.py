@@ -1,8 +1,9 @@
 """The data of a recipe: loads the splits, trains or loads the tokenizer, and encodes model inputs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
 from hf_maskattn.data.unknown_words import count_tokens, report_unknown_words
+from hf_maskattn.data.unlabeled import load_unlabeled_texts, remove_held_out
 from hf_maskattn.embeddings.vocabulary import prune_vocabulary
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
@@ -43,6 +45,8 @@ class TaskData:
         references: For text-to-text generation, the reference texts of each row that is evaluated, else None.
         max_target_length: For text-to-text generation, the maximum number of tokens of a target, else None.
         examples: Some texts of the validation or test split.
+        raw: The rows before they were encoded, which a teacher reads. None without a teacher.
+        unlabeled: Further texts for a teacher, none of which is in the validation or test split.
     """
 
     splits: dict[str, Dataset | RowStream]
@@ -54,6 +58,8 @@ class TaskData:
     references: References | None = None
     max_target_length: int | None = None
     examples: list[str] = field(default_factory=list)
+    raw: Splits | None = None
+    unlabeled: list[str] = field(default_factory=list)
 
 
 def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_tokenizer: Path | None = None) -> TaskData:
@@ -79,7 +85,8 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
     raw = _load(recipe, encoder, seed) if shards is None else _load_with_stream(recipe, encoder, shards)
     encoder.learn_labels(raw, as_tagged=as_tagged)
     _check_several_labels(recipe, encoder.labels)
-    tokenizer = _build_tokenizer(recipe, encoder, raw, saved_tokenizer)
+    unlabeled = _load_unlabeled(recipe, encoder, raw)
+    tokenizer = _build_tokenizer(recipe, encoder, raw, saved_tokenizer, unlabeled)
     if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
         raise ValueError(
             f"data.unknown_word_dropout must be 0 with {recipe.model.pretrained or recipe.data.tokenizer}, whose tokenizer has "
@@ -92,6 +99,8 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
         token_ids = _token_ids(data.splits["train"], raw["train"], raw.locations["train"])
         encoder.token_counts = count_tokens(token_ids, len(tokenizer))
     _report_unknown_words(recipe, data)
+    if recipe.teacher is not None:
+        data = replace(data, raw=raw, unlabeled=unlabeled)
     return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw))
 
 
@@ -235,13 +244,33 @@ def _load_with_stream(recipe: Recipe, encoder: TaskEncoder, shards: Shards) -> S
     return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
 
 
+def held_out_texts(encoder: TaskEncoder, raw: Splits) -> Iterable[str]:
+    """Return the texts that a model is evaluated on."""
+    return chain.from_iterable(encoder.input_texts(raw[split]) for split in ("validation", "test") if split in raw)
+
+
+def _load_unlabeled(recipe: Recipe, encoder: TaskEncoder, raw: Splits) -> list[str]:
+    data = recipe.data
+    if data.unlabeled_source is None and data.unlabeled_file is None:
+        return []
+    texts = load_unlabeled_texts(
+        data.unlabeled_source,
+        data.unlabeled_file,
+        split=data.unlabeled_split,
+        text_column=encoder.text_column,
+        csv_separator=None if data.unlabeled_file is None else data.csv_separator,
+    )
+    return remove_held_out(texts, held_out_texts(encoder, raw), kind="unlabeled")
+
+
 def _build_tokenizer(
-    recipe: Recipe, encoder: TaskEncoder, raw: Splits, saved_tokenizer: Path | None
+    recipe: Recipe, encoder: TaskEncoder, raw: Splits, saved_tokenizer: Path | None, unlabeled: Sequence[str]
 ) -> PreTrainedTokenizerBase:
     data, source = recipe.data, recipe.model.pretrained or recipe.data.tokenizer or recipe.model.embeddings
+    texts = chain(encoder.tokenizer_texts(raw["train"], raw.locations["train"]), unlabeled)
     if data.tokenizer in KINDS:
         return train_tokenizer(
-            encoder.tokenizer_texts(raw["train"], raw.locations["train"]),
+            texts,
             kind=data.tokenizer,
             vocab_size=data.vocab_size,
             min_frequency=recipe.min_frequency,
@@ -255,7 +284,7 @@ def _build_tokenizer(
     if tokenizer.model_max_length > MAX_KNOWN_LENGTH:
         tokenizer.model_max_length = DEFAULT_MAX_LENGTH
     if data.vocabulary == "prune":
-        tokenizer = prune_vocabulary(tokenizer, encoder.tokenizer_texts(raw["train"], raw.locations["train"]))
+        tokenizer = prune_vocabulary(tokenizer, texts)
     return tokenizer
 
 

@@ -63,6 +63,7 @@ from hf_maskattn.training.results import (
     write_report,
 )
 from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
+from hf_maskattn.training.transfer_set import distillation_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     stored = Path(resolved_training(recipe)["output_dir"]) / RECIPE_FILE
     if resume and stored.is_file():
         recipe = resumed_recipe(recipe, stored)
-    args = training_arguments(recipe)
+    args = training_arguments(recipe) if recipe.teacher is None else distillation_arguments(recipe, recipe.teacher)
     check_model(recipe.model)
     check_launch(args)
     warn_of_busy_cores(args)
@@ -130,6 +131,8 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         for split in ("validation", "test"):
             if split in assembly.data.splits:
                 metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
+                if assembly.transfer_set is not None:
+                    metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
         attention = write_results(assembly, recipe, folder, metrics)
     report = RunReport(folder, metrics, is_main, attention=attention)
     return report if target is None or not is_main else publish_run(report, target)

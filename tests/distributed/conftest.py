@@ -2,6 +2,7 @@ import itertools
 from functools import partial
 
 import pytest
+import yaml
 
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
@@ -11,6 +12,7 @@ from tests.distributed.launching import launch_commands
 from tests.distributed.run_commands import AtStep
 from tests.embeddings.toy_source import write_vectors
 from tests.training import toy_recipe
+from tests.training.teachers import save_teacher
 
 # The last training batch of 2 x 8 rows has one row, so that one process has none. In the last batch of 2 x 4 rows the processes
 # have 4 rows and 1 (validation), or 4 and none (test). 97 rows are grouped by length differently for steps of 8 and of 16 rows.
@@ -39,6 +41,7 @@ CASES = {
         {"embeddings": "vectors.vec", "freeze_embeddings": 1, "embeddings_learning_rate": 1e-3},
         None,
     ),
+    "a teacher": ("text-classification", {}, None),
 }
 ACCUMULATED = "spans, 2 batches per step"
 DROPPED = "one label, without an incomplete last batch"
@@ -65,6 +68,7 @@ class Launched:
                 training={"logging_steps": 1, "per_device_eval_batch_size": 4},
                 make=with_empty_rows(make),
             )
+        add_teacher(self.recipes["a teacher"], folder / "teacher")
 
     def run(self, run, processes):
         """Return the folder of a run."""
@@ -86,6 +90,14 @@ class Launched:
         return load_recipe(self.recipes[case], self.settings(run, 1))
 
 
+def add_teacher(recipe, folder):
+    """Add a teacher to a recipe, and texts without labels, which are not equally many in both processes."""
+    groups = yaml.safe_load(recipe.read_text())
+    groups["data"]["augmentation"] = 1
+    groups["teacher"] = {"model": save_teacher(folder, ["dog", "cat"])}
+    recipe.write_text(yaml.safe_dump(groups))
+
+
 def with_empty_rows(make):
     """Remove the tokens of every other row, so that grouping by length gives batches without tokens."""
     count = itertools.count()
@@ -99,7 +111,16 @@ def with_empty_rows(make):
 
 
 @pytest.fixture(scope="session")
-def launched(tmp_path_factory):
+def caches(tmp_path_factory):
+    """Empty caches of the outputs of teachers: one for this process, and one for launched ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("shared_cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def launched(tmp_path_factory, caches):
     folder = tmp_path_factory.mktemp("launched")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy_recipe, "SIZES", SIZES)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.toy_folder import write_model_folder
+from tests.training.teachers import save_teacher
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -62,6 +63,19 @@ def test_publish(course, connected, tmp_path, capfd, monkeypatch):
     assert "cats meow [{'label': 'LABEL_" in printed
 
 
-@pytest.mark.parametrize("name", ["01_classify", "02_tag", "03_load_anywhere", "05_translate_dates", "06_publish"])
+@pytest.mark.slow
+def test_distill(course, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path / "cache"))
+    base = save_teacher(tmp_path / "base", [str(number) for number in range(30)])  # as many as the data has
+    course("07_distill.py")(base, str(tmp_path / "student"), rows=64, epochs=1)
+    printed = capfd.readouterr().out
+    assert "teacher: accuracy " in printed
+    assert "student: accuracy " in printed
+
+
+LESSONS = ["01_classify", "02_tag", "03_load_anywhere", "05_translate_dates", "06_publish", "07_distill"]
+
+
+@pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_is_short(name):
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60

@@ -97,7 +97,7 @@ def test_empty_override_is_null(recipe_file):
     [
         ("training.lerning_rate=1", "training.lerning_rate does not exist. Did you mean training.learning_rate?"),
         ("model.hiden_size=3", "Did you mean model.hidden_size?"),
-        ("data.zzz=1", "data.zzz does not exist. Use one of csv_separator, label_column, "),
+        ("data.zzz=1", "data.zzz does not exist. Use one of augmentation, csv_separator, label_column, "),
         (
             "training.hub_token=hf_x",
             "training.hub_token must not be set: a token must not be stored in a file. Run `hf auth",
@@ -157,7 +157,7 @@ def test_invalid_value_is_reported_with_the_type(recipe_file, override, message)
     ("text", "message"),
     [
         ("model: {task: fill-mask\n", "recipe.yaml, line 2: "),
-        ("modle: {}", "recipe.yaml: the group must be one of model, data, training, got 'modle'."),
+        ("modle: {}", "recipe.yaml: the group must be one of model, data, teacher, training, got 'modle'."),
         ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist. Did you mean model.hidden_size or "),
         ("data: {tokenizer: char}", "model.task is missing. Set it to one of text-classification, "),
         (

@@ -1,5 +1,7 @@
 import pytest
 
+from tests.training.teachers import save_teacher
+
 
 @pytest.fixture(autouse=True, scope="package")
 def _no_pictures():
@@ -7,3 +9,16 @@ def _no_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_maskattn.training.results.draw_picture", lambda *args: False)
         yield
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the outputs of teachers."""
+    monkeypatch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hf_maskattn"
+
+
+@pytest.fixture(scope="session")
+def pet_teacher(tmp_path_factory):
+    """The folder of a teacher of "dog" and "cat", in this order; toy recipes have them in the other order."""
+    return save_teacher(tmp_path_factory.mktemp("pets"), ["dog", "cat"], problem_type="single_label_classification")
