@@ -11,6 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax, mse_loss
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
 
+from hf_maskattn.data.collators import RowSeededCollator
 from hf_maskattn.model.losses import IGNORED, classification_loss, elementwise_loss
 from hf_maskattn.tasks import task_of
 from hf_maskattn.training.teacher import Teacher, check_problem_type
