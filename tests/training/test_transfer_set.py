@@ -48,7 +48,7 @@ def test_permuted_labels_are_matched(read, pet_teacher):
 def test_further_texts_have_a_teacher_and_no_label(read, pet_teacher, tmp_path, caplog):
     recipe = read(pet_teacher, "data.augmentation=2", "data.unlabeled_file=" + str(tmp_path / "more.jsonl"))
     held_out = json.loads((tmp_path / "test.jsonl").read_text().splitlines()[0])["text"]
-    more = [{"text": f"  {held_out.upper()} ", "label": "lion"}, {"text": "a b", "label": None}]
+    more = [{"text": f"  {held_out.upper()} ", "label": "lion"}, {"text": "a b a b", "label": None}]
     (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     with caplog.at_level(logging.INFO):
         ready = assembled(recipe)
@@ -57,7 +57,7 @@ def test_further_texts_have_a_teacher_and_no_label(read, pet_teacher, tmp_path, 
     assert len(further) > 20
     assert set(further["labels"]) == {-100}
     tokenizer = ready.data.tokenizer
-    assert tokenizer.decode(further[0]["input_ids"]) == "a b"
+    assert tokenizer.decode(further[0]["input_ids"]) == "a b a b"
     assert any(tokenizer.mask_token_id in row for row in further["input_ids"])
     assert all(math.isfinite(value) for row in rows["teacher_logits"] for value in row)
     assert "The model is distilled on 1 unlabeled texts. 1 others were removed, because they are also in" in caplog.text
