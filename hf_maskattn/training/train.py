@@ -157,7 +157,8 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         last = find_resume_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
-    warn_of_prior_loss(assembly)
+    if assembly.transfer_set is None:  # the loss of a teacher has another scale
+        warn_of_prior_loss(assembly)
     metrics = {"steps": float(trainer.state.global_step)}
     if not isinstance(trainer.train_dataset, RowStream):
         metrics["epochs"] = float(trainer.state.epoch or 0)
