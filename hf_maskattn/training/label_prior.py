@@ -57,7 +57,7 @@ def warn_of_prior_loss(assembly: "Assembly") -> None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if TASKS[recipe.model.task].label_column is None or not isinstance(split, Dataset) or not losses:
         return
-    labels = np.concatenate([np.atleast_1d(value) for value in split["labels"]])
+    labels = np.concatenate([np.atleast_1d(value) for value in split["labels"] if value != []])
     if recipe.model.problem_type == "multi_label_classification":
         labels = labels.reshape(split.num_rows, -1)
     prior = prior_loss(labels, recipe.model.problem_type, trainer.args.label_smoothing_factor)
