@@ -245,7 +245,7 @@ class TeacherArguments:
 
     model: str
     """Fine-tuned model for the same task, as a folder or a name on the Hub. It is run once over the data; its outputs are kept
-    in the cache of Hugging Face."""
+    in the cache of Hugging Face. Null removes the group."""
 
     temperature: float | int = 3.0
     """Temperature of the softmax in the loss `kl`. The loss is multiplied by its square (Hinton et al. 2015)."""

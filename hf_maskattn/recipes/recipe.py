@@ -165,7 +165,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             del groups[group][other], origins[group, other]
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():
-        check_field(group, key, groups[group][key], origin)
+        if (group, key) != ("teacher", "model") or groups[group][key] is not None:
+            check_field(group, key, groups[group][key], origin)
+    if groups["teacher"].get("model", "") is None:
+        groups["teacher"] = {}
     task = groups["model"].get("task")
     if task is None:
         raise ValueError(f"model.task is missing. Set it to one of {', '.join(RECIPE_NAMES)}.")

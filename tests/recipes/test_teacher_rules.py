@@ -51,6 +51,13 @@ def test_stored_recipe_without_a_teacher_is_unchanged(tmp_path):
     assert not {"unlabeled_file", "unlabeled_source", "unlabeled_split", "augmentation"} & set(resolved["data"])
 
 
+def test_null_model_removes_the_teacher(read):
+    assert read("teacher.alpha=0.3", "teacher.model=null").teacher is None
+    assert read("teacher.model=null", "teacher.model=user/other").teacher.model == "user/other"
+    with pytest.raises(ValueError, match="data.augmentation has no effect"):
+        read("teacher.model=null", "data.augmentation=1")
+
+
 @pytest.mark.parametrize("task", ["token-classification", "seq2seq"])
 def test_stored_recipes_of_other_tasks_are_read_again(read, tmp_path, task):
     save_recipe(read(model={"task": task}), tmp_path / "stored.yaml")
