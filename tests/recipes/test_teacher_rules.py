@@ -54,7 +54,7 @@ def test_stored_recipe_without_a_teacher_is_unchanged(tmp_path):
 def test_null_model_removes_the_teacher(read):
     assert read("teacher.alpha=0.3", "teacher.model=null").teacher is None
     assert read("teacher.model=null", "teacher.model=user/other").teacher.model == "user/other"
-    with pytest.raises(ValueError, match="data.augmentation has no effect"):
+    with pytest.raises(ValueError, match=r"data\.augmentation has no effect"):
         read("teacher.model=null", "data.augmentation=1")
 
 
