@@ -1,11 +1,10 @@
-import math
 import re
 import traceback
 from pathlib import Path
 
 import pytest
 
-from hf_maskattn.recipes.recipe import check_local_files, load_recipe, parse_yaml
+from hf_maskattn.recipes.recipe import check_local_files, load_recipe
 from tests.training.toy_recipe import write_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -273,56 +272,6 @@ def test_choices_depend_on_the_task(recipe_file):
 def test_shipped_recipe_loads_and_shows_its_command(path):
     assert path.read_text().splitlines()[1].startswith(f"# hf-maskattn train configs/{path.name}")
     assert load_recipe(path).training["seed"] == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("2e-5", 2e-5),
-        ("1E3", 1000.0),
-        (".5", 0.5),
-        ("-3", -3),
-        ("010", 10),
-        ("no", "no"),
-        ("off", "off"),
-        ("yes", "yes"),
-        ("true", True),
-        ("False", False),
-        ("", None),
-        ("~", None),
-        ("null", None),
-        ("1:30", "1:30"),
-        ("2020-01-01", "2020-01-01"),
-        ("0x10", "0x10"),
-        ("[1, a]", [1, "a"]),
-        (".inf", math.inf),
-        ("'2e-5'", "2e-5"),
-    ],
-)
-def test_scalars_follow_yaml_1_2(text, value):
-    parsed = parse_yaml(text, "here")
-    assert parsed == value
-    assert type(parsed) is type(value)
-
-
-def test_duplicate_key_raises_with_its_line():
-    with pytest.raises(ValueError, match=r"^here, line 3: the key 'b' is given twice\.$"):
-        parse_yaml("a:\n  b: 1\n  b: 2\n", "here")
-
-
-def test_invalid_yaml_raises_with_its_line():
-    with pytest.raises(ValueError, match=r"^here, line 2: "):
-        parse_yaml("a: 1\n b: [\n", "here")
-
-
-def test_key_that_is_not_a_string_raises():
-    with pytest.raises(ValueError, match=r"^here, line 1: a key must be a string, got 1\.$"):
-        parse_yaml("1: a", "here")
-
-
-def test_python_objects_are_not_constructed():
-    with pytest.raises(ValueError, match="could not determine a constructor"):
-        parse_yaml("!!python/object/apply:os.system ['true']", "here")
 
 
 @pytest.mark.parametrize(
