@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 
 SIZES = {"train": 40, "validation": 12, "test": 12}
+STREAM = ("data.streaming=true", "training.max_steps=5", "data.shuffle_buffer=0")
+"""Overrides of a recipe whose rows are streamed in their order."""
 WORDS = {"cat": ["meow", "purr", "paw", "tail"], "dog": ["woof", "bark", "paw", "tail"]}
 
 
