@@ -31,6 +31,14 @@ CASES = {
         "num_attention_heads": 2,
         "attention_query": "learned",
     },
+    "unidirectional-gru": {
+        "head": "MaskAttnForSequenceClassification",
+        "rnn_type": "gru",
+        "bidirectional": False,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "attention_query": "bias",
+    },
 }
 
 
