@@ -153,7 +153,7 @@ def test_load_config_rejects_invalid_values(folder, changes):
     [
         (
             {"hidden_size": 10**12},
-            r"No model can be built from .* \(.*\)\. Its weights are [\d,]+ parameters in 15",
+            r"No model can be built from .* \(.*\)\. Its weights are [\d,]+ parameters in 14",
         ),
         (
             {"vocab_size": 10**15},

@@ -11,7 +11,7 @@ from transformers import DataCollatorWithPadding
 
 from tests.heads import build_head
 from tests.shared_storage import share_storage
-from tests.tolerances import TRAINED
+from tests.tolerances import GRADIENT_BY_DTYPE
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +55,11 @@ def test_gradient_accumulation_equals_one_large_batch(tiny_config, rows, tokeniz
     states = []
     for accumulation, batch_size in ((1, 8), (4, 2)):
         torch.manual_seed(0)
-        model = build_head("MaskAttnForSequenceClassification", tiny_config)
+        # In float32, AdamW would amplify the rounding of gradients near 0, such as the first ones of the bias of the attention.
+        model = build_head("MaskAttnForSequenceClassification", tiny_config).double()
         states.append(train(model, rows[:24], tokenizer, "no", accumulation, batch_size)[1].state_dict())
     for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, atol=TRAINED, rtol=0)
+        torch.testing.assert_close(states[1][name], value, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
