@@ -46,7 +46,7 @@ def draw_key_batch(num_rows):
     return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_attention_finds_the_key_token(tiny_config, seed):
     torch.manual_seed(seed)
     sizes = {"embedding_size": 16, "hidden_size": 4, "attention_size": 32, "num_labels": NUM_KEYS + 1}

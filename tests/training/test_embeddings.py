@@ -138,7 +138,8 @@ def test_deepspeed_is_an_error(vectors_recipe, monkeypatch):
         build(vectors_recipe, "model.freeze_embeddings=1")
 
 
-@pytest.mark.parametrize("overrides", [pytest.param((), marks=pytest.mark.slow), STATIC], ids=["input", "static, pruned"])
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [(), STATIC], ids=["input", "static, pruned"])
 def test_run_resumes_and_evaluates_without_its_source(model_recipe, tmp_path, monkeypatch, overrides):
     overrides = (*overrides, "model.freeze_embeddings=1", "model.embeddings_learning_rate=1e-3")
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
