@@ -316,10 +316,7 @@ def _build_teacher(
                 f"its vocabulary of {vocab_size:,} tokens."
             )
         return Teacher(teacher_model, tokenizer, teacher_model.config, task, max_length=args.teacher_max_length)
-    teacher = Teacher.from_pretrained(str(teacher_model), task, max_length=args.teacher_max_length)
-    if tokenizer is not None:
-        teacher = Teacher(str(teacher_model), tokenizer, teacher.config, task, max_length=args.teacher_max_length)
-    return teacher
+    return Teacher.from_pretrained(str(teacher_model), task, tokenizer=tokenizer, max_length=args.teacher_max_length)
 
 
 def _read_training_texts(dataset: Dataset, teacher: Teacher, model: PreTrainedModel, args: DistillationArguments) -> Dataset:

@@ -45,7 +45,7 @@ class TokenTransferSet(TransferSet):
         """Return the encoded train split with the column `teacher_logits`. See `TransferSet.training_split`."""
         dataset: Any = self.data.splits["train"]
         rows = self._rows("train")
-        by_word = self._logits([Words(text, tuple(start for start, _ in spans)) for text, spans in rows])
+        by_word = self._word_logits(rows)
         lengths = [len(ids) for ids in dataset["input_ids"]]
         by_token = np.full((sum(lengths), by_word.shape[-1]), np.nan, dtype=np.float32)
         first_token = first_word = 0
@@ -64,6 +64,10 @@ class TokenTransferSet(TransferSet):
         words = ([word for word in row if is_visible(word)] for row in raw[self.recipe.data.tokens_column])
         return [(text, locate_words(text, row)) for text, row in zip(texts, words, strict=True)]
 
+    def _word_logits(self, rows: Sequence[tuple[str, list[Span]]]) -> np.ndarray:
+        """Return the logits of the teacher for all words of rows, in the order of the labels of the student."""
+        return self._logits([Words(text, tuple(start for start, _ in spans)) for text, spans in rows])
+
     def _offsets(self, rows: Sequence[tuple[str, list[Span]]]) -> list[list[Span]]:
         """Return start and end of each token of the student, as the rows are encoded; special tokens are empty."""
         encoded = self.data.tokenizer(
@@ -77,7 +81,7 @@ class TokenTransferSet(TransferSet):
     def _predict(self, split: str, evaluation: TaskEvaluation) -> list[list[int]]:
         """Return the label of each token of the student according to the teacher."""
         rows, labels = self._rows(split), self.data.labels or []
-        logits = self._logits([Words(text, tuple(start for start, _ in spans)) for text, spans in rows])
+        logits = self._word_logits(rows)
         # A word that the teacher did not read has no entity.
         tags = ["O" if np.isnan(values).any() else labels[int(values.argmax())] for values in logits]
         predicted, first = [], 0

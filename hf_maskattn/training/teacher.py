@@ -77,12 +77,20 @@ class Teacher:
             self.max_length = positions
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str, task: TaskName, *, max_length: int | None = None) -> "Teacher":
+    def from_pretrained(
+        cls,
+        name_or_folder: str,
+        task: TaskName,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_length: int | None = None,
+    ) -> "Teacher":
         """Load the configuration and the tokenizer of a teacher. Its weights are loaded when they are needed.
 
         Args:
             name_or_folder: Folder of the model, or its name on the Hub.
             task: What it has to be fine-tuned for.
+            tokenizer: Its tokenizer. None loads it.
             max_length: Maximum number of tokens that it reads of a text.
 
         Returns:
@@ -95,7 +103,8 @@ class Teacher:
         config = load_config(name_or_folder)
         _check_head(config, config.architectures or [], task, name_or_folder)
         weight_shapes(name_or_folder)
-        tokenizer = load_tokenizer(name_or_folder, max_length=max_length)
+        if tokenizer is None:
+            tokenizer = load_tokenizer(name_or_folder, max_length=max_length)
         return cls(name_or_folder, tokenizer, config, task, max_length=max_length)
 
     @cached_property

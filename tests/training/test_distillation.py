@@ -154,6 +154,12 @@ def test_computed_logits_need_no_teacher(build, student):
     assert build(rows, teacher="nowhere").train_dataset["teacher_logits"][0] == [0, 0]
 
 
+def test_given_tokenizer_needs_none_in_the_folder(build, tmp_path):
+    build_teacher(["dog", "cat"])[0].save_pretrained(tmp_path / "teacher")
+    loaded = build(teacher=str(tmp_path / "teacher"), processing_class=build_tokenizer()).train_dataset["teacher_logits"]
+    torch.testing.assert_close(torch.tensor(loaded[:]), torch.tensor(build().train_dataset["teacher_logits"][:]))
+
+
 def test_regression_ignores_missing_numbers(tiny_config, tmp_path, cache):
     student = hf_maskattn.MaskAttnForSequenceClassification(tiny_config(vocab_size=70, num_labels=1, problem_type="regression"))
     tokenizer = build_tokenizer()
