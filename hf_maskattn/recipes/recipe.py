@@ -277,7 +277,8 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
             raise ValueError(f"{group}.{key} must be at least {least}, got {value}.")
     _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
     _check_tokenizer(groups["data"], groups["model"].get("pretrained"), groups["model"].get("embeddings"))
-    check_embeddings(groups["model"], groups["data"])
+    if "vocabulary" in groups["data"] or any("embeddings" in key for key in groups["model"]):
+        check_embeddings(groups["model"], groups["data"])
     if groups["teacher"] or any(key in groups["data"] for key in ONLY_FOR_DISTILLATION):
         check_teacher(groups)
 

@@ -9,6 +9,7 @@ from tests.toy_folder import write_model_folder
 from tests.training.teachers import save_teacher
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TOY = ("model.hidden_size=16", "training.max_steps=2", "training.warmup_steps=0")
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_classify_then_load_anywhere(course, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_tag(course, tmp_path, capfd):
-    course("02_tag.py")(str(tmp_path), "training.max_steps=2", "model.hidden_size=16")
+    course("02_tag.py")(str(tmp_path), *TOY)
     assert "22 de noviembre de 2026" in capfd.readouterr().out
 
 
@@ -43,7 +44,7 @@ def test_padding_study(course, tmp_path, capfd):
 
 @pytest.mark.slow
 def test_translate_dates(course, tmp_path, capfd):
-    course("05_translate_dates.py")(str(tmp_path), "training.max_steps=2", "data.test_split=validation", "model.hidden_size=16")
+    course("05_translate_dates.py")(str(tmp_path), "data.test_split=validation", *TOY)
     assert "8 октября 2031" in capfd.readouterr().out
     assert (tmp_path / "alignments.png").read_bytes().startswith(b"\x89PNG")
 
