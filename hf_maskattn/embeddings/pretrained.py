@@ -26,7 +26,7 @@ from hf_maskattn.loading import (
 
 EmbeddingsKind = Literal["input", "static"]
 
-_METHOD = "state of the last layer, 1"
+_METHOD = "mean of all hidden states, 1"
 """Part of the key of the cache. Change it when `_token_states` changes."""
 
 _BATCH_SIZE = 256
@@ -38,8 +38,8 @@ class PretrainedEmbeddings:
 
     Args:
         source: Folder of the model, or its name on the Hub.
-        kind: "input" for the rows of its input matrix, "static" for the states of its last layer when it reads each token
-            alone, between its special tokens.
+        kind: "input" for the rows of its input matrix, "static" for the mean of its hidden states when it reads each
+            token alone, between its special tokens.
         device: Device that "static" embeddings are computed on.
 
     Attributes:
@@ -131,14 +131,15 @@ class PretrainedEmbeddings:
         for start in tqdm(range(0, len(ids), _BATCH_SIZE), desc=f"Tokens through {self.source}", disable=None):
             rows = [[*before, token, *after] for token in ids[start : start + _BATCH_SIZE]]
             input_ids = torch.tensor(rows, device=self.device)  # [B, T]
-            output = encoder(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+            mask = torch.ones_like(input_ids)
+            output = encoder(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
             batches.append(_token_states(output, len(before)).float().cpu())
         return torch.cat(batches)
 
 
 def _token_states(output: Any, position: int) -> torch.Tensor:
-    """Return the state of the token at a position, `[B, H]`."""
-    return output.last_hidden_state[:, position]
+    """Return the mean of the hidden states of the token at a position, from the embeddings to the last layer, `[B, H]`."""
+    return torch.stack([states[:, position] for states in output.hidden_states]).mean(0)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

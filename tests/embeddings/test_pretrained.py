@@ -21,11 +21,12 @@ def changed(source, tmp_path):
 
 
 def encode_alone(folder, token):
-    """Return the last state of a token between [CLS] and [SEP]."""
+    """Return the mean of the hidden states of a token between [CLS] and [SEP]."""
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     ids = tokenizer.convert_tokens_to_ids(["[CLS]", token, "[SEP]"])
     with torch.no_grad():
-        return model.eval()(torch.tensor([ids])).last_hidden_state[0, 1]
+        states = model.eval()(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        return sum(layer[0, 1] for layer in states) / len(states)
 
 
 def test_input_embeddings_are_rows_of_the_input_matrix(source):
@@ -109,7 +110,9 @@ def test_encoder_of_an_encoder_decoder_is_used(tmp_path):
     build_tokenizer().save_pretrained(tmp_path)
     _, vectors = PretrainedEmbeddings(str(tmp_path), "static").load(["meow"])
     with torch.no_grad():
-        expected = model.get_encoder()(torch.tensor([[3, PIECES.index("meow"), 4]])).last_hidden_state[:, 1]
+        ids = torch.tensor([[3, PIECES.index("meow"), 4]])
+        states = model.get_encoder()(ids, output_hidden_states=True).hidden_states
+        expected = sum(layer[:, 1] for layer in states) / len(states)
     torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=0)
 
 
