@@ -262,3 +262,31 @@ def _is_labeled(labels: np.ndarray) -> np.ndarray:
 
 def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:
     return [[tags[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]
+
+
+def prior_loss(labels: np.ndarray, problem_type: str | None, smoothing: float = 0.0) -> float:
+    """Return the smallest loss of predictions that do not depend on the input.
+
+    Args:
+        labels: For a single label `[N]`, int, where -100 is ignored; for several labels `[N, C]`, 0 or 1; for regression `[N]`,
+            float.
+        problem_type: `problem_type` of the configuration. None for a single-label task.
+        smoothing: Label smoothing of a single-label task.
+
+    Returns:
+        The entropy of the labels in nats (for several labels the mean over them), or the variance of the numbers.
+    """
+    if problem_type == "regression":
+        return float(labels.var())
+    if problem_type == "multi_label_classification":
+        frequencies = np.stack([labels.mean(0), 1 - labels.mean(0)])  # [2, C]
+        return float(_entropy(frequencies).mean())
+    counts = np.bincount(labels[labels != IGNORED])
+    frequencies = (1 - smoothing) * counts / counts.sum() + smoothing / len(counts)  # [C]
+    return float(_entropy(frequencies))
+
+
+def _entropy(frequencies: np.ndarray) -> np.ndarray:
+    """Return the entropy over the first axis."""
+    logarithms = np.log(frequencies, where=frequencies > 0, out=np.zeros_like(frequencies))
+    return -(frequencies * logarithms).sum(0)

@@ -267,3 +267,19 @@ def describe_type(annotation: Any) -> str:
     if origin is type(None):
         return "null"
     return _TYPE_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
+
+
+WARMUP_KEYS = {WARMUP_RATIO: "warmup_steps", "warmup_steps": WARMUP_RATIO}
+"""Mutually exclusive keys of `training`. An override replaces the other one."""
+
+
+def replace_warmup_ratio(training: dict[str, Any]) -> None:
+    """Replace `warmup_ratio` by a `warmup_steps` below one, which is a ratio too."""
+    ratio = training.pop(WARMUP_RATIO, None)
+    if ratio is None:
+        return
+    if not 0 <= ratio < 1:
+        raise ValueError(f"training.warmup_ratio must be in [0, 1), got {ratio}.")
+    if "warmup_steps" in training:
+        raise ValueError("training.warmup_ratio and training.warmup_steps are mutually exclusive. Remove one of them.")
+    training["warmup_steps"] = ratio

@@ -2,11 +2,14 @@
 
 import glob
 import math
+import re
 import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from hf_maskattn.data.files import expand_pattern, names_vector_file
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
@@ -19,10 +22,17 @@ from hf_maskattn.recipes.arguments import (
     TeacherArguments,
 )
 from hf_maskattn.recipes.embedding_rules import check_embeddings
-from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, check_key, check_value, settable_fields, suggestion
-from hf_maskattn.recipes.shipped_recipes import shipped_recipes
+from hf_maskattn.recipes.fields import (
+    ONLY_FOR,
+    WARMUP_KEYS,
+    check_key,
+    check_value,
+    replace_warmup_ratio,
+    settable_fields,
+    suggestion,
+)
+from hf_maskattn.recipes.shipped_recipes import explain_missing_recipe, shipped_recipes
 from hf_maskattn.recipes.teacher_rules import check_teacher
-from hf_maskattn.recipes.yaml_reading import parse_yaml
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
 
 GROUPS = ("model", "data", "teacher", "training")
@@ -30,6 +40,61 @@ GROUPS = ("model", "data", "teacher", "training")
 _WORD_MIN_FREQUENCY = 2
 _WORD_UNKNOWN_DROPOUT = 0.25
 """Defaults for a `word` tokenizer, which trains its unknown token on rare words only."""
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Safe loader with the scalars of the YAML 1.2 core schema that rejects duplicate keys.
+
+    YAML 1.1, the default of PyYAML, reads `2e-5` as a string and `no` as false.
+    """
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 (the base class declares it so)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Build a mapping. Raise an error for a key that is given twice or is not a string."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"a key must be a string, got {key!r}", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.I), list("tTfF"))
+RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$", re.I),
+    list("-+.0123456789"),
+)
+RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Parse YAML.
+
+    Args:
+        text: The text.
+        origin: Name of the file or option, for error messages.
+
+    Returns:
+        The value: mapping, list, string, number, bool or None.
+
+    Raises:
+        ValueError: If the text is not valid YAML, or a key is given twice. The message has the origin and the line.
+    """
+    try:
+        return yaml.load(text, Loader=RecipeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{origin}{line}: {error.problem or error.context}.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -104,7 +169,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         group, key, value = parse_override(override)
         groups[group][key] = value
-        if group == "training" and (other := _WARMUP_KEYS.get(key)) in groups[group]:
+        if group == "training" and (other := WARMUP_KEYS.get(key)) in groups[group]:
             del groups[group][other], origins[group, other]
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():
@@ -117,7 +182,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise ValueError(f"model.task is missing. Set it to one of {', '.join(RECIPE_NAMES)}.")
     groups["model"]["task"] = RECIPE_NAMES.get(task, task)
     _check_groups(groups)
-    _replace_warmup_ratio(groups["training"])
+    replace_warmup_ratio(groups["training"])
     own = {item.name for item in fields(ModelArguments)}
     model = {key: value for key, value in groups["model"].items() if key in own}
     config = {key: value for key, value in groups["model"].items() if key not in own}
@@ -159,7 +224,7 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(_explain_missing_recipe(path)) from None
+        raise FileNotFoundError(explain_missing_recipe(path)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text, got an invalid byte at {error.start}.") from error
     content = parse_yaml(text, str(path))
@@ -172,21 +237,6 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
             # The value may be a token, in the wrong place.
             raise TypeError(f"{path}: `{group}:` must have lines of the form `key: value`, got a {type(values).__name__}.")
     return {group: dict(content.get(group) or {}) for group in GROUPS}
-
-
-def _explain_missing_recipe(path: Path) -> str:
-    if (path / "recipe.yaml").is_file():
-        return f"RECIPE must be a file, got the folder {path}. Use {path / 'recipe.yaml'}."
-    name, equals, _ = str(path).partition("=")
-    if equals:  # what follows may be a token
-        return f"RECIPE must come before overrides (group.key=value), got `{name}=...`. Put the recipe first."
-    near = suggestion(str(path), shipped_recipes())
-    if near is not None:
-        return f"There is no recipe {path}. Did you mean {near}?"
-    return (
-        f"There is no recipe {path}. Use a YAML file, such as the recipe.yaml of a run, or a name that `hf-maskattn recipes` "
-        "lists. `hf-maskattn init TASK FILE` writes a recipe for your data."
-    )
 
 
 def parse_override(override: str) -> tuple[str, str, Any]:
@@ -307,22 +357,6 @@ def _check_task(groups: dict[str, dict[str, Any]]) -> None:
             "data.lowercase=true is not supported with text-to-text generation, because generated text would never equal a "
             "reference with capital letters. Remove it."
         )
-
-
-_WARMUP_KEYS = {WARMUP_RATIO: "warmup_steps", "warmup_steps": WARMUP_RATIO}
-"""Mutually exclusive keys of `training`. An override replaces the other one."""
-
-
-def _replace_warmup_ratio(training: dict[str, Any]) -> None:
-    """Replace `warmup_ratio` by a `warmup_steps` below one, which is a ratio too."""
-    ratio = training.pop(WARMUP_RATIO, None)
-    if ratio is None:
-        return
-    if not 0 <= ratio < 1:
-        raise ValueError(f"training.warmup_ratio must be in [0, 1), got {ratio}.")
-    if "warmup_steps" in training:
-        raise ValueError("training.warmup_ratio and training.warmup_steps are mutually exclusive. Remove one of them.")
-    training["warmup_steps"] = ratio
 
 
 _MINIMUMS = {

@@ -10,13 +10,13 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features
 from transformers import PreTrainedTokenizerBase
 
+from hf_maskattn.data.collators import count_tokens, report_unknown_words
 from hf_maskattn.data.columns import UnknownLabelError, check_columns, has_integer_names, item_feature, value_kind
 from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
-from hf_maskattn.data.unknown_words import count_tokens, report_unknown_words
 from hf_maskattn.data.unlabeled import load_unlabeled_texts, remove_held_out
 from hf_maskattn.embeddings.vocabulary import prune_vocabulary
 from hf_maskattn.recipes.recipe import Recipe

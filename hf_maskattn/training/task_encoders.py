@@ -9,6 +9,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.data.collators import UnknownWordCollator
 from hf_maskattn.data.columns import LabelKind, item_feature, label_names, value_kind
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.loading import Splits
@@ -18,7 +19,6 @@ from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
 from hf_maskattn.data.tag_reading import TagReader, is_visible, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
-from hf_maskattn.data.unknown_words import UnknownWordCollator
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS

@@ -11,7 +11,9 @@ from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 
+import numpy as np
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import (
@@ -33,7 +35,7 @@ from hf_maskattn.checkpoints.run_folder import (
     require_run,
 )
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.inspection.attention_statistics import AttentionStatistics
+from hf_maskattn.metrics.classification import prior_loss
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import (
     changed_keys,
@@ -43,6 +45,7 @@ from hf_maskattn.recipes.training_defaults import (
     training_arguments,
 )
 from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
+from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.assembly import Assembly, assemble, check_model
 from hf_maskattn.training.callbacks import (
     KeepTrackOfBest,
@@ -51,8 +54,8 @@ from hf_maskattn.training.callbacks import (
     StopOnInterrupt,
     TrainingInterrupted,
 )
-from hf_maskattn.training.label_prior import warn_of_prior_loss
 from hf_maskattn.training.results import (
+    AttentionStatistics,
     HubTarget,
     RunReport,
     measure_attention,
@@ -138,6 +141,33 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
     return report if target is None or not is_main else publish_run(report, target)
 
 
+_NOTHING_LEARNED = 0.95
+"""Ratio of a loss to the loss of the label frequencies, above which the model has learned next to nothing."""
+
+
+def _warn_of_prior_loss(assembly: Assembly) -> None:
+    """Log a warning if the training loss of a classifier ended where the frequencies of the labels alone would end.
+
+    Args:
+        assembly: The Trainer after training, and its data.
+    """
+    trainer, split, recipe = assembly.trainer, assembly.data.splits["train"], assembly.data.encoder.recipe
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if TASKS[recipe.model.task].label_column is None or not isinstance(split, Dataset) or not losses:
+        return
+    labels = np.concatenate([np.atleast_1d(value) for value in split["labels"] if value != []])
+    if recipe.model.problem_type == "multi_label_classification":
+        labels = labels.reshape(split.num_rows, -1)
+    prior = prior_loss(labels, recipe.model.problem_type, trainer.args.label_smoothing_factor)
+    if prior > 0 and losses[-1] > _NOTHING_LEARNED * prior:
+        logger.warning(
+            f"The training loss ended at {losses[-1]:.3f}, where predicting the frequencies of the labels for any text gives "
+            f"{prior:.3f}: the model has learned next to nothing. Try another training.learning_rate (here "
+            f"{trainer.args.learning_rate:g}; 2e-3 is usual for a model from scratch) or more training.num_train_epochs, and "
+            "check that the labels of the data belong to its texts."
+        )
+
+
 def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
     """Run the Trainer, and return the metrics of the train split."""
     trainer, stop = assembly.trainer, StopOnInterrupt()
@@ -158,7 +188,7 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         if last is not None:
             raise TrainingInterrupted(last)
     if assembly.transfer_set is None:  # the loss of a teacher has another scale
-        warn_of_prior_loss(assembly)
+        _warn_of_prior_loss(assembly)
     metrics = {"steps": float(trainer.state.global_step)}
     if not isinstance(trainer.train_dataset, RowStream):
         metrics["epochs"] = float(trainer.state.epoch or 0)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import DataCollatorWithPadding
 
+from hf_maskattn.data.collators import UnknownWordCollator, count_tokens, report_unknown_words
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.data.unknown_words import UnknownWordCollator, count_tokens, report_unknown_words
 
 TEXTS = ["a b c d e f g h", "b c", "h g f e d", "c a b d e f g h a b c"]
 

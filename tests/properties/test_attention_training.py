@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_maskattn import MaskAttnForSequenceClassification
-from hf_maskattn.inspection.attention_statistics import attention_statistics
+from hf_maskattn.training.results import attention_statistics
 
 
 def train_model(model, draw_batch, num_steps, learning_rate):

@@ -9,7 +9,7 @@ from transformers import DataCollatorForTokenClassification, DataCollatorWithPad
 
 import hf_maskattn
 from hf_maskattn import DistillationArguments, DistillationTrainer
-from hf_maskattn.data.unknown_words import UnknownWordCollator
+from hf_maskattn.data.collators import UnknownWordCollator
 from hf_maskattn.training.distillation import DistillationCollator, add_teacher_logits, distillation_loss
 from tests.training.teachers import build_teacher, build_tokenizer
 

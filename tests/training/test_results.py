@@ -12,14 +12,13 @@ from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
 from hf_maskattn.inspection import attention_maps
-from hf_maskattn.inspection.attention_statistics import AttentionStatistics
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import results
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.results import HubTarget, NotPublished
+from hf_maskattn.training.results import AttentionStatistics, HubTarget, NotPublished
 from hf_maskattn.training.train import train
 from tests.hub import faults
 from tests.training.toy_recipe import write_recipe

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hf_maskattn
-from hf_maskattn.inspection.attention_statistics import AttentionStatistics, attention_statistics, normalized_entropy
+from hf_maskattn.training.results import AttentionStatistics, attention_statistics, normalized_entropy
 from tests.heads import build_head
 from tests.tolerances import MANY_STEPS
 

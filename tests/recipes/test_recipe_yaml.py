@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from hf_maskattn.recipes.yaml_reading import parse_yaml
+from hf_maskattn.recipes.recipe import parse_yaml
 
 
 @pytest.mark.parametrize(

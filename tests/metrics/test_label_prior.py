@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from hf_maskattn.metrics.classification import prior_loss
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.label_prior import prior_loss, warn_of_prior_loss
+from hf_maskattn.training.train import _warn_of_prior_loss
 from tests.training.toy_recipe import write_recipe
 
 LABELS = np.array([0, 0, 0, 1, 2, 2, 0, 0])
@@ -42,7 +43,7 @@ def test_run_that_learned_nothing_is_reported(tmp_path, caplog, task, is_warned)
         caplog.clear()
         assembly.trainer.state.log_history = [{"loss": 0.1}, {"loss": loss}, {"eval_loss": 0.1}]
         with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
-            warn_of_prior_loss(assembly)
+            _warn_of_prior_loss(assembly)
         messages = [record.getMessage() for record in caplog.records]
         assert any("has learned next to nothing. Try another training.learning_rate" in text for text in messages) == (
             is_warned and loss == 0.9
