@@ -49,7 +49,7 @@ def _check_no_teacher(data: dict[str, Any], teacher: dict[str, Any]) -> None:
     if teacher:
         raise ValueError("teacher.model is missing. Set it to a fine-tuned model, as a folder or a name on the Hub.")
     for key in ONLY_FOR_DISTILLATION:
-        if key in data:
+        if data.get(key):  # null and 0 are the defaults
             raise ValueError(
                 f"data.{key} has no effect without a teacher that labels the texts. Set teacher.model, or remove it."
             )

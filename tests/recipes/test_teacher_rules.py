@@ -56,6 +56,7 @@ def test_null_model_removes_the_teacher(read):
     assert read("teacher.model=null", "teacher.model=user/other").teacher.model == "user/other"
     with pytest.raises(ValueError, match=r"data\.augmentation has no effect"):
         read("teacher.model=null", "data.augmentation=1")
+    assert read("teacher.model=null", "data.augmentation=0").teacher is None
 
 
 @pytest.mark.parametrize("task", ["token-classification", "seq2seq"])
