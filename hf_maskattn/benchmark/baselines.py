@@ -13,7 +13,7 @@ from hf_maskattn.benchmark.batches import NUM_LABELS, VOCAB_SIZE
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
 from hf_maskattn.model.modeling_maskattn import MaskAttnForSequenceClassification
 
-RECIPE = {
+CLASSIFIER = {
     "vocab_size": VOCAB_SIZE,
     "num_labels": NUM_LABELS,
     "embedding_size": 96,
@@ -21,7 +21,7 @@ RECIPE = {
     "embedding_dropout_prob": 0.3,
     "classifier_dropout": 0.5,
 }
-"""The model of `configs/language_identification.yaml`."""
+"""A bidirectional LSTM that classifies short texts by their characters."""
 
 WITHOUT_DROPOUT = {"embedding_dropout_prob": 0.0, "classifier_dropout": 0.0}
 
@@ -30,12 +30,12 @@ PAD, START, END = 0, 1, 2
 
 
 def build_our_classifier(**changes: float) -> MaskAttnForSequenceClassification:
-    """Build our model of the recipe, with changes to its configuration and the same random weights in each call.
+    """Build our classifier, with changes to its configuration and the same random weights in each call.
 
     Embeddings have unit scale: where tanh is nearly linear, the gradient of the bias is a difference of much larger numbers.
     """
     torch.manual_seed(0)
-    return MaskAttnForSequenceClassification(MaskAttnConfig(**{**RECIPE, "initializer_range": 1.0, **changes}))
+    return MaskAttnForSequenceClassification(MaskAttnConfig(**{**CLASSIFIER, "initializer_range": 1.0, **changes}))
 
 
 class TextbookPooling(nn.Module):

@@ -36,8 +36,7 @@ def plan_inference(setting: Setting) -> list[Plan]:
         ),
     }
     caption = (
-        "Logits of the model of language_identification.yaml. The single text runs on one thread, batches on "
-        f"{torch.get_num_threads()}."
+        f"Logits of an LSTM classifier of characters. The single text runs on one thread, batches on {torch.get_num_threads()}."
     )
     return [
         Plan(

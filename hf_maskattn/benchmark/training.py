@@ -35,7 +35,7 @@ OPERATORS = {
 """Operators of each part of a step; none of them runs inside another."""
 
 _STEP = "Forward, loss, backward and AdamW"
-_MODEL = f"the model of language_identification.yaml, batches of {BATCH_SIZE}"
+_MODEL = f"an LSTM classifier of characters, batches of {BATCH_SIZE}"
 _DROPOUT = "Results with dropout are not compared, since the random draws differ."
 
 AnyBatch = TypeVar("AnyBatch")
@@ -110,7 +110,7 @@ def build_training_steps(
 def build_our_steps(
     name: str, batches: Sequence[LabeledBatch], device: torch.device, changes: Mapping[str, float]
 ) -> Implementation:
-    """Build training steps of our model, with changes to the recipe; results are compared if they disable dropout."""
+    """Build training steps of our model, with changes to its configuration; results are compared if they disable dropout."""
     model = build_our_classifier(**changes).to(device).train()
     parameters = dict(model.named_parameters())
     return build_training_steps(name, lambda batch: model(**batch._asdict()).loss, parameters, batches, bool(changes))

@@ -14,7 +14,7 @@ def setting():
 @pytest.fixture
 def small(monkeypatch):
     """A small classifier and small training batches."""
-    monkeypatch.setattr(baselines, "RECIPE", {**baselines.RECIPE, "embedding_size": 6, "hidden_size": 8})
+    monkeypatch.setattr(baselines, "CLASSIFIER", {**baselines.CLASSIFIER, "embedding_size": 6, "hidden_size": 8})
     monkeypatch.setattr(training, "BATCH_SIZE", 4)
 
 

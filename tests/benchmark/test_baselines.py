@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_maskattn.benchmark import baselines, training
 from hf_maskattn.benchmark.baselines import (
     END,
     PAD,
@@ -17,20 +16,11 @@ from hf_maskattn.benchmark.baselines import (
 )
 from hf_maskattn.benchmark.rnnsearch import Shape, build_baseline, build_our_rnnsearch
 from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
-from hf_maskattn.recipes.recipe import load_recipe
 from tests.tolerances import MANY_STEPS
 
 CONFIG = MaskAttnConfig(vocab_size=20, num_labels=3, embedding_size=4, hidden_size=6, classifier_dropout=0.5)
 SHAPE = Shape(3, 4, 5, 8)
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
-
-
-def test_our_classifier_has_the_configuration_of_the_recipe(pytestconfig):
-    recipe = load_recipe(pytestconfig.rootpath / "configs/language_identification.yaml")
-    sizes = {name: value for name, value in baselines.RECIPE.items() if name not in ("vocab_size", "num_labels")}
-    assert recipe.model.config == sizes
-    assert recipe.data.vocab_size == baselines.VOCAB_SIZE
-    assert recipe.training["per_device_train_batch_size"] == training.BATCH_SIZE
 
 
 def test_transformer_has_as_many_parameters():
