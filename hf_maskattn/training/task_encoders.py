@@ -275,14 +275,25 @@ class Tagging:
 
 
 class TagEncoder(TaskEncoder):
-    """Token classification: a list of words and a list of tags, and the text of the words if there is one."""
+    """Token classification: a list of words and a list of tags, and the text of the words if there is one.
+
+    Attributes:
+        tags_column: Column with the lists of tags.
+        known_tags: Names of all tags of the data by id. None if they are collected from the train split.
+        tagging: How the tags become labels, from `learn_labels` or `use_labels`.
+    """
 
     tagging: Tagging
+
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        self.tags_column = recipe.label_column
+        self.known_tags = recipe.data.labels
 
     def required_columns(self) -> dict[str, str]:
         """Return the columns that must exist, with the keys of the recipe that name them."""
         data = self.recipe.data
-        columns = {self.recipe.label_column: "data.label_column", data.tokens_column: "data.tokens_column"}
+        columns = {self.tags_column: "data.label_column", data.tokens_column: "data.tokens_column"}
         return columns if data.text_column is None else {**columns, data.text_column: "data.text_column"}
 
     def optional_column(self, split: Dataset | Shards) -> str | None:
@@ -298,7 +309,7 @@ class TagEncoder(TaskEncoder):
 
     def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
         """Collect the labels of a new model: those of the entities in IOB2, or the tags if they mark no entities."""
-        column, known = self.recipe.label_column, self.recipe.data.labels
+        column, known = self.tags_column, self.known_tags
         names = label_names({"train": splits["train"]}, column, "tags", known=known, locations=splits.locations)
         scheme = None if as_tagged else self._scheme(splits["train"], names)
         labels = names if scheme in (None, "none") else iob2_labels(names)
@@ -315,7 +326,7 @@ class TagEncoder(TaskEncoder):
         if data.tag_scheme is None and tag_scheme in (None, "none"):
             tagging = Tagging(labels, labels, "none" if tag_scheme == "none" else None)
         else:
-            names = data.labels or _tags_in(split, self.recipe.label_column) or labels
+            names = self.known_tags or _tags_in(split, self.tags_column) or labels
             tagging = Tagging(names, labels, self._scheme(split, names), data.tag_scheme is not None)
         self._set_tagging(tagging, Splits({name: split}, splits.locations))
 
@@ -325,16 +336,16 @@ class TagEncoder(TaskEncoder):
         for name, split in splits.items():
             is_sample = name == "train" and self.recipe.data.streaming
             shown = f"{name} (the first {split.num_rows} rows)" if is_sample else name
-            readers[shown] = split, tagging.reader(split, self.recipe.label_column), splits.locations[name]
-        warn_about_tags(readers, tokens_column=self.recipe.data.tokens_column, label_column=self.recipe.label_column)
+            readers[shown] = split, tagging.reader(split, self.tags_column), splits.locations[name]
+        warn_about_tags(readers, tokens_column=self.recipe.data.tokens_column, label_column=self.tags_column)
         self.tagging, self.labels = tagging, tagging.labels
 
     def _scheme(self, split: Dataset, names: list[str]) -> TagScheme:
         """Return the scheme that the recipe sets, or detect the scheme of a split."""
         if self.recipe.data.tag_scheme is not None:
             return self.recipe.data.tag_scheme
-        reader = TagReader.from_column(split, self.recipe.label_column, names, labels=names, scheme=None)
-        return detect_tag_scheme(names, iterate_tags(split, self.recipe.label_column, reader.tags))
+        reader = TagReader.from_column(split, self.tags_column, names, labels=names, scheme=None)
+        return detect_tag_scheme(names, iterate_tags(split, self.tags_column, reader.tags))
 
     def encode(
         self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
@@ -345,7 +356,7 @@ class TagEncoder(TaskEncoder):
             tokenizer,
             text_column=self.optional_column(split),
             tokens_column=self.recipe.data.tokens_column,
-            label_column=self.recipe.label_column,
+            label_column=self.tags_column,
             max_length=self.max_length(tokenizer),
             locations=locations,
             name=name,
@@ -358,10 +369,10 @@ class TagEncoder(TaskEncoder):
             warn_about_lost_entities(
                 split,
                 tokenizer,
-                self.tagging.reader(split, self.recipe.label_column),
+                self.tagging.reader(split, self.tags_column),
                 text_column=self.optional_column(split),
                 tokens_column=self.recipe.data.tokens_column,
-                label_column=self.recipe.label_column,
+                label_column=self.tags_column,
                 locations=locations,
             )
 
