@@ -20,6 +20,7 @@ from hf_maskattn.recipes.arguments import (
     ONLY_FOR_STREAMS,
     DataArguments,
     ModelArguments,
+    OwnTrainingArguments,
     TeacherArguments,
 )
 from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, class_definition, config_fields, describe_type, settable_fields
@@ -108,9 +109,10 @@ def page() -> str:
         "The fine-tuned model that the model is distilled from. See [distillation.md](distillation.md).\n",
         _table(_rows("teacher", TeacherArguments)),
         "## `training`\n",
-        f"The keys are fields of [`TrainingArguments`]({_TRAINING_ARGUMENTS}), for seq2seq also of `Seq2SeqTrainingArguments`, "
-        f"with the meanings of transformers {transformers.__version__}. [training_arguments.md](training_arguments.md) lists "
-        "values that work and the errors of others.\n",
+        _table(_rows("training", OwnTrainingArguments)),
+        f"The other keys are fields of [`TrainingArguments`]({_TRAINING_ARGUMENTS}), for seq2seq also of "
+        f"`Seq2SeqTrainingArguments`, with the meanings of transformers {transformers.__version__}. "
+        "[training_arguments.md](training_arguments.md) lists values that work and the errors of others.\n",
         _table(_training_rows()),
         _fixed("training", {**NOT_IN_A_RECIPE["training"], **FIXED}),
     ]

@@ -1,10 +1,10 @@
-"""The groups `model`, `data` and `teacher` of a recipe as dataclasses, and which keys depend on other keys.
+"""The groups of a recipe as dataclasses, `training` with the keys that Trainer does not have, and which keys depend on others.
 
 The docstrings of the fields are the reference that users read: `docs/recipes.md` is generated from them.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
@@ -266,3 +266,17 @@ class TeacherArguments:
     labels: dict[str, str] | None = None
     """Names of the labels of the model by the names of the teacher, where they differ, such as `{LABEL_0: negative}`. Labels
     are matched by name."""
+
+
+@strict
+@dataclass
+class OwnTrainingArguments:
+    """The keys of the group `training` that are not fields of `TrainingArguments`."""
+
+    early_stopping_patience: int | None = None
+    """Number of evaluations in a row without a better `metric_for_best_model` after which training stops. Needs a validation
+    split and `load_best_model_at_end`. Null trains to the end."""
+
+
+OWN_TRAINING_KEYS = tuple(item.name for item in fields(OwnTrainingArguments))
+"""Keys of the group `training` that are not passed to `TrainingArguments`."""

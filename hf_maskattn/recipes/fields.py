@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from huggingface_hub.dataclasses import type_validator
 
-from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, DataArguments, ModelArguments, TeacherArguments
+from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, DataArguments, ModelArguments, OwnTrainingArguments, TeacherArguments
 from hf_maskattn.tasks import TASKS
 
 TRAINING = ("transformers.training_args", "TrainingArguments")
@@ -54,7 +54,7 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
     elif group == "teacher":
         sources = [_types(TeacherArguments)]
     elif group == "training":
-        sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}]
+        sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}, _types(OwnTrainingArguments)]
         if any(TASKS[task].generates for task in tasks):
             sources.append(declared_fields(*GENERATION_TRAINING))
     else:
@@ -161,12 +161,34 @@ _TYPO_CUTOFF = 0.8
 _PART_CUTOFF = 0.4
 """Cutoffs of `difflib`, chosen on 100 realistic keys: at 0.7, one suggestion in ten has another meaning than the key."""
 
-_RENAMED = {
-    "lr": "learning_rate",
-    "no_cuda": "use_cpu",
-    "vocab": "vocab_size",
-    "group_by_length": "train_sampling_strategy",
+_OTHER_NAMES = {
+    "learning_rate": ("lr", "base_lr"),
+    "weight_decay": ("wd",),
+    "num_train_epochs": ("epoch", "n_epochs", "max_epochs"),
+    "max_steps": ("num_steps", "total_steps"),
+    "per_device_train_batch_size": ("batch_size", "mini_batch_size", "bs"),
+    "max_grad_norm": ("grad_clip", "gradient_clip_val", "gradient_clipping", "clip_grad_norm"),
+    "gradient_accumulation_steps": ("accumulate_grad_batches", "grad_accum"),
+    "seed": ("random_seed", "random_state", "manual_seed"),
+    "metric_for_best_model": ("monitor", "best_metric"),
+    "use_cpu": ("no_cuda",),
+    "train_sampling_strategy": ("group_by_length",),
+    "hidden_size": ("hidden_dim", "n_hidden", "hidden_units"),
+    "embedding_size": ("embed_dim", "emb_size"),
+    "num_hidden_layers": ("n_layers",),
+    "num_attention_heads": ("n_heads",),
+    "rnn_type": ("cell_type", "rnn_cell"),
+    "pretrained": ("model_name", "model_name_or_path", "checkpoint"),
+    "source": ("dataset", "dataset_name", "path"),
+    "train_file": ("train_path",),
+    "validation_file": ("dev_file", "validation_path"),
+    "validation_split": ("dev_split",),
+    "validation_fraction": ("val_fraction", "dev_fraction"),
+    "test_file": ("test_path",),
+    "csv_separator": ("sep", "delimiter"),
+    "vocab_size": ("vocab", "vocabulary_size"),
 }
+_RENAMED = {other: name for name, others in _OTHER_NAMES.items() for other in others}
 """Names of fields in other libraries and in earlier versions of transformers."""
 
 
@@ -179,7 +201,7 @@ def check_key(group: str, key: str, valid: Iterable[str]) -> None:
     valid = sorted(valid)
     if key in valid:
         return
-    near = [f"{group}.{name}" for name in nearest_keys(key, valid)]
+    near = _same_key_elsewhere(group, key) or [f"{group}.{name}" for name in nearest_keys(key, valid)]
     if near:
         advice = f"Did you mean {' or '.join(near)}?"
     elif len(valid) <= _MAX_LISTED:
@@ -187,6 +209,19 @@ def check_key(group: str, key: str, valid: Iterable[str]) -> None:
     else:
         advice = "Use a field of transformers.TrainingArguments."
     raise ValueError(f"{group}.{key} does not exist. {advice}")
+
+
+def _same_key_elsewhere(group: str, key: str) -> list[str]:
+    """Return the key of another group that has this name, here or in other libraries, unless this group has such a key."""
+    written = _normalize(key)
+    name = _RENAMED.get(written, written)
+    if name in settable_fields(group):
+        return []
+    return [f"{other}.{name}" for other in ("training", "model", "data") if name in settable_fields(other)]
+
+
+def _normalize(key: str) -> str:
+    return key.lower().replace("-", "_")
 
 
 def nearest_keys(key: str, valid: Collection[str]) -> list[str]:
@@ -199,7 +234,7 @@ def nearest_keys(key: str, valid: Collection[str]) -> list[str]:
     Returns:
         The new name of a renamed key, or at most three keys that it is a misspelling or a part of, the most similar first.
     """
-    written = key.lower().replace("-", "_")
+    written = _normalize(key)
     if _RENAMED.get(written) in valid:
         return [_RENAMED[written]]
     misspelled = difflib.get_close_matches(written, valid, n=1, cutoff=_TYPO_CUTOFF)

@@ -17,13 +17,20 @@ from hf_maskattn.data.files import names_vector_file
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.tokenizers import KEEP_EVERY_CHARACTER, KINDS
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER, TaskEvaluation
-from hf_maskattn.recipes.arguments import FROM_SCRATCH, ONLY_FOR_DISTILLATION, ONLY_FOR_STREAMS, default_epochs
+from hf_maskattn.recipes.arguments import (
+    FROM_SCRATCH,
+    ONLY_FOR_DISTILLATION,
+    ONLY_FOR_STREAMS,
+    OWN_TRAINING_KEYS,
+    default_epochs,
+)
 from hf_maskattn.recipes.fields import ONLY_FOR, config_fields, settable_fields
 from hf_maskattn.recipes.recipe import Recipe, load_recipe
 from hf_maskattn.recipes.teacher_rules import resolve_teacher
 from hf_maskattn.recipes.training_rules import (
     WITHOUT_WARMUP,
     check_arguments,
+    check_evaluations,
     check_optimization,
     check_training,
     check_warmup,
@@ -43,7 +50,7 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
         recipe: The recipe.
 
     Returns:
-        The fields of `TrainingArguments` that are not left at the defaults of transformers.
+        The fields of `TrainingArguments` that are not left at the defaults of transformers, and the own keys that are set.
     """
     training, unit = recipe.training, "steps" if recipe.data.streaming else "epoch"
     resolved = {
@@ -84,14 +91,17 @@ def complete_schedule(args: Seq2SeqTrainingArguments, recipe: Recipe, num_rows: 
         recipe sets the number of epochs or steps.
 
     Raises:
-        ValueError: If the warmup is longer than the training.
+        ValueError: If the warmup is longer than the training, or training ends before the first evaluation.
     """
-    if args.max_steps > 0:
-        return args
     steps = steps_per_epoch(args, num_rows)
+    if args.max_steps > 0:
+        check_evaluations(args, recipe, args.max_steps, args.max_steps / steps)
+        return args
     if recipe.model.pretrained is None and "num_train_epochs" not in recipe.training:
         args = replace_arguments(args, num_train_epochs=default_epochs(steps))
-    check_warmup(args, math.ceil(args.num_train_epochs * steps))
+    num_steps = math.ceil(args.num_train_epochs * steps)
+    check_warmup(args, num_steps)
+    check_evaluations(args, recipe, num_steps, args.num_train_epochs)
     return args
 
 
@@ -136,7 +146,7 @@ def training_arguments(
         ImportError: If a package that the run reports to, or that the optimizer needs, is not installed.
     """
     check_training(recipe)
-    settings = resolved_training(recipe)
+    settings = {key: value for key, value in resolved_training(recipe).items() if key not in OWN_TRAINING_KEYS}
     if settings["save_strategy"] == "best":
         settings.setdefault("metric_for_best_model", "loss")
     # All parameters are used in every step. DistributedDataParallel need not search the graph for unused ones.
@@ -150,6 +160,7 @@ def training_arguments(
     check_optimization(args, recipe)
     if args.max_steps > 0:
         check_warmup(args, args.max_steps)
+        check_evaluations(args, recipe, args.max_steps, None)
     return args
 
 

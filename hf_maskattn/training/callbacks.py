@@ -1,4 +1,4 @@
-"""Callbacks: stop on Ctrl-C with a checkpoint, find the best checkpoint of a moved run, save at epoch ends, and others."""
+"""Callbacks: stop on Ctrl-C with a checkpoint, stop early, find the best checkpoint of a moved run, and others."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from hf_maskattn.checkpoints.checkpoints import find_damage
@@ -115,6 +115,37 @@ class KeepTrackOfBest(TrainerCallback):
                 f"The best checkpoint so far, {checkpoint}, cannot be used ({damage}). The best of the following ones is kept."
             )
             state.best_global_step = state.best_metric = state.best_model_checkpoint = None
+
+
+class StopEarly(EarlyStoppingCallback):
+    """Stops training as `EarlyStoppingCallback` does, also in a resumed run, and reports the best evaluation.
+
+    Trainer restores neither the count of evaluations nor, if a run was killed after its last evaluation, the decision to stop.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Continue the count of a checkpoint, and stop if it is complete."""
+        super().on_train_begin(args, state, control, **kwargs)
+        stored = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step > 0 and stored is not None and state.best_metric is not None:
+            self.early_stopping_patience_counter = stored["attributes"]["early_stopping_patience_counter"]
+        self._stop_if_complete(control)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        """Count an evaluation that is not better, and stop after too many of them."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        if self._stop_if_complete(control) and state.best_global_step is not None and state.global_step < state.max_steps:
+            steps = [entry["step"] for entry in state.log_history if "eval_runtime" in entry]
+            logger.info(
+                f"Stopped early after evaluation {len(steps)} (step {state.global_step} of {state.max_steps}). The best "
+                f"{args.metric_for_best_model.removeprefix('eval_')}, {state.best_metric:.4g}, is that of evaluation "
+                f"{steps.index(state.best_global_step) + 1} (step {state.best_global_step})."
+            )
+
+    def _stop_if_complete(self, control) -> bool:
+        is_complete = self.early_stopping_patience_counter >= self.early_stopping_patience
+        control.should_training_stop = control.should_training_stop or is_complete
+        return is_complete
 
 
 class SaveAtEpochEnd(TrainerCallback):

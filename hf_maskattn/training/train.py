@@ -51,6 +51,7 @@ from hf_maskattn.training.callbacks import (
     KeepTrackOfBest,
     PublishEverySave,
     SaveAtEpochEnd,
+    StopEarly,
     StopOnInterrupt,
     TrainingInterrupted,
 )
@@ -173,6 +174,9 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
     trainer, stop = assembly.trainer, StopOnInterrupt()
     for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
         trainer.add_callback(callback)
+    patience = assembly.data.encoder.recipe.training.get("early_stopping_patience")
+    if patience is not None:
+        trainer.add_callback(StopEarly(patience))
     if target is not None and target.at_every_save:
         trainer.add_callback(PublishEverySave(target))
     started = time.perf_counter()

@@ -228,8 +228,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         return loss
 
     def _run_epoch(self, *args, epoch: int, **kwargs) -> None:
-        if self.state.global_step >= self.state.max_steps:
-            # Trainer would train one more step if it resumes from the last checkpoint of a run with max_steps.
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            # Trainer would train one more step if it resumes from the last checkpoint of a run with max_steps, or that stopped.
             self.control.should_training_stop = True
             return
         if isinstance(self.data_collator, RowSeededCollator):

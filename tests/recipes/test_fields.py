@@ -5,6 +5,7 @@ import pytest
 from transformers import PreTrainedConfig, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_maskattn import MaskAttnConfig, RNNSearchConfig
+from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS, OwnTrainingArguments
 from hf_maskattn.recipes.fields import check_key, declared_fields, describe_type, nearest_keys, settable_fields
 from hf_maskattn.tasks import TASKS
 
@@ -29,6 +30,18 @@ NEAR = {
         "label_smoothing": "label_smoothing_factor",
         "num_beams": "generation_num_beams",
         "sed": "seed",
+        "early_stopping": "early_stopping_patience",
+        "patience": "early_stopping_patience",
+        "early_stoping_patience": "early_stopping_patience",
+        "max_epochs": "num_train_epochs",
+        "batch_size": "per_device_train_batch_size",
+        "gradient_clipping": "max_grad_norm",
+        "gradient_clip_val": "max_grad_norm",
+        "accumulate_grad_batches": "gradient_accumulation_steps",
+        "random_seed": "seed",
+        "wd": "weight_decay",
+        "monitor": "metric_for_best_model",
+        "logging_step": "logging_steps",
     },
     "model": {
         "hiden_size": "hidden_size",
@@ -40,6 +53,12 @@ NEAR = {
         "attn_implementation": "attention_implementation",
         "pretrained_model": "pretrained",
         "hidden_dropout": "hidden_dropout_prob",
+        "dropout": "classifier_dropout",
+        "hidden_dim": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "cell_type": "rnn_type",
+        "freeze_embedding": "freeze_embeddings",
+        "model_name": "pretrained",
     },
     "data": {
         "valid_file": "validation_file",
@@ -48,17 +67,25 @@ NEAR = {
         "lable_column": "label_column",
         "lower_case": "lowercase",
         "max_len": "max_length",
+        "max_seq_length": "max_length",
         "vocab": "vocab_size",
         "stream": "streaming",
+        "dev_file": "validation_file",
+        "dataset": "source",
+        "path": "source",
+        "sep": "csv_separator",
+        "metrics": "metric",
+        "tokenizers": "tokenizer",
     },
 }
 FAR = {
     "training": [
-        *("early_stopping_patience", "early_stopping", "patience", "momentum", "gradient_clipping", "precision", "device"),
-        *("logging_dir", "max_epochs", "random_seed", "callbacks", "checkpoint_every", "overwrite_output_dir", "tokenizer"),
+        *("momentum", "precision", "device", "logging_dir", "callbacks", "checkpoint_every", "overwrite_output_dir"),
+        *("tokenizer", "dropout", "hidden_size", "curriculum", "distributed_backend", "stopping_criterion"),
     ],
-    "model": ["n_layers", "cell_type", "activation", "name", "max_length"],
-    "data": ["zzz", "dev_file", "dataset", "path", "seed", "batch_size", "language", "class_weights"],
+    "model": ["activation", "name", "max_length", "optimizer", "patience"],
+    "data": ["zzz", "seed", "batch_size", "language", "class_weights", "early_stopping_patience"],
+    "teacher": ["name", "path", "weight"],
 }
 
 
@@ -70,6 +97,26 @@ def test_nearest_keys_suggests_the_intended_key_first(group, key, meant):
 @pytest.mark.parametrize(("group", "key"), [(group, key) for group in FAR for key in FAR[group]])
 def test_nearest_keys_has_no_suggestion_with_another_meaning(group, key):
     assert nearest_keys(key, settable_fields(group)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    {
+        "data.batch_size": "training.per_device_train_batch_size",
+        "data.early_stopping_patience": "training.early_stopping_patience",
+        "data.seed": "training.seed",
+        "model.lr": "training.learning_rate",
+        "model.learning_rate": "training.learning_rate",
+        "model.max_length": "data.max_length",
+        "training.tokenizer": "data.tokenizer",
+        "training.hidden_dim": "model.hidden_size",
+        "teacher.learning_rate": "training.learning_rate",
+    }.items(),
+)
+def test_check_key_suggests_the_key_of_another_group(key, meant):
+    group, name = key.split(".")
+    with pytest.raises(ValueError, match=rf"^{key} does not exist\. Did you mean {meant}\?$"):
+        check_key(group, name, settable_fields(group))
 
 
 def test_check_key_suggests_several_keys():
@@ -99,6 +146,8 @@ def test_settable_training_fields_match_the_class(task):
     real = types_of(Seq2SeqTrainingArguments if TASKS[task].generates else TrainingArguments)
     read = settable_fields("training", [task])
     assert read.pop("warmup_ratio") is float
+    own = [read.pop(name) for name in OWN_TRAINING_KEYS]
+    assert own == [item.type for item in dataclasses.fields(OwnTrainingArguments)]
     assert set(read) <= set(real)
     assert described(read) == described({name: real[name] for name in read})
 

@@ -106,7 +106,7 @@ def test_empty_override_is_null(recipe_file):
         ("training.resume_from_checkpoint=x", "use the option --resume on the command line"),
         ("model.vocab_size=9", "model.vocab_size must not be set: it is set from the tokenizer"),
         ("model.id2label={}", "it is set from the labels of the data"),
-        ("training.early_stopping_patience=3", "Use a field of transformers.TrainingArguments."),
+        ("training.curriculum=3", "Use a field of transformers.TrainingArguments."),
         (
             "model.task=translation",
             "model.task must be one of text-classification, token-classification, fill-mask, seq2seq, got",

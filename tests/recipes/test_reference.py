@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from hf_maskattn.recipes.arguments import DataArguments, ModelArguments
+from hf_maskattn.recipes.arguments import DataArguments, ModelArguments, OwnTrainingArguments
 from hf_maskattn.recipes.fields import settable_fields
 from tests.recipes_reference import PAGE, attribute_docstrings, is_current
 
@@ -17,6 +17,6 @@ def test_recipes_page_lists_every_key(group):
     assert [key for key in settable_fields(group) if f"| `{key}` |" not in text] == []
 
 
-@pytest.mark.parametrize("dataclass_type", [ModelArguments, DataArguments])
+@pytest.mark.parametrize("dataclass_type", [ModelArguments, DataArguments, OwnTrainingArguments])
 def test_every_field_has_a_docstring(dataclass_type):
     assert list(attribute_docstrings(dataclass_type)) == [item.name for item in dataclasses.fields(dataclass_type)]
