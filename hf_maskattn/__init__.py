@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hf_maskattn.inspection.audit_report import AuditReport
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
+    from hf_maskattn.model.modeling_joint import MaskAttnForJointClassification
     from hf_maskattn.model.modeling_maskattn import (
         MaskAttnForMaskedLM,
         MaskAttnForSequenceClassification,
@@ -46,6 +47,7 @@ _MODULES = {
     "DistillationArguments": "training.distillation",
     "DistillationTrainer": "training.distillation",
     "MaskAttnConfig": "model.configuration_maskattn",
+    "MaskAttnForJointClassification": "model.modeling_joint",
     "MaskAttnForMaskedLM": "model.modeling_maskattn",
     "MaskAttnForSequenceClassification": "model.modeling_maskattn",
     "MaskAttnForTokenClassification": "model.modeling_maskattn",

@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Any
 
 FAMILIES = {
-    "maskattn": ("hf_maskattn.model.configuration_maskattn", "hf_maskattn.model.modeling_maskattn"),
-    "maskattn_rnnsearch": ("hf_maskattn.model.configuration_rnnsearch", "hf_maskattn.model.modeling_rnnsearch"),
+    "maskattn": ("configuration_maskattn", "modeling_maskattn", "modeling_joint"),
+    "maskattn_rnnsearch": ("configuration_rnnsearch", "modeling_rnnsearch"),
 }
-"""Module of the configuration and module of the models for each `model_type` of a `config.json`."""
+"""File of the configuration and files of the models in `hf_maskattn.model`, for each `model_type` of a `config.json`."""
 
 _CONFIGURATION_AUTO = "transformers.models.auto.configuration_auto"
 
@@ -19,17 +19,18 @@ _lock = threading.RLock()
 _has_started = False
 
 
-def load_family(model_type: str) -> tuple[ModuleType, ModuleType]:
+def load_family(model_type: str, architecture: str = "") -> tuple[ModuleType, ModuleType]:
     """Import the module of the configuration and the module of the models of a model type.
 
     Args:
         model_type: "maskattn" or "maskattn_rnnsearch".
+        architecture: Class of the model, which selects the module.
 
     Returns:
-        Both modules.
+        Both modules. The second has the classes of the Auto classes if the architecture is not given or unknown.
     """
-    configurations, models = (importlib.import_module(name) for name in FAMILIES[model_type])
-    return configurations, models
+    configurations, *models = (importlib.import_module(f"hf_maskattn.model.{name}") for name in FAMILIES[model_type])
+    return configurations, next((module for module in models if hasattr(module, architecture)), models[0])
 
 
 def register() -> None:

@@ -9,6 +9,7 @@ HEADS = {
     "MaskAttnForSequenceClassification": {"num_labels": 3},
     "MaskAttnForTokenClassification": {"num_labels": 3},
     "MaskAttnForMaskedLM": {},
+    "MaskAttnForJointClassification": {"num_labels": 3, "sequence_label_names": ["even", "odd"]},
 }
 
 
@@ -22,23 +23,33 @@ def build_labels(model, mask):
     name = type(model).__name__
     if name == "MaskAttnForSequenceClassification":
         return torch.randint(3, (len(mask),))
-    if name == "MaskAttnForTokenClassification":
+    if name in ("MaskAttnForTokenClassification", "MaskAttnForJointClassification"):
         return torch.randint(3, mask.shape).masked_fill(~mask, -100)
     if name == "MaskAttnForMaskedLM":
         return torch.randint(model.config.vocab_size, mask.shape).masked_fill(~mask, -100)
     return None
 
 
+def label_arguments(model, mask, labels):
+    """Return the labels as arguments of `forward`. Where a row needs one too, it is whether the number of tokens is odd."""
+    if labels is None:
+        return {}
+    if type(model).__name__ != "MaskAttnForJointClassification":
+        return {"labels": labels}
+    lengths = mask.long().sum(dim=1)
+    return {"labels": labels, "sequence_labels": torch.where(lengths > 0, lengths % 2, -100)}
+
+
 def compute_loss(model, ids, mask, labels):
     """Compute the loss of a head; for the base model the mean square of its contexts."""
-    outputs = model(ids, mask, labels=labels)
+    outputs = model(ids, mask, **label_arguments(model, mask, labels))
     return outputs.pooler_output.square().mean() if labels is None else outputs.loss
 
 
 def run(model, inputs, mask, labels=None):
     """Run forward and backward; returns outputs, 0 at padding, and gradients, by name."""
     model.zero_grad()
-    options = {} if labels is None else {"labels": labels}
+    options = label_arguments(model, mask, labels)
     name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
     outputs = model(**{name: inputs}, attention_mask=mask, output_attentions=True, output_hidden_states=True, **options)
     results = {}

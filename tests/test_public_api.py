@@ -11,6 +11,7 @@ EXPORTS = [
     "DistillationArguments",
     "DistillationTrainer",
     "MaskAttnConfig",
+    "MaskAttnForJointClassification",
     "MaskAttnForMaskedLM",
     "MaskAttnForSequenceClassification",
     "MaskAttnForTokenClassification",

@@ -61,8 +61,9 @@ def copy_published_files(folder: Path, target: Path) -> None:
     way_out = "Save the model with save_pretrained." if checkpoint is None else suggest_checkpoint(checkpoint)
     config = _read_json(_require_file(folder, CONFIG_FILE, way_out))
     _check_config(folder, config)
-    configurations, models = load_family(config["model_type"])
-    config |= {"auto_map": dict(configurations.AUTO_MAP), "code_version": CODE_VERSION}
+    architecture = next(iter(config.get("architectures") or []), "")
+    _, models = load_family(config["model_type"], architecture)
+    config |= {"auto_map": dict(models.AUTO_MAP), "code_version": CODE_VERSION}
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     _require_file(folder, _TOKENIZER_FILE, "Save the tokenizer with save_pretrained.")
     names = [*_list_weights(folder), _TOKENIZER_FILE, *(name for name in _OPTIONAL_FILES if (folder / name).is_file())]
@@ -101,14 +102,18 @@ def is_obsolete(name: str, published: set[str]) -> bool:
 _LOAD_SCRIPT = """
 import json, sys
 sys.modules["hf_maskattn"] = None  # as if it were not installed
-import torch, transformers
+import torch, transformers, transformers.dynamic_module_utils
 
 folder = sys.argv[1]
 problems = []
 config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
 names = {path.rpartition(".")[2]: auto for auto, path in config.auto_map.items()}
-auto_class = getattr(transformers, names[config.architectures[0]])
-model, info = auto_class.from_pretrained(
+auto_name = names[config.architectures[0]]
+if hasattr(transformers, auto_name):
+    loader = getattr(transformers, auto_name)
+else:  # both heads, for which transformers has no Auto class
+    loader = transformers.dynamic_module_utils.get_class_from_dynamic_module(config.auto_map[auto_name], folder)
+model, info = loader.from_pretrained(
     folder, trust_remote_code=True, dtype="auto", ignore_mismatched_sizes=True, output_loading_info=True
 )
 for kind, text in {"missing": "are missing", "unexpected": "are unexpected", "mismatched": "have other sizes"}.items():

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_maskattn.auto import register
+from hf_maskattn.auto import FAMILIES, load_family, register
 from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS, Check, NotApplicableError
 from hf_maskattn.inspection.audit_forward import AuditedModel, read_signature
 from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
@@ -132,6 +132,8 @@ def _select_class(config: PreTrainedConfig) -> Any:
     for auto_name, path in (getattr(config, "auto_map", None) or {}).items():
         if str(path).endswith(f".{name}") and hasattr(transformers, auto_name):
             return getattr(transformers, auto_name)
+    if config.model_type in FAMILIES:  # a head without an Auto class
+        return getattr(load_family(config.model_type, name)[1], name, AutoModel)
     return getattr(transformers, name, AutoModel)
 
 

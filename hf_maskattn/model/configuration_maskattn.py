@@ -1,5 +1,6 @@
 """Configuration of the masked recurrent encoder."""
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -127,6 +128,9 @@ class MaskAttnConfig(PreTrainedConfig):
         tag_scheme (`str`, *optional*):
             Scheme of the tags in the training data of a token classifier: `"IOB1"`, `"IOB2"`, `"BIOES"` or `"BILOU"` (labels
             are converted to IOB2), or `"none"` for tags that are not entities. `None` if it is unknown.
+        sequence_label_names (`list[str]`, *optional*):
+            Names of the labels of sequences, by id, of a model for joint classification. Its `id2label` has the labels of
+            tokens.
 
     Raises:
         StrictDataclassFieldValidationError: If a field has a wrong type or value.
@@ -159,6 +163,7 @@ class MaskAttnConfig(PreTrainedConfig):
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     tag_scheme: str | None = None
+    sequence_label_names: list[str] | None = None
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
@@ -167,6 +172,15 @@ class MaskAttnConfig(PreTrainedConfig):
         # The first versions saved every field, and their default was "learned".
         config_dict = {"attention_query": "learned", **config_dict}
         return super().from_dict(config_dict, **kwargs)
+
+    def for_sequence_classification(self) -> "MaskAttnConfig":
+        """Return a copy whose labels are those of sequences, for the head that classifies sequences alone."""
+        config = copy.deepcopy(self)
+        config.id2label = dict(enumerate(self.sequence_label_names or []))
+        config.label2id = {name: number for number, name in config.id2label.items()}
+        config.problem_type = "single_label_classification"
+        config.sequence_label_names = config.tag_scheme = None
+        return config
 
     def validate_sizes(self):
         """Validate that sizes can be divided between directions and heads."""

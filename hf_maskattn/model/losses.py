@@ -16,6 +16,7 @@ def classification_loss(
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     mask: torch.Tensor | None = None,
+    name: str = "labels",
 ) -> torch.Tensor:
     """Average the cross entropy over all labels that are not -100; 0 if there is none.
 
@@ -24,6 +25,7 @@ def classification_loss(
         labels: `[...]`, int, 0..C-1 or -100.
         num_items_in_batch: What to divide by instead of the number of labels.
         mask: `[...]`, bool, True = token; labels at padding are not read.
+        name: Name of the labels in messages.
 
     Raises:
         ValueError: If the shapes do not fit or a label is neither -100 nor in 0..C-1.
@@ -31,19 +33,19 @@ def classification_loss(
     classes = logits.shape[-1]
     labels = labels.to(logits.device)
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"`labels` must have shape {list(logits.shape[:-1])}, got {list(labels.shape)}.")
+        raise ValueError(f"`{name}` must have shape {list(logits.shape[:-1])}, got {list(labels.shape)}.")
     if labels.is_floating_point():
-        raise ValueError(f"`labels` must have an integer dtype, got {labels.dtype}. Convert them with `.long()`.")
+        raise ValueError(f"`{name}` must have an integer dtype, got {labels.dtype}. Convert them with `.long()`.")
     if mask is not None:
         labels = labels.masked_fill(~mask.to(labels.device), IGNORED)
     is_valid = (labels == IGNORED) | ((labels >= 0) & (labels < classes))
     check_values(
         is_valid,
         lambda: (
-            f"`labels` must be in [0, {classes - 1}], the classes of the model, or {IGNORED} where there is none, got "
+            f"`{name}` must be in [0, {classes - 1}], the classes of the model, or {IGNORED} where there is none, got "
             f"{labels[~is_valid][0].item()}."
         ),
-        f"labels holds a class outside of 0..{classes - 1}",
+        f"{name} holds a class outside of 0..{classes - 1}",
     )
     count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
     return fixed_cross_entropy(

@@ -186,11 +186,15 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
     """The encoder with a head for sequence classification (one label or several) or regression on the context vector.
 
     Args:
-        config: Configuration of the model, with `num_labels` and `problem_type`.
+        config: Configuration of the model, with `num_labels` and `problem_type`. Of one for joint classification, the labels of
+            sequences become the labels of the model.
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^token_classifier\."]  # noqa: RUF012 (of a model for joint classification)
+
     def __init__(self, config: MaskAttnConfig):
-        super().__init__(config)
+        super().__init__(config if config.sequence_label_names is None else config.for_sequence_classification())
+        config = self.config
         self.maskattn = MaskAttnModel(config)
         self.dropout = nn.Dropout(_classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
@@ -256,6 +260,8 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         config: Configuration of the model, with `num_labels`.
     """
 
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\."]  # noqa: RUF012 (of a model for joint classification)
+
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config)
         self.maskattn = MaskAttnModel(config)
@@ -296,6 +302,13 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
                 `num_labels`, or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
+        loss, logits = self._classify_tokens(outputs, mask, columns, labels, num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def _classify_tokens(self, outputs, mask, columns, labels, num_items_in_batch) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the loss, None without labels, and the logits `[B, T, num_labels]` of what `_encode` returned."""
         logits = apply_to_tokens(
             lambda features: self.token_classifier(self.dropout(features)),
             _token_features(outputs),
@@ -303,9 +316,7 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
             2 * self.config.hidden_size,
         )  # [B, L, num_labels]
         loss = None if labels is None else self._token_loss(logits, labels, num_items_in_batch, mask, columns)
-        return TokenClassifierOutput(
-            loss=loss, logits=columns.pad(logits, 1), hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return loss, columns.pad(logits, 1)
 
 
 class ScoreNorm(nn.LayerNorm):

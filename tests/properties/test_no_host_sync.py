@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.model.generation import CACHE_NAME
-from tests.heads import HEADS, build_head
+from tests.heads import HEADS, build_head, label_arguments
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -17,8 +17,9 @@ def test_encoder_on_fake_tensors(tiny_config, head, implementation, rnn_type, qu
     with FakeTensorMode():
         model = build_head(head, tiny_config, attention_implementation=implementation, rnn_type=rnn_type, attention_query=query)
         ids, mask = torch.zeros(rows, 2, dtype=torch.long), torch.ones(rows, 2, dtype=torch.long)
-        labels = {"MaskAttnModel": {}, "MaskAttnForSequenceClassification": {"labels": ids[:, 0]}}.get(head, {"labels": ids})
-        outputs = model(ids, mask, output_attentions=True, output_hidden_states=True, **labels)
+        labels = {"MaskAttnModel": None, "MaskAttnForSequenceClassification": ids[:, 0]}.get(head, ids)
+        requests = {"output_attentions": True, "output_hidden_states": True}
+        outputs = model(ids, mask, **requests, **label_arguments(model, mask, labels))
         loss = outputs.last_hidden_state.sum() + outputs.pooler_output.sum() if head == "MaskAttnModel" else outputs.loss
         loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())

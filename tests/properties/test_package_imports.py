@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import hf_maskattn
-from hf_maskattn.model.configuration_maskattn import AUTO_MAP as ENCODER
 from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as ENCODER_DECODER
+from hf_maskattn.model.modeling_joint import AUTO_MAP as ENCODER
 
 ROOT = Path(hf_maskattn.__file__).parent
 MODEL_FILES = sorted(path for path in (ROOT / "model").glob("*.py") if path.name != "__init__.py")
@@ -49,6 +49,7 @@ MODEL_ORDER = [
     "losses",
     "modeling_recurrent",
     "modeling_maskattn",
+    "modeling_joint",
     "attentive_recurrence",
     "decoder_layers",
     "generation",

@@ -10,13 +10,18 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 import hf_maskattn
 from hf_maskattn.model.configuration_maskattn import AUTO_MAP
 from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as RNNSEARCH_AUTO_MAP
+from hf_maskattn.model.modeling_joint import AUTO_MAP as JOINT_AUTO_MAP
 from tests.clean_process import run_without_package
 from tests.heads import HEADS, build_head
 from tests.tolerances import OUTPUT
 
-LOAD_WITHOUT_PACKAGE = """
-    import torch, transformers
+FAMILY = {"rnnsearch": RNNSEARCH_AUTO_MAP, "MaskAttnForJointClassification": JOINT_AUTO_MAP}
+"""`auto_map` of the models that have another one than the encoder."""
 
+LOAD_WITHOUT_PACKAGE = """
+    import torch, transformers, transformers.dynamic_module_utils
+
+    JOINT = "MaskAttnForJointClassification"
     inputs = torch.load("inputs.pt", weights_only=True)
     outputs = {}
     heads = ["SequenceClassification", "TokenClassification", "MaskedLM"]
@@ -30,6 +35,15 @@ LOAD_WITHOUT_PACKAGE = """
             outputs[f"{head} {name}"] = tensors
             model.save_pretrained(f"again/{head}/{name}")
             getattr(transformers, name).from_pretrained(f"again/{head}/{name}", trust_remote_code=True)
+
+    path = transformers.AutoConfig.from_pretrained(JOINT, trust_remote_code=True).auto_map["AutoModelForJointClassification"]
+    joint_class = transformers.dynamic_module_utils.get_class_from_dynamic_module(path, JOINT)
+    model = joint_class.from_pretrained(JOINT).eval()
+    with torch.no_grad():
+        outputs["joint"] = [*model(**inputs).to_tuple()]
+    model.save_pretrained("again/joint")
+    again = transformers.dynamic_module_utils.get_class_from_dynamic_module(path, "again/joint")
+    assert torch.equal(again.from_pretrained("again/joint").eval()(**inputs).logits, outputs["joint"][0])
 
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained("rnnsearch", trust_remote_code=True).eval()
     base = transformers.AutoModel.from_pretrained("rnnsearch", trust_remote_code=True).eval()
@@ -58,7 +72,8 @@ def models():
     heads = {}
     for head in HEADS:
         rnn_type = "gru" if head == "MaskAttnForTokenClassification" else "lstm"
-        heads[head] = getattr(hf_maskattn, head)(hf_maskattn.MaskAttnConfig(**sizes, rnn_type=rnn_type)).eval()
+        config = hf_maskattn.MaskAttnConfig(**{**sizes, **HEADS[head]}, rnn_type=rnn_type)
+        heads[head] = getattr(hf_maskattn, head)(config).eval()
     del sizes["num_labels"]
     return {**heads, "rnnsearch": hf_maskattn.RNNSearchForConditionalGeneration(hf_maskattn.RNNSearchConfig(**sizes)).eval()}
 
@@ -70,7 +85,7 @@ def outputs(models, tmp_path_factory):
     for name, model in models.items():
         model.save_pretrained(folder / name)
         auto_map = json.loads((folder / name / "config.json").read_text())["auto_map"]
-        assert auto_map == (RNNSEARCH_AUTO_MAP if name == "rnnsearch" else AUTO_MAP)
+        assert auto_map == FAMILY.get(name, AUTO_MAP)
     torch.save(INPUTS, folder / "inputs.pt")
     run_without_package(LOAD_WITHOUT_PACKAGE % [*HEADS], folder)
     return torch.load(folder / "outputs.pt", weights_only=True)
@@ -80,13 +95,24 @@ def outputs(models, tmp_path_factory):
 def test_auto_classes_load_saved_heads_without_package(models, outputs, head):
     model = models[head]
     assert {f"{head} {name}" for name in AUTO_MAP if name != "AutoConfig"} <= outputs.keys()
-    saved_as = next(name for name, path in AUTO_MAP.items() if path.endswith(f".{head}"))
-    base = model if head == "MaskAttnModel" else model.maskattn
-    for name, expected in {saved_as: model, "AutoModel": base}.items():
+    expected_models = {name: model for name, path in AUTO_MAP.items() if path.endswith(f".{head}")}
+    expected_models["AutoModel"] = model if head == "MaskAttnModel" else model.maskattn
+    for name, expected in expected_models.items():
         with torch.no_grad():
             values = [value for value in expected(**INPUTS, output_attentions=True).to_tuple() if torch.is_tensor(value)]
         for actual, value in zip(outputs[f"{head} {name}"], values, strict=True):
             assert torch.equal(actual, value), name
+
+
+def test_both_heads_load_without_package(models, outputs):
+    head = "MaskAttnForJointClassification"
+    with torch.no_grad():
+        expected = models[head](**INPUTS)
+    tags, labels = outputs["joint"]
+    assert torch.equal(tags, expected.logits)
+    assert torch.equal(labels, expected.sequence_logits)
+    assert torch.equal(outputs[f"{head} AutoModelForTokenClassification"][0], tags)
+    assert torch.equal(outputs[f"{head} AutoModelForSequenceClassification"][0], labels)
 
 
 def test_encoder_decoder_generates_without_package(models, outputs):
