@@ -192,22 +192,25 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
 
 
-def show_predictions(predictions: Iterable[dict[str, Any]]) -> None:
-    """Print a row for each text."""
+def show_predictions(predictions: Iterable[dict[str, Any]], column: str) -> None:
+    """Print a row for each text or list of words, which are in a column of the predictions."""
     table = Table("text", "predictions")
     for prediction in predictions:
         if "error" in prediction:
             cell = f"error: {prediction['error']}"
         else:
             cell = "\n".join(_describe(item) for item in prediction["predictions"])
-        table.add_row(Text(prediction["text"]), Text(cell))
+        if "warning" in prediction:
+            cell = f"{cell}\nwarning: {prediction['warning']}"
+        text = prediction[column]
+        table.add_row(Text(text if isinstance(text, str) else " ".join(text)), Text(cell))
     Console().print(table)
 
 
 def _describe(item: dict[str, Any]) -> str:
     """Format a prediction: a generated text, or a label, entity or token with its score."""
     if "generated_text" in item:
-        return item["generated_text"]
+        return item["generated_text"] + (f" {item['score']:.3f}" if "score" in item else "")
     label = item.get("label") or item.get("entity_group") or item.get("entity")
     parts = [part for part in (item.get("token_str") or item.get("word"), label) if part]
     return f"{' '.join(parts)} {item['score']:.3f}"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +17,32 @@ _BAR_DELAY_SECONDS = 2.0
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
     text: Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")] = None,
-    file: Annotated[Path | None, typer.Option(help="UTF-8 file with a text on each line.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 file with a text on each line, or a .jsonl, .json, .csv, .tsv or .parquet file of rows."),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the texts, or lists of words, of a file of rows. By default the one of the recipe, or text.",
+            show_default=False,
+        ),
+    ] = None,
     output_format: Annotated[
         Literal["jsonl", "table"] | None,
         typer.Option("--format", help="By default table on a terminal, else jsonl.", show_default=False),
+    ] = None,
+    top_k: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels.", show_default=False
+        ),
+    ] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(help="Generate text by beam search with this number of beams.", show_default=False)
+    ] = None,
+    num_return_sequences: Annotated[
+        int | None, typer.Option(help="Number of texts to generate for each text.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Maximum number of texts in a batch.")] = 32,
     max_length: Annotated[
@@ -39,24 +61,38 @@ def predict(
 ) -> None:
     """Predict for texts from --text, --file or stdin, one result a line. JSON lines are UTF-8.
 
+    The rows of a file of rows keep their columns. A text of unknown tokens only has a `warning` in its result.
+
     Exit code 1 if there is no prediction for a text, such as one without a mask for a fill-mask model. Its result has `error`
     instead of `predictions`; all other results are complete.
     """
     with exit_on_error():
         from hf_maskattn.cli.console import show_messages, show_predictions
-        from hf_maskattn.data.files import read_lines, read_stream_lines
+        from hf_maskattn.data.files import FILE_SUFFIXES, names_rows, read_lines, read_stream_lines
+        from hf_maskattn.inference.input_rows import load_rows
         from hf_maskattn.inference.predict import predict as run
         from hf_maskattn.loading import download_revision
 
         if text and file:
             raise ValueError("--text and --file are mutually exclusive.")
+        if column is not None and not (file and names_rows(file)):
+            raise ValueError(f"--column needs --file with one of the suffixes {', '.join(FILE_SUFFIXES)}.")
         if not (text or file) and sys.stdin.isatty():
             raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
         show_messages()
-        texts = text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer))
+        folder = download_revision(model, revision)
+        texts: Sequence[Any]
+        if file and names_rows(file):
+            texts, column = load_rows(file, folder, column)
+        else:
+            texts = text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer))
         predictions = run(
-            download_revision(model, revision),
+            folder,
             texts,
+            column=column or "text",
+            top_k=_parse_top_k(top_k),
+            num_beams=num_beams,
+            num_return_sequences=num_return_sequences,
             batch_size=batch_size,
             max_length=max_length,
             onnx_file=onnx,
@@ -66,16 +102,26 @@ def predict(
         failures: list[str] = []
         results = _collect_errors(_with_bar(predictions, len(texts)), failures)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
-            show_predictions(results)
+            show_predictions(results, column or "text")
         else:
             for result in results:
-                # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
-                line = json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
+                # UTF-8 cannot encode a lone surrogate; JSON has an escape for it. A Parquet file may have dates.
+                line = json.dumps(result, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
                 # A stream without a buffer, such as io.StringIO, has no encoding.
                 typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
         if failures:
             print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
             raise typer.Exit(FAILED)
+
+
+def _parse_top_k(value: str | None) -> int | Literal["all"] | None:
+    if value is None:
+        return None
+    if value == "all":
+        return "all"
+    if not value.isdecimal():
+        raise ValueError(f"--top-k must be a number or all, got {value!r}.")
+    return int(value)
 
 
 def _with_bar(predictions: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:

@@ -42,6 +42,11 @@ def names_vector_file(name: str) -> bool:
     return Path(name).is_file() or (has_suffix and not Path(name).is_dir())
 
 
+def names_rows(path: str | Path) -> bool:
+    """Return whether a name is that of a file of rows, by its suffix."""
+    return TableFile(str(path)).kind is not None
+
+
 @dataclass(frozen=True)
 class TableFile:
     """A file of rows.

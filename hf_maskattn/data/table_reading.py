@@ -49,6 +49,24 @@ def read_tables(file: TableFile, schema: pa.Schema | None = None) -> Iterator[pa
         yield from read(file, schema)
 
 
+def read_rows(file: TableFile) -> Iterator[dict[str, Any]]:
+    """Read the rows of a file one by one, each with its own columns: CSV cells are strings, JSON values stay as written.
+
+    Raises:
+        ValueError, ImportError, OSError: As in `read_tables`.
+    """
+    with _named_errors(file):
+        if file.kind == "json":
+            yield from (row for _, row in _json_rows(file))
+        elif file.kind == "csv":
+            rows = _csv_rows(file, with_header=True)
+            _, header = next(rows, (1, []))
+            yield from (dict(zip(header, cells, strict=True)) for _, cells in rows)
+        else:
+            for table in _read_parquet(file, None):
+                yield from table.to_pylist()
+
+
 def count_rows(file: TableFile) -> int:
     """Count the rows of a file: of Parquet from its footer, of JSON Lines without parsing them.
 

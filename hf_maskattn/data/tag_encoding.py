@@ -223,21 +223,26 @@ def warn_about_lost_entities(
         )
 
 
-def aggregate_words(text: str, tokens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def aggregate_words(
+    text: str, tokens: Sequence[dict[str, Any]], spans: Sequence[tuple[int, int]] | None = None
+) -> list[dict[str, Any]]:
     """Aggregate the predictions of a pipeline for tokens to predictions for words.
 
     Args:
         text: The text.
         tokens: `entity`, `score`, `start` and `end` of each token, as returned by the pipeline of transformers without
             aggregation and ignored labels.
+        spans: Start and end of each word. None for the words and punctuation marks of the text.
 
     Returns:
-        For each word or punctuation mark of the text `entity` and `score` of its first token, `word`, `start` and `end`. Words
-        without a token, such as truncated ones, are omitted.
+        For each word `entity` and `score` of its first token, `word`, `start` and `end`. Words without a token, such as
+        truncated ones, are omitted.
     """
-    words = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True).pre_tokenize_str(text)
+    if spans is None:
+        words = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True).pre_tokenize_str(text)
+        spans = [span for _, span in words]
     predictions, index = [], 0
-    for _, (start, end) in words:
+    for start, end in spans:
         # A token that overlaps two words is the prediction of both.
         while index < len(tokens) and tokens[index]["end"] <= start:
             index += 1

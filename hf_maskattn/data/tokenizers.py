@@ -170,6 +170,18 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
     return tokenizer
 
 
+def is_unknown(ids: Iterable[int], special_tokens_mask: Iterable[int], unk_token_id: int | None) -> bool:
+    """Return whether a text has tokens, and all of them are unknown.
+
+    Args:
+        ids: Its token ids.
+        special_tokens_mask: 1 at special tokens and padding.
+        unk_token_id: Id of the unknown token. None if there is none.
+    """
+    tokens = {number for number, is_special in zip(ids, special_tokens_mask, strict=True) if not is_special}
+    return tokens == {unk_token_id}
+
+
 def _check_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of strings, got a single string ({texts[:20]!r}).")

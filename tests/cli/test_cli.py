@@ -195,6 +195,27 @@ def test_predict_reads_a_file(trained, run, tmp_path):
     assert json.loads(result.stdout)["text"] == "woof"
 
 
+def test_predict_reads_rows_of_a_file(trained, run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"id": 1, "title": "woof"}\n{"id": 2, "title": ["meow", "purr"]}\n')
+    arguments = ("predict", trained[0], "--file", tmp_path / "rows.jsonl")
+    result = run(*arguments, "--column", "title", "--top-k", "all")
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["id"], line["title"]) for line in lines] == [(1, "woof"), (2, ["meow", "purr"])]
+    assert [[item["label"] for item in line["predictions"]] for line in lines] == [["dog", "cat"], ["cat", "dog"]]
+    assert "│ meow purr │ cat " in run(*arguments, "--column", "title", "--format", "table").stdout
+    errors = {
+        (): "must have a column 'text', got the columns id, title. Set the column of the texts with --column NAME.",
+        ("--column", "id"): "rows.jsonl, line 1: the column 'id' must be a string or a list of strings, got 1.",
+        ("--column", "title", "--top-k", "x"): "--top-k must be a number or all, got 'x'.",
+    }
+    for options, message in errors.items():
+        result = run(*arguments, *options)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert "--column needs --file" in run("predict", trained[0], "--text", "a", "--column", "b").stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", None])
 def test_predict_output_in_any_encoding(trained, tmp_path, encoding):

@@ -193,6 +193,8 @@ def test_aggregate_words_uses_first_token():
     ]
     assert [word["word"] for word in aggregate_words(text, tokens[:2])] == ["ab"]
     assert aggregate_words("ab", [token("A", 0, 0)]) == []
+    given = aggregate_words(text, tokens, [(0, 2), (3, 6)])
+    assert [(word["word"], word["entity"]) for word in given] == [("ab", "A"), ("c.d", "D")]
 
 
 @st.composite

@@ -70,6 +70,33 @@ def test_predict_is_independent_of_batch_size(trained):
         assert left["predictions"][0]["score"] == pytest.approx(right["predictions"][0]["score"], abs=MANY_STEPS)
 
 
+def test_predict_top_k(trained):
+    (result,) = predict(trained("text-classification"), ["woof"], top_k="all")
+    assert [item["label"] for item in result["predictions"]] == ["dog", "cat"]
+    assert sum(item["score"] for item in result["predictions"]) == pytest.approx(1)
+    (best,) = predict(trained("text-classification"), ["woof"], top_k=1)
+    assert best["predictions"] == result["predictions"][:1]
+    (result,) = predict(trained("fill-mask"), ["meow [MASK]"], top_k=3)
+    assert len(result["predictions"]) == 3
+
+
+def test_predict_rows_keep_their_columns(trained):
+    rows = [{"id": 7, "review": "woof"}, {"review": ["meow", " ", "purr"]}]
+    first, second = predict(trained("text-classification"), iter(rows), column="review")
+    assert {**first, "predictions": []} == {**rows[0], "predictions": []}
+    (expected,) = predict(trained("text-classification"), ["meow purr"])
+    assert second == {**rows[1], "predictions": expected["predictions"]}
+
+
+def test_predict_flags_texts_of_unknown_tokens(trained, writer, caplog):
+    texts = ["woof", "ключ слово", "", "ключ woof"]
+    results = list(predict(trained("text-classification"), texts))
+    assert [result.get("warning", "")[:25] for result in results] == ["", "All tokens of this text a", "", ""]
+    assert results[1]["predictions"]
+    assert caplog.messages[-1].startswith("1 of 4 texts have only tokens that the tokenizer of the model does not know.")
+    assert ["warning" in result for result in predict(writer, ["meow", "ЖЖ"])] == [False, True]
+
+
 def test_predict_spans(trained):
     (result,) = predict(trained("token-classification"), ["paw meow"])
     assert [(span["entity_group"], span["word"], span["start"], span["end"]) for span in result["predictions"]] == [
@@ -130,6 +157,8 @@ def test_predict_regression_returns_numbers(trained):
     folder = trained("text-classification", "regression", make=lambda row: {**row, "label": 30.0})
     (result,) = predict(folder, ["meow"])
     assert result["predictions"][0]["score"] > 1
+    with pytest.raises(ValueError, match="top_k needs a model for text classification or fill-mask, got 1 for regression"):
+        predict(folder, ["meow"], top_k=1)
 
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
@@ -191,6 +220,37 @@ def test_predict_generates_texts_in_order(writer):
         (ids,) = model.generate(**tokenizer([result["text"]], return_tensors="pt")).tolist()
         assert result["predictions"] == [{"generated_text": tokenizer.decode(ids, skip_special_tokens=True)}]
     json.dumps(results)
+
+
+def test_predict_generates_several_texts_with_scores(writer):
+    model, tokenizer = toy_writer()
+    for result in predict(writer, PAIR_TEXTS, num_beams=3, num_return_sequences=2, batch_size=2):
+        outputs = model.generate(
+            **tokenizer([result["text"]], return_tensors="pt"),
+            num_beams=3,
+            num_return_sequences=2,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        texts = tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True)
+        assert [item["generated_text"] for item in result["predictions"]] == texts
+        scores = [item["score"] for item in result["predictions"]]
+        assert scores == pytest.approx(outputs.sequences_scores.tolist(), abs=MANY_STEPS)
+        assert scores[0] >= scores[1]
+
+
+def test_predict_rejects_options_of_other_tasks(writer, trained):
+    classifier, masked = trained("text-classification"), trained("fill-mask")
+    with pytest.raises(ValueError, match=r"num_beams must be None for text-classification, because .* generates no text"):
+        predict(classifier, ["a"], num_beams=2)
+    with pytest.raises(ValueError, match="num_return_sequences must be at most the number of beams, 1, got 2"):
+        predict(writer, ["a"], num_return_sequences=2)
+    with pytest.raises(ValueError, match="top_k needs a model for text classification or fill-mask, got 2 for seq2seq"):
+        predict(writer, ["a"], top_k=2)
+    with pytest.raises(ValueError, match="top_k must be a number for fill-mask, got 'all'"):
+        predict(masked, ["a [MASK]"], top_k="all")
+    with pytest.raises(TypeError, match=r"row 1 \(counted from 0\): a text must be a string or a list of strings, got 3"):
+        predict(classifier, ["a", 3])
 
 
 def test_predict_draws_alignments_at_the_end(writer, tmp_path, monkeypatch):
@@ -272,6 +332,17 @@ def test_predict_tags_of_words(word_tagger):
     assert [(word["entity"], word["score"]) for word in words] == [
         (first[word["start"]]["entity"], pytest.approx(first[word["start"]]["score"])) for word in words
     ]
+
+
+def test_predict_words_that_are_cut_have_indices(word_tagger, trained):
+    (result,) = predict(word_tagger, [["don't", " ", "go,", "réel"]])
+    assert [(item["word"], item["words"]) for item in result["predictions"]] == [("don't", [0]), ("go,", [2]), ("réel", [3])]
+    (spans,) = predict(trained("token-classification"), [{"tokens": ["meow", "woof"]}], column="tokens")
+    assert spans["predictions"]
+    for item in spans["predictions"]:
+        assert item["words"] == [
+            index for index, start in enumerate([0, 5]) if item["start"] < start + 4 and item["end"] > start
+        ]
 
 
 def test_predict_tags_of_words_from_onnx_file(word_tagger):
