@@ -131,11 +131,24 @@ def print_message(text: str) -> None:
     Console(stderr=True).print(sender + text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+class MessageHandler(logging.StreamHandler):
+    """Prints log messages to stderr, above progress bars. On a terminal, rich renders those that it can."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        from tqdm import tqdm
+
+        if hasattr(record.msg, "__rich__") and self.stream.isatty():
+            Console(file=self.stream).print(record.msg)
+        else:
+            tqdm.write(self.format(record), file=self.stream)
+
+
 def show_messages() -> None:
     """Show log messages of this package (in the first process only), and hide progress bars of short work."""
     from transformers.utils import logging as transformers_logging
 
-    handler = logging.StreamHandler()
+    handler = MessageHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("hf_maskattn")
     logger.handlers = [handler]

@@ -1,7 +1,6 @@
 """Collators: random masks and unknown words that depend only on seed, epoch and row, and pairs of texts."""
 
 import hashlib
-import logging
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -15,11 +14,6 @@ from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import RowStream
-
-logger = logging.getLogger(__name__)
-
-_MANY = 0.2
-"""Fraction of unknown tokens that is worth a warning."""
 
 
 class RowSeededCollator:
@@ -215,20 +209,11 @@ def count_tokens(batches: Iterable[Sequence[Sequence[int]]], vocab_size: int) ->
     return counts
 
 
-def report_unknown_words(counts: np.ndarray, tokenizer: PreTrainedTokenizerBase, *, name: str, advice: str) -> None:
-    """Log how many tokens of a split are the unknown token, unless there is none: a warning if there are many.
+def count_unknown_words(counts: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Return the number of unknown tokens, and of all tokens.
 
     Args:
-        counts: `[V]`, number of times that each token occurs in the split.
-        tokenizer: Tokenizer of the split.
-        name: Name of the split.
-        advice: Sentence that follows the warning.
+        counts: `[V]`, number of times that each token occurs, from `count_tokens`.
+        tokenizer: The tokenizer.
     """
-    unknown, total = (0 if tokenizer.unk_token_id is None else int(counts[tokenizer.unk_token_id])), int(counts.sum())
-    if unknown == 0:
-        return
-    message = f"{unknown:,} of {total:,} tokens of the split {name!r} are unknown ({unknown / total:.1%})."
-    if unknown > _MANY * total:
-        logger.warning(f"{message} {advice}")
-    else:
-        logger.info(message)
+    return (0 if tokenizer.unk_token_id is None else int(counts[tokenizer.unk_token_id])), int(counts.sum())

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ def map_rows(
             the number of truncated tokens (see `truncation_column`).
         features: Features of the new columns.
         limits: Maximum numbers of tokens, by their key in the `data` group of a recipe. Truncated rows are reported by a
-            warning: once per split, and for a stream in the first batch with a truncated row.
+            warning: once per split (see `record_truncation`), and for a stream in the first batch with a truncated row.
         name: Name of the split, for that warning.
         locations: Locations of the rows of a dataset. `None` to identify them by index.
 
@@ -150,7 +151,7 @@ def map_rows(
         )
     # The counts are cached by datasets together with the rows, so that cached rows are reported as well.
     for key, limit in limits.items():
-        _warn_about_truncation(encoded[truncation_column(key)], key, limit, f"rows of the split {name!r}")
+        _report_truncation(Truncation.count(encoded[truncation_column(key)], key, limit, name))
     return encoded.remove_columns([truncation_column(key) for key in limits])
 
 
@@ -171,23 +172,78 @@ class _StreamEncoder:
     def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
         columns = self.encode(batch, locations)
         for key, limit in self.limits.items():
-            counts = columns.pop(truncation_column(key))
-            if key not in self.reported and _warn_about_truncation(
-                counts, key, limit, f"rows in a batch of the stream {self.name!r}", " Later rows are truncated silently."
-            ):
+            found = Truncation.count(columns.pop(truncation_column(key)), key, limit, self.name)
+            if key not in self.reported and found.rows:
+                logger.warning(
+                    f"{found.describe(f'rows in a batch of the stream {self.name!r}')} Later rows are truncated silently."
+                )
                 self.reported.add(key)
         return columns
 
 
-def _warn_about_truncation(counts: Sequence[int], key: str, limit: int, rows: str, note: str = "") -> bool:
-    truncated = [count for count in counts if count]
-    if truncated:
-        texts = "targets" if key == "max_target_length" else "texts"
-        logger.warning(
-            f"{len(truncated):,} of {len(counts):,} {rows} have {texts} longer than {key}={limit} tokens; {sum(truncated):,} "
-            f"tokens were truncated. Raise data.{key} to keep them.{note}"
+@dataclass(frozen=True)
+class Truncation:
+    """The rows of a split that a limit truncates.
+
+    Args:
+        split: Name of the split.
+        key: Key of the limit in the group `data` of a recipe.
+        limit: Maximum number of tokens.
+        num_rows: Number of rows of the split.
+        rows: Number of truncated rows.
+        tokens: Number of truncated tokens.
+    """
+
+    split: str
+    key: str
+    limit: int
+    num_rows: int
+    rows: int
+    tokens: int
+
+    @classmethod
+    def count(cls, tokens_beyond: Sequence[int], key: str, limit: int, split: str) -> "Truncation":
+        """Count rows, given the number of truncated tokens of each."""
+        counts = [count for count in tokens_beyond if count]
+        return cls(split, key, limit, num_rows=len(tokens_beyond), rows=len(counts), tokens=sum(counts))
+
+    def describe(self, rows: str) -> str:
+        """Return a warning about some kind of rows."""
+        texts = "targets" if self.key == "max_target_length" else "texts"
+        return (
+            f"{self.rows:,} of {self.num_rows:,} {rows} have {texts} longer than {self.key}={self.limit} tokens; "
+            f"{self.tokens:,} tokens were truncated. Raise data.{self.key} to keep them."
         )
-    return bool(truncated)
+
+    def __str__(self) -> str:
+        """Return a warning about the rows of the split."""
+        return self.describe(f"rows of the split {self.split!r}")
+
+
+_recorded: list[list[Truncation]] = []
+
+
+@contextmanager
+def record_truncation() -> Iterator[list[Truncation]]:
+    """Collect what is known about truncated rows of datasets, instead of logging warnings, as `warnings.catch_warnings` does.
+
+    Yields:
+        A list that gets an item for each split and limit that truncates rows.
+    """
+    _recorded.append([])
+    try:
+        yield _recorded[-1]
+    finally:
+        _recorded.pop()
+
+
+def _report_truncation(found: Truncation) -> None:
+    if found.rows == 0:
+        return
+    if _recorded:
+        _recorded[-1].append(found)
+    else:
+        logger.warning(str(found))
 
 
 def _encode_indexed_batch(

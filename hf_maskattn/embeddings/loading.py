@@ -1,6 +1,5 @@
 """Loading of pretrained embeddings into the models of this package."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from hf_maskattn.data.files import names_vector_file
 from hf_maskattn.embeddings.pretrained import EmbeddingsKind, PretrainedEmbeddings
 from hf_maskattn.embeddings.reduction import reduce_embeddings, root_mean_square
 from hf_maskattn.embeddings.vector_files import VectorFile
-
-logger = logging.getLogger(__name__)
 
 _SCALE = 1.0
 """Root mean square of the loaded embeddings, unless they are tied to an output layer."""
@@ -93,9 +90,7 @@ def load_embeddings(
         raise ValueError(f"{source} must have tokens of the tokenizer, got none of its {len(tokens):,} tokens.")
     reduced, explained_variance = reduce_embeddings(vectors, weight.shape[1])
     _fill(model, tokenizer.convert_tokens_to_ids([tokens[i] for i in found]), reduced, str(source))
-    report = EmbeddingsReport(str(source), len(tokens), len(found), embeddings.size, explained_variance)
-    logger.info(str(report))
-    return report
+    return EmbeddingsReport(str(source), len(tokens), len(found), embeddings.size, explained_variance)
 
 
 def open_embeddings(

@@ -1,11 +1,15 @@
-"""Builds the model and the Trainer of a recipe."""
+"""Builds the model and the Trainer of a recipe, and summarizes them."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -16,10 +20,11 @@ from transformers import (
     enable_full_determinism,
     set_seed,
 )
+from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn.auto import register
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.embeddings.loading import load_embeddings, open_embeddings
+from hf_maskattn.embeddings.loading import EmbeddingsReport, load_embeddings, open_embeddings
 from hf_maskattn.loading import (
     Shapes,
     build_meta_model,
@@ -34,7 +39,7 @@ from hf_maskattn.metrics.text import first_lossy_text
 from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import complete_schedule, select_best_metric
-from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
 from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
@@ -57,12 +62,30 @@ class Assembly:
         data: Its data.
         evaluation: Its metrics.
         transfer_set: What the model is distilled on. None without a teacher.
+        embeddings: What was loaded into the embeddings of the model. None if they are random or those of a checkpoint.
     """
 
     trainer: MaskAttnTrainer
     data: TaskData
     evaluation: TaskEvaluation
     transfer_set: TransferSet | None = None
+    embeddings: EmbeddingsReport | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.data.encoder.recipe
+
+    @cached_property
+    def train_labels(self) -> np.ndarray | None:
+        """All labels of the train split: `[N]`, or `[N, num_labels]` for several labels a text. None without labels."""
+        split = self.data.splits["train"]
+        has_labels = TASKS[self.recipe.model.task].label_column is not None
+        if not (has_labels and isinstance(split, Dataset) and "labels" in split.column_names):
+            return None
+        labels = np.concatenate([np.atleast_1d(value) for value in split["labels"] if value != []])
+        is_multi = self.recipe.model.problem_type == "multi_label_classification"
+        return labels.reshape(-1, len(self.data.labels or ())) if is_multi else labels
 
 
 def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None = None) -> Assembly:
@@ -103,9 +126,10 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     if args.process_index == 0 and data.references:
         _check_references_round_trip(data)
     model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme)
+    report = None
     if embeddings is not None:
         with args.main_process_first(desc="loading the embeddings"):
-            load_embeddings(model, data.tokenizer, embeddings, kind=recipe.model.embeddings_kind, device=args.device)
+            report = load_embeddings(model, data.tokenizer, embeddings, kind=recipe.model.embeddings_kind, device=args.device)
     if data.max_target_length is not None:
         set_generation(model, recipe, data.max_target_length)
     evaluation = data.encoder.build_evaluation(data)
@@ -121,7 +145,7 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
         freeze_embeddings=recipe.model.freeze_embeddings,
         embeddings_learning_rate=recipe.model.embeddings_learning_rate,
     )
-    return Assembly(trainer, data, evaluation, transfer_set)
+    return Assembly(trainer, data, evaluation, transfer_set, report)
 
 
 def _check_references_round_trip(data: TaskData) -> None:
@@ -264,3 +288,106 @@ def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: in
     # The token that the decoder starts from counts.
     model.generation_config.max_length = max_target_length + 1 if max_length is None else max_length
     model.generation_config.num_beams = 1 if num_beams is None else num_beams
+
+
+class RunSummary(dict[str, str]):
+    """What a run trains, on what and how, as texts by name: aligned lines, or a table for rich."""
+
+    def __str__(self) -> str:
+        """Return a line for each text."""
+        width = max(map(len, self)) + 2
+        return "\n".join(f"{name:<{width}}{text}" for name, text in self.items())
+
+    def __rich__(self) -> Any:
+        """Return a table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_header=False)
+        for name, text in self.items():
+            table.add_row(Text(name, style="bold"), Text(text))
+        return table
+
+
+def summarize(assembly: Assembly, checkpoint: Path | None = None) -> RunSummary:
+    """Summarize a run before it trains.
+
+    Args:
+        assembly: The Trainer and its parts.
+        checkpoint: The checkpoint that it resumes from.
+
+    Returns:
+        Task, model, data, training, device and output folder. Every fact is stated once.
+    """
+    data, args, recipe = assembly.data, assembly.trainer.args, assembly.recipe
+    tokenizer = recipe.data.tokenizer or recipe.model.pretrained or recipe.model.embeddings
+    summary = RunSummary(
+        task=_describe_task(assembly),
+        model=_describe_model(assembly),
+        rows=", ".join(f"{name} {_count_rows(split)}" for name, split in data.splits.items()),
+        tokenizer=f"{tokenizer}, {len(data.tokenizer):,} tokens",
+    )
+    if data.unknown:
+        shares = (f"{name} {count / max(1, total):.2%}" for name, (count, total) in data.unknown.items())
+        summary["unknown tokens"] = " ".join([f"{', '.join(shares)}.", data.unknown_advice or ""]).rstrip(". ")
+    if data.truncated:
+        summary["truncated"] = "; ".join(
+            f"{found.rows:,} of {found.num_rows:,} rows in {found.split} ({found.tokens:,} tokens beyond "
+            f"data.{found.key}={found.limit})"
+            for found in data.truncated
+        )
+    if assembly.embeddings is not None:
+        summary["embeddings"] = str(assembly.embeddings).rstrip(".")
+    if recipe.teacher is not None:
+        summary["teacher"] = recipe.teacher.model
+    summary |= _describe_training(assembly.trainer)
+    if checkpoint is not None:
+        summary["resumes from"] = str(checkpoint)
+    summary["output"] = args.output_dir
+    return summary
+
+
+def _describe_task(assembly: Assembly) -> str:
+    task, labels, names = TASKS[assembly.recipe.model.task].recipe_name, assembly.train_labels, assembly.data.labels
+    if names is None:
+        return task
+    description = f"{task}, {len(names):,} labels"
+    if labels is None:
+        return description
+    counts = (labels > 0).sum(0) if labels.ndim > 1 else np.bincount(labels[labels >= 0].astype(np.int64), minlength=len(names))
+    total = len(labels) if labels.ndim > 1 else counts.sum()
+    return f"{description} (the largest, {names[counts.argmax()]}, has {counts.max() / max(1, total):.1%})"
+
+
+def _describe_model(assembly: Assembly) -> str:
+    model = assembly.trainer.model
+    embeddings = sum(weight.numel() for weight in {*model.get_input_embeddings().parameters()})
+    source = assembly.recipe.model.pretrained
+    return (
+        f"{type(model).__name__} with {get_model_param_count(model):,} parameters, {embeddings:,} of them embeddings"
+        f"{'' if source is None else f', from {source}'}"
+    )
+
+
+def _count_rows(split: Dataset | RowStream) -> str:
+    return "a stream" if isinstance(split, RowStream) else f"{split.num_rows:,}"
+
+
+def _describe_training(trainer: MaskAttnTrainer) -> dict[str, str]:
+    """Describe the schedule, the device and the seed, with the values of the recipe and the defaults."""
+    args, split = trainer.args, trainer.train_dataset
+    steps, length = args.max_steps, ""
+    if not isinstance(split, RowStream):
+        in_epoch = steps_per_epoch(args, len(split))
+        steps = steps if steps > 0 else math.ceil(args.num_train_epochs * in_epoch)
+        length = f" ({steps / in_epoch:.3g} epochs)"
+    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+    warmup = args.get_warmup_steps(steps)
+    device = str(args.device) if args.device.type == "cpu" else f"{args.device} ({torch.cuda.get_device_name(args.device)})"
+    processes = f", {args.world_size} processes" if args.world_size > 1 else ""
+    return {
+        "training": f"{steps:,} steps{length} of {rows_per_step} rows, weight decay {args.weight_decay:g}",
+        "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type.value}, {warmup:,} warmup steps",
+        "device": f"{device}{processes}, {precision}, seed {args.seed}",
+    }

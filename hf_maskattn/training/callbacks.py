@@ -1,16 +1,26 @@
-"""Callbacks: stop on Ctrl-C with a checkpoint, stop early, find the best checkpoint of a moved run, and others."""
+"""Callbacks: print progress, stop on Ctrl-C with a checkpoint, stop early, save at epoch ends, and others."""
 
 import logging
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import ExportableState
 
 from hf_maskattn.checkpoints.checkpoints import find_damage
@@ -166,6 +176,121 @@ class SaveAtEpochEnd(TrainerCallback):
         """Save the checkpoint that was delayed."""
         if self._is_delayed:
             control.should_save, self._is_delayed = True, False
+
+
+class ProgressLines(ProgressCallback):
+    """Prints a line for each evaluation, and for each logged loss between evaluations, instead of the dictionaries of Trainer.
+
+    The progress bars of Trainer stay, unless `disable_tqdm` is set. Where stdout is not a terminal, there is at most one line
+    for each tenth of the training, and one with a loss only where there is none with an evaluation.
+
+    Args:
+        metric: Main metric of the task, shown with the validation loss.
+    """
+
+    def __init__(self, metric: str | None = None):
+        super().__init__()
+        self._metric = metric
+        self._has_epochs = True
+        self._losses: list[float] = []
+        self._started = 0.0
+        self._first_step = 0
+        self._last_evaluation = self._last_line = 0  # tenths of the training
+
+    @classmethod
+    def replace_default(cls, trainer: Trainer, metric: str | None = None) -> None:
+        """Replace the callback of Trainer that prints. The one for notebooks and callbacks of users stay."""
+        default = trainer.pop_callback(PrinterCallback) or trainer.pop_callback(ProgressCallback)
+        if default is not None:
+            trainer.add_callback(cls(metric))
+
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Start the clock and the bar."""
+        self._started, self._first_step = time.perf_counter(), state.global_step
+        self._has_epochs = not isinstance(getattr(train_dataloader, "dataset", None), RowStream)
+        if not args.disable_tqdm:
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Advance the bar."""
+        if self.training_bar is not None:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        """Advance the bar of an evaluation."""
+        if not args.disable_tqdm:
+            super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+
+    def on_predict(self, args, state, control, **kwargs):
+        """Remove the bar of an evaluation."""
+        if self.prediction_bar is not None:
+            self.prediction_bar.leave = False
+        super().on_predict(args, state, control, **kwargs)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar."""
+        if self.training_bar is not None:
+            super().on_train_end(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Keep the training loss for the line of the evaluation that follows, or print it if none follows at this step."""
+        if "loss" not in (logs or {}):
+            return
+        self._losses.append(logs["loss"])
+        if not control.should_evaluate and self._is_due(state, self._last_line):
+            self._print(args, state, [])
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Print the validation loss, the main metric, and whether the evaluation is the best one so far."""
+        super().on_evaluate(args, state, control, **kwargs)
+        if self._is_due(state, self._last_evaluation):
+            self._last_evaluation = self._tenth(state)
+            self._print(args, state, self._describe_evaluation(args, state, metrics or {}))
+
+    def _describe_evaluation(self, args, state, metrics: dict[str, float]) -> list[str]:
+        selected = (args.metric_for_best_model or "").removeprefix("eval_")
+        parts = []
+        for name in dict.fromkeys(["loss", selected, self._metric]):
+            value = metrics.get(f"eval_{name}")
+            if value is None:
+                continue
+            parts.append(f"{'validation loss' if name == 'loss' else name} {_round(value)}")
+            if name == selected:
+                parts[-1] += self._compare_with_best(args, state, value)
+        return parts
+
+    @staticmethod
+    def _compare_with_best(args, state, value: float) -> str:
+        """Describe whether a value is the best one. Trainer updates its own record after the evaluation."""
+        best = state.best_metric
+        if best is None or (value > best if args.greater_is_better else value < best):
+            return " (best)"
+        return f" (best: step {state.best_global_step:,})"
+
+    @staticmethod
+    def _tenth(state) -> int:
+        return 10 * state.global_step // max(1, state.max_steps)
+
+    def _is_due(self, state, last: int) -> bool:
+        return state.is_world_process_zero and (sys.stdout.isatty() or self._tenth(state) > last)
+
+    def _print(self, args, state, parts: list[str]) -> None:
+        position = f"step {state.global_step:>{len(f'{state.max_steps:,}')},}/{state.max_steps:,}"
+        if self._has_epochs:
+            position = f"epoch {state.epoch or 0:>{len(f'{state.num_train_epochs}.00')}.2f}  {position}"
+        if self._losses:
+            parts = [f"train loss {_round(sum(self._losses) / len(self._losses))}", *parts]
+        seconds, steps = time.perf_counter() - self._started, state.global_step - self._first_step
+        clock = tqdm.format_interval(seconds)
+        if 0 < steps < state.max_steps - self._first_step:
+            clock += f" ({tqdm.format_interval(seconds / steps * (state.max_steps - state.global_step))} left)"
+        tqdm.write("  ".join([position, *parts, clock]))
+        sys.stdout.flush()
+        self._losses, self._last_line = [], self._tenth(state)
+
+
+def _round(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 
 class PublishEverySave(TrainerCallback):

@@ -10,8 +10,9 @@ from typing import Any
 from datasets import Dataset, DatasetInfo, Features
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.collators import count_tokens, report_unknown_words
+from hf_maskattn.data.collators import count_tokens, count_unknown_words
 from hf_maskattn.data.columns import UnknownLabelError, check_columns, has_integer_names, item_feature, value_kind
+from hf_maskattn.data.encoding import Truncation, record_truncation
 from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
@@ -28,6 +29,8 @@ DEFAULT_MAX_LENGTH = 512
 MAX_KNOWN_LENGTH = 2**20
 """A tokenizer without a limit has a `model_max_length` far above this number."""
 _NUM_EXAMPLES = 20
+MANY_UNKNOWN = 0.2
+"""Fraction of unknown tokens that is worth a warning."""
 _ROWS_PER_BATCH = 1000
 
 
@@ -47,6 +50,8 @@ class TaskData:
         examples: Some texts of the validation or test split.
         raw: The rows before they were encoded, which a teacher reads. None without a teacher.
         unlabeled: Further texts for a teacher, none of which is in the validation or test split.
+        truncated: What the limits on the number of tokens truncate in the splits that are loaded.
+        unknown: Number of unknown tokens and of all tokens in "train", unless it is a stream, and "validation".
     """
 
     splits: dict[str, Dataset | RowStream]
@@ -60,6 +65,32 @@ class TaskData:
     examples: list[str] = field(default_factory=list)
     raw: Splits | None = None
     unlabeled: list[str] = field(default_factory=list)
+    truncated: list[Truncation] = field(default_factory=list)
+    unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def unknown_advice(self) -> str | None:
+        """How to have fewer unknown tokens, if the validation split has many."""
+        unknown, total = self.unknown.get("validation", (0, 0))
+        if unknown <= MANY_UNKNOWN * total:
+            return None
+        if self.encoder.recipe.data.tokenizer not in KINDS:
+            return "Use a tokenizer with the words of this data."
+        return (
+            "Keep more words with data.min_frequency=1 or a larger data.vocab_size, or split rare words into known pieces with "
+            "data.tokenizer=bpe."
+        )
+
+    def list_warnings(self) -> list[str]:
+        """List what the model does not see as it is written: truncated texts and many unknown tokens."""
+        warnings = [str(found) for found in self.truncated]
+        if self.unknown_advice is not None:
+            unknown, total = self.unknown["validation"]
+            warnings.append(
+                f"{unknown:,} of {total:,} tokens of the split 'validation' are unknown ({unknown / total:.1%}). "
+                f"{self.unknown_advice}"
+            )
+        return warnings
 
 
 def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_tokenizer: Path | None = None) -> TaskData:
@@ -93,12 +124,13 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
             f"no unknown token, got {recipe.unknown_word_dropout}. Remove it."
         )
     splits = raw if shards is None else {**raw, "train": shards}
-    data = _encode(recipe, encoder, splits, tokenizer, evaluated=("validation", "test"), locations=raw.locations)
+    with record_truncation() as truncated:
+        data = _encode(recipe, encoder, splits, tokenizer, evaluated=("validation", "test"), locations=raw.locations)
     encoder.check_training_split(raw["train"], tokenizer, raw.locations["train"])
     if recipe.unknown_word_dropout > 0:
         token_ids = _token_ids(data.splits["train"], raw["train"], raw.locations["train"])
         encoder.token_counts = count_tokens(token_ids, len(tokenizer))
-    _report_unknown_words(recipe, data)
+    data = replace(data, truncated=truncated, unknown=_count_unknown(data))
     if recipe.teacher is not None:
         data = replace(data, raw=raw, unlabeled=unlabeled)
     return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw))
@@ -155,19 +187,16 @@ def _token_ids(split: Dataset | RowStream, raw: Dataset, locations: RowLocations
             yield split[start:stop]["input_ids"]
 
 
-def _report_unknown_words(recipe: Recipe, data: TaskData) -> None:
-    """Log how many tokens of the validation split are unknown."""
-    split = data.splits.get("validation")
-    if not isinstance(split, Dataset):
-        return
-    counts = count_tokens(_token_ids(split, split, RowLocations()), len(data.tokenizer))
-    advice = "Use a tokenizer with the words of this data."
-    if recipe.data.tokenizer in KINDS:
-        advice = (
-            "Keep more words with data.min_frequency=1 or a larger data.vocab_size, or split rare words into known pieces with "
-            "data.tokenizer=bpe."
-        )
-    report_unknown_words(counts, data.tokenizer, name="validation", advice=advice)
+def _count_unknown(data: TaskData) -> dict[str, tuple[int, int]]:
+    """Count the unknown tokens, and all tokens, of the train and validation split. A stream is not read for that."""
+    unknown = {}
+    for name in ("train", "validation"):
+        split, counts = data.splits.get(name), data.encoder.token_counts if name == "train" else None
+        if isinstance(split, Dataset):
+            if counts is None:
+                counts = count_tokens(_token_ids(split, split, RowLocations()), len(data.tokenizer))
+            unknown[name] = count_unknown_words(counts, data.tokenizer)
+    return unknown
 
 
 def _encoder_of(recipe: Recipe) -> TaskEncoder:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -11,9 +10,7 @@ from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 
-import numpy as np
 import torch
-from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import (
@@ -44,11 +41,11 @@ from hf_maskattn.recipes.training_defaults import (
     save_recipe,
     training_arguments,
 )
-from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
-from hf_maskattn.tasks import TASKS
-from hf_maskattn.training.assembly import Assembly, assemble, check_model
+from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.training.assembly import Assembly, assemble, check_model, summarize
 from hf_maskattn.training.callbacks import (
     KeepTrackOfBest,
+    ProgressLines,
     PublishEverySave,
     SaveAtEpochEnd,
     StopEarly,
@@ -123,7 +120,8 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
     if recipe.model.pretrained is None and args.max_steps <= 0:
         # The default depends on the number of rows.
         recipe = replace(recipe, training={**recipe.training, "num_train_epochs": assembly.trainer.args.num_train_epochs})
-    _log_schedule(assembly.trainer)
+    warnings = assembly.data.list_warnings()
+    logger.log(logging.WARNING if warnings else logging.INFO, summarize(assembly, checkpoint))
     if is_main:
         # Only now: an error in the recipe must not delete the run that it would replace.
         if start is Start.OVERWRITE:
@@ -138,6 +136,10 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
                 if assembly.transfer_set is not None:
                     metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
         attention = write_results(assembly, recipe, folder, metrics)
+    if assembly.transfer_set is None:  # the loss of a teacher has another scale
+        warnings += _compare_with_prior_loss(assembly)
+    for warning in warnings:
+        logger.warning(warning)
     report = RunReport(folder, metrics, is_main, attention=attention)
     return report if target is None or not is_main else publish_run(report, target)
 
@@ -146,32 +148,31 @@ _NOTHING_LEARNED = 0.95
 """Ratio of a loss to the loss of the label frequencies, above which the model has learned next to nothing."""
 
 
-def _warn_of_prior_loss(assembly: Assembly) -> None:
-    """Log a warning if the training loss of a classifier ended where the frequencies of the labels alone would end.
+def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
+    """Return a warning if the training loss of a classifier ended where the frequencies of the labels alone would end.
 
     Args:
         assembly: The Trainer after training, and its data.
     """
-    trainer, split, recipe = assembly.trainer, assembly.data.splits["train"], assembly.data.encoder.recipe
+    trainer, labels = assembly.trainer, assembly.train_labels
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if TASKS[recipe.model.task].label_column is None or not isinstance(split, Dataset) or not losses:
-        return
-    labels = np.concatenate([np.atleast_1d(value) for value in split["labels"] if value != []])
-    if recipe.model.problem_type == "multi_label_classification":
-        labels = labels.reshape(split.num_rows, -1)
-    prior = prior_loss(labels, recipe.model.problem_type, trainer.args.label_smoothing_factor)
+    if labels is None or not losses:
+        return []
+    prior = prior_loss(labels, assembly.recipe.model.problem_type, trainer.args.label_smoothing_factor)
     if prior > 0 and losses[-1] > _NOTHING_LEARNED * prior:
-        logger.warning(
+        return [
             f"The training loss ended at {losses[-1]:.3f}, where predicting the frequencies of the labels for any text gives "
             f"{prior:.3f}: the model has learned next to nothing. Try another training.learning_rate (here "
             f"{trainer.args.learning_rate:g}; 2e-3 is usual for a model from scratch) or more training.num_train_epochs, and "
             "check that the labels of the data belong to its texts."
-        )
+        ]
+    return []
 
 
 def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) -> dict[str, float]:
     """Run the Trainer, and return the metrics of the train split."""
     trainer, stop = assembly.trainer, StopOnInterrupt()
+    ProgressLines.replace_default(trainer, next(iter(assembly.evaluation.metric_names), None))
     for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
         trainer.add_callback(callback)
     patience = assembly.data.encoder.recipe.training.get("early_stopping_patience")
@@ -191,8 +192,6 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
         last = find_resume_checkpoint(Path(trainer.args.output_dir))
         if last is not None:
             raise TrainingInterrupted(last)
-    if assembly.transfer_set is None:  # the loss of a teacher has another scale
-        _warn_of_prior_loss(assembly)
     metrics = {"steps": float(trainer.state.global_step)}
     if not isinstance(trainer.train_dataset, RowStream):
         metrics["epochs"] = float(trainer.state.epoch or 0)
@@ -269,8 +268,6 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
     checkpoint = find_resume_checkpoint(folder)
     if checkpoint is None:
         logger.warning(f"There is no checkpoint in {folder} to resume from. Training starts from the beginning.")
-    else:
-        logger.info(f"Resuming from {checkpoint}.")
     return checkpoint
 
 
@@ -337,24 +334,6 @@ def write_results(
 
 def _write_state(trainer: Trainer, folder: Path) -> None:
     write_atomically(folder / STATE_FILE, json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n")
-
-
-def _log_schedule(trainer: MaskAttnTrainer) -> None:
-    """Log how the model will be trained, with the values of the recipe and the defaults."""
-    args, split = trainer.args, trainer.train_dataset
-    rows = "a stream" if isinstance(split, RowStream) else f"{len(split):,} rows"
-    if args.max_steps > 0:
-        steps, length = args.max_steps, f"{args.max_steps:,} steps"
-    else:
-        steps = math.ceil(args.num_train_epochs * steps_per_epoch(args, len(split)))
-        length = f"{args.num_train_epochs:g} epochs, {steps:,} steps"
-    rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    warmup = args.get_warmup_steps(steps)
-    logger.info(
-        f"Training on {rows}: {length} of {rows_per_step} rows, "
-        f"learning rate {args.learning_rate:g} ({args.lr_scheduler_type.value}, {warmup:,} warmup steps), weight decay "
-        f"{args.weight_decay:g}."
-    )
 
 
 def _check_full_batch(trainer: MaskAttnTrainer) -> None:

@@ -1,11 +1,16 @@
+import io
+import logging
+
 import pytest
 import typer
+from rich.table import Table
 from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing.api import ProcessFailure
 
 from hf_maskattn.cli import console
 from hf_maskattn.cli.console import (
     MISTAKE,
+    MessageHandler,
     exit_on_error,
     is_first_process,
     is_one_of_several,
@@ -77,3 +82,21 @@ def test_launcher_error_file(monkeypatch, tmp_path):
     assert failure.timestamp > 0
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
     write_launcher_error("error: this row is broken")
+
+
+class Message(str):
+    def __rich__(self):
+        table = Table(show_header=False)
+        table.add_row(str(self))
+        return table
+
+
+@pytest.mark.parametrize(("is_terminal", "num_lines"), [(True, 3), (False, 1)])
+def test_tables_of_messages_are_for_terminals(is_terminal, num_lines):
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    handler = MessageHandler(stream)
+    handler.handle(logging.LogRecord("hf_maskattn", logging.INFO, "", 0, Message("rows 40"), None, None))
+    handler.handle(logging.LogRecord("hf_maskattn", logging.INFO, "", 0, "rows 40", None, None))
+    assert "rows 40" in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) == num_lines + 1

@@ -1,11 +1,11 @@
-import logging
+import copy
 
 import numpy as np
 import pytest
 import torch
 from transformers import DataCollatorWithPadding
 
-from hf_maskattn.data.collators import UnknownWordCollator, count_tokens, report_unknown_words
+from hf_maskattn.data.collators import UnknownWordCollator, count_tokens, count_unknown_words
 from hf_maskattn.data.tokenizers import train_tokenizer
 
 TEXTS = ["a b c d e f g h", "b c", "h g f e d", "c a b d e f g h a b c"]
@@ -80,16 +80,10 @@ def test_count_tokens():
     assert count_tokens([[[1, 2], []], [[2]], [[]]], 4).tolist() == [0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(("unknown", "level"), [(0, None), (1, logging.INFO), (3, logging.WARNING)])
-def test_report_unknown_words(tokenizer, caplog, unknown, level):
+def test_count_unknown_words(tokenizer):
     counts = np.zeros(len(tokenizer), int)
-    counts[[1, 5]] = unknown, 10 - unknown
-    with caplog.at_level(logging.INFO, logger="hf_maskattn"):
-        report_unknown_words(counts, tokenizer, name="validation", advice="Add words.")
-    if level is None:
-        assert caplog.records == []
-        return
-    (record,) = caplog.records
-    assert record.levelno == level
-    assert record.getMessage().startswith(f"{unknown} of 10 tokens of the split 'validation' are unknown ({unknown * 10}.0%).")
-    assert ("Add words." in record.getMessage()) == (level == logging.WARNING)
+    counts[[tokenizer.unk_token_id, 5]] = 3, 7
+    assert count_unknown_words(counts, tokenizer) == (3, 10)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = None
+    assert count_unknown_words(counts, tokenizer) == (0, 10)

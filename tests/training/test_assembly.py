@@ -1,8 +1,11 @@
+import io
+import json
 import logging
 from itertools import cycle
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hf_maskattn import MaskAttnConfig
@@ -11,9 +14,9 @@ from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.tasks import TASKS
-from hf_maskattn.training.assembly import assemble, build_model
+from hf_maskattn.training.assembly import RunSummary, assemble, build_model, summarize
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import WORDS, write_recipe
+from tests.training.toy_recipe import STREAM, WORDS, write_recipe
 
 SIZES = {"embedding_size": 6, "hidden_size": 8, "attention_size": 8}
 
@@ -175,3 +178,56 @@ def test_default_epochs_are_those_that_trainer_counts(tmp_path):
     trainer = assemble(recipe, training_arguments(recipe)).trainer
     _, steps_per_epoch, *_, max_steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     assert (steps_per_epoch, trainer.args.num_train_epochs, max_steps) == (2, 250, 500)
+
+
+def summary_of(folder, task="text-classification", *overrides, **fields):
+    recipe = load_recipe(write_recipe(folder, task, **fields), overrides)
+    return summarize(assemble(recipe, training_arguments(recipe)))
+
+
+def test_summary_states_every_fact(tmp_path):
+    summary = summary_of(tmp_path, "text-classification", "training.warmup_steps=3", "data.max_length=6")
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    share = sum(row["label"] == "dog" for row in rows) / len(rows)
+    assert summary["task"] == f"text-classification, 2 labels (the largest, dog, has {share:.1%})"
+    assert summary["model"] == "MaskAttnForSequenceClassification with 536 parameters, 54 of them embeddings"
+    assert summary["rows"] == "train 40, validation 12, test 12"
+    assert summary["tokenizer"] == "word, 9 tokens"
+    assert summary["unknown tokens"] == "train 0.00%, validation 0.00%"
+    cut = [len(row["text"].split()) - 6 for row in rows if len(row["text"].split()) > 6]
+    assert f"{len(cut)} of 40 rows in train ({sum(cut)} tokens beyond data.max_length=6)" in summary["truncated"]
+    assert summary["training"] == "10 steps (2 epochs) of 8 rows, weight decay 0.01"
+    assert summary["learning rate"] == "0.01, linear, 3 warmup steps"
+    assert summary["device"] == "cpu, float32, seed 42"
+    assert summary["output"] == str(tmp_path / "run")
+
+
+def test_summary_of_a_stream(tmp_path):
+    summary = summary_of(tmp_path, "token-classification", *STREAM)
+    assert summary["task"] == "token-classification, 3 labels"
+    assert summary["rows"] == "train a stream, validation 12, test 12"
+    assert summary["training"] == "5 steps of 8 rows, weight decay 0.01"
+    assert summary["unknown tokens"] == "validation 0.00%"
+
+
+def test_summary_without_labels_has_advice_for_unknown_tokens(tmp_path):
+    summary = summary_of(tmp_path, "text2text-generation", "data.vocab_size=5")
+    assert summary["task"] == "seq2seq"
+    assert "Keep more words with data.min_frequency=1" in summary["unknown tokens"]
+
+
+def test_summary_counts_rows_of_labels(tmp_path):
+    labels = cycle([["a"], ["a", "b"], [], ["a"]])
+    model = {"problem_type": "multi_label_classification"}
+    summary = summary_of(tmp_path, model=model, make=lambda row: {**row, "label": next(labels)})
+    assert summary["task"] == "text-classification, 2 labels (the largest, a, has 75.0%)"
+
+
+def test_summary_is_aligned_lines_or_a_table():
+    summary = RunSummary(task="a [b]", output="runs/x")
+    assert str(summary) == "task    a [b]\noutput  runs/x"
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    console.print(summary)
+    text = console.file.getvalue()
+    assert "a [b]" in text
+    assert len(text.splitlines()) == 4

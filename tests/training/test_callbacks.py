@@ -5,10 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader
-from transformers import TrainerControl
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler
 
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.training.callbacks import SaveAtEpochEnd, StopOnInterrupt, StreamPosition, TrainingInterrupted
+from hf_maskattn.training.callbacks import (
+    ProgressLines,
+    SaveAtEpochEnd,
+    StopOnInterrupt,
+    StreamPosition,
+    TrainingInterrupted,
+)
 from tests.data.numbered_shards import NumberedShards
 
 
@@ -147,3 +154,91 @@ def test_ignore_data_skip_restarts_the_stream():
 
 def test_zero_workers_equal_one_worker():
     assert begin(StreamPosition(), state_at(2), workers=1).skipped_batches == 6
+
+
+@pytest.fixture
+def lines(capsys, monkeypatch):
+    """Runs the events of a training with `ProgressLines`, and returns the lines that it prints."""
+
+    def run(*, num_steps=40, log_every=10, evaluate_every=0, is_terminal=False, scores=None, **settings):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+        callback = ProgressLines("accuracy")
+        args = SimpleNamespace(
+            **{"disable_tqdm": True, "metric_for_best_model": "accuracy", "greater_is_better": True, **settings}
+        )
+        state = TrainerState(max_steps=num_steps, num_train_epochs=4, epoch=0.0, is_world_process_zero=True)
+        callback.on_train_begin(args, state, TrainerControl())
+        for step in range(1, num_steps + 1):
+            state.global_step, state.epoch = step, 4 * step / num_steps
+            callback.on_step_end(args, state, TrainerControl())
+            should_evaluate = evaluate_every > 0 and step % evaluate_every == 0
+            control = TrainerControl(should_evaluate=should_evaluate)
+            if step % log_every == 0:
+                callback.on_log(args, state, control, logs={"loss": float(step), "grad_norm": 1.0})
+            if should_evaluate:
+                score = 0.5 if scores is None else next(scores)
+                metrics = {"eval_loss": 0.25, "eval_accuracy": score, "eval_runtime": 1.0}
+                callback.on_log(args, state, control, logs=metrics)
+                callback.on_evaluate(args, state, control, metrics=metrics)
+                if state.best_metric is None or score > state.best_metric:
+                    state.best_metric, state.best_global_step = score, step
+        callback.on_log(args, state, TrainerControl(), logs={"train_loss": 1.0, "train_runtime": 1.0})
+        callback.on_train_end(args, state, TrainerControl())
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_evaluation_is_one_line(lines):
+    first, second, third, last = lines(evaluate_every=10, scores=iter([0.5, 0.75, 0.6, 0.75]))
+    assert first.startswith("epoch 1.00  step 10/40  train loss 10.0000  validation loss 0.2500  accuracy 0.5000 (best)  00:00")
+    assert "(00:00 left)" in first
+    assert "step 20/40" in second
+    assert "accuracy 0.7500 (best)" in second
+    assert "accuracy 0.6000 (best: step 20)" in third
+    assert "accuracy 0.7500 (best: step 20)" in last
+    assert not last.endswith("left)")
+
+
+def test_train_loss_is_the_mean_since_the_last_line(lines):
+    first, second = (line for line in lines(evaluate_every=20, log_every=2) if "validation" in line)
+    assert "step 20/40  train loss 19.0000  validation" in first  # steps 18 and 20, after the line of step 16
+    assert "step 40/40  train loss 39.0000  validation" in second
+
+
+def test_losses_without_evaluation_are_lines(lines):
+    assert [line.split("  ")[2] for line in lines()] == [f"train loss {loss}.0000" for loss in (10, 20, 30, 40)]
+
+
+@pytest.mark.parametrize(("is_terminal", "expected"), [(True, 40), (False, 10)])
+@pytest.mark.parametrize("evaluate_every", [0, 1])
+def test_files_get_one_line_each_tenth(lines, is_terminal, expected, evaluate_every):
+    printed = lines(log_every=1, evaluate_every=evaluate_every, is_terminal=is_terminal)
+    assert len(printed) == expected
+    assert "step 40/40" in printed[-1]
+
+
+def test_metric_of_the_best_checkpoint_is_shown(lines):
+    (line,) = lines(evaluate_every=40, log_every=40, metric_for_best_model="eval_loss", greater_is_better=False)
+    assert "validation loss 0.2500 (best)  accuracy 0.5000  00:" in line
+    (line,) = lines(evaluate_every=40, log_every=40, metric_for_best_model=None, greater_is_better=None)
+    assert "best" not in line
+
+
+def test_other_processes_print_nothing(capsys):
+    callback, state = ProgressLines(), TrainerState(max_steps=4, global_step=4, is_world_process_zero=False)
+    callback.on_log(SimpleNamespace(), state, TrainerControl(), logs={"loss": 1.0})
+    callback.on_evaluate(SimpleNamespace(), state, TrainerControl(), metrics={"eval_loss": 1.0})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("default", "is_replaced"), [(PrinterCallback, True), (ProgressCallback, True), (StreamPosition, False)]
+)
+def test_only_the_printer_of_trainer_is_replaced(default, is_replaced):
+    own = SaveAtEpochEnd()
+    trainer = Trainer.__new__(Trainer)
+    trainer.callback_handler = CallbackHandler([own, default()], None, None, None, None)
+    ProgressLines.replace_default(trainer, "accuracy")
+    kinds = [type(callback) for callback in trainer.callback_handler.callbacks]
+    assert kinds == [SaveAtEpochEnd, ProgressLines if is_replaced else default]
