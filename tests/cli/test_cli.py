@@ -124,6 +124,14 @@ def test_train_prints_metrics_and_loading_call(trained):
     assert "Attention on 12 validation rows: The normalized entropy" in done.stdout
 
 
+def test_train_prints_one_line_an_evaluation(trained):
+    _, _, done = trained
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 8
+    assert all("train loss" in line and "validation loss" in line and "accuracy" in line for line in lines)
+    assert "{" not in done.stdout
+
+
 @pytest.mark.slow
 def test_no_progress_bar_when_piped(tmp_path):
     recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
