@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hf_maskattn.inspection.attention_maps import alignment_maps, attention_maps
     from hf_maskattn.inspection.audit import audit
     from hf_maskattn.inspection.audit_report import AuditReport
+    from hf_maskattn.inspection.explain import explain
+    from hf_maskattn.inspection.explanations import Explanation
     from hf_maskattn.model.configuration_maskattn import MaskAttnConfig
     from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
     from hf_maskattn.model.modeling_joint import MaskAttnForJointClassification
@@ -46,6 +48,7 @@ _MODULES = {
     "AuditReport": "inspection.audit_report",
     "DistillationArguments": "training.distillation",
     "DistillationTrainer": "training.distillation",
+    "Explanation": "inspection.explanations",
     "MaskAttnConfig": "model.configuration_maskattn",
     "MaskAttnForJointClassification": "model.modeling_joint",
     "MaskAttnForMaskedLM": "model.modeling_maskattn",
@@ -61,6 +64,7 @@ _MODULES = {
     "attention_maps": "inspection.attention_maps",
     "audit": "inspection.audit",
     "evaluate": "inference.evaluate",
+    "explain": "inspection.explain",
     "export_onnx": "inference.export",
     "load_embeddings": "embeddings.loading",
     "load_recipe": "recipes.recipe",

@@ -128,7 +128,7 @@ def alignment_maps(
     source_ids, mask = inputs["input_ids"].cpu(), inputs["attention_mask"].bool().cpu()
     maps = []
     for row, target_ids in enumerate(sequences[:, 1:].tolist()):
-        length = _target_length(target_ids, eos_ids, pad_id)
+        length = target_length(target_ids, eos_ids, pad_id)
         maps.append(
             AlignmentMap(
                 source=readable_tokens(tokenizer, source_ids[row, mask[row]].tolist()),
@@ -155,7 +155,7 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> l
     return [text if text.strip() and "\ufffd" not in text else token for text, token in zip(decoded, tokens, strict=True)]
 
 
-def _target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) -> int:
+def target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) -> int:
     """Count the tokens up to the end token or, if there is none, without the padding at the end."""
     for length, id_ in enumerate(ids, start=1):
         if id_ in eos_ids:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SLOW_FORWARD_SECONDS = 10.0
 """Duration of the first forward passes that is reported with a way to shorten the audit."""
 
+_HOLES_LENGTH = 16
+
 
 def audit(
     model: PreTrainedModel | str | Path,
@@ -70,7 +72,7 @@ def audit(
         )
     rows = build_rows(model, signature.names, tokenizer, batch, max_length, seed)
     checks = CHECKS | (GRADIENT_CHECKS if gradients else {})
-    with _eval_mode(model):
+    with eval_mode(model):
         started = time.perf_counter()
         try:
             audited = AuditedModel(model, signature, rows, seed)
@@ -86,6 +88,24 @@ def audit(
         notes.append(f"Not compared, since they have no entry for each row: {', '.join(audited.excluded_outputs)}.")
     dtype = str(model.dtype).removeprefix("torch.")
     return AuditReport(name, dtype, str(model.device), rows.description, findings, tuple(notes))
+
+
+@torch.no_grad()
+def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Finding:
+    """Check only whether padding between the tokens changes the outputs of a model.
+
+    Args:
+        model: The model, in eval mode.
+        tokenizer: Its tokenizer.
+        seed: Seed of random ids.
+    """
+    signature = read_signature(model)
+    try:
+        rows = build_rows(model, signature.names, tokenizer, None, _HOLES_LENGTH, seed)
+        audited = AuditedModel(model, signature, rows, seed)
+    except Exception as error:
+        return Finding(Verdict.REFUSED, reason=_describe(error))
+    return _run_check(CHECKS["holes"], audited)
 
 
 def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -171,7 +191,8 @@ def _describe(error: Exception) -> str:
 
 
 @contextmanager
-def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
+def eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model in eval mode, and restore the mode of each of its modules."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

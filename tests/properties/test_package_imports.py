@@ -65,6 +65,7 @@ ONLY_IMPORTED_IN = {
     "sacrebleu": "metrics/text.py",
     "seqeval": "metrics/classification.py",
     "matplotlib": "inspection/attention_maps.py",
+    "captum": "inspection/attributions.py",
     "keras": "benchmark/baselines.py",
     "onnx_ir": "onnx/export.py",
     "onnxscript": "onnx/export.py",

@@ -1,0 +1,286 @@
+"""Explain predictions: a score for each token or word of a text, by the method that is chosen."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.data.tokenizers import load_tokenizer
+from hf_maskattn.inspection.attributions import check_captum, compute_attributions
+from hf_maskattn.inspection.audit import eval_mode
+from hf_maskattn.inspection.audit_forward import read_signature
+from hf_maskattn.inspection.contributions import Explained, compute_attention, compute_contributions
+from hf_maskattn.inspection.explained_texts import ExplainedText, Span, batch_by_length, encode_texts
+from hf_maskattn.inspection.explanations import METHODS, Explanation, Method, Unit, check_label
+from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compute_removal
+from hf_maskattn.loading import load_config, load_verified_model
+from hf_maskattn.tasks import TASKS, task_of
+
+_CLASSIFIERS = ("text-classification", "token-classification")
+_TASKS = (*_CLASSIFIERS, "text2text-generation")
+_GRADIENT_METHODS = ("integrated_gradients", "gradient_x_input")
+_BATCHES_PER_WINDOW = 64
+
+
+def explain(
+    model: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None,
+    texts: Sequence[str],
+    method: Method | None = None,
+    *,
+    unit: Unit = "token",
+    spans: Sequence[Sequence[Span]] | None = None,
+    label: str | None = None,
+    batch_size: int = 32,
+    max_length: int | None = None,
+) -> list[Explanation]:
+    """Explain the predictions of a model for texts.
+
+    Two methods are exact. `contributions` are the parts of a logit: the head is linear over the attention context, so that a
+    logit is a bias plus a sum over the tokens, and `scores.sum(0) + base` is `logits`. `removal` is the output minus the output
+    without a token: a token that is masked out does not exist, so that this is the output for the shorter text. A contribution
+    does not say that its token is the cause, because the state of a token has read its neighbors. A removal does not say what
+    two tokens do together, so that its scores do not add up.
+
+    Args:
+        model: A classifier of texts (one label or several, or regression) or a tagger, or for `removal` an encoder-decoder; the
+            folder of one, or its name on the Hub. It runs in eval mode, which is restored, and on its device; a folder is
+            loaded to the accelerator if there is one. For `removal` and the gradient methods it may be any model of
+            transformers; for `removal` an audit checks first that padding between its tokens has no effect.
+        tokenizer: Its fast tokenizer; None loads the one of a folder or name.
+        texts: The texts.
+        method: How tokens are scored; None selects "contributions" for sequence classifiers of this package, "removal" for
+            others and for spans.
+            "contributions": parts of the logits, for models of this package without CRF.
+            "removal": the output minus the one without the token.
+            "integrated_gradients", "gradient_x_input": by captum, over the embeddings, with a baseline of zeros.
+            "attention": the weights, the mean over heads, for models of this package; the same for every output.
+        unit: What has a score: each "token", or each "word" and punctuation mark with the space before it. The scores of its
+            tokens are added up; for `removal` they are masked out together.
+        spans: For `removal`, start and end of the parts of each text to remove, instead of `unit`.
+        label: The class of a sequence classifier to explain. None explains all; each costs gradient methods a pass.
+        batch_size: Maximum number of texts in a batch. Batches of long texts are smaller.
+        max_length: Maximum number of tokens of a text; longer texts are truncated. None truncates nothing.
+
+    Returns:
+        An explanation for each text, in order. That of a text without a visible character has no tokens.
+
+    Raises:
+        ValueError: If an argument is invalid, the model has no such class, or the method does not fit the model.
+        TypeError: If `texts` is a single text.
+        OSError: If there is no such model.
+        ImportError: If captum is needed and not installed.
+    """
+    check_texts(texts, method, unit, spans, batch_size, max_length)
+    explainer = Explainer(model, tokenizer, method if spans is None else "removal", label=label)
+    return [*explainer.explain_each(texts, unit=unit, spans=spans, batch_size=batch_size, max_length=max_length)]
+
+
+def check_texts(
+    texts: Sequence[str],
+    method: str | None,
+    unit: str,
+    spans: Sequence[Sequence[Span]] | None,
+    batch_size: int,
+    max_length: int | None,
+) -> None:
+    """Check the arguments of `explain` that need no model.
+
+    Raises:
+        ValueError: If one is invalid.
+        TypeError: If `texts` is a single text.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got a single string ({texts[:20]!r}).")
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, got {unit!r}.")
+    for name, value in {"batch_size": batch_size, "max_length": max_length}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if spans is None:
+        return
+    if method not in (None, "removal"):
+        raise ValueError(f'spans must be used with method="removal", got {method!r}.')
+    if len(spans) != len(texts):
+        raise ValueError(f"spans must have a list for each of {len(texts)} texts, got {len(spans)}.")
+    for text, parts in zip(texts, spans, strict=True):
+        for start, end in parts:
+            if not 0 <= start < end <= len(text) or not text[start:end].strip():
+                raise ValueError(f"A span must be a visible part of its text of {len(text)} characters, got {(start, end)}.")
+
+
+class Explainer:
+    """A model and the method that explains its predictions.
+
+    Args:
+        model: As for `explain`.
+        tokenizer: As for `explain`.
+        method: As for `explain`.
+        label: As for `explain`.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        task: Its task.
+        method: The method.
+
+    Raises:
+        ValueError: If the method does not fit the model, or the model has no such class.
+        OSError: If there is no such model.
+        ImportError: If captum is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str | Path,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        method: Method | None = None,
+        *,
+        label: str | None = None,
+    ):
+        config = load_config(model) if isinstance(model, str | Path) else model.config
+        self.task = _find_task(model, config)
+        self.method = method or select_method(config, self.task)
+        check_method(self.method, config, self.task)
+        self._classes = None if label is None else [_find_class(label, config, self.task)]
+        if isinstance(model, str | Path):
+            tokenizer = tokenizer or load_tokenizer(model)
+            model = load_verified_model(TASKS[self.task].auto_class.load(), model, config)
+            device = torch.accelerator.current_accelerator(check_available=True)
+            if device is not None:
+                model.to(device)
+        if tokenizer is None or not tokenizer.is_fast:
+            raise ValueError(
+                f"`tokenizer` must be the fast tokenizer of the model, got {type(tokenizer).__name__}. Load it with "
+                "AutoTokenizer.from_pretrained."
+            )
+        self.model: PreTrainedModel = model
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
+        if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_signature(model).names:
+            raise ValueError(f'method="{self.method}" needs a model with `inputs_embeds`, got {type(model).__name__}.')
+        if self.method == "removal":
+            with eval_mode(model):
+                check_removal(model, tokenizer)
+
+    def explain_each(
+        self,
+        texts: Sequence[str],
+        *,
+        unit: Unit = "token",
+        spans: Sequence[Sequence[Span]] | None = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+    ) -> Iterator[Explanation]:
+        """Explain one text after the other; arguments as for `explain`.
+
+        Yields:
+            The explanations, in order. Texts are sorted by length in windows of 64 batches.
+        """
+        window = _BATCHES_PER_WINDOW * batch_size
+        for start in range(0, len(texts), window):
+            part = texts[start : start + window]
+            explanations = {index: self._explain_nothing(text, unit) for index, text in enumerate(part) if not text.strip()}
+            for indices in batch_by_length(part, batch_size):
+                rows = encode_texts(
+                    self.model,
+                    self.tokenizer,
+                    [part[index] for index in indices],
+                    unit=unit,
+                    spans=None if spans is None else [spans[start + index] for index in indices],
+                    with_special_tokens=self.method != "removal",
+                    max_length=max_length,
+                )
+                for index, row, (outputs, scores) in zip(indices, rows, self.compute(rows), strict=True):
+                    explanations[index] = Explanation(
+                        text=row.text,
+                        task=self.task,
+                        method=self.method,
+                        unit=unit if spans is None else "span",
+                        tokens=row.tokens,
+                        offsets=row.offsets,
+                        labels=outputs.labels,
+                        scores=scores.scores,
+                        base=scores.base,
+                        logits=scores.logits,
+                        predicted=outputs.find_predicted(self.model.config, scores.logits),
+                        generated_text=outputs.generated_text,
+                        all_unknown=row.all_unknown,
+                    )
+            yield from (explanations[index] for index in range(len(part)))
+
+    @torch.no_grad()
+    def compute(self, rows: Sequence[ExplainedText]) -> Explained:
+        """Compute the scores of a batch of texts."""
+        with eval_mode(self.model):
+            if self.method == "removal":
+                return compute_removal(self.model, self.tokenizer, rows, self._classes)
+            if self.method == "contributions":
+                return compute_contributions(self.model, rows, self._classes)
+            if self.method == "attention":
+                return compute_attention(self.model, rows, self._classes)
+            return compute_attributions(self.model, rows, self._classes, method=self.method)
+
+    def _explain_nothing(self, text: str, unit: Unit) -> Explanation:
+        """Explain a text without a visible character, for which `predict` has no prediction."""
+        nothing = torch.zeros(0)
+        return Explanation(text, self.task, self.method, unit, [], [], [], torch.zeros(0, 0), nothing, nothing, [])
+
+
+def select_method(config: PreTrainedConfig, task: str) -> Method:
+    """Select the default method of a model."""
+    is_own = config.model_type in OWN_MODEL_TYPES
+    return "contributions" if is_own and task == "text-classification" else "removal"
+
+
+def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
+    """Reject a method that does not fit a model.
+
+    Raises:
+        ValueError: With the methods that fit.
+        ImportError: If captum is needed and not installed.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if method != "removal" and task not in _CLASSIFIERS:
+        raise ValueError(f'method must be "removal" for {task}, got {method!r}.')
+    if method in ("contributions", "attention") and config.model_type not in OWN_MODEL_TYPES:
+        raise ValueError(
+            f'method="{method}" needs a model of hf_maskattn, whose head is linear over one attention, got '
+            f'{config.model_type}. Use method="removal".'
+        )
+    if method == "contributions" and getattr(config, "use_crf", False):
+        raise ValueError('method="contributions" needs a head that is linear, got use_crf=true. Use method="removal".')
+    if method in _GRADIENT_METHODS:
+        check_captum()
+
+
+def list_methods(config: PreTrainedConfig, task: str) -> list[Method]:
+    """List the methods that fit a model."""
+    methods = []
+    for method in METHODS:
+        try:
+            check_method(method, config, task)
+        except ValueError:
+            continue
+        methods.append(method)
+    return methods
+
+
+def _find_task(model: PreTrainedModel | str | Path, config: PreTrainedConfig) -> str:
+    architectures = config.architectures if isinstance(model, str | Path) else [type(model).__name__]
+    task = task_of(architectures)
+    if task not in _TASKS:
+        raise ValueError(
+            f"The model must be for one of the tasks {', '.join(_TASKS)}, got {', '.join(architectures or []) or 'no class'}."
+        )
+    return task
+
+
+def _find_class(label: str, config: PreTrainedConfig, task: str) -> int:
+    if task != "text-classification":
+        raise ValueError(f"A class must be chosen for text-classification only, got {label!r} for {task}.")
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    check_label(label, names)
+    return names.index(label)

@@ -1,0 +1,140 @@
+"""The outputs of a model that are explained: the logits of classes, of predicted tags, or of generated tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_maskattn.inspection.attention_maps import readable_tokens, target_length
+from hf_maskattn.inspection.explained_texts import ExplainedText
+from hf_maskattn.model.masking import at_least_float32
+
+_TOKENS_PER_BATCH = 2**14
+_VALUES_PER_BATCH = 2**26
+"""Values that a model returns for a batch: 256 MB in float32."""
+
+
+class Scores(NamedTuple):
+    """What a method computes for a text; see `Explanation`.
+
+    Attributes:
+        scores: `[units, columns]`, float, on the CPU.
+        base: `[columns]`.
+        logits: `[columns]`.
+    """
+
+    scores: torch.Tensor
+    base: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ExplainedOutputs:
+    """The outputs of a model for a text, one for each column of an `Explanation`.
+
+    Attributes:
+        labels: Name of each column.
+        ids: Index of each column among the classes, tags or token ids.
+        positions: Position of the token that each column belongs to; None for a sequence classifier.
+        generated_text: The output of a text-to-text model.
+        decoder_input_ids: `[m]`, what its decoder reads to predict the m columns.
+    """
+
+    labels: list[str]
+    ids: list[int]
+    positions: list[int] | None = None
+    generated_text: str | None = None
+    decoder_input_ids: torch.Tensor | None = None
+
+    def select(self, logits: torch.Tensor) -> torch.Tensor:
+        """Select the columns from logits `[..., classes]`, or `[..., T, classes]` of tokens."""
+        return logits[..., self.ids] if self.positions is None else logits[..., self.positions, self.ids]
+
+    def find_predicted(self, config: PreTrainedConfig, logits: torch.Tensor) -> list[int]:
+        """Find the predicted columns: classes, tags other than "O", or all generated tokens; of one column that one.
+
+        Args:
+            config: Configuration of the model.
+            logits: `[columns]`.
+        """
+        columns = [*range(len(self.ids))]
+        if self.decoder_input_ids is not None or config.problem_type == "regression" or len(columns) < 2:
+            return columns
+        if self.positions is not None:
+            return [column for column in columns if config.id2label[self.ids[column]] != "O"]
+        best = [int(logits.argmax())]
+        if config.problem_type == "multi_label_classification":
+            return (logits > 0).nonzero()[:, 0].tolist() or best
+        return best
+
+    def run_masks(self, model: PreTrainedModel, row: ExplainedText, masks: torch.Tensor) -> torch.Tensor:
+        """Compute the outputs of a text under each of R masks, in batches of limited memory.
+
+        Args:
+            model: The model, in eval mode.
+            row: The text.
+            masks: `[R, n]`, bool, True = token.
+
+        Returns:
+            `[R, columns]`, float, on the CPU.
+        """
+        rows_per_batch = min(_TOKENS_PER_BATCH // len(row), _VALUES_PER_BATCH // self._count_values(model, row))
+        outputs = []
+        for part in masks.split(max(1, rows_per_batch)):
+            inputs = {name: value.expand(len(part), -1).to(model.device) for name, value in row.inputs.items()}
+            inputs["attention_mask"] = part.long().to(model.device)
+            outputs.append(self._compute(model, inputs).cpu())
+        return torch.cat(outputs)
+
+    def _compute(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.decoder_input_ids is None:
+            return self.select(at_least_float32(model(**inputs).logits))
+        targets = self.decoder_input_ids.to(model.device).expand(len(inputs["input_ids"]), -1)
+        logits = at_least_float32(model(**inputs, decoder_input_ids=targets, use_cache=False).logits)
+        return self.select(logits.log_softmax(dim=-1))
+
+    def _count_values(self, model: PreTrainedModel, row: ExplainedText) -> int:
+        """Count the values that the model returns for a row."""
+        if self.decoder_input_ids is not None:
+            return len(self.decoder_input_ids) * model.config.vocab_size
+        return model.config.num_labels * (1 if self.positions is None else len(row))
+
+
+def class_outputs(config: PreTrainedConfig, classes: Sequence[int] | None) -> ExplainedOutputs:
+    """Return the classes of a sequence classifier; None selects all."""
+    ids = [*range(config.num_labels)] if classes is None else [*classes]
+    return ExplainedOutputs([config.id2label[id_] for id_ in ids], ids)
+
+
+def tag_outputs(config: PreTrainedConfig, row: ExplainedText, logits: torch.Tensor) -> ExplainedOutputs:
+    """Return the predicted tag of each unit of a text.
+
+    Args:
+        config: Configuration of the tagger.
+        row: The text.
+        logits: `[T, tags]`, of its n tokens and padding.
+    """
+    positions = [columns[0] for columns in row.columns]  # the tag of a word is that of its first token
+    tags = logits[positions].argmax(dim=-1).tolist()
+    labels = [f"{token.strip() or token}: {config.id2label[tag]}" for token, tag in zip(row.tokens, tags, strict=True)]
+    return ExplainedOutputs(labels, tags, positions)
+
+
+def generate_outputs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: dict[str, torch.Tensor]
+) -> ExplainedOutputs:
+    """Generate the text that is explained from one source, with the `generation_config` of an encoder-decoder."""
+    sequence = model.generate(**inputs, tokenizer=tokenizer, return_dict_in_generate=False)[0]
+    ids = sequence[1:].tolist()
+    eos_ids = model.generation_config.eos_token_id
+    eos_ids = set(eos_ids) if isinstance(eos_ids, list) else {eos_ids}
+    ids = ids[: target_length(ids, eos_ids, model.generation_config.pad_token_id)]
+    return ExplainedOutputs(
+        labels=readable_tokens(tokenizer, ids),
+        ids=ids,
+        positions=[*range(len(ids))],
+        generated_text=tokenizer.decode(ids, skip_special_tokens=True),
+        decoder_input_ids=sequence[: len(ids)].cpu(),
+    )

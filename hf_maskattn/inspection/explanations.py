@@ -1,0 +1,162 @@
+"""The explanation of one prediction: a score for each token or word of a text and each output of the model."""
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+Method = Literal["contributions", "removal", "integrated_gradients", "gradient_x_input", "attention"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+Unit = Literal["token", "word"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+_AGAINST, _FOR = (33, 102, 172), (230, 97, 1)
+"""Blue and orange: the ends of a diverging scale that color-blind readers can tell apart."""
+
+_SHOWN_LABELS = 50
+
+
+class View(NamedTuple):
+    """The scores of one output, to be shown over the text.
+
+    Attributes:
+        title: The output: a class, a token with its tag, or the generated text.
+        scores: `[T]`, the score of each token.
+        logit: What the model returns for the output.
+    """
+
+    title: str
+    scores: torch.Tensor
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The scores of the tokens of a text for the outputs of a model.
+
+    The columns are what the model predicts: the classes of a classifier of texts; for a tagger one column for each token (or
+    word), which is the logit of its predicted tag; for text to text one column for each generated token, which is its
+    log-probability. A text without a visible character has neither tokens nor columns.
+
+    Attributes:
+        text: The text.
+        task: Task of the model.
+        method: See `explain`.
+        unit: "token", "word" or "span".
+        tokens: The T explained tokens, words or spans, as they stand in the text. A special token is listed by its name.
+        offsets: Start and end of each in the text; equal for a special token.
+        labels: Name of each column.
+        scores: `[T, columns]`, float. For `removal` of a tagger, the score of a token for its own tag is NaN: a token that is
+            removed has no tag.
+        base: `[columns]`, float, the output without the tokens: where a method is complete, `scores.sum(0) + base` is `logits`.
+        logits: `[columns]`, float, the output for the text. Where the model is a classifier of texts, its logits.
+        predicted: The columns that are predicted.
+        generated_text: The output of a text-to-text model.
+        all_unknown: Whether the tokenizer knows no token of the text, so that the scores say nothing about its words.
+    """
+
+    text: str
+    task: str
+    method: str
+    unit: str
+    tokens: list[str]
+    offsets: list[tuple[int, int]]
+    labels: list[str]
+    scores: torch.Tensor
+    base: torch.Tensor
+    logits: torch.Tensor
+    predicted: list[int]
+    generated_text: str | None = None
+    all_unknown: bool = False
+
+    @property
+    def completeness_gap(self) -> float:
+        """Largest difference of `scores.sum(0) + base` from `logits`: 0 where the scores add up to what they explain."""
+        gap = (self.scores.nansum(dim=0) + self.base - self.logits).abs()
+        return float(gap.max()) if gap.numel() else 0.0
+
+    def select(self, label: str) -> "Explanation":
+        """Return the explanation of one column.
+
+        Args:
+            label: Its name.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        check_label(label, self.labels)
+        column = [self.labels.index(label)]
+        changes = {"scores": self.scores[:, column], "base": self.base[column], "logits": self.logits[column]}
+        return Explanation(**{**self._values(), **changes, "labels": [label], "predicted": [0]})
+
+    def views(self) -> list[View]:
+        """Return what is worth showing: each predicted class, each token with another tag than "O", or the generated text."""
+        if self.generated_text is not None:
+            return [View(self.generated_text, self.scores.sum(dim=1), float(self.logits.sum()))]
+        return [View(self.labels[column], self.scores[:, column], float(self.logits[column])) for column in self.predicted]
+
+    def to_json(self) -> str:
+        """Convert to a JSON object on one line, with the attributes as its keys; NaN is null."""
+        values = {
+            name: _replace_nan(value.tolist()) if isinstance(value, torch.Tensor) else value
+            for name, value in self._values().items()
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Explanation":
+        """Read what `to_json` wrote; scores are float32."""
+        values = json.loads(line)
+        for name in ("scores", "base", "logits"):
+            values[name] = torch.tensor(_restore_nan(values[name]), dtype=torch.float32)
+        values["scores"] = values["scores"].reshape(len(values["tokens"]), len(values["labels"]))
+        values["offsets"] = [tuple(pair) for pair in values["offsets"]]
+        return cls(**values)
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def check_label(label: str, labels: list[str]) -> None:
+    """Reject a class that a model does not have.
+
+    Args:
+        label: Name of the class.
+        labels: The names of all classes.
+
+    Raises:
+        ValueError: If it is not among them.
+    """
+    if label not in labels:
+        others = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
+        raise ValueError(f"The class must be one of {', '.join(labels[:_SHOWN_LABELS])}{others}, got {label!r}.")
+
+
+def diverging_color(value: float) -> tuple[int, int, int]:
+    """Return the color of a score: white for 0, orange towards 1, blue towards -1, as red, green and blue in 0 to 255.
+
+    Args:
+        value: The score divided by the largest absolute score; NaN is white.
+    """
+    share = min(abs(value), 1.0) if value == value else 0.0
+    red, green, blue = (round(255 + share * (channel - 255)) for channel in (_FOR if value > 0 else _AGAINST))
+    return red, green, blue
+
+
+def largest_score(scores: torch.Tensor) -> float:
+    """Return the largest absolute score, by which colors are scaled; 1 where all scores are 0."""
+    return float(scores.nan_to_num().abs().max()) or 1.0 if scores.numel() else 1.0
+
+
+def _replace_nan(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_replace_nan(value) for value in values]
+    return values if values == values else None
+
+
+def _restore_nan(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_restore_nan(value) for value in values]
+    return float("nan") if values is None else values

@@ -1,0 +1,193 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+import hf_maskattn
+from hf_maskattn.inspection.explain import Explainer, explain
+from hf_maskattn.inspection.explanations import Explanation
+from tests.inspection.explained_models import TEXTS, build_model, tag_names
+from tests.tolerances import OUTPUT, assert_near
+
+
+@torch.no_grad()
+def run(model, tokenizer, text):
+    model.eval()
+    return model(**tokenizer([text], return_tensors="pt")).logits[0]
+
+
+def test_explanations_are_in_order_and_lists_classes(classifier):
+    model, tokenizer = classifier
+    explanations = hf_maskattn.explain(model, tokenizer, [*TEXTS, " "], batch_size=2)
+    assert [explanation.text for explanation in explanations] == [*TEXTS, " "]
+    for explanation in explanations[:-1]:
+        assert (explanation.method, explanation.unit, explanation.labels) == ("contributions", "token", ["x", "y", "z"])
+        assert explanation.tokens == explanation.text.split()
+        assert [explanation.text[start:end] for start, end in explanation.offsets] == explanation.tokens
+        logits = run(model, tokenizer, explanation.text)
+        assert_near(explanation.logits, logits, OUTPUT)
+        assert explanation.predicted == [int(logits.argmax())]
+        assert explanation.completeness_gap < 1e-5
+
+
+def test_text_without_visible_character_has_no_tokens(classifier):
+    for method in ("contributions", "removal", "attention"):
+        (explanation,) = explain(*classifier, ["\n"], method)
+        assert (explanation.tokens, explanation.labels, explanation.views()) == ([], [], [])
+        assert explanation.scores.shape == (0, 0)
+        assert explanation.completeness_gap == 0
+        assert Explanation.from_json(explanation.to_json()).scores.shape == (0, 0)
+
+
+def test_folder_is_loaded_with_its_tokenizer(classifier, tmp_path):
+    for part in classifier:
+        part.save_pretrained(tmp_path)
+    (expected,) = explain(*classifier, TEXTS[:1])
+    (explanation,) = explain(tmp_path, None, TEXTS[:1])
+    assert torch.equal(explanation.scores, expected.scores)
+
+
+def test_modes_of_modules_are_restored(classifier):
+    model, tokenizer = classifier
+    model.train()
+    model.dropout.eval()
+    for method in ("contributions", "removal", "attention"):
+        explain(model, tokenizer, TEXTS, method)
+    assert model.training
+    assert not model.dropout.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_words_add_up_their_tokens():
+    model, tokenizer = build_model(kind="char", **tag_names("x", "y"))
+    text = "old cats, red"
+    (by_token,) = explain(model, tokenizer, [text])
+    (by_word,) = explain(model, tokenizer, [text], unit="word")
+    assert by_word.tokens == ["old", "cats", ",", "red"]
+    assert by_word.offsets == [(0, 3), (4, 8), (8, 9), (10, 13)]
+    parts = [by_token.scores[start:end].sum(dim=0) for start, end in [(0, 3), (3, 8), (8, 9), (9, 13)]]  # with their spaces
+    assert_near(by_word.scores, torch.stack(parts), OUTPUT)
+    assert by_word.completeness_gap < 1e-5
+
+
+def test_label_selects_a_class(classifier):
+    for method in ("contributions", "removal", "attention"):
+        (all_classes,) = explain(*classifier, TEXTS[:1], method)
+        (one,) = explain(*classifier, TEXTS[:1], method, label="y")
+        assert (one.labels, one.predicted) == (["y"], [0])
+        selected = all_classes.select("y")
+        assert_near(one.scores, selected.scores, OUTPUT)
+        assert_near(one.logits, selected.logits, OUTPUT)
+        assert_near(one.base, selected.base, OUTPUT)
+
+
+def test_attention_sums_to_one(classifier, tagger):
+    for model in (classifier, tagger):
+        for explanation in explain(*model, TEXTS, "attention"):
+            assert_near(explanation.scores.sum(dim=0), torch.ones(len(explanation.labels)), OUTPUT)
+
+
+def test_unknown_tokens_are_flagged(classifier):
+    known, unknown, mixed = explain(*classifier, ["cat", "zebra lion", "zebra cat"])
+    assert [known.all_unknown, unknown.all_unknown, mixed.all_unknown] == [False, True, False]
+
+
+def test_predicted_columns_follow_the_problem():
+    for problem, labels in {"regression": 1, "multi_label_classification": 3, "single_label_classification": 3}.items():
+        model, tokenizer = build_model(problem_type=problem, num_labels=labels)
+        (explanation,) = explain(model, tokenizer, TEXTS[:1], "removal")
+        positive = [index for index, logit in enumerate(explanation.logits.tolist()) if logit > 0]
+        best = [int(explanation.logits.argmax())]
+        assert explanation.predicted == (positive or best if problem.startswith("multi") else best)
+
+
+def test_json_keeps_every_number(classifier, tagger):
+    for model, method in ((classifier, "contributions"), (tagger, "removal")):
+        (explanation,) = explain(*model, TEXTS[:1], method)
+        line = explanation.to_json()
+        assert "NaN" not in line
+        assert "\n" not in line
+        assert json.loads(line)["text"] == TEXTS[0]
+        copy = Explanation.from_json(line)
+        assert copy.to_json() == line
+        torch.testing.assert_close(copy.scores, explanation.scores, rtol=0, atol=0, equal_nan=True)
+        assert (copy.offsets, copy.predicted) == (explanation.offsets, explanation.predicted)
+
+
+def test_views_show_what_is_predicted(classifier, tagger):
+    (explanation,) = explain(*classifier, TEXTS[:1])
+    (view,) = explanation.views()
+    assert view.title == explanation.labels[explanation.predicted[0]]
+    assert view.logit == pytest.approx(float(explanation.logits.max()))
+    (tagged,) = explain(*tagger, TEXTS[2:3])
+    entities = [label for label in tagged.labels if not label.endswith(": O")]
+    assert entities
+    assert [view.title for view in tagged.views()] == entities
+
+
+def bert(tokenizer, **changes):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    return BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes, **changes))
+
+
+def test_other_models_are_explained_by_removal(classifier):
+    tokenizer = classifier[1]
+    model = bert(tokenizer)
+    (explanation,) = explain(model, tokenizer, TEXTS[:1])
+    assert (explanation.method, explanation.tokens) == ("removal", TEXTS[0].split())
+    assert explanation.scores.shape == (7, 2)
+    with pytest.raises(ValueError, match=r'method="contributions" needs a model of hf_maskattn, .* got bert'):
+        explain(model, tokenizer, TEXTS, "contributions")
+
+
+class LeakyBert(BertForSequenceClassification):
+    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None):
+        return super().forward(input_ids, inputs_embeds=inputs_embeds)
+
+
+def test_models_that_read_padding_are_refused(classifier):
+    tokenizer = classifier[1]
+    model = bert(tokenizer)
+    model.__class__ = type("LeakyForSequenceClassification", (LeakyBert,), {})
+    message = r"needs a model in which padding between tokens has no effect, got LeakyFor\S+ \(audit on holes: LEAKS: logits"
+    with pytest.raises(ValueError, match=message):
+        explain(model, tokenizer, TEXTS)
+
+
+ERRORS = {
+    "a text": ({"texts": "cat"}, TypeError, "texts must be a list of strings, got a single string"),
+    "method": ({"method": "shap"}, ValueError, "method must be one of contributions, removal, .*, got 'shap'"),
+    "unit": ({"unit": "letter"}, ValueError, "unit must be one of token, word, got 'letter'"),
+    "batch": ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    "class": ({"label": "w"}, ValueError, "The class must be one of x, y, z, got 'w'"),
+    "tokenizer": ({"tokenizer": None}, ValueError, "`tokenizer` must be the fast tokenizer of the model, got NoneType"),
+    "span method": ({"method": "attention", "spans": [[]]}, ValueError, 'spans must be used with method="removal"'),
+    "span count": ({"spans": []}, ValueError, "spans must have a list for each of 1 texts, got 0"),
+    "span": ({"spans": [[(3, 9)]]}, ValueError, r"visible part of its text of 3 characters, got \(3, 9\)"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_wrong_arguments_are_refused(case, classifier):
+    changes, error, message = ERRORS[case]
+    model, tokenizer = classifier
+    with pytest.raises(error, match=message):
+        explain(**{"model": model, "tokenizer": tokenizer, "texts": ["cat"], **changes})
+
+
+def test_methods_that_do_not_fit_are_refused(tagger):
+    with pytest.raises(ValueError, match="A class must be chosen for text-classification only, got 'O' for token-class"):
+        explain(*tagger, ["cat"], label="O")
+    model, tokenizer = build_model("MaskAttnForMaskedLM")
+    with pytest.raises(ValueError, match=r"must be for one of the tasks text-classification, .*, got MaskAttnForMaskedLM"):
+        explain(model, tokenizer, ["cat"])
+    pair, pair_tokenizer = build_model("RNNSearchForConditionalGeneration")
+    with pytest.raises(ValueError, match=r"method must be .removal. for text2text-generation, got 'attention'"):
+        explain(pair, pair_tokenizer, ["cat"], "attention")
+
+
+def test_missing_model_is_found_before_texts_are_read():
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Explainer(Path("nowhere"))
