@@ -44,11 +44,11 @@ def entity_tags(scheme, entities, length):
     return tags
 
 
-def random_rows(scheme, count, seed, *, with_text):
+def random_rows(scheme, count, seed, *, with_text, words=WORDS):
     """Generate rows with `tokens` and `tags`, together with their `entities` as (type, start, end) and their `text`."""
-    rng, rows, texts = random.Random(seed), [], set()
+    rng, rows, texts, vocabulary = random.Random(seed), [], set(), words
     while len(rows) < count:
-        words = [rng.choice(WORDS) for _ in range(rng.randint(1, 9))]
+        words = [rng.choice(vocabulary) for _ in range(rng.randint(1, 9))]
         text, spans = "", []
         for word in words:
             gaps = (

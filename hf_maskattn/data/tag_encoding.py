@@ -1,21 +1,20 @@
-"""Encodes tagged words as raw text with a label per token, and aggregates predictions of tokens to words."""
+"""Encodes tagged words as raw text: with a label per token for training, and with a label per word for evaluation."""
 
 import logging
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset, Features, List, Value
-from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
 from hf_maskattn.data.tag_reading import TagReader
-from hf_maskattn.data.tag_schemes import TagScheme, extract_entities
-from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
+from hf_maskattn.data.tag_schemes import TagScheme, continuing_tag, extract_entities
 from hf_maskattn.model.losses import IGNORED
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ _FEATURES = Features(
 )
 _MAX_ROWS_CHECKED = 1000
 
+SHARES_TOKEN, HAS_NO_TOKEN = 1, 2
+"""How many times the number of labels is added to the label of a word without a token of its own (see `label_words`)."""
+
 
 def encode_tags(
     split: "Dataset | Shards",
@@ -45,13 +47,15 @@ def encode_tags(
     names: Sequence[str] | None = None,
     scheme: TagScheme | None = None,
     is_strict: bool = False,
+    by_word: bool = False,
     locations: RowLocations | None = None,
     name: str = "",
 ) -> "Dataset | RowStream":
-    """Encode tagged words as model inputs with a label per token.
+    """Encode tagged words as model inputs, with a label per token to train on, or a label per word to evaluate.
 
     The raw text is tokenized, not the words, so that training and pipelines have the same inputs. A token gets the tag of the
-    word that contains it (see `align_tags`). Words without a visible character are skipped together with their tags.
+    word that contains it (see `align_tags`), or each word is labeled once (see `label_words`). Words without a visible
+    character are skipped together with their tags.
 
     Args:
         split: Rows with words and tags.
@@ -65,8 +69,9 @@ def encode_tags(
         scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
             tokens of a word get its tag. `None` for tags that are labels of the model already.
         is_strict: Whether a tag without a prefix of `scheme` is an error.
+        by_word: Whether each word has one label. A warning counts the words without a token.
         locations: Locations of the rows, for error messages.
-        name: Name of the split, for the warning about truncated rows.
+        name: Name of the split, for warnings.
 
     Returns:
         Columns `input_ids`, `attention_mask` and `labels` (-100 at special tokens).
@@ -85,8 +90,22 @@ def encode_tags(
         label_column=label_column,
         reader=reader,
         max_length=max_length,
+        by_word=by_word,
     )
-    return map_rows(split, encode, features=_FEATURES, limits={"max_length": max_length}, name=name, locations=locations)
+    limits = {"max_length": max_length}
+    encoded = map_rows(split, encode, features=_FEATURES, limits=limits, name=name, locations=locations)
+    if by_word and isinstance(encoded, Dataset):
+        _warn_about_words_without_token(encoded["labels"], len(labels), max_length, name)
+    return encoded
+
+
+def _warn_about_words_without_token(rows: Iterable[Sequence[int]], num_labels: int, max_length: int, name: str) -> None:
+    counts = Counter(label // num_labels for labels in rows for label in labels if label != IGNORED)
+    if counts[HAS_NO_TOKEN]:
+        logger.warning(
+            f"{counts[HAS_NO_TOKEN]:,} of {counts.total():,} words of the split {name!r} have no token, because they "
+            f"are beyond max_length={max_length} or the tokenizer drops them. They are scored as if the model predicted O."
+        )
 
 
 def locate_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
@@ -146,11 +165,11 @@ def align_tags(
         if not is_inside:
             left = tags[word] if word >= 0 else "O"
             right = tags[word + 1] if word + 1 < len(tags) else "O"
-            aligned.append(right if right.startswith("I-") and _continuing_tag(left) == right else "O")
+            aligned.append(right if right.startswith("I-") and continuing_tag(left) == right else "O")
             continue
         # The first token of an entity gets "B-", even if the first word of the entity has no token.
         first_word = first_words[word]
-        aligned.append(_continuing_tag(tags[word]) if first_word is None or first_word in begun else tags[first_word])
+        aligned.append(continuing_tag(tags[word]) if first_word is None or first_word in begun else tags[first_word])
         begun.add(first_word)
     return aligned
 
@@ -223,34 +242,87 @@ def warn_about_lost_entities(
         )
 
 
-def aggregate_words(
-    text: str, tokens: Sequence[dict[str, Any]], spans: Sequence[tuple[int, int]] | None = None
-) -> list[dict[str, Any]]:
-    """Aggregate the predictions of a pipeline for tokens to predictions for words.
+def find_first_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
+    """Find the token of each word whose prediction is that of the word: its first one.
 
     Args:
         text: The text.
-        tokens: `entity`, `score`, `start` and `end` of each token, as returned by the pipeline of transformers without
-            aggregation and ignored labels.
-        spans: Start and end of each word. None for the words and punctuation marks of the text.
+        spans: Start and end of each word, in order.
+        offsets: Start and end of each token, in order.
 
     Returns:
-        For each word `entity` and `score` of its first token, `word`, `start` and `end`. Words without a token, such as
-        truncated ones, are omitted.
+        Index of the token of each word. A word that begins within the last token of the previous word has the token of that
+        word. None for a word without a token, as beyond the maximum length.
     """
-    if spans is None:
-        words = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True).pre_tokenize_str(text)
-        spans = [span for _, span in words]
-    predictions, index = [], 0
-    for start, end in spans:
-        # A token that overlaps two words is the prediction of both.
-        while index < len(tokens) and tokens[index]["end"] <= start:
-            index += 1
-        if index < len(tokens) and tokens[index]["start"] < end:
-            token = tokens[index]
-            word = {"word": text[start:end], "start": start, "end": end}
-            predictions.append({"entity": token["entity"], "score": token["score"], **word})
-    return predictions
+    tokens: list[int | None] = [None] * len(spans)
+    ends = [0] * len(spans)
+    for token, (word, is_inside) in enumerate(_assign_words(text, spans, offsets)):
+        if is_inside:
+            tokens[word] = token if tokens[word] is None else tokens[word]
+            ends[word] = offsets[token][1]
+    for word in range(1, len(spans)):
+        if tokens[word] is None and ends[word - 1] > spans[word][0]:
+            tokens[word], ends[word] = tokens[word - 1], ends[word - 1]
+    return tokens
+
+
+class LabeledWords(NamedTuple):
+    """A row whose words are labeled, from `label_words`.
+
+    Args:
+        tokens: Its tokens, and padding for words without a token of their own.
+        mask: 1 for a token, 0 for padding.
+        labels: The label of the word whose prediction is that of the position; -100 if there is none.
+    """
+
+    tokens: list[Any]
+    mask: list[int]
+    labels: list[int]
+
+
+def label_words(
+    tokens: Sequence[Any],
+    word_tokens: Sequence[int | None],
+    word_labels: Sequence[int],
+    *,
+    num_labels: int,
+    padding: Any,
+) -> LabeledWords:
+    """Label each word of a row once: at its first token, or at a padding position if it has no token of its own.
+
+    Padding has no effect on the model, and its loss does not read labels there, so that a row can have more labels than
+    tokens.
+
+    Args:
+        tokens: The tokens of the row.
+        word_tokens: Index of the token of each word, from `find_first_tokens`.
+        word_labels: Label of each word, in `[0, num_labels)`, or -100.
+        num_labels: Number of labels. It is added to the label of a word that shares the token of the previous word, and twice
+            to that of a word without a token.
+        padding: The token of a padding position.
+
+    Returns:
+        The row with its labels.
+    """
+    at_token = [IGNORED] * len(tokens)
+    after_token: dict[int, list[int]] = defaultdict(list)  # -1: before the first token
+    last = -1
+    for token, label in zip(word_tokens, word_labels, strict=True):
+        if token is not None and token > last:
+            at_token[token], last = label, token
+        else:
+            kind = HAS_NO_TOKEN if token is None else SHARES_TOKEN
+            after_token[last].append(IGNORED if label == IGNORED else label + kind * num_labels)
+    row = LabeledWords([], [], [])
+    for index in range(-1, len(tokens)):
+        if index >= 0:
+            row.tokens.append(tokens[index])
+            row.mask.append(1)
+            row.labels.append(at_token[index])
+        row.tokens.extend([padding] * len(after_token[index]))
+        row.mask.extend([0] * len(after_token[index]))
+        row.labels.extend(after_token[index])
+    return row
 
 
 def _entity_spans(text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str]) -> set[tuple[str, int, int]]:
@@ -297,16 +369,11 @@ def _first_words(tags: Sequence[str]) -> list[int | None]:
     for word, tag in enumerate(tags):
         if tag.startswith("B-"):
             first_words.append(word)
-        elif word > 0 and tag.startswith("I-") and _continuing_tag(tags[word - 1]) == tag:
+        elif word > 0 and tag.startswith("I-") and continuing_tag(tags[word - 1]) == tag:
             first_words.append(first_words[-1])
         else:
             first_words.append(None)
     return first_words
-
-
-def _continuing_tag(tag: str) -> str:
-    """Return the tag of the next word in the same entity."""
-    return f"I-{tag[2:]}" if tag.startswith("B-") else tag
 
 
 def _encode_batch(
@@ -319,6 +386,7 @@ def _encode_batch(
     label_column: str,
     reader: TagReader,
     max_length: int,
+    by_word: bool,
 ) -> dict[str, Any]:
     columns = zip(locations, batch[tokens_column], batch[label_column], strict=True)
     rows = [reader.read(location, words, values) for location, words, values in columns]
@@ -326,16 +394,27 @@ def _encode_batch(
     encoded = tokenize(
         tokenizer, texts, locations, max_length=max_length, return_offsets_mapping=True, return_special_tokens_mask=True
     )
-    all_labels = []
+    labeled = []
     for index, (words, tags) in enumerate(rows):
         spans = _locate_words_of_row(locations[index], texts[index], words)
-        offsets = encoded["offset_mapping"][index]
-        aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
-        is_special = encoded["special_tokens_mask"][index]
-        labels = [IGNORED if skip else label_id(tag, reader.labels) for tag, skip in zip(aligned, is_special, strict=True)]
-        all_labels.append(labels)
-    outputs = {name: encoded[name] for name in ("input_ids", "attention_mask", truncation_column("max_length"))}
-    return {**outputs, "labels": all_labels}
+        offsets, input_ids = encoded["offset_mapping"][index], encoded["input_ids"][index]
+        if by_word:
+            row = label_words(
+                input_ids,
+                find_first_tokens(texts[index], spans, offsets),
+                [label_id(tag, reader.labels) for tag in tags],
+                num_labels=len(reader.labels),
+                padding=tokenizer.pad_token_id or 0,
+            )
+        else:
+            aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
+            is_special = encoded["special_tokens_mask"][index]
+            labels = [IGNORED if skip else label_id(tag, reader.labels) for tag, skip in zip(aligned, is_special, strict=True)]
+            row = LabeledWords(input_ids, encoded["attention_mask"][index], labels)
+        labeled.append(row)
+    names, counts = ("input_ids", "attention_mask", "labels"), truncation_column("max_length")
+    columns_of_tokens = {name: [row[index] for row in labeled] for index, name in enumerate(names)}
+    return {**columns_of_tokens, counts: encoded[counts]}
 
 
 def label_id(tag: str, labels: Sequence[str]) -> int:

@@ -79,6 +79,11 @@ def has_prefix(tag: str) -> bool:
     return _TAG.fullmatch(tag) is not None
 
 
+def continuing_tag(tag: str) -> str:
+    """Return the tag of the next word in the same entity, in IOB2."""
+    return f"I-{tag[2:]}" if tag.startswith("B-") else tag
+
+
 def extract_entities(tags: Sequence[str]) -> list[Entity]:
     """Extract the entities of a sentence in any scheme, as leniently as conlleval.
 

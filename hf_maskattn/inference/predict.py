@@ -307,6 +307,7 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
         chunk_fields = {"sentence": texts, "is_last": [True] * len(texts)} if is_tagger else {}
         outputs = pipe.forward({**encoded, **chunk_fields}, **forward_params)
         tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
+        tagged = _tag(rows, encoded, outputs["logits"], pipe.model.config) if is_tagger else []
         results = []
         cuts = [0] * len(texts) if max_length is None else _count_truncated_tokens(encoded)
         for index, (row, encoding) in enumerate(zip(rows, encoded.encodings, strict=True)):
@@ -314,12 +315,11 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
             if error is not None:
                 results.append(_Prediction(error=error, cut_tokens=cuts[index]))
                 continue
-            output: dict[str, Any] = {name: value[index : index + 1] for name, value in tensors.items()}
             if is_tagger:
-                output |= {"sentence": row.text, "offset_mapping": [encoding.offsets]}
-            items = pipe.postprocess([output] if is_tagger else output, **postprocess_params)
-            if settings.get("aggregation_strategy") == "none":
-                items = _merge_words(row, items)
+                items = tagged[index]
+            else:
+                output = {name: value[index : index + 1] for name, value in tensors.items()}
+                items = pipe.postprocess(output, **postprocess_params)
             predictions = [_to_python(item) for item in (items if isinstance(items, list) else [items])]
             if is_tagger and row.words is not None:
                 predictions = [{**item, "words": row.word_indices(item["start"], item["end"])} for item in predictions]
@@ -336,10 +336,20 @@ def _count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
     return count_truncated_tokens(encoded)
 
 
-def _merge_words(row: InputRow, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from hf_maskattn.data.tag_encoding import aggregate_words
+def _tag(
+    rows: list[InputRow], encoded: BatchEncoding, logits: torch.Tensor, config: PreTrainedConfig
+) -> list[list[dict[str, Any]]]:
+    """Return the entities of each text, or its words if tags mark no entities."""
+    from hf_maskattn.data.tag_decoding import group_entities, split_words, tag_words
+    from hf_maskattn.metrics.classification import are_span_tags
 
-    return aggregate_words(row.text, predictions, None if row.words is None else list(row.words.values()))
+    names = [config.id2label[number] for number in range(config.num_labels)]
+    texts = [row.text for row in rows]
+    spans = [split_words(row.text) if row.words is None else list(row.words.values()) for row in rows]
+    tagged = tag_words(texts, spans, [encoding.offsets for encoding in encoded.encodings], logits, names)
+    if are_span_tags(names, getattr(config, "tag_scheme", None)):
+        return [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
+    return [[word for word in words if word["entity"] is not None] for words in tagged]
 
 
 def _load_pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig, onnx_file: Path | None) -> Pipeline:
@@ -353,13 +363,6 @@ def _load_pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig
 
 
 def _pipeline_settings(pipe: Pipeline, top_k: int | str | None) -> dict[str, Any]:
-    if pipe.task == "token-classification":
-        from hf_maskattn.metrics.classification import are_span_tags
-
-        names = list(pipe.model.config.id2label.values())
-        if are_span_tags(names, getattr(pipe.model.config, "tag_scheme", None)):
-            return {"aggregation_strategy": "simple"}
-        return {"aggregation_strategy": "none", "ignore_labels": []}
     if top_k is not None:
         return {"top_k": None if top_k == "all" else top_k}  # a pipeline returns all labels for None
     return {"top_k": None} if pipe.model.config.problem_type == "multi_label_classification" else {}

@@ -12,13 +12,17 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 from transformers import EvalPrediction
 
+from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
 
 
 class SingleLabelMetric(evaluate.Metric):
-    """Accuracy, and the unweighted mean of the F1 of all classes that occur."""
+    """Accuracy, and the unweighted mean of the F1 of all classes that occur in references or predictions.
+
+    Tags are scored by words: a word has the prediction of its first token, and a word without a token is an error.
+    """
 
     names = ("accuracy", "macro_f1")
 
@@ -31,9 +35,10 @@ class SingleLabelMetric(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        classes = sorted({*references, *predictions} - {NO_LABEL})
         return {
             "accuracy": float(accuracy_score(references, predictions)),
-            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
+            "macro_f1": float(f1_score(references, predictions, labels=classes, average="macro", zero_division=0)),
         }
 
 
@@ -124,7 +129,10 @@ def require_seqeval() -> None:
 
 
 class SpanMetric(evaluate.Metric):
-    """Precision, recall and F1 of spans (type and both boundaries must match), and tag accuracy.
+    """Precision, recall and F1 of spans (type and both boundaries must match), and tag accuracy, by words.
+
+    A word has the prediction of its first token, the convention of published figures. A word without a token, as beyond the
+    maximum length, has the prediction "O".
 
     Source: the CoNLL-2000 evaluation, as computed by seqeval.
 
@@ -188,10 +196,12 @@ def token_classification_evaluation(
 ) -> TaskEvaluation:
     """Return the evaluation of token classification. See `evaluation_for`."""
     tags = list(label_names)
+    decode = partial(decode_words, names=tags)
     if are_span_tags(tags, tag_scheme):
         require_seqeval()
-        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), predict_class)
-    return TaskEvaluation(SingleLabelMetric.names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), decode)
+    score = partial(_score_positions, metric_class=SingleLabelMetric, num_labels=len(tags))
+    return TaskEvaluation(SingleLabelMetric.names, score, decode)
 
 
 def token_classification_metric_names(**_: object) -> tuple[str, ...]:
@@ -224,11 +234,12 @@ def predict_value(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return logits.float()
 
 
-def _score_positions(prediction: EvalPrediction, *, metric_class: type) -> dict[str, float]:
-    """Score each labeled position separately."""
+def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labels: int = 0) -> dict[str, float]:
+    """Score each labeled position separately. Labels from `num_labels` on are those of words without a token of their own."""
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = _is_labeled(labels)
-    return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=labels[is_labeled])
+    references = labels[is_labeled] % num_labels if num_labels else labels[is_labeled]
+    return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=references)
 
 
 def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, float]:
@@ -236,7 +247,7 @@ def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, fl
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = _is_labeled(labels)  # [N, T]
     return SpanMetric(keep_in_memory=True).compute(
-        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels, is_labeled, tags)
+        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels % len(tags), is_labeled, tags)
     )
 
 
@@ -261,7 +272,8 @@ def _is_labeled(labels: np.ndarray) -> np.ndarray:
 
 
 def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:
-    return [[tags[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]
+    names = [*tags, "O"]  # NO_LABEL is the last one
+    return [[names[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]
 
 
 def prior_loss(labels: np.ndarray, problem_type: str | None, smoothing: float = 0.0) -> float:

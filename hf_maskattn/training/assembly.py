@@ -180,6 +180,7 @@ def build_trainer(
         callbacks=[StreamPosition()] if isinstance(train, RowStream) else None,
         compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=evaluation.preprocess_logits,
+        num_labels=None if data.labels is None else len(data.labels),
         **settings,
     )
 

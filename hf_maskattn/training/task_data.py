@@ -333,7 +333,10 @@ def _encode(
     evaluated: tuple[str, ...],
     locations: Mapping[str, RowLocations],
 ) -> TaskData:
-    splits = {name: encoder.encode(name, split, tokenizer, locations[name]) for name, split in raw.items()}
+    splits = {
+        name: encoder.encode(name, split, tokenizer, locations[name], evaluated=name in evaluated)
+        for name, split in raw.items()
+    }
     stream = splits.get("train")
     if isinstance(stream, RowStream):
         encode = stream.encode

@@ -91,7 +91,13 @@ class TaskEncoder:
         """
 
     def encode(
-        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+        self,
+        name: str,
+        split: Dataset | Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        locations: RowLocations,
+        *,
+        evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split.
 
@@ -100,6 +106,7 @@ class TaskEncoder:
             split: The rows.
             tokenizer: The tokenizer.
             locations: File and line of each row, for messages.
+            evaluated: Whether the split is scored rather than trained on.
 
         Returns:
             Model inputs.
@@ -158,7 +165,13 @@ class TextEncoder(TaskEncoder):
         self.labels = labels if self.has_labels else None
 
     def encode(
-        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+        self,
+        name: str,
+        split: Dataset | Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        locations: RowLocations,
+        *,
+        evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split. See `TaskEncoder.encode`."""
         return encode_texts(
@@ -177,7 +190,13 @@ class MaskedLMEncoder(TaskEncoder):
     """Masked language modeling: a text. The collator masks tokens and sets the labels."""
 
     def encode(
-        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+        self,
+        name: str,
+        split: Dataset | Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        locations: RowLocations,
+        *,
+        evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split. See `TaskEncoder.encode`."""
         max_length = self.max_length(tokenizer)
@@ -214,7 +233,13 @@ class PairEncoder(TaskEncoder):
         return self.max_length(tokenizer) if length is None else length
 
     def encode(
-        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+        self,
+        name: str,
+        split: Dataset | Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        locations: RowLocations,
+        *,
+        evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split. See `TaskEncoder.encode`."""
         return encode_pairs(
@@ -348,7 +373,13 @@ class TagEncoder(TaskEncoder):
         return detect_tag_scheme(names, iterate_tags(split, self.tags_column, reader.tags))
 
     def encode(
-        self, name: str, split: Dataset | Shards, tokenizer: PreTrainedTokenizerBase, locations: RowLocations
+        self,
+        name: str,
+        split: Dataset | Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        locations: RowLocations,
+        *,
+        evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split. See `TaskEncoder.encode`."""
         return encode_tags(
@@ -358,6 +389,7 @@ class TagEncoder(TaskEncoder):
             tokens_column=self.recipe.data.tokens_column,
             label_column=self.tags_column,
             max_length=self.max_length(tokenizer),
+            by_word=evaluated,
             locations=locations,
             name=name,
             **vars(self.tagging),

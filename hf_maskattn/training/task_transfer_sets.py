@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_maskattn.data.tag_encoding import align_tags, align_words, label_id, locate_words
+from hf_maskattn.data.tag_encoding import align_words, find_first_tokens, label_id, label_words, locate_words
 from hf_maskattn.data.tag_reading import is_visible
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import decode_texts
@@ -79,16 +79,17 @@ class TokenTransferSet(TransferSet):
         return encoded["offset_mapping"]
 
     def _predict(self, split: str, evaluation: TaskEvaluation) -> list[list[int]]:
-        """Return the label of each token of the student according to the teacher."""
+        """Return the label of each word according to the teacher, at the positions of the evaluated rows."""
         rows, labels = self._rows(split), self.data.labels or []
         logits = self._word_logits(rows)
         # A word that the teacher did not read has no entity.
         tags = ["O" if np.isnan(values).any() else labels[int(values.argmax())] for values in logits]
+        ids = [max(label_id(tag, labels), 0) for tag in tags]
         predicted, first = [], 0
         for (text, spans), offsets in zip(rows, self._offsets(rows), strict=True):
-            of_words = tags[first : first + len(spans)]
-            aligned = align_tags(text, spans, of_words, offsets, mark_entities=self._marks_entities)
-            predicted.append([max(label_id(tag, labels), 0) for tag in aligned])
+            tokens = find_first_tokens(text, spans, offsets)
+            row = label_words(offsets, tokens, ids[first : first + len(spans)], num_labels=0, padding=(0, 0))
+            predicted.append(row.labels)
             first += len(spans)
         return predicted
 

@@ -25,6 +25,7 @@ from hf_maskattn.checkpoints.checkpoints import (
 )
 from hf_maskattn.data.collators import RowSeededCollator, StreamCollator
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
 
@@ -64,6 +65,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         *more: Further positional arguments of `Trainer`.
         freeze_embeddings: Whether the input embeddings of the model are not trained, or the number of epochs until they are.
         embeddings_learning_rate: Learning rate of the input embeddings. None is that of all weights.
+        num_labels: Number of labels of a classifier. Evaluated rows may have labels from this number on, which are scored and
+            which the model does not get. None if labels are not those of a classifier.
         **kwargs: Further keyword arguments of `Trainer`.
 
     Raises:
@@ -81,6 +84,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         *more: Any,
         freeze_embeddings: bool | float = False,
         embeddings_learning_rate: float | None = None,
+        num_labels: int | None = None,
         **kwargs: Any,
     ):
         if not isinstance(args, Seq2SeqTrainingArguments):
@@ -94,6 +98,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             model.get_input_embeddings().requires_grad_(False)
         self.frozen_epochs = 0.0 if isinstance(freeze_embeddings, bool) else freeze_embeddings
         self.embeddings_learning_rate = embeddings_learning_rate
+        self.num_labels = num_labels
         super().__init__(model, args, *more, **kwargs)
         if self.is_deepspeed_enabled and (self.frozen_epochs or embeddings_learning_rate is not None):
             raise ValueError(
@@ -273,7 +278,12 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     def _predict_batch(self, model, inputs, prediction_loss_only, ignore_keys, **gen_kwargs):
         if not self.args.predict_with_generate or prediction_loss_only:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if self.num_labels is None or inputs.get("labels") is None:
+                return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            labels = inputs["labels"].to(self.args.device)
+            inputs = {**inputs, "labels": _hide_further(labels, self.num_labels)}
+            loss, predictions, _ = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            return loss, predictions, None if prediction_loss_only else labels
         if len(inputs["labels"]) == 0:  # `generate()` needs at least one row
             loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
             return loss, labels, labels
@@ -327,6 +337,13 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Do nothing: `README.md` is the model card of this package."""
+
+
+def _hide_further(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """Replace labels that the model does not have by -100, or drop their columns `[B, num_labels:]` of 0 and 1."""
+    if labels.is_floating_point():
+        return labels[:, :num_labels]
+    return labels.masked_fill(labels >= num_labels, IGNORED)
 
 
 def incomplete_folder_error(folder: Path, error: Exception) -> OSError:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from hf_maskattn.data.cldr import FIELD_TAGS
 from hf_maskattn.data.table_reading import RowLocation
-from hf_maskattn.data.tag_encoding import aggregate_words, align_tags, encode_tags, locate_words
+from hf_maskattn.data.tag_encoding import align_tags, encode_tags, locate_words
 from hf_maskattn.data.tokenizers import KINDS, train_tokenizer
 
 LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -179,22 +179,16 @@ def test_encode_tags_words_with_surrounding_spaces(tokenizers):
     assert labels == ["O", "B-X", "I-X", "O", "O", "O"]
 
 
-def test_aggregate_words_uses_first_token():
-    def token(entity, start, end):
-        return {"entity": entity, "score": 0.5, "start": start, "end": end, "word": "?", "index": 1}
-
-    text = "ab c.d"
-    tokens = [token("A", 0, 1), token("B", 1, 2), token("C", 2, 3), token("D", 2, 5), token("E", 5, 6)]
-    assert [(word["word"], word["entity"]) for word in aggregate_words(text, tokens)] == [
-        ("ab", "A"),
-        ("c", "D"),
-        (".", "D"),
-        ("d", "E"),
-    ]
-    assert [word["word"] for word in aggregate_words(text, tokens[:2])] == ["ab"]
-    assert aggregate_words("ab", [token("A", 0, 0)]) == []
-    given = aggregate_words(text, tokens, [(0, 2), (3, 6)])
-    assert [(word["word"], word["entity"]) for word in given] == [("ab", "A"), ("c.d", "D")]
+def test_encode_tags_by_word(tokenizers, caplog):
+    encoded = _encode([NEW_YORK], tokenizers["char"], text_column="text", by_word=True)
+    tokens = tokenizers["char"].convert_ids_to_tokens(encoded["input_ids"][0])
+    labeled = [(token, label) for token, label in zip(tokens, encoded["labels"][0], strict=True) if label != -100]
+    assert labeled == [("N", 1), ("Y", 2), (",", 0), ("1", 3)]
+    assert caplog.text == ""
+    short = _encode([NEW_YORK], tokenizers["char"], text_column="text", by_word=True, max_length=6, name="test")
+    assert short["labels"][0] == [1, *[-100] * 4, 2, 0 + 2 * 5, 3 + 2 * 5]
+    assert short["attention_mask"][0] == [1] * 6 + [0, 0]
+    assert "2 of 4 words of the split 'test' have no token, because they are beyond max_length=6 or" in caplog.text
 
 
 @st.composite

@@ -23,8 +23,8 @@ LEVELS = {
     "inspection": 5,
     "recipes": 4,  # the fields of a recipe are defined with the data and the metrics that they select
     "embeddings": 4,
-    "data": 3,
     "metrics": 3,
+    "data": 2,  # tags are scored as they are encoded
     "checkpoints": 3,
     "loading": 2,
     "tasks": 1,
