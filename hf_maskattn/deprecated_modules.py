@@ -41,7 +41,7 @@ MOVED = {
     "hf_maskattn.training.launch": "hf_maskattn.training.train",
     "hf_maskattn.training.model_building": "hf_maskattn.training.assembly",
     "hf_maskattn.training.predict": "hf_maskattn.inference.predict",
-    "hf_maskattn.training.publishing": "hf_maskattn.training.results",
+    "hf_maskattn.training.publishing": "hf_maskattn.training.publication",
     "hf_maskattn.training.reproducible_trainer": "hf_maskattn.training.trainer",
     "hf_maskattn.training.run_card": "hf_maskattn.training.results",
     "hf_maskattn.training.run_report": "hf_maskattn.training.results",

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError
 
@@ -204,7 +205,25 @@ def rotate_checkpoints(newest: Path, limit: int | None, best: Path | None) -> No
     kept = {newest, best} & steps.keys()
     leftovers = [path for path in steps if path not in kept and (not is_complete(path) or steps[path] > steps[newest])]
     oldest_first = [path for path in reversed(steps) if path not in kept and path not in leftovers]
-    for path in [*leftovers, *oldest_first][: max(0, len(steps) - max(limit, len(kept)))]:
+    _remove_old([*leftovers, *oldest_first][: max(0, len(steps) - max(limit, len(kept)))])
+
+
+def clean_checkpoints(folder: Path, keep: Literal["best_and_last", "all", "none"], best: Path | None) -> None:
+    """Remove the checkpoints of a finished run that are not kept.
+
+    Args:
+        folder: Output folder of the run.
+        keep: Which ones to keep.
+        best: The best checkpoint. None if it is not known.
+    """
+    if keep == "all":
+        return
+    kept = {best, find_last_complete_checkpoint(folder)} if keep == "best_and_last" else set()
+    _remove_old(path for path in list_checkpoints(folder) if path not in kept)
+
+
+def _remove_old(checkpoints: Iterable[Path]) -> None:
+    for path in checkpoints:
         try:
             remove_checkpoint(path)
         except OSError as error:

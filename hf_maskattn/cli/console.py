@@ -158,23 +158,46 @@ def show_messages() -> None:
 
 def show_metrics(report: "RunReport", task: str) -> None:
     """Print a table of metrics, the folder of the model, and the line that loads it. A teacher has rows of its own."""
+    from tqdm import tqdm
+
     from hf_maskattn.hub.model_card import rows_with_teacher
 
     metrics, folder = rows_with_teacher(report.metrics), str(report.model_folder)
     names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
     names.sort(key=lambda name: name == "runtime")
-    table = Table("split", *names)
+    table = Table("split", *("time" if name == "runtime" else name for name in names))
     for column in table.columns[1:]:
         column.justify = "right"
     for split, values in metrics.items():
-        table.add_row(split, *("" if name not in values else f"{values[name]:.4g}" for name in names))
-    console = Console()
-    console.print(table)
-    lines = [f"Model: {folder}", f"Load:  import hf_maskattn, transformers; transformers.{loading_call(task, folder)}"]
+        texts = {name: f"{value:.4g}" for name, value in values.items()}
+        if "runtime" in values:
+            texts["runtime"] = tqdm.format_interval(round(values["runtime"]))
+        table.add_row(split, *(texts.get(name, "") for name in names))
+    Console().print(table)
+    if report.best is not None:
+        _print_line(f"Best:  {report.best}")
     if report.attention is not None:
-        lines.insert(0, f"Attention on {report.attention.rows} validation rows: {report.attention.describe()}")
-    for line in lines:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        _print_line(f"Attention on {report.attention.rows} validation rows: {report.attention.describe()}")
+    _print_line(f"Model: {folder}")
+    _print_line(f"Load:  import hf_maskattn, transformers; transformers.{loading_call(task, folder)}")
+
+
+def show_next_steps(report: "RunReport") -> None:
+    """Print the commands that use a model that was just trained."""
+    folder = shlex.quote(str(report.model_folder))
+    split = "" if "test" in report.metrics else next((f" --split {name}" for name in report.metrics if name != "train"), None)
+    commands = [f"hf-maskattn predict {folder} --text {shlex.quote(report.example or 'TEXT')}"]
+    if split is not None:
+        commands.append(f"hf-maskattn evaluate {folder}{split}")
+    if report.publication is None:
+        commands.append(f"hf-maskattn push {folder} NAME")
+    for number, command in enumerate(commands):
+        _print_line(f"{'       ' if number else 'Next:  '}{command}")
+
+
+def _print_line(text: str) -> None:
+    """Print a line to stdout as it is, however long."""
+    Console().print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def show_export(report: "OnnxReport", model: str) -> None:
@@ -184,8 +207,7 @@ def show_export(report: "OnnxReport", model: str) -> None:
         table.add_row(f"{check.shape[0]} x {check.shape[1]}", check.padding, f"{check.logits:.1e}", f"{check.attentions:.1e}")
     for column in table.columns[2:]:
         column.justify = "right"
-    console = Console()
-    console.print(table)
+    Console().print(table)
     lines = [f"ONNX file: {report.path}, {_megabytes(report.size)}"]
     if report.int8_agreement is not None and report.full_size is not None:
         agreement = report.int8_agreement
@@ -198,7 +220,7 @@ def show_export(report: "OnnxReport", model: str) -> None:
         lines.append(f"Logits differ by up to {agreement.difference:.3g}")
     lines.append(f"Use: hf-maskattn predict {shlex.quote(model)} --onnx {shlex.quote(str(report.path))} --text TEXT")
     for line in lines:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        _print_line(line)
 
 
 def _megabytes(size: int) -> str:
@@ -242,6 +264,5 @@ def show_publication(publication: "Publication") -> None:
         f"Load:      import hf_maskattn, transformers; transformers.{publication.loading_call()}",
         f"Anywhere:  import transformers; transformers.{publication.loading_call(trust_remote_code=True)}",
     ]
-    console = Console()
     for line in lines:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        _print_line(line)

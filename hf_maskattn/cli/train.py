@@ -30,9 +30,9 @@ def train(
         if not resume:  # a complete run needs no data
             check_local_files(parsed)
         # The following imports take seconds.
-        from hf_maskattn.cli.console import show_messages, show_metrics, show_publication
+        from hf_maskattn.cli.console import show_messages, show_metrics, show_next_steps, show_publication
         from hf_maskattn.training.callbacks import TrainingInterrupted
-        from hf_maskattn.training.results import NotPublished
+        from hf_maskattn.training.publication import NotPublished
         from hf_maskattn.training.train import train as run
 
         show_messages()
@@ -50,5 +50,6 @@ def train(
             raise
         if report.is_main_process:
             show_metrics(report, parsed.model.task)
+            show_next_steps(report)
         if report.publication is not None:
             show_publication(report.publication)

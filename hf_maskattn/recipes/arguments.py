@@ -277,6 +277,10 @@ class OwnTrainingArguments:
     """Number of evaluations in a row without a better `metric_for_best_model` after which training stops. Needs a validation
     split and `load_best_model_at_end`. Null trains to the end."""
 
+    keep_checkpoints: Literal["best_and_last", "all", "none"] | None = None
+    """Which checkpoints stay when a run is finished. Without any, it cannot be trained longer. During training
+    `save_total_limit` applies. Null means `best_and_last`, or `all` if `save_total_limit` is set."""
+
 
 OWN_TRAINING_KEYS = tuple(item.name for item in fields(OwnTrainingArguments))
 """Keys of the group `training` that are not passed to `TrainingArguments`."""

@@ -66,6 +66,8 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
     }
     if "logging_strategy" not in training and "logging_steps" not in training:
         resolved["logging_strategy"] = unit
+    if resolved.get("keep_checkpoints") is None:
+        resolved["keep_checkpoints"] = "all" if "save_total_limit" in training else "best_and_last"
     if "load_best_model_at_end" not in training:
         resolved["load_best_model_at_end"] = resolved["eval_strategy"] != "no" and resolved["save_strategy"] != "no"
     return resolved
@@ -318,6 +320,7 @@ def resumed_recipe(recipe: Recipe, stored: Path) -> Recipe:
 
 
 _UNSET = "not set"
+_WITHOUT_EFFECT_ON_MODEL = ("output_dir", "keep_checkpoints")
 
 
 def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
@@ -328,8 +331,8 @@ def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
         stored: The `recipe.yaml` of the run.
 
     Returns:
-        Old and new value of each key that differs, by "group.key", without `training.output_dir`. A path is unchanged if it
-        is the same, or the same relative to the folder of the run: a project may be moved or mounted elsewhere.
+        Old and new value of each key that differs, by "group.key", but keys that have no effect on the model. A path is
+        unchanged if it is the same, or the same relative to the folder of the run: a project may be moved or mounted elsewhere.
     """
     old = resolve_recipe(resumed_recipe(load_recipe(stored), stored))
     new = resolve_recipe(resumed_recipe(recipe, stored))
@@ -341,7 +344,7 @@ def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
             before, after = before_values.get(key, _UNSET), after_values.get(key, _UNSET)
             is_path = _path_key(group, key) in (*_PATHS, *_NAMES_OR_PATHS)
             is_moved = is_path and _relocate(before, old_folder, stored.parent) == after
-            if before != after and key != "output_dir" and not is_moved:
+            if before != after and key not in _WITHOUT_EFFECT_ON_MODEL and not is_moved:
                 changes[f"{group}.{key}"] = before, after
     return changes
 

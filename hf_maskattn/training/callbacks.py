@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -25,10 +24,6 @@ from transformers.trainer_callback import ExportableState
 
 from hf_maskattn.checkpoints.checkpoints import find_damage
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.model.remote_code import CODE_VERSION
-
-if TYPE_CHECKING:
-    from hf_maskattn.training.results import HubTarget
 
 logger = logging.getLogger(__name__)
 
@@ -291,27 +286,6 @@ class ProgressLines(ProgressCallback):
 
 def _round(value: float) -> str:
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
-
-
-class PublishEverySave(TrainerCallback):
-    """Publishes each checkpoint. If that fails, a warning is logged and training continues.
-
-    Args:
-        target: The repository.
-    """
-
-    def __init__(self, target: "HubTarget"):
-        self._target = target
-
-    def on_save(self, args, state, control, **kwargs):
-        """Publish the checkpoint that was just saved."""
-        if not state.is_world_process_zero:
-            return
-        message = f"Model of hf-maskattn {CODE_VERSION} in training, step {state.global_step}"
-        try:
-            self._target.publish(Path(args.output_dir) / f"checkpoint-{state.global_step}", message)
-        except (OSError, ValueError) as error:
-            logger.warning(f"The checkpoint of step {state.global_step} was not published. Training continues. {error}")
 
 
 _RESUMED_SETTINGS = {

@@ -3,9 +3,8 @@
 import json
 import logging
 import platform
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,17 @@ import accelerate
 import datasets
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_pt_utils import get_model_param_count
 
 from hf_maskattn import __version__
 from hf_maskattn.checkpoints.checkpoints import write_atomically
-from hf_maskattn.checkpoints.run_folder import CARD_FILE, PICTURE_FILE
+from hf_maskattn.checkpoints.run_folder import CARD_FILE, METRICS_FILE, PICTURE_FILE
 from hf_maskattn.data.files import DICTIONARY_SUFFIX
 from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
-from hf_maskattn.hub.publish import Publication, make_repository, publish
+from hf_maskattn.hub.publish import Publication
 from hf_maskattn.inspection.attention_maps import attention_maps, can_be_drawn, draw_alignments, draw_attention_maps
 from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
@@ -143,6 +142,38 @@ def _mean(values: list[torch.Tensor]) -> float | None:
 
 
 @dataclass(frozen=True)
+class BestEvaluation:
+    """The evaluation that selected the weights of a model.
+
+    Attributes:
+        step: Its step.
+        epoch: Its epoch. None for a stream.
+        metric: The metric that the weights are selected by.
+        value: Its value on the validation split.
+    """
+
+    step: int
+    epoch: float | None
+    metric: str
+    value: float
+
+    @classmethod
+    def find(cls, trainer: Trainer) -> "BestEvaluation | None":
+        """Find it in the log of a Trainer. None if the model has the last weights."""
+        state, args = trainer.state, trainer.args
+        if not args.load_best_model_at_end or state.best_global_step is None or state.best_metric is None:
+            return None
+        epochs = [entry["epoch"] for entry in state.log_history if entry["step"] == state.best_global_step]
+        epoch = epochs[0] if epochs and not isinstance(trainer.train_dataset, RowStream) else None
+        return cls(state.best_global_step, epoch, str(args.metric_for_best_model).removeprefix("eval_"), state.best_metric)
+
+    def __str__(self) -> str:
+        """Describe it in a few words."""
+        epoch = "" if self.epoch is None else f"epoch {self.epoch:.4g}, "
+        return f"{epoch}step {self.step:,}, with {self.metric} {self.value:.4g} on the validation split"
+
+
+@dataclass(frozen=True)
 class RunReport:
     """The results of a run.
 
@@ -152,6 +183,8 @@ class RunReport:
         is_main_process: Whether this process may print and write.
         publication: The commit on the Hub. None if the run was not published.
         attention: How the model attends. None if it was not measured.
+        best: The evaluation that selected the weights. None if they are the last ones.
+        example: A text that the model can read. None if there is none.
     """
 
     model_folder: Path
@@ -159,6 +192,33 @@ class RunReport:
     is_main_process: bool
     publication: Publication | None = None
     attention: AttentionStatistics | None = None
+    best: BestEvaluation | None = None
+    example: str | None = None
+
+    def save(self) -> None:
+        """Write `metrics.json`, with the versions that the numbers may depend on."""
+        packages = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
+        content = {
+            "metrics": self.metrics,
+            "best_checkpoint": self.best and f"checkpoint-{self.best.step}",
+            "best": self.best and asdict(self.best),
+            "attention": self.attention and asdict(self.attention),
+            "versions": {"python": platform.python_version(), "hf_maskattn": __version__, **packages},
+        }
+        write_atomically(self.model_folder / METRICS_FILE, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, *, is_main_process: bool = True) -> "RunReport":
+        """Read the `metrics.json` of a run."""
+        content = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        attention, best = content.get("attention"), content.get("best")
+        return cls(
+            folder,
+            content["metrics"],
+            is_main_process,
+            attention=attention and AttentionStatistics(**attention),
+            best=best and BestEvaluation(**best),
+        )
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
@@ -177,18 +237,6 @@ def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: T
     values = trainer.predict(dataset, metric_key_prefix=split).metrics
     names = ("loss", *evaluation.metric_names, "runtime", "samples_per_second")
     return {name: float(values[f"{split}_{name}"]) for name in names if f"{split}_{name}" in values}
-
-
-def write_report(path: Path, metrics: dict[str, dict[str, float]], **facts: Any) -> None:
-    """Write `metrics.json`, with the versions that the numbers may depend on."""
-    packages = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
-    versions = {"python": platform.python_version(), "hf_maskattn": __version__, **packages}
-    write_atomically(path, json.dumps({"metrics": metrics, **facts, "versions": versions}, indent=2) + "\n")
-
-
-def read_metrics(path: Path) -> dict[str, dict[str, float]]:
-    """Read the metrics of a `metrics.json`."""
-    return json.loads(path.read_text(encoding="utf-8"))["metrics"]
 
 
 MAX_ATTENTION_ROWS = 512
@@ -328,6 +376,18 @@ def _with_mask(text: str, mask_token: str) -> str:
     return " ".join(words)
 
 
+_MAX_EXAMPLE_LENGTH = 60
+
+
+def example_text(assembly: "Assembly") -> str | None:
+    """Return the first words of a text that the model was not trained on, for commands. None if there is none."""
+    texts = (" ".join(text.split()) for text in assembly.data.examples)
+    text = next((text[:_MAX_EXAMPLE_LENGTH].strip() for text in texts if text), None)
+    if text is None or assembly.recipe.model.task != "fill-mask":
+        return text
+    return _with_mask(text, assembly.data.tokenizer.mask_token)
+
+
 def _describe_data(assembly: "Assembly", recipe: Recipe) -> TrainingData:
     data, info = recipe.data, assembly.data.info
     return TrainingData(
@@ -338,90 +398,3 @@ def _describe_data(assembly: "Assembly", recipe: Recipe) -> TrainingData:
         homepage=info.homepage,
         rows={name: None if isinstance(split, RowStream) else split.num_rows for name, split in assembly.data.splits.items()},
     )
-
-
-_STRATEGIES = ("end", "every_save")
-
-
-@dataclass(frozen=True)
-class HubTarget:
-    """The repository that a run is published to.
-
-    Attributes:
-        repo_id: The repository.
-        private: Whether a repository that the run creates is private. None uses the default of its owner.
-        revision: The branch. None is the main branch.
-        at_every_save: Whether each checkpoint is published too.
-    """
-
-    repo_id: str
-    private: bool | None
-    revision: str | None
-    at_every_save: bool
-
-    @classmethod
-    def from_arguments(cls, args: TrainingArguments) -> "HubTarget":
-        """Read the target of a run with `push_to_hub=True`.
-
-        Raises:
-            ValueError: If optimizer states would be published.
-        """
-        strategy = str(args.hub_strategy.value)
-        if strategy not in _STRATEGIES:
-            raise ValueError(
-                f"training.hub_strategy must be one of {', '.join(_STRATEGIES)}, got {strategy!r}, which would publish pickled "
-                "optimizer states. Checkpoints stay in the output folder."
-            )
-        name = args.hub_model_id or Path(args.output_dir).absolute().name
-        return cls(name, args.hub_private_repo, args.hub_revision, strategy == "every_save")
-
-    def with_repository(self) -> "HubTarget":
-        """Create the repository before training, so that missing permissions are reported early.
-
-        Returns:
-            The target with the full name of the repository.
-
-        Raises:
-            ValueError: If the name is invalid, or the repository is public and should be private.
-            PermissionError: If there is no token, or the token cannot write.
-            OSError: If the Hub fails or cannot be reached.
-        """
-        return replace(self, repo_id=make_repository(self.repo_id, self.private))
-
-    def publish(self, folder: Path, message: str | None = None) -> Publication:
-        """Publish a folder of the run. See `hf_maskattn.hub.publish.publish`."""
-        return publish(folder, self.repo_id, private=self.private, revision=self.revision, message=message)
-
-
-class NotPublished(OSError):  # noqa: N818 (the run itself is complete)
-    """A run is finished, but could not be published.
-
-    Args:
-        report: The results of the run.
-        target: The repository.
-        cause: The error.
-    """
-
-    def __init__(self, report: RunReport, target: HubTarget, cause: Exception):
-        command = ["hf-maskattn", "push", str(report.model_folder), target.repo_id]
-        command += ["--private"] if target.private else []
-        command += [] if target.revision is None else ["--revision", target.revision]
-        super().__init__(
-            f"the run in {report.model_folder} is finished, but was not published. {cause} To publish it: {shlex.join(command)}"
-        )
-        self.report = report
-
-
-def publish_run(report: RunReport, target: HubTarget) -> RunReport:
-    """Publish a finished run.
-
-    Returns:
-        The report with the publication.
-
-    Raises:
-        NotPublished: If publishing fails.
-    """
-    try:
-        return replace(report, publication=target.publish(report.model_folder))
-    except (OSError, ValueError) as error:
-        raise NotPublished(report, target, error) from error

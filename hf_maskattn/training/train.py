@@ -14,13 +14,13 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import (
+    clean_checkpoints,
     find_last_complete_checkpoint,
     find_resume_checkpoint,
     is_write_error,
     write_atomically,
 )
 from hf_maskattn.checkpoints.run_folder import (
-    METRICS_FILE,
     RECIPE_FILE,
     STATE_FILE,
     is_finished,
@@ -46,23 +46,13 @@ from hf_maskattn.training.assembly import Assembly, assemble, check_model, summa
 from hf_maskattn.training.callbacks import (
     KeepTrackOfBest,
     ProgressLines,
-    PublishEverySave,
     SaveAtEpochEnd,
     StopEarly,
     StopOnInterrupt,
     TrainingInterrupted,
 )
-from hf_maskattn.training.results import (
-    AttentionStatistics,
-    HubTarget,
-    RunReport,
-    measure_attention,
-    publish_run,
-    read_metrics,
-    score,
-    write_card,
-    write_report,
-)
+from hf_maskattn.training.publication import HubTarget, PublishEverySave, publish_run
+from hf_maskattn.training.results import BestEvaluation, RunReport, example_text, measure_attention, score, write_card
 from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
 from hf_maskattn.training.transfer_set import distillation_arguments
 
@@ -111,7 +101,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         if is_main:
             check_folder(folder, recipe, start)
         if start is Start.RESUME and is_run_complete(folder, recipe):
-            return RunReport(folder, read_metrics(folder / METRICS_FILE), is_main)
+            return RunReport.load(folder, is_main_process=is_main)
         checkpoint = checkpoint_to_resume(folder, recipe) if start is Start.RESUME else None
     if target is not None and is_main:
         target = target.with_repository()
@@ -135,12 +125,11 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
                 metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
                 if assembly.transfer_set is not None:
                     metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
-        attention = write_results(assembly, recipe, folder, metrics)
+        report = write_results(assembly, recipe, folder, metrics)
     if assembly.transfer_set is None:  # the loss of a teacher has another scale
         warnings += _compare_with_prior_loss(assembly)
     for warning in warnings:
         logger.warning(warning)
-    report = RunReport(folder, metrics, is_main, attention=attention)
     return report if target is None or not is_main else publish_run(report, target)
 
 
@@ -260,12 +249,18 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
         The last complete checkpoint, or None to start from the beginning.
 
     Raises:
-        ValueError: If the complete checkpoints have no optimizer state.
+        ValueError: If the complete checkpoints have no optimizer state, or a finished run has none.
     """
     stored = folder / RECIPE_FILE
     for key, (old, new) in (changed_keys(recipe, stored) if stored.is_file() else {}).items():
         logger.warning(f"{key} changes from {old!r} to {new!r}.")
     checkpoint = find_resume_checkpoint(folder)
+    if checkpoint is None and is_finished(folder):
+        raise ValueError(
+            f"the finished run in {folder} cannot be trained further, because it has no checkpoint "
+            f"(training.keep_checkpoints=none removes them). Train from its weights with model.pretrained={folder} in another "
+            "folder, or replace it with --overwrite."
+        )
     if checkpoint is None:
         logger.warning(f"There is no checkpoint in {folder} to resume from. Training starts from the beginning.")
     return checkpoint
@@ -296,10 +291,8 @@ def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise
 
 
-def write_results(
-    assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]
-) -> AttentionStatistics | None:
-    """Write log, card, metrics and model to the folder of a run, and mark the run as finished.
+def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> RunReport:
+    """Write log, card, metrics and model to the folder of a run, mark the run as finished, and remove checkpoints.
 
     Args:
         assembly: The Trainer and its data.
@@ -308,28 +301,29 @@ def write_results(
         metrics: Values by metric name, by split.
 
     Returns:
-        How the model attends, None where it was not measured.
+        The results.
 
     Raises:
         OSError: If a file could not be written. The checkpoints are not affected.
     """
-    trainer, attention = assembly.trainer, None
-    if trainer.is_world_process_zero():
+    trainer, is_main = assembly.trainer, assembly.trainer.is_world_process_zero()
+    report = RunReport(folder, metrics, is_main, best=BestEvaluation.find(trainer), example=example_text(assembly))
+    if is_main:
         _write_state(trainer, folder)
-        attention = measure_attention(assembly)
-        write_card(assembly, recipe, folder, metrics, attention)
-        best = trainer.state.best_model_checkpoint
-        facts = {"best_checkpoint": best and Path(best).name, "attention": attention and asdict(attention)}
-        write_report(folder / METRICS_FILE, metrics, **facts)
+        report = replace(report, attention=measure_attention(assembly))
+        write_card(assembly, recipe, folder, metrics, report.attention)
+        report.save()
     try:
         trainer.save_model()
     except Exception as error:
         if is_write_error(error):
             raise incomplete_folder_error(folder, error) from error
         raise
-    if trainer.is_world_process_zero():
+    if is_main:
         mark_finished(folder)
-    return attention
+        best = trainer.state.best_model_checkpoint
+        clean_checkpoints(folder, resolved_training(recipe)["keep_checkpoints"], None if best is None else Path(best))
+    return report
 
 
 def _write_state(trainer: Trainer, folder: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import trainer_utils
 
 from hf_maskattn.checkpoints.checkpoints import (
     MANIFEST_FILE,
+    clean_checkpoints,
     find_damage,
     find_last_complete_checkpoint,
     find_resume_checkpoint,
@@ -332,3 +333,26 @@ def test_is_write_error_is_false_for_other_errors(error):
 def test_summarize_error():
     assert summarize_error(OSError(errno.ENOSPC, "No space left on device", "/a/b")) == "No space left on device"
     assert summarize_error(RuntimeError("one\n two. ")) == "one two"
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [
+        ("best_and_last", 20, [20, 100]),
+        ("best_and_last", None, [100]),
+        ("best_and_last", 100, [100]),
+        ("all", 20, [8, 20, 100]),
+        ("none", 20, []),
+    ],
+)
+def test_clean_checkpoints(run, keep, best, left):
+    folder = run(8, 20, 100)
+    clean_checkpoints(folder, keep, best and folder / f"checkpoint-{best}")
+    assert steps_left(folder) == left
+
+
+def test_clean_checkpoints_keeps_the_last_complete_one(run):
+    folder = run(8, 20, 100)
+    remove_manifest(folder / "checkpoint-100")
+    clean_checkpoints(folder, "best_and_last", None)
+    assert steps_left(folder) == [20]

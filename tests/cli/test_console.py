@@ -1,5 +1,8 @@
 import io
 import logging
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -15,8 +18,11 @@ from hf_maskattn.cli.console import (
     is_first_process,
     is_one_of_several,
     report_first_failure_only,
+    show_metrics,
+    show_next_steps,
     write_launcher_error,
 )
+from hf_maskattn.training.results import BestEvaluation, RunReport
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, FileNotFoundError, ImportError])
@@ -100,3 +106,41 @@ def test_tables_of_messages_are_for_terminals(is_terminal, num_lines):
     handler.handle(logging.LogRecord("hf_maskattn", logging.INFO, "", 0, "rows 40", None, None))
     assert "rows 40" in stream.getvalue()
     assert len(stream.getvalue().splitlines()) == num_lines + 1
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """Prints a report as the command `train` does, and returns the lines."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def show(**changes):
+        metrics = {"train": {"loss": 0.5, "runtime": 3725.0}, "validation": {"loss": 0.25, "accuracy": 0.75, "runtime": 0.2}}
+        best = BestEvaluation(step=465, epoch=3.0, metric="accuracy", value=0.75)
+        report = RunReport(Path("runs/my run"), metrics, True, best=best, example="it's good")
+        report = replace(report, **changes)
+        show_metrics(report, "text-classification")
+        show_next_steps(report)
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def test_results_name_the_best_epoch_and_the_next_commands(shown):
+    lines = shown()
+    assert [cell.strip() for cell in lines[1].strip("┃").split("┃")] == ["split", "loss", "accuracy", "time"]
+    assert [cell.strip() for cell in lines[3].strip("│").split("│")] == ["train", "0.5", "", "1:02:05"]
+    assert lines[6:] == [
+        "Best:  epoch 3, step 465, with accuracy 0.75 on the validation split",
+        "Model: runs/my run",
+        'Load:  import hf_maskattn, transformers; transformers.pipeline("text-classification", model="runs/my run")',
+        "Next:  hf-maskattn predict 'runs/my run' --text 'it'\"'\"'s good'",
+        "       hf-maskattn evaluate 'runs/my run' --split validation",
+        "       hf-maskattn push 'runs/my run' NAME",
+    ]
+
+
+def test_next_commands_fit_the_run(shown):
+    lines = shown(best=None, example=None, metrics={"train": {"loss": 0.5}}, publication=Mock())
+    assert not any(line.startswith("Best") for line in lines)
+    assert lines[-1] == "Next:  hf-maskattn predict 'runs/my run' --text TEXT"
+    assert shown(metrics={"train": {}, "test": {"loss": 1.0}})[-2] == "       hf-maskattn evaluate 'runs/my run'"

@@ -325,3 +325,20 @@ def test_resumed_recipe_of_version_0_1_keeps_the_defaults_of_its_time(tmp_path):
         assert (resumed.min_frequency, resumed.unknown_word_dropout) == (1, 0)
         assert changed_keys(again, stored) == {}
     assert resumed_recipe(from_scratch(tmp_path, "training.learning_rate=1"), stored).training["learning_rate"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"),
+    [
+        ([], "best_and_last"),
+        (["training.keep_checkpoints=none"], "none"),
+        (["training.save_total_limit=5"], "all"),
+        (["training.save_total_limit=5", "training.keep_checkpoints=best_and_last"], "best_and_last"),
+    ],
+)
+def test_kept_checkpoints(tmp_path, overrides, kept):
+    path = write_recipe(tmp_path)
+    assert resolved_training(load_recipe(path, overrides))["keep_checkpoints"] == kept
+    save_recipe(load_recipe(path, overrides), tmp_path / "recipe.yaml")
+    assert resolved_training(load_recipe(tmp_path / "recipe.yaml"))["keep_checkpoints"] == kept
+    assert changed_keys(load_recipe(path), tmp_path / "recipe.yaml").keys() <= {"training.save_total_limit"}

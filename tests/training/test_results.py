@@ -18,7 +18,8 @@ from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import results
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.assembly import assemble
-from hf_maskattn.training.results import AttentionStatistics, HubTarget, NotPublished
+from hf_maskattn.training.publication import HubTarget, NotPublished
+from hf_maskattn.training.results import AttentionStatistics
 from hf_maskattn.training.train import train
 from tests.hub import faults
 from tests.training.toy_recipe import write_recipe

@@ -15,6 +15,7 @@ from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.callbacks import KeepTrackOfBest, TrainingInterrupted
+from hf_maskattn.training.results import RunReport
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import write_recipe
 
@@ -288,6 +289,32 @@ def test_finished_run_can_be_trained_longer(tmp_path, caplog):
     report = train(read(tmp_path, "training.num_train_epochs=3"), resume=True)
     assert "training.num_train_epochs changes from 2 to 3." in caplog.text
     assert report.metrics["train"]["steps"] == 3 * STEPS_PER_EPOCH
+
+
+def checkpoints(folder):
+    return {path.name for path in folder.glob("checkpoint-*")}
+
+
+def test_best_and_last_checkpoint_stay(tmp_path):
+    # With a learning rate of 0 the first evaluation stays the best one.
+    train(read(tmp_path, "training.learning_rate=0", "training.num_train_epochs=3"))
+    assert checkpoints(tmp_path / "run") == {"checkpoint-5", "checkpoint-15"}
+    report = RunReport.load(tmp_path / "run")
+    assert (report.best.step, report.best.epoch, report.best.metric) == (5, 1.0, "accuracy")
+    assert str(report.best).startswith("epoch 1, step 5, with accuracy 0.")
+    assert report.attention.rows == 12
+
+
+def test_run_without_checkpoints_is_not_trained_longer(tmp_path, caplog):
+    recipe = read(tmp_path, "training.keep_checkpoints=none")
+    before = train(recipe)
+    assert checkpoints(tmp_path / "run") == set()
+    assert train(recipe, resume=True).metrics == before.metrics
+    assert train(read(tmp_path), resume=True).metrics == before.metrics
+    content = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=r"cannot be trained further, because it has no checkpoint .* Train from its weights"):
+        train(read(tmp_path, "training.num_train_epochs=3", "training.keep_checkpoints=none"), resume=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == content
 
 
 def test_run_is_not_resumed_with_another_model(finished):
