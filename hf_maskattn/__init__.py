@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hf_maskattn.recipes.recipe import load_recipe
     from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
     from hf_maskattn.training.train import train
+    from hf_maskattn.training.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _MODULES = {
     "publish": "hub.publish",
     "train": "training.train",
     "train_tokenizer": "data.tokenizers",
+    "tune": "training.tuning",
 }
 """Module of each exported name."""
 

@@ -22,6 +22,7 @@ from hf_maskattn.recipes.arguments import (
     ModelArguments,
     OwnTrainingArguments,
     TeacherArguments,
+    TuningArguments,
 )
 from hf_maskattn.recipes.fields import ONLY_FOR, WARMUP_RATIO, class_definition, config_fields, describe_type, settable_fields
 from hf_maskattn.recipes.training_rules import FIXED
@@ -65,7 +66,8 @@ _TRAINING_ARGUMENTS = "https://huggingface.co/docs/transformers/main_classes/tra
 
 _HEAD = """# Recipes
 
-A recipe is a YAML file with the groups `model`, `data` and `training`, and `teacher` to distill a larger model.
+A recipe is a YAML file with the groups `model`, `data` and `training`, `teacher` to distill a larger model, and
+`tuning` for a search.
 `hf-maskattn train RECIPE [GROUP.KEY=VALUE]...` trains it. Overrides have the form `group.key=value` with a value in YAML, and
 an empty value is null. An unknown key, a wrong type, or a key that has no effect is an error. A run saves its recipe with all
 defaults as `recipe.yaml`.
@@ -115,6 +117,9 @@ def page() -> str:
         "[training_arguments.md](training_arguments.md) lists values that work and the errors of others.\n",
         _table(_training_rows()),
         _fixed("training", {**NOT_IN_A_RECIPE["training"], **FIXED}),
+        "## `tuning`\n",
+        "The search of `hf-maskattn tune`. See [tuning.md](tuning.md). Training ignores this group.\n",
+        _table(_rows("tuning", TuningArguments)),
     ]
     return "\n".join(part for part in parts if part)
 

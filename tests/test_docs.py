@@ -166,7 +166,7 @@ def test_shell_blocks_run(page, tmp_path, hub):
         is_placeholder = any(name in word for word in command for name in PLACEHOLDERS)
         if command[0] in NOT_RUN or is_placeholder or any(name in word for word in command for name in SLOW_WORDS):
             continue
-        toy = list(TOY) if "train" in command else []
+        toy = list(TOY) if {"train", "tune"} & {*command} else []
         for word in command:
             missing = re.match(r"runs/(\w+)", word)
             if missing and not (tmp_path / missing[0]).exists():

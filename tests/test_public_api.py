@@ -34,6 +34,7 @@ EXPORTS = [
     "publish",
     "train",
     "train_tokenizer",
+    "tune",
 ]
 HEADS = [name for name in EXPORTS if "For" in name or name.endswith("Model")]
 

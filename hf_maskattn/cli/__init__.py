@@ -11,6 +11,7 @@ from hf_maskattn.cli.predict import predict
 from hf_maskattn.cli.push import push
 from hf_maskattn.cli.recipes import init, recipes
 from hf_maskattn.cli.train import train
+from hf_maskattn.cli.tune import tune
 
 app = typer.Typer(
     help="Train, evaluate, use and publish recurrent attention models; audit any model for effects of padding; measure speed.",
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback()(set_options)
-for command in (train, evaluate, predict, export, push, recipes, init, audit, benchmark):
+for command in (train, tune, evaluate, predict, export, push, recipes, init, audit, benchmark):
     app.command()(command)
 
 __all__ = ["app", "main"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hf_maskattn.hub.publish import Publication
     from hf_maskattn.inference.export import OnnxReport
     from hf_maskattn.training.results import RunReport
+    from hf_maskattn.training.tuning import TuningReport
 
 MISTAKE = 2
 INTERRUPTED = 130
@@ -198,6 +199,23 @@ def show_next_steps(report: "RunReport") -> None:
 def _print_line(text: str) -> None:
     """Print a line to stdout as it is, however long."""
     Console().print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def show_trials(report: "TuningReport") -> None:
+    """Print a table of the trials of a search, the best first, and the line that trains the best recipe."""
+    table = Table("trial", report.metric, "minutes", "values")
+    for column in table.columns[:3]:
+        column.justify = "right"
+    rows = list(enumerate(report.trials, start=1))
+    rows.sort(key=lambda row: (row[1] is not report.best, row[1].state != "complete", row[0]))
+    for number, trial in rows:
+        score = trial.state if trial.score is None else f"{trial.score:.4f}" + (" (stopped)" if trial.state == "pruned" else "")
+        table.add_row(str(number), score, f"{trial.minutes:.1f}", trial.describe())
+    console = Console()
+    console.print(table)
+    lines = [f"Best recipe: {report.recipe}", f"Train it:    hf-maskattn train {shlex.quote(str(report.recipe))}"]
+    for line in lines:
+        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def show_export(report: "OnnxReport", model: str) -> None:

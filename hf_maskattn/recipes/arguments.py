@@ -37,6 +37,7 @@ NOT_IN_A_RECIPE = {
     },
     "data": {},
     "teacher": {},
+    "tuning": {},
     "training": {
         "hub_token": _USE_LOGIN,
         "push_to_hub_token": _USE_LOGIN,
@@ -284,3 +285,16 @@ class OwnTrainingArguments:
 
 OWN_TRAINING_KEYS = tuple(item.name for item in fields(OwnTrainingArguments))
 """Keys of the group `training` that are not passed to `TrainingArguments`."""
+
+
+@strict
+@dataclass
+class TuningArguments:
+    """The search of `hf-maskattn tune`."""
+
+    trials: int = 10
+    """Number of recipes to train and compare by `training.metric_for_best_model` on the validation split."""
+
+    space: dict[str, Any] | None = None
+    """Keys to search, as `group.key`, each with a list of values or with a range `{low: 1e-4, high: 1e-2, log: true}`. Two
+    integers make a range of integers. Null searches the learning rate, the batch size and the dropout."""

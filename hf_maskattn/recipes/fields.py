@@ -19,7 +19,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from huggingface_hub.dataclasses import type_validator
 
-from hf_maskattn.recipes.arguments import NOT_IN_A_RECIPE, DataArguments, ModelArguments, OwnTrainingArguments, TeacherArguments
+from hf_maskattn.recipes.arguments import (
+    NOT_IN_A_RECIPE,
+    DataArguments,
+    ModelArguments,
+    OwnTrainingArguments,
+    TeacherArguments,
+    TuningArguments,
+)
 from hf_maskattn.tasks import TASKS
 
 TRAINING = ("transformers.training_args", "TrainingArguments")
@@ -43,7 +50,7 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
     """Return the fields that a group of a recipe may set.
 
     Args:
-        group: "model", "data", "teacher" or "training".
+        group: "model", "data", "teacher", "training" or "tuning".
         tasks: Include the fields that at least one of these tasks has. `ONLY_FOR` is not applied.
 
     Returns:
@@ -53,6 +60,8 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
         sources = [_types(DataArguments)]
     elif group == "teacher":
         sources = [_types(TeacherArguments)]
+    elif group == "tuning":
+        sources = [_types(TuningArguments)]
     elif group == "training":
         sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}, _types(OwnTrainingArguments)]
         if any(TASKS[task].generates for task in tasks):

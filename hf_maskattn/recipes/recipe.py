@@ -1,11 +1,11 @@
-"""Loads recipes: YAML files with the groups `model`, `data`, `teacher` and `training`, and overrides of the command line."""
+"""Loads recipes: YAML files with the groups `model`, `data`, `training` and others, and overrides of the command line."""
 
 import glob
 import math
 import re
 import warnings
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hf_maskattn.recipes.arguments import (
     DataArguments,
     ModelArguments,
     TeacherArguments,
+    TuningArguments,
 )
 from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import (
@@ -31,11 +32,13 @@ from hf_maskattn.recipes.fields import (
     settable_fields,
     suggestion,
 )
+from hf_maskattn.recipes.search_space import check_space
 from hf_maskattn.recipes.shipped_recipes import explain_missing_recipe, shipped_recipes
+from hf_maskattn.recipes.stream_rules import check_stream
 from hf_maskattn.recipes.teacher_rules import check_teacher
 from hf_maskattn.tasks import RECIPE_NAMES, TASKS
 
-GROUPS = ("model", "data", "teacher", "training")
+GROUPS = ("model", "data", "teacher", "training", "tuning")
 
 _WORD_MIN_FREQUENCY = 2
 _WORD_UNKNOWN_DROPOUT = 0.25
@@ -107,6 +110,7 @@ class Recipe:
         data: The dataset, its columns and the tokenizer.
         training: The fields of `TrainingArguments` that the recipe sets.
         teacher: The model to distill, None for none.
+        tuning: The search of `hf-maskattn tune`. It has no effect on training.
     """
 
     name: str
@@ -114,6 +118,7 @@ class Recipe:
     data: DataArguments
     training: dict[str, Any]
     teacher: TeacherArguments | None = None
+    tuning: TuningArguments = field(default_factory=TuningArguments)
 
     @property
     def label_column(self) -> str:
@@ -188,7 +193,12 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     config = {key: value for key, value in groups["model"].items() if key not in own}
     teacher = TeacherArguments(**groups["teacher"]) if groups["teacher"] else None
     return Recipe(
-        path.stem, ModelArguments(**model, config=config), DataArguments(**groups["data"]), groups["training"], teacher
+        path.stem,
+        ModelArguments(**model, config=config),
+        DataArguments(**groups["data"]),
+        groups["training"],
+        teacher,
+        TuningArguments(**groups["tuning"]),
     )
 
 
@@ -316,7 +326,7 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
     """Check the fields of a recipe against each other."""
     _check_task(groups)
     if groups["data"].get("streaming"):
-        _check_stream(groups["data"], groups["training"])
+        check_stream(groups["data"], groups["training"])
     else:
         for key in ONLY_FOR_STREAMS:
             if key in groups["data"]:
@@ -331,6 +341,8 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
         check_embeddings(groups["model"], groups["data"])
     if groups["teacher"] or any(key in groups["data"] for key in ONLY_FOR_DISTILLATION):
         check_teacher(groups)
+    if groups["tuning"].get("space"):
+        check_space(groups["tuning"]["space"], groups["model"]["task"])
 
 
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:
@@ -369,38 +381,11 @@ _MINIMUMS = {
     ("data", "augmentation"): 0,
     ("teacher", "batch_size"): 1,
     ("teacher", "max_length"): 1,
+    ("tuning", "trials"): 1,
     # The token that the decoder starts from counts.
     ("training", "generation_max_length"): 2,
     ("training", "generation_num_beams"): 1,
 }
-
-
-def _check_stream(data: dict[str, Any], training: dict[str, Any]) -> None:
-    """Check that no setting needs all rows, or the end of a stream."""
-    if (training.get("max_steps") or 0) <= 0:
-        raise ValueError("training.max_steps must be set with data.streaming=true, because a stream has no last row.")
-    if data.get("validation_fraction") is not None:
-        raise ValueError(
-            f"data.validation_fraction={data['validation_fraction']} is not supported with data.streaming=true, because the "
-            "number of rows is not known. Set data.validation_file or data.validation_split."
-        )
-    strategy = training.get("train_sampling_strategy", "random")
-    if strategy != "random":
-        raise ValueError(
-            f"training.train_sampling_strategy={strategy} is not supported with data.streaming=true, because it needs all "
-            "rows. Remove it. data.shuffle_buffer=0 keeps the order of the rows."
-        )
-    for key in ("eval_strategy", "save_strategy", "logging_strategy"):
-        if training.get(key) == "epoch":
-            raise ValueError(
-                f"training.{key}=epoch is not supported with data.streaming=true, because a stream has no epochs. Use "
-                f"training.{key}=steps."
-            )
-    if training.get("dataloader_in_order") is False:
-        raise ValueError(
-            "training.dataloader_in_order=false is not supported with data.streaming=true, because the run could not be "
-            "resumed. Remove it."
-        )
 
 
 def _check_labels(labels: list[str] | None, problem_type: str | None) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,10 +261,39 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
         groups["teacher"] = resolve_teacher(recipe.teacher, task, recipe.model.problem_type)
         if recipe.data.unlabeled_source is None:
             data.pop("unlabeled_split", None)
+    return absolute_paths(groups)
+
+
+def absolute_paths(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the groups of a recipe with absolute paths, which make the same recipe in any directory."""
     return {
         group: {key: _absolute(_path_key(group, key), value) for key, value in values.items()}
         for group, values in groups.items()
     }
+
+
+def stated_groups(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the groups of a recipe with what it states alone, so that defaults that depend on the data stay open.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        The groups without `tuning`, with absolute paths.
+    """
+    groups: dict[str, Any] = {"model": recipe.model, "data": recipe.data}
+    if recipe.teacher is not None:
+        groups["teacher"] = recipe.teacher
+    stated = {
+        group: {
+            item.name: getattr(values, item.name)
+            for item in fields(values)
+            if item.name != "config" and getattr(values, item.name) != item.default
+        }
+        for group, values in groups.items()
+    }
+    stated["model"] |= recipe.model.config
+    return absolute_paths({**stated, "training": recipe.training})
 
 
 def _path_key(group: str, key: str) -> str:

@@ -88,13 +88,16 @@ class Assembly:
         return labels.reshape(-1, len(self.data.labels or ())) if is_multi else labels
 
 
-def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None = None) -> Assembly:
+def assemble(
+    recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | None = None, data: TaskData | None = None
+) -> Assembly:
     """Load the data, build the model and the Trainer of a recipe.
 
     Args:
         recipe: The recipe.
         args: Its Trainer arguments, from `training_arguments(recipe)`.
         checkpoint: Checkpoint that training will resume from.
+        data: The data of the recipe. None loads it.
 
     Returns:
         The Trainer and its parts.
@@ -111,7 +114,8 @@ def assemble(recipe: Recipe, args: Seq2SeqTrainingArguments, checkpoint: Path | 
     with args.main_process_first(desc="preparing the data"):
         if embeddings is not None:
             open_embeddings(embeddings, _embedding_size(recipe.model), kind=recipe.model.embeddings_kind)
-        data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
+        if data is None:
+            data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
     transfer_set = None
     if teacher is not None:
         # Not within `main_process_first`, whose timeout is shorter than the work of a teacher may be.

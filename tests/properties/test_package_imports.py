@@ -70,6 +70,7 @@ ONLY_IMPORTED_IN = {
     "onnx_ir": "onnx/export.py",
     "onnxscript": "onnx/export.py",
     "onnxruntime": "onnx/runtime.py",
+    "optuna": "training/tuning.py",
 }
 """Optional dependencies, and the one file that imports each."""
 

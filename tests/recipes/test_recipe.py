@@ -156,7 +156,7 @@ def test_invalid_value_is_reported_with_the_type(recipe_file, override, message)
     ("text", "message"),
     [
         ("model: {task: fill-mask\n", "recipe.yaml, line 2: "),
-        ("modle: {}", "recipe.yaml: the group must be one of model, data, teacher, training, got 'modle'."),
+        ("modle: {}", "recipe.yaml: the group must be one of model, data, teacher, training, tuning, got 'modle'."),
         ("model: {hidden: 3}", "recipe.yaml: model.hidden does not exist. Did you mean model.hidden_size or "),
         ("data: {tokenizer: char}", "model.task is missing. Set it to one of text-classification, "),
         (
