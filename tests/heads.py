@@ -8,14 +8,20 @@ HEADS = {
     "MaskAttnModel": {},
     "MaskAttnForSequenceClassification": {"num_labels": 3},
     "MaskAttnForTokenClassification": {"num_labels": 3},
+    "MaskAttnForTokenClassification with CRF": {"num_labels": 3, "use_crf": True},
     "MaskAttnForMaskedLM": {},
     "MaskAttnForJointClassification": {"num_labels": 3, "sequence_label_names": ["even", "odd"]},
 }
 
 
+def head_class(name):
+    """Return the model class of a head."""
+    return getattr(hf_maskattn, name.split()[0])
+
+
 def build_head(name, tiny_config, **changes):
     """Build a model of the named class with a tiny configuration, in training mode."""
-    return getattr(hf_maskattn, name)(tiny_config(**HEADS[name], **changes)).train()
+    return head_class(name)(tiny_config(**HEADS[name], **changes)).train()
 
 
 def build_labels(model, mask):

@@ -125,6 +125,10 @@ class MaskAttnConfig(PreTrainedConfig):
             Id of the padding token that collators pad with. The model reads `attention_mask` only.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):
             Whether the output layer of the masked language model is tied to the embeddings.
+        use_crf (`bool`, *optional*, defaults to `False`):
+            Whether a token classifier has a linear-chain CRF over the labels of a row. Its `logits` in evaluation mode are
+            max-marginals, whose `argmax` is the most probable sequence. IOB2 labels follow their scheme, unless `tag_scheme` is
+            `"none"`. Checkpoints of either kind load with either value.
         tag_scheme (`str`, *optional*):
             Scheme of the tags in the training data of a token classifier: `"IOB1"`, `"IOB2"`, `"BIOES"` or `"BILOU"` (labels
             are converted to IOB2), or `"none"` for tags that are not entities. `None` if it is unknown.
@@ -162,6 +166,7 @@ class MaskAttnConfig(PreTrainedConfig):
     initializer_range: float | int = deviation_field("initializer_range", 0.1)
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
+    use_crf: bool = False
     tag_scheme: str | None = None
     sequence_label_names: list[str] | None = None
 

@@ -30,6 +30,28 @@ def classification_loss(
     Raises:
         ValueError: If the shapes do not fit or a label is neither -100 nor in 0..C-1.
     """
+    labels = validate_labels(labels, logits, mask, name)
+    count = count_labels(labels, num_items_in_batch)
+    return fixed_cross_entropy(at_least_float32(logits).flatten(0, -2), labels.flatten(), count)
+
+
+def validate_labels(
+    labels: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor | None = None, name: str = "labels"
+) -> torch.Tensor:
+    """Validate that there is a class for each logit that has one.
+
+    Args:
+        labels: `[...]`, int, 0..C-1 or -100.
+        logits: `[..., C]`.
+        mask: `[...]`, bool, True = token; labels at padding are not read.
+        name: Name of the labels in messages.
+
+    Returns:
+        The labels, int64, on the device of the logits, -100 at padding.
+
+    Raises:
+        ValueError: If the shapes do not fit or a label is neither -100 nor in 0..C-1.
+    """
     classes = logits.shape[-1]
     labels = labels.to(logits.device)
     if labels.shape != logits.shape[:-1]:
@@ -47,10 +69,13 @@ def classification_loss(
         ),
         f"{name} holds a class outside of 0..{classes - 1}",
     )
+    return labels.long()
+
+
+def count_labels(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+    """Return `num_items_in_batch` or the number of labels that are not -100, at least 1, to divide a sum over labels by."""
     count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-    return fixed_cross_entropy(
-        at_least_float32(logits).flatten(0, -2), labels.long().flatten(), _at_least_one(count, logits.device)
-    )
+    return _at_least_one(count, labels.device)
 
 
 def elementwise_loss(

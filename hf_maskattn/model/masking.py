@@ -96,6 +96,12 @@ class TokenColumns(NamedTuple):
         """Remove the other columns: `[B, T, ...]` -> `[B, stop - start, ...]`."""
         return x[:, self.start : self.stop]
 
+    def crop_labels(self, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Remove the other columns of labels; raises if they do not have the shape `[B, T]` of the mask."""
+        if labels.shape != mask.shape:
+            raise ValueError(f"`labels` must have shape {list(mask.shape)}, got {list(labels.shape)}.")
+        return self.crop(labels)
+
     def pad(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         """Add the other columns as zeros, at dimension `dim` of `x`."""
         if self.stop - self.start == self.time:

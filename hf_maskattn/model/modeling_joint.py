@@ -14,8 +14,10 @@ from .modeling_maskattn import MaskAttnForTokenClassification
 # After an interrupted download, transformers looks again only for the files that this one imports (F401).
 from .attention import AttentionPooling  # noqa: F401  # isort: skip
 from .attention_functions import eager_attention  # noqa: F401  # isort: skip
+from .crf import LinearChainCRF  # noqa: F401  # isort: skip
 from .masking import TokenColumns  # noqa: F401  # isort: skip
 from .modeling_recurrent import RecurrentPreTrainedModel  # noqa: F401  # isort: skip
+from .lattice import Lattice  # noqa: F401  # isort: skip
 from .packing import PackedLayout  # noqa: F401  # isort: skip
 from .recurrence import MaskedRecurrence  # noqa: F401  # isort: skip
 from .recurrent_autograd import packed_gru  # noqa: F401  # isort: skip
@@ -115,7 +117,8 @@ class MaskAttnForJointClassification(MaskAttnForTokenClassification):
                 its head, or the labels have another shape.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        loss, logits = self._classify_tokens(outputs, mask, columns, labels, num_items_in_batch)
+        emissions = self._emissions(outputs, columns.crop(mask))
+        loss, logits = self._classify_tokens(emissions, mask, columns, labels, num_items_in_batch)
         sequence_logits = self.classifier(self.dropout(outputs.pooler_output))  # [B, num_sequence_labels]
         if sequence_labels is not None:
             if num_items_in_batch is None and labels is not None:

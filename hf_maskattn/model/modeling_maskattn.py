@@ -13,19 +13,20 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
     SequenceClassifierOutput,
-    TokenClassifierOutput,
 )
 from transformers.utils.generic import can_return_tuple
 
 from .attention import AttentionPooling
 from .configuration_maskattn import AUTO_MAP, MaskAttnConfig
-from .losses import classification_loss, elementwise_loss
-from .masking import TokenColumns, apply_to_tokens, find_token_columns
+from .crf import CRFTokenClassifierOutput, LinearChainCRF
+from .losses import classification_loss, count_labels, elementwise_loss, validate_labels
+from .masking import TokenColumns, apply_to_tokens, at_least_float32, find_token_columns
 from .modeling_recurrent import RecurrentPreTrainedModel
 from .recurrence import MaskedRecurrence
 
 # After an interrupted download, transformers looks again only for the files that this one imports (F401).
 from .attention_functions import eager_attention  # noqa: F401  # isort: skip
+from .lattice import Lattice  # noqa: F401  # isort: skip
 from .packing import PackedLayout  # noqa: F401  # isort: skip
 from .recurrent_autograd import packed_gru  # noqa: F401  # isort: skip
 from .recurrent_kernel import choose_layout  # noqa: F401  # isort: skip
@@ -47,6 +48,11 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
         elif isinstance(module, ScoreNorm):
             init.constant_(module.weight, module.weight.shape[0] ** -0.5 / self.config.initializer_range)
             init.zeros_(module.bias)
+        elif isinstance(module, LinearChainCRF):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
+            for name, value in module.build_constraints().items():
+                init.copy_(getattr(module, name), value)
         else:
             super()._init_weights(module)
 
@@ -81,9 +87,7 @@ class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):
 
     def _token_loss(self, logits, labels, num_items_in_batch, mask, columns) -> torch.Tensor:
         """Average the cross entropy of logits over the selected columns and labels `[B, T]`."""
-        if labels.shape != mask.shape:
-            raise ValueError(f"`labels` must have shape {list(mask.shape)}, got {list(labels.shape)}.")
-        return classification_loss(logits, columns.crop(labels), num_items_in_batch, columns.crop(mask))
+        return classification_loss(logits, columns.crop_labels(labels, mask), num_items_in_batch, columns.crop(mask))
 
 
 class MaskAttnModel(MaskAttnPreTrainedModel):
@@ -190,7 +194,7 @@ class MaskAttnForSequenceClassification(MaskAttnPreTrainedModel):
             sequences become the labels of the model.
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^token_classifier\."]  # noqa: RUF012 (of a model for joint classification)
+    _keys_to_ignore_on_load_unexpected = [r"^(token_classifier|crf)\."]  # noqa: RUF012 (of a model for joint classification)
 
     def __init__(self, config: MaskAttnConfig):
         super().__init__(config if config.sequence_label_names is None else config.for_sequence_classification())
@@ -268,6 +272,10 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         self.dropout = nn.Dropout(_classifier_dropout(config))
         # Not `classifier`: a checkpoint of the head for sequences, whose classifier is narrower, must load here too.
         self.token_classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.crf: LinearChainCRF | None = None
+        if config.use_crf:
+            labels = [config.id2label[number] for number in range(config.num_labels)]
+            self.crf = LinearChainCRF(len(labels), None if config.tag_scheme == "none" else labels)
         self.post_init()
 
     @can_return_tuple
@@ -280,8 +288,9 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
         lengths: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        output_marginals: bool = False,
         **kwargs,
-    ) -> TokenClassifierOutput:
+    ) -> CRFTokenClassifierOutput:
         """Label tokens.
 
         Args:
@@ -292,31 +301,54 @@ class MaskAttnForTokenClassification(MaskAttnPreTrainedModel):
             lengths: `[B]`, int, number of tokens of each right-padded row, instead of `attention_mask`.
             labels: `[B, T]`, int, class of each token, -100 for a token that has none; not read at padding.
             num_items_in_batch: Number of labels in all batches of a step, by which Trainer divides the loss.
+            output_marginals: Whether to return the probability of each label of each token.
             **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
         Returns:
-            `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states` and `attentions` if requested.
+            `loss` if there are labels, `logits` `[B, T, num_labels]`, and `hidden_states`, `attentions` and `marginals`
+            `[B, T, num_labels]` (0 at padding) if requested. With `config.use_crf` the loss is minus the log-probability of all
+            labels, summed over the labels that a token without one may have, divided by the number of labels; the logits are
+            emissions in training mode, and in evaluation mode max-marginals, whose argmax is the most probable sequence.
 
         Raises:
             ValueError: If the inputs do not fit each other, a token id is outside of the vocabulary, a label is not below
-                `num_labels`, or the labels have another shape.
+                `num_labels`, the labels have another shape, or the CRF forbids their sequence.
         """
         outputs, mask, columns = self._encode(input_ids, inputs_embeds, attention_mask, lengths, **kwargs)
-        loss, logits = self._classify_tokens(outputs, mask, columns, labels, num_items_in_batch)
-        return TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        emissions = self._emissions(outputs, columns.crop(mask))
+        loss, logits = self._classify_tokens(emissions, mask, columns, labels, num_items_in_batch)
+        return CRFTokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            marginals=columns.pad(self._marginals(emissions, columns.crop(mask)), 1) if output_marginals else None,
         )
 
-    def _classify_tokens(self, outputs, mask, columns, labels, num_items_in_batch) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Return the loss, None without labels, and the logits `[B, T, num_labels]` of what `_encode` returned."""
-        logits = apply_to_tokens(
+    def _marginals(self, emissions, mask) -> torch.Tensor:
+        if self.crf is None:
+            return at_least_float32(emissions).softmax(dim=-1).masked_fill(~mask[..., None], 0)
+        return self.crf.marginals(emissions, mask)
+
+    def _emissions(self, outputs, mask) -> torch.Tensor:
+        """Score the labels of the tokens of the selected columns: `[B, L, num_labels]`."""
+        return apply_to_tokens(
             lambda features: self.token_classifier(self.dropout(features)),
             _token_features(outputs),
-            columns.crop(mask),
+            mask,
             2 * self.config.hidden_size,
-        )  # [B, L, num_labels]
-        loss = None if labels is None else self._token_loss(logits, labels, num_items_in_batch, mask, columns)
-        return loss, columns.pad(logits, 1)
+        )
+
+    def _classify_tokens(self, emissions, mask, columns, labels, num_items) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the loss, None without labels, and the logits `[B, T, num_labels]`."""
+        if self.crf is None:
+            loss = None if labels is None else self._token_loss(emissions, labels, num_items, mask, columns)
+            return loss, columns.pad(emissions, 1)
+        loss, kept = None, columns.crop(mask)
+        if labels is not None:
+            labels = validate_labels(columns.crop_labels(labels, mask), emissions, kept)
+            loss = self.crf(emissions, kept, labels).sum() / count_labels(labels, num_items)
+        return loss, columns.pad(emissions if self.training else self.crf.max_marginals(emissions, kept), 1)
 
 
 class ScoreNorm(nn.LayerNorm):

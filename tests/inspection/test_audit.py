@@ -16,7 +16,7 @@ from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.inspection.audit import load_model, load_tokenizer_if_any
 from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS
 from hf_maskattn.inspection.audit_report import FAILURES
-from tests.heads import HEADS, build_head
+from tests.heads import HEADS, build_head, head_class
 from tests.inspection import toy_models
 
 PASSED = {"exact", "within tolerance"}
@@ -236,7 +236,7 @@ def test_outputs_without_rows_are_noted():
 @pytest.mark.parametrize("head", HEADS)
 def test_load_model_restores_our_heads(tiny_config, tmp_path, head):
     build_head(head, tiny_config).save_pretrained(tmp_path)
-    assert type(load_model(tmp_path)).__name__ == head
+    assert type(load_model(tmp_path)) is head_class(head)
 
 
 def test_load_model_restores_bert(tmp_path):

@@ -228,7 +228,7 @@ def test_uniform_layout_equals_sorted_layout(monkeypatch):
         return [loss, *gradients, marginals(*scores), max_marginals(*scores), log_partition(*scores)]
 
     expected = compute()
-    monkeypatch.setattr("hf_maskattn.model.crf.is_host_readable", lambda tensor: False)  # as on an accelerator
+    monkeypatch.setattr("hf_maskattn.model.lattice.is_host_readable", lambda tensor: False)  # as on an accelerator
     for actual, expected_value in zip(compute(), expected, strict=True):
         assert_near(actual, expected_value, GRADIENT_BY_DTYPE[torch.float64])
 

@@ -4,14 +4,13 @@ import pytest
 import torch
 from accelerate import cpu_offload
 
-import hf_maskattn
 from hf_maskattn import (
     MaskAttnForMaskedLM,
     MaskAttnForSequenceClassification,
     MaskAttnForTokenClassification,
     MaskAttnModel,
 )
-from tests.heads import HEADS, build_head
+from tests.heads import HEADS, build_head, head_class
 from tests.tolerances import OUTPUT
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
@@ -20,7 +19,7 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
 
 @pytest.mark.parametrize("name", [*HEADS, "RNNSearchModel", "RNNSearchForConditionalGeneration"])
 def test_forward_documents_all_arguments(name):
-    model_class = getattr(hf_maskattn, name)
+    model_class = head_class(name)
     assert "Args:" in model_class.__doc__
     arguments = inspect.signature(model_class.forward).parameters.keys() - {"self", "kwargs"}
     assert [argument for argument in arguments if f"            {argument}: " not in model_class.forward.__doc__] == []

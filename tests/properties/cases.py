@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import torch
 
 import hf_maskattn
-from tests.heads import HEADS, build_labels
+from tests.heads import HEADS, build_labels, head_class
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import OUTPUT_BY_DTYPE, assert_near
 
@@ -54,7 +54,7 @@ def cases(draw, heads=tuple(HEADS), dtypes=tuple(OUTPUT_BY_DTYPE), **fixed):
         **HEADS[head],
         **{**choices, **fixed},
     )
-    model = getattr(hf_maskattn, head)(config).to(dtype).train()
+    model = head_class(head)(config).to(dtype).train()
     mask = ragged_mask(batch_size, time, kind)
     return Case(model, torch.randint(12, (batch_size, time)), mask, build_labels(model, mask))
 

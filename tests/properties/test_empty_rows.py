@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from tests.heads import HEADS, build_head, run
+from tests.heads import HEADS, build_head, build_labels, label_arguments, run
 from tests.properties.cases import cases
 
 
@@ -35,8 +35,10 @@ def test_empty_row_among_others(case):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 def test_batch_without_columns(tiny_config, head, implementation):
-    model = build_head(head, tiny_config, attention_implementation=implementation).eval()
-    outputs = model(torch.zeros(2, 0, dtype=torch.long), output_attentions=True, output_hidden_states=True)
+    model = build_head(head, tiny_config, attention_implementation=implementation)
+    ids = torch.zeros(2, 0, dtype=torch.long)
+    labels = label_arguments(model, ids.bool(), build_labels(model, ids.bool()))
+    outputs = model(ids, output_attentions=True, output_hidden_states=True, **labels)
     assert outputs.attentions[0].shape == (2, 1, 1, 0)
     single = model(torch.zeros(2, 3, dtype=torch.long), attention_mask=torch.zeros(2, 3))
     if head == "MaskAttnForSequenceClassification":

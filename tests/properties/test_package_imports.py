@@ -47,6 +47,7 @@ MODEL_ORDER = [
     "attention_functions",
     "attention",
     "losses",
+    "lattice",
     "crf",
     "modeling_recurrent",
     "modeling_maskattn",

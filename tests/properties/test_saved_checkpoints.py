@@ -12,7 +12,7 @@ from hf_maskattn.model.configuration_maskattn import AUTO_MAP
 from hf_maskattn.model.configuration_rnnsearch import AUTO_MAP as RNNSEARCH_AUTO_MAP
 from hf_maskattn.model.modeling_joint import AUTO_MAP as JOINT_AUTO_MAP
 from tests.clean_process import run_without_package
-from tests.heads import HEADS, build_head
+from tests.heads import HEADS, build_head, head_class
 from tests.tolerances import OUTPUT
 
 FAMILY = {"rnnsearch": RNNSEARCH_AUTO_MAP, "MaskAttnForJointClassification": JOINT_AUTO_MAP}
@@ -73,7 +73,7 @@ def models():
     for head in HEADS:
         rnn_type = "gru" if head == "MaskAttnForTokenClassification" else "lstm"
         config = hf_maskattn.MaskAttnConfig(**{**sizes, **HEADS[head]}, rnn_type=rnn_type)
-        heads[head] = getattr(hf_maskattn, head)(config).eval()
+        heads[head] = head_class(head)(config).eval()
     del sizes["num_labels"]
     return {**heads, "rnnsearch": hf_maskattn.RNNSearchForConditionalGeneration(hf_maskattn.RNNSearchConfig(**sizes)).eval()}
 

@@ -36,7 +36,10 @@ def check_every_parameter(tmp_path, model):
         assert loaded[missing].isfinite().all(), missing
         assert loaded[missing].abs().max() < 10, missing
         assert not (loaded[missing] == 0.123).all(), missing
-        assert loaded[missing].dim() == 1 or loaded[missing].std() > 0.01, missing
+        if missing == "crf.transitions":  # all transitions are equal at first
+            assert not loaded[missing].any()
+        else:
+            assert loaded[missing].dim() == 1 or loaded[missing].std() > 0.01, missing
         for name, value in weights.items():
             if name != missing:
                 assert torch.equal(loaded[name], value), f"{name}, without {missing}"
