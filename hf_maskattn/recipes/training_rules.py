@@ -350,6 +350,11 @@ def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
             f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
             f"model.problem_type={problem}, because it is defined for one class out of several. Remove it."
         )
+    if training.get("label_smoothing_factor") and recipe.model.config.get("use_crf"):
+        raise ValueError(
+            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with model.use_crf=true, "
+            "whose loss is of whole sequences of labels. Remove it."
+        )
     if not recipe.has_split("validation"):
         for key in ("eval_strategy", "eval_on_start", "load_best_model_at_end"):
             if training.get(key) not in (None, False, "no"):

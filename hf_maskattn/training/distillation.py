@@ -59,7 +59,8 @@ class DistillationTrainer(MaskAttnTrainer):
 
     The teacher reads the training texts once, before training; its logits are kept in the cache of Hugging Face. The loss is
     `alpha * L_teacher + (1 - alpha) * L_labels`, each averaged over the rows (or tokens) of a step that have it. Rows without a
-    label (-100; NaN where labels are numbers) have the loss of the teacher only. Evaluation uses labels alone.
+    label (-100; NaN where labels are numbers) have the loss of the teacher only. Evaluation uses labels alone. A student with a
+    CRF learns the teacher's labels of each token by its emissions, and sequences of labels by the loss of the CRF.
 
     Args:
         model: The student, with a head for sequence or token classification.
@@ -147,15 +148,18 @@ class DistillationTrainer(MaskAttnTrainer):
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels", None)
-        outputs = model(**inputs)
         num_targets, num_labels = (None, None) if num_items_in_batch is None else num_items_in_batch
+        # The loss of a CRF is that of the model. Its parameters are used in every step, as DistributedDataParallel requires.
+        has_crf = getattr(self.model, "crf", None) is not None
+        own_loss = {"labels": labels, "num_items_in_batch": num_labels} if has_crf else {}
+        outputs = model(**inputs, **own_loss)
         problem_type = _problem_type(self.model.config, outputs.logits, labels)
         kept = has_teacher(targets)
         losses = distillation_loss(
             outputs.logits[kept], targets[kept], self.args.distillation_loss, problem_type, self.args.temperature
         )
         loss = self.args.alpha * losses.sum() / (kept.sum() if num_targets is None else num_targets).clamp(min=1)
-        if labels is not None and self.args.alpha < 1:
+        if labels is not None and (self.args.alpha < 1 or has_crf):
             loss = loss + (1 - self.args.alpha) * self._label_loss(outputs, labels, problem_type, num_labels)
         if self._averages_across_processes and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DistributedDataParallel averages the gradients
@@ -164,6 +168,8 @@ class DistillationTrainer(MaskAttnTrainer):
     def _label_loss(self, outputs, labels, problem_type, num_labels) -> torch.Tensor:
         if self.compute_loss_func is not None:
             return self.compute_loss_func(outputs, labels, num_items_in_batch=num_labels)
+        if outputs.get("loss") is not None:
+            return outputs.loss
         if problem_type == "single_label_classification":
             if self.label_smoother is not None:
                 return self.label_smoother(outputs, labels, num_items_in_batch=num_labels)

@@ -169,10 +169,15 @@ class Teacher:
 
         Returns:
             Logits `[N, num_labels]`, float32, one row for each text or each word (of its first token), NaN for words beyond the
-            maximum length; and the number of truncated texts.
+            maximum length; and the number of truncated texts. Those of a CRF are the logarithms of its marginals.
         """
         encoded, inputs = self._encode([row.text if isinstance(row, Words) else row for row in rows], device)
-        logits = self.model(**inputs).logits.float().cpu().numpy()  # [B, C] or [B, T, C]
+        if getattr(self.model, "crf", None) is not None:
+            probabilities = self.model(**inputs, output_marginals=True).marginals.float()
+            output = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+        else:
+            output = self.model(**inputs).logits.float()
+        logits = output.cpu().numpy()  # [B, C] or [B, T, C]
         if logits.ndim == 2:
             return logits, _count_truncated(encoded)
         words = [(number, start) for number, row in enumerate(rows) if isinstance(row, Words) for start in row.starts]

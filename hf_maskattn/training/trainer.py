@@ -71,7 +71,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     Raises:
         TypeError: If `args` is not a `Seq2SeqTrainingArguments`, which `Seq2SeqTrainer` reads for every task.
-        ValueError: If `args` has a `hub_token`, or DeepSpeed would not see the settings of the embeddings.
+        ValueError: If `args` has a `hub_token` or label smoothing with a CRF, or DeepSpeed would not see the settings of the
+            embeddings.
     """
 
     data_collator: Any
@@ -106,6 +107,11 @@ class MaskAttnTrainer(Seq2SeqTrainer):
                 "and optimizer. Use freeze_embeddings=True, or launch without DeepSpeed."
             )
         if self.label_smoother is not None:
+            if getattr(self.model, "crf", None) is not None:
+                raise ValueError(
+                    f"label_smoothing_factor must be 0 with use_crf=True, whose loss is of whole sequences of labels, got "
+                    f"{args.label_smoothing_factor}."
+                )
             self.label_smoother = FiniteLabelSmoother(epsilon=self.args.label_smoothing_factor)
 
     @contextmanager

@@ -56,6 +56,12 @@ def test_field_without_effect_raises(tmp_path, overrides, message):
         arguments(tmp_path, *overrides)
 
 
+def test_label_smoothing_with_a_crf_raises(tmp_path):
+    path = toy_recipe.write_recipe(tmp_path, "token-classification", model={"use_crf": True})
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is not supported with model\.use_crf=true"):
+        training_arguments(load_recipe(path, ["training.label_smoothing_factor=0.1"]))
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

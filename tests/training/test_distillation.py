@@ -234,3 +234,21 @@ def test_tokenizer_of_another_vocabulary_raises(build):
     teacher.config.vocab_size = 99
     with pytest.raises(ValueError, match=r"teacher_processing_class must be the tokenizer of the teacher, .* 99 tokens"):
         build(teacher=teacher)
+
+
+def test_crf_student_has_the_loss_of_its_sequences(tiny_config, tmp_path):
+    model = hf_maskattn.MaskAttnForTokenClassification(tiny_config(id2label={0: "O", 1: "B-X", 2: "I-X"}, use_crf=True))
+    rows = {"input_ids": [[3, 4, 5], [6, 7]], "attention_mask": [[1] * 3, [1] * 2], "labels": [[0, 1, 2], [-100, 0]]}
+    targets = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    arguments = DistillationArguments(str(tmp_path), alpha=0.3, temperature=1.0, use_cpu=True, report_to="none")
+    collator = DataCollatorForTokenClassification(build_tokenizer())
+    dataset = add_teacher_logits(Dataset.from_dict(rows), targets, np.array([3, 2]))
+    trainer = DistillationTrainer(model, arguments, train_dataset=dataset, data_collator=collator)
+    batch = trainer.data_collator([*dataset])
+    loss = trainer.compute_loss(model, dict(batch))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    emissions = model(**inputs).logits[batch["attention_mask"].bool()]
+    divergence = distillation_loss(emissions, torch.from_numpy(targets), "kl").mean()
+    torch.testing.assert_close(loss, 0.3 * divergence + 0.7 * model(**inputs, labels=batch["labels"]).loss)
+    loss.backward()
+    assert model.crf.transitions.grad.abs().sum() > 0

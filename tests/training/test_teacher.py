@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+import hf_maskattn
 from hf_maskattn.training.teacher import Teacher, Words, match_labels
-from tests.training.teachers import build_teacher, save_teacher
+from tests.training.teachers import build_teacher, build_tokenizer, save_teacher
 
 
 def test_labels_are_matched_by_name():
@@ -94,3 +95,16 @@ def test_fingerprint_depends_on_weights_and_length(tmp_path):
     again = Teacher.from_pretrained(folders[0], "text-classification")
     again.compute_logits(["meow"], torch.device("cpu"))  # which sets the truncation of the tokenizer
     assert again.fingerprint == teachers[0].fingerprint
+
+
+def test_logits_of_a_crf_are_those_of_its_marginals(tiny_config):
+    tokenizer = build_tokenizer()
+    config = tiny_config(vocab_size=len(tokenizer), id2label={0: "O", 1: "B-X", 2: "I-X"}, use_crf=True)
+    model = hf_maskattn.MaskAttnForTokenClassification(config).eval()
+    teacher = Teacher(model, tokenizer, config, "token-classification")
+    logits, _ = teacher.compute_logits([Words("meow woof", (0, 5))], torch.device("cpu"))
+    inputs = tokenizer("meow woof", return_tensors="pt")
+    probabilities = model(inputs["input_ids"], inputs["attention_mask"], output_marginals=True).marginals[0]
+    found = torch.from_numpy(logits).softmax(-1)
+    torch.testing.assert_close(found[0], probabilities[inputs.char_to_token(0, 0)])
+    torch.testing.assert_close(found[1], probabilities[inputs.char_to_token(0, 5)])

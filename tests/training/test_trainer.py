@@ -9,6 +9,7 @@ import torch
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
+import hf_maskattn
 from hf_maskattn.checkpoints.checkpoints import find_damage, is_complete, is_resumable
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
@@ -74,6 +75,13 @@ def test_hub_token_raises(masking, tmp_path):
     with pytest.raises(ValueError, match=r"hub_token must be None, .* Run `hf auth login`") as caught:
         MaskAttnTrainer(masking.model, arguments)
     assert "hf_secret" not in str(caught.value)
+
+
+def test_label_smoothing_with_a_crf_raises(tiny_config, tmp_path):
+    model = hf_maskattn.MaskAttnForTokenClassification(tiny_config(num_labels=3, use_crf=True))
+    arguments = Seq2SeqTrainingArguments(tmp_path, label_smoothing_factor=0.1, use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match=r"label_smoothing_factor must be 0 with use_crf=True, .* got 0.1\."):
+        MaskAttnTrainer(model, arguments)
 
 
 def test_other_training_arguments_raise(masking, tmp_path):
