@@ -9,31 +9,66 @@ from tokenizers import pre_tokenizers
 from hf_maskattn.data.tag_encoding import HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
 from hf_maskattn.data.tag_schemes import continuing_tag, extract_entities
 from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
+from hf_maskattn.model.crf import max_marginals, scheme_constraints
 
 NO_LABEL = -1
 """Prediction for a word without a token if the labels lack "O"."""
 
 
-def decode_words(logits: torch.Tensor, labels: torch.Tensor, *, names: Sequence[str]) -> torch.Tensor:
+def decode_words(
+    logits: torch.Tensor, labels: torch.Tensor, *, names: Sequence[str], follows_scheme: bool = False
+) -> torch.Tensor:
     """Predict the labels of the words of evaluated rows, for `Trainer(preprocess_logits_for_metrics=...)`.
 
     Args:
         logits: `[B, T, C]`.
         labels: `[B, T]`, int, from `label_words`, -100 where there is no word.
         names: Names of all labels of the data. The first C are those of the model.
+        follows_scheme: Whether labels follow IOB2, so that the words of a row get the best sequence that it allows.
 
     Returns:
         `[B, T]`, int. A word that shares the token of the previous word continues its tag, and a word without a token is "O".
     """
-    predicted = logits.argmax(dim=-1)
     if not names:
-        return predicted
+        return logits.argmax(dim=-1)
     kinds = labels.div(len(names), rounding_mode="floor")
+    predicted = decode_labels(logits, kinds == 0, names[: logits.shape[-1]] if follows_scheme else ())
     ids = {name: index for index, name in enumerate(names)}
     continued = torch.tensor([ids.get(continuing_tag(name), index) for name, index in ids.items()], device=logits.device)
     shared = predicted.gather(1, last_positions(kinds == 0).clamp(min=0))
     predicted = torch.where(kinds == SHARES_TOKEN, continued[shared], predicted)
     return predicted.masked_fill(kinds == HAS_NO_TOKEN, ids.get("O", NO_LABEL))
+
+
+def decode_labels(logits: torch.Tensor, mask: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """Select the best label of each position, and the best sequence that IOB2 allows where these break it.
+
+    Args:
+        logits: `[B, T, C]`. The best sequence has the largest sum.
+        mask: `[B, T]`, bool, whether a position belongs to the sequence of its row.
+        names: Names of the C labels. Empty for labels that follow no scheme.
+
+    Returns:
+        `[B, T]`, int.
+
+    Source:
+        The decoding of a conditional random field (`hf_maskattn.model.crf`) whose transitions are 0 or minus infinity.
+    """
+    predicted = logits.argmax(dim=-1)
+    if not names:
+        return predicted
+    forbidden, forbidden_first = (values.to(logits.device) for values in scheme_constraints(names))
+    previous = last_positions(mask).roll(1, dims=1)
+    previous[:, :1] = -1
+    is_forbidden = torch.where(
+        previous < 0, forbidden_first[predicted], forbidden[predicted.gather(1, previous.clamp(min=0)), predicted]
+    )
+    rows = (is_forbidden & mask).any(dim=1)
+    if rows.any():
+        transitions, start = (values.float().masked_fill(values, -float("inf")) for values in (forbidden, forbidden_first))
+        scores = max_marginals(logits[rows].float(), mask[rows], transitions, start, torch.zeros_like(start))
+        predicted[rows] = scores.argmax(dim=-1)
+    return predicted
 
 
 def last_positions(mask: torch.Tensor) -> torch.Tensor:
@@ -48,6 +83,8 @@ def tag_words(
     offsets: Sequence[Sequence[tuple[int, int]]],
     logits: torch.Tensor,
     names: Sequence[str],
+    *,
+    follows_scheme: bool = False,
 ) -> list[list[dict[str, Any]]]:
     """Predict the tags of the words of texts.
 
@@ -57,13 +94,17 @@ def tag_words(
         offsets: Start and end of each token, by text.
         logits: `[B, T, C]`, of these tokens.
         names: Names of the labels of the model.
+        follows_scheme: Whether labels follow IOB2, as in `decode_words`.
 
     Returns:
         By text, for each word `entity`, `score` (the probability of the tag at the first token of the
         word), `word`, `start` and `end`. Without a token, as beyond the maximum length, `entity` and `score` are None.
     """
     tokens = [find_first_tokens(*row) for row in zip(texts, spans, offsets, strict=True)]
-    predicted = logits.argmax(dim=-1)
+    is_word = torch.zeros(logits.shape[:2], dtype=torch.bool)
+    for row, of_words in enumerate(tokens):
+        is_word[row, [token for token in of_words if token is not None]] = True
+    predicted = decode_labels(logits, is_word.to(logits.device), names if follows_scheme else ())
     scores = logits.float().softmax(dim=-1).gather(-1, predicted[..., None])[..., 0].tolist()  # [B, T]
     tagged = []
     for row, (text, ids) in enumerate(zip(texts, predicted.tolist(), strict=True)):

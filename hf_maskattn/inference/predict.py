@@ -344,10 +344,12 @@ def _tag(
     from hf_maskattn.metrics.classification import are_span_tags
 
     names = [config.id2label[number] for number in range(config.num_labels)]
+    scheme = getattr(config, "tag_scheme", None)
     texts = [row.text for row in rows]
     spans = [split_words(row.text) if row.words is None else list(row.words.values()) for row in rows]
-    tagged = tag_words(texts, spans, [encoding.offsets for encoding in encoded.encodings], logits, names)
-    if are_span_tags(names, getattr(config, "tag_scheme", None)):
+    offsets = [encoding.offsets for encoding in encoded.encodings]
+    tagged = tag_words(texts, spans, offsets, logits, names, follows_scheme=scheme not in (None, "none"))
+    if are_span_tags(names, scheme):
         return [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
     return [[word for word in words if word["entity"] is not None] for words in tagged]
 

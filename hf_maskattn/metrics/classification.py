@@ -196,7 +196,7 @@ def token_classification_evaluation(
 ) -> TaskEvaluation:
     """Return the evaluation of token classification. See `evaluation_for`."""
     tags = list(label_names)
-    decode = partial(decode_words, names=tags)
+    decode = partial(decode_words, names=tags, follows_scheme=tag_scheme not in (None, "none"))
     if are_span_tags(tags, tag_scheme):
         require_seqeval()
         return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), decode)

@@ -1,10 +1,17 @@
 import random
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
 
-from hf_maskattn.data.tag_decoding import decode_words, group_entities, last_positions, split_words, tag_words
+from hf_maskattn.data.tag_decoding import (
+    decode_labels,
+    decode_words,
+    group_entities,
+    last_positions,
+    split_words,
+    tag_words,
+)
 from hf_maskattn.data.tag_encoding import find_first_tokens, label_words
 
 NAMES = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -43,6 +50,40 @@ def test_last_positions_matches_loop():
     mask = torch.rand(20, 9, generator=torch.Generator().manual_seed(0)) < 0.4
     expected = [[max([at for at in range(end + 1) if row[at]], default=-1) for end in range(9)] for row in mask.tolist()]
     assert last_positions(mask).tolist() == expected
+
+
+def is_allowed(tags):
+    return all(not tag.startswith("I-") or before in (f"B-{tag[2:]}", tag) for before, tag in pairwise(["O", *tags]))
+
+
+def test_decode_labels_matches_all_allowed_sequences():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(60, 5, len(NAMES), generator=generator)
+    mask = torch.rand(60, 5, generator=generator) < 0.7
+    predicted = decode_labels(logits, mask, NAMES)
+    best = logits.argmax(-1)
+    num_changed = 0
+    for row in range(60):
+        scores, count = logits[row][mask[row]], int(mask[row].sum())
+        allowed = [ids for ids in product(range(len(NAMES)), repeat=count) if is_allowed([NAMES[label] for label in ids])]
+        expected = max(allowed, key=lambda ids: scores[range(count), ids].sum())
+        assert predicted[row][mask[row]].tolist() == list(expected)
+        num_changed += list(expected) != best[row][mask[row]].tolist()
+    assert 10 < num_changed < 50
+    assert decode_labels(logits, mask, ()).equal(best)
+    assert decode_labels(logits[:, :0], mask[:, :0], NAMES).shape == (60, 0)
+
+
+def test_words_follow_the_scheme_of_the_labels():
+    logits = logits_of([0, 0, 2, 4])
+    labels = torch.tensor([[0, -100, 1, 2]])
+    assert decode_words(logits, labels, names=NAMES)[0, [0, 2, 3]].tolist() == [0, 2, 4]
+    follows = decode_words(logits, labels, names=[*NAMES, "B-NEW"], follows_scheme=True)
+    assert follows[0, [0, 2, 3]].tolist() == [0, 3, 4]
+    (words,) = tag_words(
+        ["a b c"], [split_words("a b c")], [[(0, 1), (1, 2), (2, 3), (4, 5)]], logits, NAMES, follows_scheme=True
+    )
+    assert is_allowed([word["entity"] for word in words])
 
 
 def test_tag_words_and_entities_use_first_tokens():
