@@ -5,11 +5,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.model.remote_code import install_command
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -266,16 +270,11 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
     if not maps:
         raise ValueError("There must be at least one alignment to draw, got none. Pass a text with a visible character.")
     tokens = {_shorten(token) for alignment in maps for token in (*alignment.source, *alignment.target)}
-    fonts, missing = _select_fonts(set("".join(tokens)))
-    if missing:
-        logger.warning(
-            f"No installed font has {len(missing)} of the characters, such as {_replace_missing(min(missing), missing)}. They "
-            "are drawn as code points. Install a font of their script, such as Noto."
-        )
+    fonts, missing = choose_fonts("".join(tokens))
     labels = []
     for alignment in maps:
-        source = [_replace_missing(_shorten(token), missing) for token in alignment.source]
-        target = [_replace_missing(_shorten(token), missing) for token in alignment.target]
+        source = [replace_missing(_shorten(token), missing) for token in alignment.source]
+        target = [replace_missing(_shorten(token), missing) for token in alignment.target]
         labels.append((source, target))
     positions, width, height = _arrange_panels([_measure_panel(source, target) for source, target in labels])
     if width * height * _DPI**2 > _MAX_PIXELS:
@@ -337,6 +336,31 @@ def _arrange_panels(sizes: list[tuple[float, float]]) -> tuple[list[tuple[float,
     return positions, width, y + row_height
 
 
+def choose_fonts(text: str) -> tuple[list[str], set[str]]:
+    """Choose the fonts of a plot, and warn of characters that no installed font has.
+
+    Args:
+        text: All characters of the plot.
+
+    Returns:
+        Font families that have all other characters, the default first, and the characters without a font.
+    """
+    fonts, missing = _select_fonts(set(text))
+    if missing:
+        logger.warning(
+            f"No installed font has {len(missing)} of the characters, such as {replace_missing(min(missing), missing)}. They "
+            "are drawn as code points. Install a font of their script, such as Noto."
+        )
+    return fonts, missing
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Create a figure without a display, of a width and height in pixels."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+
+
 def _select_fonts(characters: set[str]) -> tuple[list[str], set[str]]:
     """Select font families that have all characters, the default first; returns them and the characters without a font."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager
@@ -359,7 +383,8 @@ def _read_characters(font_file: str) -> set[str]:
     return set(map(chr, get_font(font_file).get_charmap()))
 
 
-def _replace_missing(text: str, missing: set[str]) -> str:
+def replace_missing(text: str, missing: set[str]) -> str:
+    """Write characters without a font as code points."""
     return "".join(f"U+{ord(character):04X}" if character in missing else character for character in text)
 
 

@@ -33,7 +33,7 @@ def check_captum() -> None:
 def compute_attributions(
     model: PreTrainedModel,
     rows: Sequence[ExplainedText],
-    classes: Sequence[int] | None = None,
+    columns: Sequence[int] | None = None,
     *,
     method: Literal["integrated_gradients", "gradient_x_input"],
 ) -> Explained:
@@ -44,8 +44,8 @@ def compute_attributions(
     Args:
         model: A classifier of texts or a tagger that takes `inputs_embeds`, in eval mode.
         rows: The texts.
-        classes: The classes of a sequence classifier to explain; None selects all. Each column costs a backward pass, and with
-            integrated gradients `INTEGRATION_STEPS` of them.
+        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all. Each costs a backward
+            pass, and with integrated gradients `INTEGRATION_STEPS` of them.
         method: "integrated_gradients" or "gradient_x_input".
 
     Returns:
@@ -69,7 +69,7 @@ def compute_attributions(
         base = forward(torch.zeros_like(embedded), *extra_inputs).cpu()
     is_tagger = logits.dim() == 3
     chosen = [
-        tag_outputs(model.config, row, row_logits) if is_tagger else class_outputs(model.config, classes)
+        tag_outputs(model.config, row, row_logits, columns) if is_tagger else class_outputs(model.config, columns)
         for row, row_logits in zip(rows, logits, strict=True)
     ]
     attribution = IntegratedGradients(forward) if method == "integrated_gradients" else InputXGradient(forward)

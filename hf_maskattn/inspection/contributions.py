@@ -49,7 +49,7 @@ def _weigh_states(states: torch.Tensor, attentions: torch.Tensor) -> torch.Tenso
 
 
 def compute_contributions(
-    model: PreTrainedModel, rows: Sequence[ExplainedText], classes: Sequence[int] | None = None
+    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None = None
 ) -> Explained:
     """Split the logits of texts, or of the tags of their tokens, into contributions; see `split_logits`.
 
@@ -59,14 +59,14 @@ def compute_contributions(
     Args:
         model: A sequence classifier, or a tagger without CRF, of this package in eval mode.
         rows: The texts.
-        classes: The classes of a sequence classifier to explain; None selects all.
+        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
 
     Returns:
         Scores of each text, which add up to its logits.
     """
     inputs, _ = stack_texts(rows, model.device)
     if not hasattr(model, "token_classifier"):
-        chosen = class_outputs(model.config, classes)
+        chosen = class_outputs(model.config, columns)
         parts, logits = split_logits(model, inputs, chosen.ids)
         base = at_least_float32(model.classifier.bias)[chosen.ids].cpu()
         return [
@@ -79,29 +79,33 @@ def compute_contributions(
     logits = at_least_float32(model.token_classifier(features)).cpu()  # [B, T, tags]
     weighted = _weigh_states(states, outputs.attentions[0]).cpu()
     states = at_least_float32(states).cpu()
-    return [_split_tags(model, *values) for values in zip(rows, logits, weighted, states, strict=True)]
+    return [_split_tags(model, columns, *values) for values in zip(rows, logits, weighted, states, strict=True)]
 
 
 def _split_tags(
-    model: PreTrainedModel, row: ExplainedText, logits: torch.Tensor, weighted: torch.Tensor, states: torch.Tensor
+    model: PreTrainedModel,
+    columns: Sequence[int] | None,
+    row: ExplainedText,
+    logits: torch.Tensor,
+    weighted: torch.Tensor,
+    states: torch.Tensor,
 ) -> tuple[ExplainedOutputs, Scores]:
     """Split the logits of the tags of a text into the parts of its tokens."""
-    chosen = tag_outputs(model.config, row, logits)
+    chosen = tag_outputs(model.config, row, logits, columns)
     state_kernel, context_kernel = at_least_float32(model.token_classifier.weight).cpu()[chosen.ids].chunk(2, dim=1)
     scores = weighted[: len(row)] @ context_kernel.T  # [n, columns]
-    columns = torch.arange(len(chosen.ids))
-    scores[chosen.positions, columns] += (states[chosen.positions] * state_kernel).sum(dim=1)
+    scores[chosen.positions, range(len(chosen.ids))] += (states[chosen.positions] * state_kernel).sum(dim=1)
     bias = at_least_float32(model.token_classifier.bias).cpu()[chosen.ids]
     return chosen, Scores(row.sum_over_units(scores), bias, chosen.select(logits))
 
 
-def compute_attention(model: PreTrainedModel, rows: Sequence[ExplainedText], classes: Sequence[int] | None = None) -> Explained:
+def compute_attention(model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None = None) -> Explained:
     """Return the attention weights of the tokens, the mean over heads, as the score for every output.
 
     Args:
         model: A sequence classifier or tagger of this package in eval mode.
         rows: The texts.
-        classes: The classes of a sequence classifier to explain; None selects all.
+        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
 
     Returns:
         Scores of each text. They sum to one, and do not add up to the logits.
@@ -112,7 +116,7 @@ def compute_attention(model: PreTrainedModel, rows: Sequence[ExplainedText], cla
     results = []
     for row, row_weights, logits in zip(rows, weights, at_least_float32(outputs.logits).cpu(), strict=True):
         is_tagger = logits.dim() == 2
-        chosen = tag_outputs(model.config, row, logits) if is_tagger else class_outputs(model.config, classes)
+        chosen = tag_outputs(model.config, row, logits, columns) if is_tagger else class_outputs(model.config, columns)
         scores = row_weights[: len(row), None].expand(-1, len(chosen.ids))
         base = torch.zeros(len(chosen.ids))
         results.append((chosen, Scores(row.sum_over_units(scores), base, chosen.select(logits))))

@@ -18,8 +18,10 @@ from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compu
 from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.tasks import TASKS, task_of
 
-_CLASSIFIERS = ("text-classification", "token-classification")
-_TASKS = (*_CLASSIFIERS, "text2text-generation")
+CLASSIFIER_TASKS = ("text-classification", "token-classification")
+"""Tasks whose outputs are classes or tags."""
+
+_TASKS = (*CLASSIFIER_TASKS, "text2text-generation")
 _GRADIENT_METHODS = ("integrated_gradients", "gradient_x_input")
 _BATCHES_PER_WINDOW = 64
 
@@ -73,12 +75,12 @@ def explain(
         OSError: If there is no such model.
         ImportError: If captum is needed and not installed.
     """
-    check_texts(texts, method, unit, spans, batch_size, max_length)
+    check_arguments(texts, method, unit, spans, batch_size, max_length)
     explainer = Explainer(model, tokenizer, method if spans is None else "removal", label=label)
     return [*explainer.explain_each(texts, unit=unit, spans=spans, batch_size=batch_size, max_length=max_length)]
 
 
-def check_texts(
+def check_arguments(
     texts: Sequence[str],
     method: str | None,
     unit: str,
@@ -140,11 +142,10 @@ class Explainer:
         *,
         label: str | None = None,
     ):
-        config = load_config(model) if isinstance(model, str | Path) else model.config
-        self.task = _find_task(model, config)
+        config, self.task = describe_model(model)
         self.method = method or select_method(config, self.task)
         check_method(self.method, config, self.task)
-        self._classes = None if label is None else [_find_class(label, config, self.task)]
+        self._columns = None if label is None else [_find_class(label, config, self.task)]
         if isinstance(model, str | Path):
             tokenizer = tokenizer or load_tokenizer(model)
             model = load_verified_model(TASKS[self.task].auto_class.load(), model, config)
@@ -211,16 +212,23 @@ class Explainer:
             yield from (explanations[index] for index in range(len(part)))
 
     @torch.no_grad()
-    def compute(self, rows: Sequence[ExplainedText]) -> Explained:
-        """Compute the scores of a batch of texts."""
+    def compute(self, rows: Sequence[ExplainedText], columns: Sequence[int] | None = None) -> Explained:
+        """Compute the scores of a batch of texts.
+
+        Args:
+            rows: The texts.
+            columns: The columns to compute: classes of a sequence classifier, or units of a tagger. None computes those of the
+                class that was chosen, or all.
+        """
+        columns = self._columns if columns is None else columns
         with eval_mode(self.model):
             if self.method == "removal":
-                return compute_removal(self.model, self.tokenizer, rows, self._classes)
+                return compute_removal(self.model, self.tokenizer, rows, columns)
             if self.method == "contributions":
-                return compute_contributions(self.model, rows, self._classes)
+                return compute_contributions(self.model, rows, columns)
             if self.method == "attention":
-                return compute_attention(self.model, rows, self._classes)
-            return compute_attributions(self.model, rows, self._classes, method=self.method)
+                return compute_attention(self.model, rows, columns)
+            return compute_attributions(self.model, rows, columns, method=self.method)
 
     def _explain_nothing(self, text: str, unit: Unit) -> Explanation:
         """Explain a text without a visible character, for which `predict` has no prediction."""
@@ -243,7 +251,7 @@ def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    if method != "removal" and task not in _CLASSIFIERS:
+    if method != "removal" and task not in CLASSIFIER_TASKS:
         raise ValueError(f'method must be "removal" for {task}, got {method!r}.')
     if method in ("contributions", "attention") and config.model_type not in OWN_MODEL_TYPES:
         raise ValueError(
@@ -256,26 +264,34 @@ def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
         check_captum()
 
 
-def list_methods(config: PreTrainedConfig, task: str) -> list[Method]:
-    """List the methods that fit a model."""
-    methods = []
+def list_methods(config: PreTrainedConfig, task: str) -> tuple[list[Method], dict[str, str]]:
+    """List the methods that fit a model, and why the others do not."""
+    methods: list[Method] = []
+    others: dict[str, str] = {}
     for method in METHODS:
         try:
             check_method(method, config, task)
-        except ValueError:
-            continue
-        methods.append(method)
-    return methods
+            methods.append(method)
+        except (ValueError, ImportError) as error:
+            others[method] = str(error)
+    return methods, others
 
 
-def _find_task(model: PreTrainedModel | str | Path, config: PreTrainedConfig) -> str:
+def describe_model(model: PreTrainedModel | str | Path) -> tuple[PreTrainedConfig, str]:
+    """Return the configuration of a model and its task.
+
+    Raises:
+        ValueError: If its predictions cannot be explained.
+        OSError: If there is no such model.
+    """
+    config = load_config(model) if isinstance(model, str | Path) else model.config
     architectures = config.architectures if isinstance(model, str | Path) else [type(model).__name__]
     task = task_of(architectures)
     if task not in _TASKS:
         raise ValueError(
             f"The model must be for one of the tasks {', '.join(_TASKS)}, got {', '.join(architectures or []) or 'no class'}."
         )
-    return task
+    return config, task
 
 
 def _find_class(label: str, config: PreTrainedConfig, task: str) -> int:

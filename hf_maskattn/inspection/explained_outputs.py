@@ -102,23 +102,28 @@ class ExplainedOutputs:
         return model.config.num_labels * (1 if self.positions is None else len(row))
 
 
-def class_outputs(config: PreTrainedConfig, classes: Sequence[int] | None) -> ExplainedOutputs:
-    """Return the classes of a sequence classifier; None selects all."""
-    ids = [*range(config.num_labels)] if classes is None else [*classes]
+def class_outputs(config: PreTrainedConfig, columns: Sequence[int] | None = None) -> ExplainedOutputs:
+    """Return classes of a sequence classifier, by default all."""
+    ids = [*range(config.num_labels)] if columns is None else [*columns]
     return ExplainedOutputs([config.id2label[id_] for id_ in ids], ids)
 
 
-def tag_outputs(config: PreTrainedConfig, row: ExplainedText, logits: torch.Tensor) -> ExplainedOutputs:
-    """Return the predicted tag of each unit of a text.
+def tag_outputs(
+    config: PreTrainedConfig, row: ExplainedText, logits: torch.Tensor, columns: Sequence[int] | None = None
+) -> ExplainedOutputs:
+    """Return the predicted tags of units of a text, by default of all.
 
     Args:
         config: Configuration of the tagger.
         row: The text.
         logits: `[T, tags]`, of its n tokens and padding.
+        columns: The units.
     """
-    positions = [columns[0] for columns in row.columns]  # the tag of a word is that of its first token
+    units = [*range(len(row.columns))] if columns is None else [*columns]
+    positions = [row.columns[unit][0] for unit in units]  # the tag of a word is that of its first token
     tags = logits[positions].argmax(dim=-1).tolist()
-    labels = [f"{token.strip() or token}: {config.id2label[tag]}" for token, tag in zip(row.tokens, tags, strict=True)]
+    names = [row.tokens[unit].strip() or row.tokens[unit] for unit in units]
+    labels = [f"{name}: {config.id2label[tag]}" for name, tag in zip(names, tags, strict=True)]
     return ExplainedOutputs(labels, tags, positions)
 
 

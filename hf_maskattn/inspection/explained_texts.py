@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import Split
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
+from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION, is_unknown
 from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.explanations import Unit
 
@@ -106,7 +106,7 @@ def encode_texts(
                 tokens=[text[start:end] or names_of_tokens[columns[0]] for (start, end), columns in units],
                 offsets=[span for span, _ in units],
                 columns=[columns for _, columns in units],
-                all_unknown=all(special or id_ == tokenizer.unk_token_id for id_, special in zip(ids, is_special, strict=True)),
+                all_unknown=is_unknown(ids, is_special, tokenizer.unk_token_id),
             )
         )
     return rows

@@ -41,7 +41,7 @@ def compute_removal(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[ExplainedText],
-    classes: Sequence[int] | None = None,
+    columns: Sequence[int] | None = None,
 ) -> Explained:
     """Compute the outputs of texts minus those without each unit, all masks of a text in one batch.
 
@@ -49,37 +49,37 @@ def compute_removal(
         model: A classifier, regression model, tagger or encoder-decoder in eval mode that `check_removal` accepts.
         tokenizer: Its tokenizer.
         rows: The texts.
-        classes: The classes of a sequence classifier to explain; None selects all.
+        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
 
     Returns:
         Scores of each text. The base is the output without any of the units.
     """
-    return [_remove_units(model, tokenizer, row, classes) for row in rows]
+    return [_remove_units(model, tokenizer, row, columns) for row in rows]
 
 
 def find_outputs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     row: ExplainedText,
-    classes: Sequence[int] | None = None,
+    columns: Sequence[int] | None = None,
 ) -> ExplainedOutputs:
     """Find the outputs to explain: the classes, the tags that are predicted for a text, or the text that is generated."""
     task = task_of([type(model).__name__])
     if task == "text-classification":
-        return class_outputs(model.config, classes)
+        return class_outputs(model.config, columns)
     inputs = {name: value[None].to(model.device) for name, value in row.inputs.items()}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if task == "token-classification":
-        return tag_outputs(model.config, row, model(**inputs).logits[0].cpu())
+        return tag_outputs(model.config, row, model(**inputs).logits[0].cpu(), columns)
     return generate_outputs(model, tokenizer, inputs)
 
 
 def _remove_units(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: ExplainedText, classes: Sequence[int] | None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: ExplainedText, columns: Sequence[int] | None
 ) -> tuple[ExplainedOutputs, Scores]:
     units = range(len(row.columns))
     masks = row.mask_without([[], *([unit] for unit in units), units])  # [units + 2, n]
-    outputs = find_outputs(model, tokenizer, row, classes)
+    outputs = find_outputs(model, tokenizer, row, columns)
     logits = outputs.run_masks(model, row, masks)  # [units + 2, columns]
     scores = logits[0] - logits[1:-1]
     base = logits[-1]

@@ -1,0 +1,231 @@
+"""The command `explain`."""
+
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hf_maskattn.cli.console import exit_on_error
+
+if TYPE_CHECKING:
+    from hf_maskattn.inspection.explanations import Explanation, View
+    from hf_maskattn.inspection.faithfulness import Comparison
+
+_BAR_DELAY_SECONDS = 2.0
+_STDOUT = Path("-")
+_VISIBLE = dict.fromkeys(("Cc", "Cs"), "\ufffd")
+
+
+def explain(
+    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
+    text: Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 file with a text on each line, or a .jsonl, .json, .csv, .tsv or .parquet file of rows."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the texts of a file of rows; see predict.", show_default=False)
+    ] = None,
+    method: Annotated[
+        Literal["contributions", "removal", "integrated_gradients", "gradient_x_input", "attention"] | None,
+        typer.Option(help="By default contributions for classifiers of texts, else removal.", show_default=False),
+    ] = None,
+    unit: Annotated[Literal["token", "word"], typer.Option(help="What has a score.")] = "token",
+    label: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.", show_default=False),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of tokens in the tables on a terminal.")] = 5,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save a picture of the texts, colored by score, to FILE.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Measure how faithful each method is on these texts, against a random order.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="Maximum number of texts that --compare samples.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of --compare.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Maximum number of texts in a batch.")] = 32,
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.", show_default=False),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
+    ] = None,
+) -> None:
+    """Explain the predictions for texts from --text, --file or stdin: a score for each token or word.
+
+    A terminal shows the texts, colored by score (orange for the prediction, blue against it); a pipe gets JSON lines.
+    """
+    with exit_on_error():
+        from tqdm import tqdm
+
+        from hf_maskattn.cli.console import show_messages
+        from hf_maskattn.inference.predict import check_output_path
+        from hf_maskattn.inspection.explain import Explainer, check_arguments
+        from hf_maskattn.inspection.explanation_plots import draw_explanations, validate_plot_path
+        from hf_maskattn.inspection.faithfulness import compare_methods
+        from hf_maskattn.loading import download_revision
+
+        if compare and not (method is label is plot is None):
+            raise ValueError("--compare measures all methods. Omit --method, --class and --plot.")
+        for path in (plot, json_file):
+            if path is not None and path != _STDOUT:
+                check_output_path(path, overwrite)
+        if plot is not None:
+            validate_plot_path(plot)
+        show_messages()
+        folder = download_revision(model, revision)
+        texts = _read_texts(text, file, column, folder)
+        check_arguments(texts, method, unit, None, batch_size, max_length)
+        is_shown = sys.stdout.isatty() and json_file != _STDOUT
+        lines_file = _STDOUT if not sys.stdout.isatty() and json_file is plot is None else json_file
+        if compare:
+            comparison = compare_methods(folder, None, texts, unit=unit, limit=limit, max_length=max_length, seed=seed)
+            if lines_file is not None:
+                _write_lines([comparison.to_json()], lines_file)
+            if is_shown:
+                show_comparison(comparison)
+            return
+        explainer = Explainer(folder, None, method, label=label)
+        explanations: Iterable[Explanation] = tqdm(
+            explainer.explain_each(texts, unit=unit, batch_size=batch_size, max_length=max_length),
+            total=len(texts),
+            unit="text",
+            delay=_BAR_DELAY_SECONDS,
+            disable=None,  # shown on a terminal only
+        )
+        if is_shown or plot is not None:
+            explanations = [*explanations]
+        if lines_file is not None:
+            _write_lines((explanation.to_json() for explanation in explanations), lines_file)
+        if plot is not None:
+            draw_explanations([*explanations], plot)
+        if is_shown:
+            for explanation in explanations:
+                show_explanation(explanation, top_k)
+
+
+def _read_texts(text: list[str] | None, file: Path | None, column: str | None, model: str | Path) -> list[str]:
+    from hf_maskattn.data.files import FILE_SUFFIXES, names_rows, read_lines, read_stream_lines
+    from hf_maskattn.inference.input_rows import load_rows, parse_row
+
+    if text and file:
+        raise ValueError("--text and --file are mutually exclusive.")
+    if column is not None and not (file and names_rows(file)):
+        raise ValueError(f"--column needs --file with one of the suffixes {', '.join(FILE_SUFFIXES)}.")
+    if text:
+        return text
+    if file and names_rows(file):
+        rows, column = load_rows(file, model, column)
+        return [parse_row(row, column, file).text for row in rows]
+    if file:
+        return read_lines(file)
+    if sys.stdin.isatty():
+        raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
+    return read_stream_lines(sys.stdin.buffer)
+
+
+def _write_lines(lines: Iterable[str], path: Path) -> None:
+    """Write lines in UTF-8 to stdout, or to a file that appears when it is complete."""
+    # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
+    encoded = (f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
+    if path == _STDOUT:
+        for line in encoded:
+            # A stream without a buffer, such as io.StringIO, has no encoding.
+            typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode(), nl=False)
+        return
+    with TemporaryDirectory(dir=path.parent, prefix=".explain-") as folder:
+        part = Path(folder) / path.name
+        with part.open("wb") as stream:
+            stream.writelines(encoded)
+        os.replace(part, path)
+
+
+def show_explanation(explanation: "Explanation", top_k: int) -> None:
+    """Print a text for each predicted output, colored by score, with a table of the largest scores."""
+    console = Console(highlight=False)
+    if not explanation.tokens:
+        console.print(Text(f"{explanation.text!r} has no visible character.", "dim"))
+    if explanation.all_unknown:
+        console.print(Text("All tokens of this text are unknown to the tokenizer of the model.", "yellow"))
+    for view in explanation.views():
+        title = Text.assemble((to_visible(view.title), "bold"), f"  {_describe_view(explanation, view)}")
+        console.print(title)
+        console.print(_color_text(explanation, view), soft_wrap=True)
+        table = Table(explanation.unit, "characters", "score", box=None, header_style="dim", padding=(0, 2, 0, 0))
+        table.columns[2].justify = "right"
+        order = view.scores.nan_to_num().abs().argsort(descending=True, stable=True).tolist()
+        for index in order[:top_k]:
+            start, end = explanation.offsets[index]
+            place = f"{start} to {end}" if end > start else "special"
+            table.add_row(Text(to_visible(explanation.tokens[index])), place, f"{view.scores[index]:+.3f}")
+        console.print(table)
+
+
+def _describe_view(explanation: "Explanation", view: "View") -> str:
+    """Describe what the scores of a view explain, and how far they are from adding up to it."""
+    name = "log-probability" if explanation.generated_text is not None else "logit"
+    parts = [f"{name} {view.logit:.3f}", explanation.method]
+    if explanation.method in ("contributions", "integrated_gradients", "gradient_x_input"):
+        column = explanation.labels.index(view.title)
+        total = float(explanation.scores[:, column].sum() + explanation.base[column])
+        parts.append(f"base {explanation.base[column]:.3f}, completeness gap {abs(total - view.logit):.1e}")
+    return ", ".join(parts)
+
+
+def _color_text(explanation: "Explanation", view: "View") -> Text:
+    """Color the parts of a text by their scores; special tokens follow it."""
+    from hf_maskattn.inspection.explanations import diverging_color, largest_score
+
+    colored = Text(to_visible(explanation.text))
+    scale = largest_score(view.scores)
+    parts = zip(explanation.tokens, explanation.offsets, view.scores.tolist(), strict=True)
+    for token, (start, end), score in parts:
+        red, green, blue = diverging_color(score / scale)
+        style = f"{'white' if abs(score) > 0.75 * scale else 'black'} on rgb({red},{green},{blue})"
+        if end > start:
+            colored.stylize(style, start, end)
+        else:
+            colored.append(" ").append(to_visible(token), style)
+    return colored
+
+
+def show_comparison(comparison: "Comparison") -> None:
+    """Print a row for each method, and what was measured."""
+    table = Table(
+        "method", "comprehensiveness", "sufficiency", "area over the curve", caption_justify="left", title_justify="left"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, measures in comparison.methods.items():
+        table.add_row(name, *(f"{value:.3f}" for value in measures))
+    console = Console(highlight=False)
+    console.print(table)
+    lines = [
+        f"{comparison.num_predictions:,} predictions, erased by {comparison.unit}, seed {comparison.seed}. Larger is better, "
+        "except for sufficiency.",
+        *(f"{name} was not measured: {reason}" for name, reason in comparison.skipped.items()),
+    ]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def to_visible(text: str) -> str:
+    """Replace control characters, one by one, so that a text cannot control the terminal."""
+    return "".join(
+        " " if character.isspace() else _VISIBLE.get(unicodedata.category(character), character) for character in text
+    )
