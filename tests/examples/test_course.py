@@ -74,7 +74,17 @@ def test_distill(course, tmp_path, capfd, monkeypatch):
     assert "student: accuracy " in printed
 
 
-LESSONS = ["01_classify", "02_tag", "03_load_anywhere", "05_translate_dates", "06_publish", "07_distill"]
+@pytest.mark.slow
+def test_explain(course, tmp_path, capfd):
+    course("08_explain.py")(str(tmp_path), *TOY, limit=3)
+    printed = capfd.readouterr().out
+    assert "Ungverjaland: " in printed
+    assert "without ja: logit " in printed
+    assert "removal                comprehensiveness" in printed
+    assert (tmp_path / "explanation.png").exists()
+
+
+LESSONS = ["01_classify", "02_tag", "03_load_anywhere", "05_translate_dates", "06_publish", "07_distill", "08_explain"]
 
 
 @pytest.mark.parametrize("name", LESSONS)
