@@ -1,8 +1,11 @@
 """Attention weights of a model for texts, with their tokens, and plots of them. Plots need matplotlib."""
 
 import logging
+import math
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +22,11 @@ logger = logging.getLogger(__name__)
 
 _MISSING = f"Plots need matplotlib: {install_command('viz')}"
 _MAX_TOKEN_LENGTH = 12
-_CELL_SIZE, _CHARACTER_WIDTH, _MARGIN, _PAGE_WIDTH = 0.24, 0.09, 0.2, 12.0
-"""Inches: size of a cell of an alignment, width of a character of its labels, margin, and width at which panels are wrapped."""
 _DPI = 150
+_CELL_SIZE, _CHARACTER_WIDTH, _MARGIN, _PAGE_WIDTH = 0.24, 0.09, 0.2, 1600 / _DPI
+"""Inches: size of a cell of an alignment, width of a character of its labels, margin, and width at which plots are wrapped."""
+_NOTE_WIDTH = 1.4
+"""Inches: width of the note at the end of a row of an attention map."""
 _MAX_PIXELS = 100_000_000
 
 
@@ -167,21 +172,24 @@ def target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) 
     return max((length for length, id_ in enumerate(ids, start=1) if id_ != pad_id), default=0)
 
 
-def can_be_drawn(text: str) -> bool:
-    """Return whether the default font has all characters of a text.
+def find_missing_characters(text: str) -> set[str]:
+    """Return the visible characters of a text that no installed font has.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
     try:
-        from matplotlib.font_manager import FontProperties, findfont
+        import matplotlib.font_manager  # noqa: F401
     except ImportError as error:
         raise ImportError(_MISSING) from error
-    return set(text) <= _read_characters(findfont(FontProperties()))
+    return {character for character in _select_fonts(set(text))[1] if character.isprintable()}
 
 
 def draw_attention_maps(panels: Mapping[str, Sequence[AttentionMap]], path: str | Path) -> None:
     """Draw batches of attention maps below each other: a cell per token, darker for larger weights, padding hatched.
+
+    Rows that are wider than a page of 1,600 pixels are continued on further lines. Labels use any of the installed fonts, as
+    those of `draw_alignments` do.
 
     Args:
         panels: The maps of each batch, by the title of its panel.
@@ -194,37 +202,51 @@ def draw_attention_maps(panels: Mapping[str, Sequence[AttentionMap]], path: str 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(_MISSING) from error
-    num_columns = max(len(maps[0].tokens) for maps in panels.values())
-    num_rows = [len(maps) for maps in panels.values()]
-    longest = max(len(_shorten(token)) for maps in panels.values() for row in maps for token in row.tokens)
-    width = num_columns * max(0.34, 0.11 * longest) + 1.4
-    figure = Figure(figsize=(width, 0.42 * sum(num_rows) + 0.75 * len(num_rows)), layout="constrained")
-    all_axes = figure.subplots(len(num_rows), squeeze=False, height_ratios=num_rows)[:, 0]
+    tokens = {_shorten(token) for maps in panels.values() for row in maps for token in row.tokens}
+    fonts, missing = choose_fonts("".join(tokens))
+    cell = max(0.34, 0.11 * max(len(replace_missing(token, missing)) for token in tokens))
+    longest = max(len(maps[0].tokens) for maps in panels.values())
+    columns = min(longest, max(1, int((_PAGE_WIDTH - _NOTE_WIDTH) / cell)))
+    heights = [len(maps) * _row_height(maps, columns) for maps in panels.values()]
+    title_width = _CHARACTER_WIDTH * max(map(len, panels))
+    size = (max(columns * cell + _NOTE_WIDTH, title_width), 0.42 * sum(heights) + 0.75 * len(heights))
+    figure = Figure(figsize=size, layout="constrained")
+    all_axes = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, maps) in zip(all_axes, panels.items(), strict=True):
-        _draw_panel(axes, maps)
-        axes.set(xlim=(0, num_columns + 4.2), ylim=(len(maps), 0))
+        _draw_panel(axes, maps, columns, {"family": fonts, "parse_math": False}, missing)
+        row_height = _row_height(maps, columns)
+        axes.set(xlim=(0, size[0] / cell), ylim=(len(maps) * row_height, 0))
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_axis_off()
         for y, row in enumerate(maps):
             note = f"{100 * row.weight_on_padding:.0f} % on padding"
-            axes.text(num_columns + 0.2, y + 0.5, note, ha="left", va="center", fontsize=9)
+            axes.text(columns + 0.2, y * row_height + 0.5, note, ha="left", va="center", fontsize=9)
     figure.savefig(path, dpi=_DPI)
 
 
-def _draw_panel(axes, maps: Sequence[AttentionMap]) -> None:
+def _row_height(maps: Sequence[AttentionMap], columns: int) -> float:
+    """Return the number of lines of each map of a panel, with a gap below if there are several."""
+    lines = math.ceil(len(maps[0].tokens) / columns)
+    return lines if lines == 1 else lines + 0.5
+
+
+def _draw_panel(axes, maps: Sequence[AttentionMap], columns: int, style: dict, missing: set[str]) -> None:
     from matplotlib.patches import Rectangle
 
     highest = max(float(row.weights.max()) for row in maps)
-    for y, row in enumerate(maps):
-        for x, token in enumerate(row.tokens):
-            is_token = bool(row.mask[x])
-            darkness = float(row.weights[x]) / highest if highest else 0.0
+    row_height = _row_height(maps, columns)
+    for number, row in enumerate(maps):
+        for position, token in enumerate(row.tokens):
+            x, y = position % columns, number * row_height + position // columns
+            is_token = bool(row.mask[position])
+            darkness = float(row.weights[position]) / highest if highest else 0.0
             color = (1 - 0.85 * darkness, 1 - 0.6 * darkness, 1 - 0.25 * darkness)
             hatch = None if is_token else "////"
             axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="0.75", hatch=hatch, linewidth=0.6))
             if is_token:
                 text_color = "white" if darkness > 0.6 else "black"
-                axes.text(x + 0.5, y + 0.5, _shorten(token), ha="center", va="center", color=text_color, parse_math=False)
+                label = replace_missing(_shorten(token), missing)
+                axes.text(x + 0.5, y + 0.5, label, ha="center", va="center", color=text_color, **style)
 
 
 def validate_plot_path(path: str | Path) -> None:
@@ -247,7 +269,7 @@ def validate_plot_path(path: str | Path) -> None:
         raise ValueError(f"The suffix of a plot must be one of {suffixes}, got {path}.")
 
 
-def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
+def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path, note: str = "") -> None:
     """Draw the alignment of each source with its target in gray, from weight 0 in black to weight 1 in white.
 
     The source runs from left to right, also for right-to-left scripts, and the target from top to bottom. Labels use any of the
@@ -256,6 +278,7 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
     Args:
         maps: The alignments.
         path: File to write; its suffix selects the format.
+        note: Text to add to the title.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -292,7 +315,7 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path) -> None:
     num_heads = max(alignment.num_heads for alignment in maps)
     title = "Attention weights of generated tokens (rows) on source tokens: 0 black, 1 white"
     mean = f", mean of {num_heads} heads" if num_heads > 1 else ""
-    figure.text(_MARGIN / width, 1 - _MARGIN / height, title + mean, va="top")
+    figure.text(_MARGIN / width, 1 - _MARGIN / height, title + mean + note, va="top")
     figure.savefig(path)
 
 
@@ -346,12 +369,24 @@ def choose_fonts(text: str) -> tuple[list[str], set[str]]:
         Font families that have all other characters, the default first, and the characters without a font.
     """
     fonts, missing = _select_fonts(set(text))
-    if missing:
-        logger.warning(
-            f"No installed font has {len(missing)} of the characters, such as {replace_missing(min(missing), missing)}. They "
-            "are drawn as code points. Install a font of their script, such as Noto."
-        )
+    visible = {character for character in missing if character.isprintable()}
+    if visible:
+        logger.warning(f"{describe_missing(visible)} They are drawn as code points.")
     return fonts, missing
+
+
+_CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
+
+
+def describe_missing(characters: set[str]) -> str:
+    """Describe characters without a font in a sentence: their scripts, and a package with fonts of them."""
+    scripts = sorted({unicodedata.name(character, "unnamed").split()[0] for character in characters})
+    packages = sorted({"fonts-noto-cjk" if script.startswith(_CJK) else "fonts-noto-core" for script in scripts})
+    names = ", ".join(script if script == "CJK" else script.capitalize() for script in scripts)
+    return (
+        f"No installed font has {len(characters)} of the characters ({names}), such as U+{ord(min(characters)):04X}. Install a "
+        f"font of their script, such as Noto (Debian and Ubuntu: apt install {' '.join(packages)})."
+    )
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -361,18 +396,27 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
 
 
+_REGULAR = 400
+
+
 def _select_fonts(characters: set[str]) -> tuple[list[str], set[str]]:
     """Select font families that have all characters, the default first; returns them and the characters without a font."""
-    from matplotlib.font_manager import FontProperties, findfont, fontManager
+    from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager
 
     default = FontProperties()
     families, missing = list(default.get_family()), characters - _read_characters(findfont(default))
-    for family in dict.fromkeys(font.name for font in fontManager.ttflist) if missing else ():
-        if "Last Resort" in family:
-            continue  # it draws a frame for any character
-        available = missing & _read_characters(findfont(FontProperties(family=[family])))
+    if missing:
+        # The list of matplotlib is cached, without fonts that were installed later.
+        for file in sorted({*findSystemFonts()} - {font.fname for font in fontManager.ttflist}):
+            with suppress(OSError, RuntimeError):  # a format that it does not read
+                fontManager.addfont(file)
+    for font in fontManager.ttflist if missing else ():
+        # "Last Resort" draws a frame for any character. matplotlib logs a warning for a family without regular weight.
+        if "Last Resort" in font.name or font.style != "normal" or font.weight != _REGULAR:
+            continue
+        available = missing & _read_characters(font.fname)
         if available:
-            families.append(family)
+            families.append(font.name)
             missing -= available
     return families, missing
 

@@ -117,6 +117,10 @@ class DataArguments:
     source: str | None = None
     """Dataset to load: a built-in corpus, a folder of files, or a dataset name on the Hub."""
 
+    name: str | None = None
+    """Name of the dataset in the model card: any text, or its name on the Hub, such as `user/dataset`, which the card links to.
+    Null means the name of `source` or of the file `train_file`, without its folder."""
+
     subset: str | None = None
     """Configuration name of a dataset on the Hub."""
 

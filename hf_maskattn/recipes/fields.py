@@ -257,6 +257,22 @@ def suggestion(value: str, choices: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(value.lower(), list(choices), n=1, cutoff=_TYPO_CUTOFF)), None)
 
 
+def check_dataset_name(name: str | None) -> None:
+    """Check that `data.name`, which a published card shows, is not a path.
+
+    Raises:
+        ValueError: If it is, or is empty.
+    """
+    if name is None:
+        return
+    is_path = name.startswith(("/", ".", "~")) or "\\" in name or ("/" in name and Path(name).exists())
+    if is_path or not name.strip():
+        raise ValueError(
+            f"data.name must be a name to show in the model card and not a path, got {name!r}. Use a title, or the name of a "
+            "dataset on the Hub, such as user/dataset."
+        )
+
+
 def check_value(group: str, key: str, value: Any, annotation: Any) -> None:
     """Check the type of a value. An integer is valid where a float is.
 

@@ -26,6 +26,7 @@ from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import (
     ONLY_FOR,
     WARMUP_KEYS,
+    check_dataset_name,
     check_key,
     check_value,
     replace_warmup_ratio,
@@ -335,6 +336,7 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
         value = groups[group].get(key)
         if value is not None and not least <= value < math.inf:  # NaN fails this comparison
             raise ValueError(f"{group}.{key} must be at least {least}, got {value}.")
+    check_dataset_name(groups["data"].get("name"))
     _check_labels(groups["data"].get("labels"), groups["model"].get("problem_type"))
     _check_tokenizer(groups["data"], groups["model"].get("pretrained"), groups["model"].get("embeddings"))
     if "vocabulary" in groups["data"] or any("embeddings" in key for key in groups["model"]):

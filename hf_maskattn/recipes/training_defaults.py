@@ -349,7 +349,7 @@ def resumed_recipe(recipe: Recipe, stored: Path) -> Recipe:
 
 
 _UNSET = "not set"
-_WITHOUT_EFFECT_ON_MODEL = ("output_dir", "keep_checkpoints")
+_WITHOUT_EFFECT_ON_MODEL = ("output_dir", "keep_checkpoints", "name")
 
 
 def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:

@@ -325,11 +325,12 @@ def summarize(assembly: Assembly, checkpoint: Path | None = None) -> RunSummary:
         Task, model, data, training, device and output folder. Every fact is stated once.
     """
     data, args, recipe = assembly.data, assembly.trainer.args, assembly.recipe
+    source = recipe.data.name or recipe.data.source or recipe.data.train_file
     tokenizer = recipe.data.tokenizer or recipe.model.pretrained or recipe.model.embeddings
     summary = RunSummary(
         task=_describe_task(assembly),
         model=_describe_model(assembly),
-        rows=", ".join(f"{name} {_count_rows(split)}" for name, split in data.splits.items()),
+        data=f"{source}: {', '.join(f'{name} {_count_rows(split)}' for name, split in data.splits.items())}",
         tokenizer=f"{tokenizer}, {len(data.tokenizer):,} tokens",
     )
     if data.unknown:
@@ -375,7 +376,7 @@ def _describe_model(assembly: Assembly) -> str:
 
 
 def _count_rows(split: Dataset | RowStream) -> str:
-    return "a stream" if isinstance(split, RowStream) else f"{split.num_rows:,}"
+    return "(a stream)" if isinstance(split, RowStream) else f"{split.num_rows:,} rows"
 
 
 def _describe_training(trainer: MaskAttnTrainer) -> dict[str, str]:

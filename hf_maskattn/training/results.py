@@ -3,8 +3,9 @@
 import json
 import logging
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,14 @@ from hf_maskattn.data.loading import BUILT_IN
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.hub.model_card import MAX_EXAMPLES, TrainingData, build_model_card
 from hf_maskattn.hub.publish import Publication
-from hf_maskattn.inspection.attention_maps import attention_maps, can_be_drawn, draw_alignments, draw_attention_maps
+from hf_maskattn.inspection.attention_maps import (
+    AlignmentMap,
+    attention_maps,
+    describe_missing,
+    draw_alignments,
+    draw_attention_maps,
+    find_missing_characters,
+)
 from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
@@ -340,22 +348,27 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        texts: The texts. Long ones are truncated, and those with characters that the font does not have are left out.
+        texts: The texts. Long ones are truncated, and those with characters that no installed font has are left out.
         path: The image file.
 
     Returns:
         Whether a picture was drawn. It is not if matplotlib is not installed, or no text can be drawn.
     """
     try:
-        shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text and can_be_drawn(text)]
-        shown = shortened[:MAX_EXAMPLES]
+        shortened = [text for text in (_first_tokens(tokenizer, text) for text in texts) if text]
+        missing = find_missing_characters("".join(shortened))
+        shown = [text for text in shortened if not missing & {*text}][:MAX_EXAMPLES]
+        if missing and len(shown) < min(MAX_EXAMPLES, len(shortened)):
+            logger.warning(f"The picture of the model card leaves out texts. {describe_missing(missing)}")
         if not shown:
             return False
+        note = f" (first {_MAX_TOKENS_IN_PICTURE} tokens)" if {*shown} - {*texts} else ""
         if model.config.is_encoder_decoder:
             written = generate_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
-            draw_alignments([text.alignment for text in written if text.alignment is not None], path)
+            alignments = [_first_targets(text.alignment) for text in written if text.alignment is not None]
+            draw_alignments(alignments, path, note)
         else:
-            draw_attention_maps({"attention": attention_maps(model, tokenizer, shown)}, path)
+            draw_attention_maps({f"attention{note}": attention_maps(model, tokenizer, shown)}, path)
     except ImportError as error:
         logger.info(f"The model card has no picture of the attention. {error}")
         return False
@@ -370,6 +383,11 @@ def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     return text[: max((end for _, end in encoded["offset_mapping"]), default=0)]
 
 
+def _first_targets(alignment: AlignmentMap) -> AlignmentMap:
+    target, weights = alignment.target[:_MAX_TOKENS_IN_PICTURE], alignment.weights[:_MAX_TOKENS_IN_PICTURE]
+    return replace(alignment, target=target, weights=weights)
+
+
 def _with_mask(text: str, mask_token: str) -> str:
     words = text.split()
     words[len(words) // 2] = mask_token
@@ -377,6 +395,7 @@ def _with_mask(text: str, mask_token: str) -> str:
 
 
 _MAX_EXAMPLE_LENGTH = 60
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def example_text(assembly: "Assembly") -> str | None:
@@ -390,9 +409,12 @@ def example_text(assembly: "Assembly") -> str | None:
 
 def _describe_data(assembly: "Assembly", recipe: Recipe) -> TrainingData:
     data, info = recipe.data, assembly.data.info
+    hub_id = data.source and hub_id_of(data.source)
+    if data.name is not None and _HUB_NAME.fullmatch(data.name):
+        hub_id = data.name
     return TrainingData(
-        name=public_name(data.source) if data.source else Path(str(data.train_file)).name,
-        hub_id=data.source and hub_id_of(data.source),
+        name=data.name or (public_name(data.source) if data.source else Path(str(data.train_file)).name),
+        hub_id=hub_id,
         description=info.description,
         license=info.license,
         homepage=info.homepage,

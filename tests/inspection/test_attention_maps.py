@@ -6,13 +6,16 @@ import torch
 from matplotlib.image import imread
 
 from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.inspection import attention_maps as maps_module
 from hf_maskattn.inspection.attention_maps import (
     AlignmentMap,
+    AttentionMap,
     alignment_maps,
     attention_maps,
-    can_be_drawn,
+    describe_missing,
     draw_alignments,
     draw_attention_maps,
+    find_missing_characters,
     readable_tokens,
     validate_plot_path,
 )
@@ -151,19 +154,54 @@ def test_draw_alignments_in_any_script_and_format(tmp_path, caplog, suffix):
     assert not caplog.records
 
 
-def test_characters_without_font_are_drawn_as_code_points(tmp_path, caplog):
-    character = "\U000e0fff"  # assigned to nothing
-    assert not can_be_drawn(character)
+def test_characters_without_font_are_drawn_as_code_points(tmp_path, caplog, monkeypatch):
+    character = "\u18b0"  # Unified Canadian Aboriginal Syllabics Extended
+    monkeypatch.setattr(maps_module, "_select_fonts", lambda characters: (["DejaVu Sans"], characters - {"a"}))
+    assert find_missing_characters(f"a\n{character}") == {character}
     with caplog.at_level(logging.WARNING):
         draw_alignments([build_alignment(["a", character], "a")], tmp_path / "map.svg")
-    assert "No installed font has 1 of the characters, such as U+E0FFF" in caplog.text
+    (message,) = caplog.messages
+    assert message == (
+        "No installed font has 1 of the characters (Canadian), such as U+18B0. Install a font of their script, such as Noto "
+        "(Debian and Ubuntu: apt install fonts-noto-core). They are drawn as code points."
+    )
 
 
 def test_characters_missing_in_default_font_use_another(tmp_path, caplog):
     character = "\u1d8d"  # a letter of STIX, which comes with matplotlib
-    assert not can_be_drawn(character)
+    assert find_missing_characters(character) == set()
     draw_alignments([build_alignment([character], "a")], tmp_path / "map.png")
     assert not caplog.records
+
+
+def test_missing_characters_are_described_by_script():
+    text = describe_missing({*"\u6f22\u3042\ud55c\u0915"})
+    assert "4 of the characters (CJK, Devanagari, Hangul, Hiragana), such as U+0915" in text
+    assert "apt install fonts-noto-cjk fonts-noto-core)" in text
+
+
+def width_of(path):
+    return int.from_bytes(path.read_bytes()[16:20])
+
+
+@pytest.mark.parametrize(("length", "word", "is_wrapped"), [(3, "a", False), (60, "a", True), (30, "\u6f22" * 12, True)])
+def test_attention_maps_fit_a_page(tmp_path, monkeypatch, length, word, is_wrapped):
+    heights = []
+    for tokens in ([word], [word] * length):
+        maps = [
+            AttentionMap(tokens, torch.ones(len(tokens), dtype=torch.bool), torch.full((len(tokens),), 1 / len(tokens)))
+        ] * 2
+        draw_attention_maps({"attention": maps}, tmp_path / "maps.png")
+        assert width_of(tmp_path / "maps.png") <= 1600
+        heights.append(int.from_bytes((tmp_path / "maps.png").read_bytes()[20:24]))
+    assert (heights[1] > heights[0]) == is_wrapped
+
+
+def test_missing_glyphs_are_no_warnings(tmp_path, recwarn):
+    maps = [AttentionMap(["\u6f22", "\u0915\u200d", "\n"], torch.ones(3, dtype=torch.bool), torch.ones(3) / 3)]
+    draw_attention_maps({"attention": maps}, tmp_path / "maps.png")
+    draw_alignments([build_alignment(["\u6f22", "\u0915"], ["\n"])], tmp_path / "map.png", " (short)")
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_draw_alignments_rejects_bad_input(tmp_path, monkeypatch):

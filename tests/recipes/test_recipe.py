@@ -436,3 +436,12 @@ def test_rare_words_without_effect_raise(tmp_path, task, override, message):
 def test_value_out_of_range_raises(recipe_file, override, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize("name", ["", "/data/pets", "./pets", "~/pets", "C:\\pets", "own/pets"])
+def test_name_of_the_data_is_no_path(recipe_file, tmp_path, monkeypatch, name):
+    (tmp_path / "own" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"data\.name must be a name to show in the model card and not a path, got"):
+        load_recipe(recipe_file, [f"data.name='{name}'"])
+    assert load_recipe(recipe_file, ["data.name=user/pets"]).data.name == "user/pets"

@@ -191,7 +191,7 @@ def test_summary_states_every_fact(tmp_path):
     share = sum(row["label"] == "dog" for row in rows) / len(rows)
     assert summary["task"] == f"text-classification, 2 labels (the largest, dog, has {share:.1%})"
     assert summary["model"] == "MaskAttnForSequenceClassification with 536 parameters, 54 of them embeddings"
-    assert summary["rows"] == "train 40, validation 12, test 12"
+    assert summary["data"] == f"{tmp_path / 'train.jsonl'}: train 40 rows, validation 12 rows, test 12 rows"
     assert summary["tokenizer"] == "word, 9 tokens"
     assert summary["unknown tokens"] == "train 0.00%, validation 0.00%"
     cut = [len(row["text"].split()) - 6 for row in rows if len(row["text"].split()) > 6]
@@ -205,7 +205,7 @@ def test_summary_states_every_fact(tmp_path):
 def test_summary_of_a_stream(tmp_path):
     summary = summary_of(tmp_path, "token-classification", *STREAM)
     assert summary["task"] == "token-classification, 3 labels"
-    assert summary["rows"] == "train a stream, validation 12, test 12"
+    assert summary["data"].endswith(": train (a stream), validation 12 rows, test 12 rows")
     assert summary["training"] == "5 steps of 8 rows, weight decay 0.01"
     assert summary["unknown tokens"] == "validation 0.00%"
 

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from transformers import Seq2SeqTrainingArguments
 
@@ -11,7 +12,7 @@ from hf_maskattn import MaskAttnForSequenceClassification
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
-from hf_maskattn.inspection import attention_maps
+from hf_maskattn.inspection.attention_maps import AlignmentMap
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import training_arguments
@@ -162,7 +163,7 @@ def test_picture_of_attention_is_a_png(model, tokenizer, tmp_path):
 
 def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(panels["attention"]))
+    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(*panels.values()))
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
     assert [int(row.mask.sum()) for row in drawn] == [30, 1, 1]
     assert all(row.weight_on_padding == 0 for row in drawn)
@@ -187,9 +188,39 @@ def test_failed_picture_is_only_logged(model, tokenizer, tmp_path, monkeypatch, 
     assert "drawing it failed: ZeroDivisionError('division by zero')" in caplog.text
 
 
-def test_can_be_drawn_depends_on_the_font():
-    assert attention_maps.can_be_drawn("Ungverjaland, Lettország, Ελλάδα, Россия")
-    assert not attention_maps.can_be_drawn("\u6f22")
+def test_scripts_without_font_are_named(model, tokenizer, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(results, "find_missing_characters", lambda text: {*text} & {"\u6f22", "\u0915"})
+    assert draw_picture(model, tokenizer, ["woof"] * 3 + ["\u6f22"], tmp_path / "a.png")
+    assert not caplog.messages  # enough texts are left
+    assert draw_picture(model, tokenizer, ["woof", "\u6f22", "\u0915"], tmp_path / "a.png")
+    (message,) = caplog.messages
+    assert message.startswith(
+        "The picture of the model card leaves out texts. No installed font has 2 of the characters (CJK, "
+    )
+    assert "apt install fonts-noto-cjk fonts-noto-core" in message
+
+
+def test_alignments_of_a_card_are_cut():
+    alignment = AlignmentMap(["a"], ["b"] * 100, torch.ones(100, 1), num_heads=1)
+    assert len(results._first_targets(alignment).target) == 30
+    assert results._first_targets(alignment).weights.shape == (30, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "datasets"),
+    [
+        (None, "train.jsonl", None),
+        ("Pets of a town", "Pets of a town", None),
+        ("someone/pets", "someone/pets", "someone/pets"),
+    ],
+)
+def test_card_names_the_data(write, tmp_path, name, shown, datasets):
+    _, card = write(name=name)
+    assert f"**{shown}**" in card.text
+    assert str(tmp_path) not in card.content
+    header = card.data.to_dict()
+    assert header.get("datasets") == datasets
+    assert header["model-index"][0]["results"][0]["dataset"]["name"] == shown
 
 
 @pytest.fixture(autouse=True)
