@@ -1,7 +1,10 @@
 """Columns of a split: whether those of a task exist, and the labels in them."""
 
 import difflib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import datasets
@@ -11,6 +14,8 @@ from hf_maskattn.data.table_reading import RowLocation, RowLocations, separator_
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import Shards
+
+logger = logging.getLogger(__name__)
 
 LabelKind = Literal["single", "multi", "tags"]
 """One label per row, any number of labels per row, or one label per word."""
@@ -108,7 +113,7 @@ def label_names(
     known: Sequence[str] | None = None,
     locations: Mapping[str, RowLocations] | None = None,
 ) -> list[str]:
-    """Read the label names of a column in the order of their ids, and check that they hold for all splits.
+    """Read the label names of a column in the order of their ids, and check that all splits have some of them.
 
     A value means the label of the same spelling: the integer 1 and the string "1" are the same label. Integers are indices
     into the names only if no split has strings and no name is an integer.
@@ -117,7 +122,7 @@ def label_names(
         splits: Splits by name. Label names are read from `"train"`.
         column: Column of the labels.
         kind: Whether the column has one label per row (`"single"`) or lists of labels (`"multi"`, `"tags"`).
-        known: The names, if they are known; all splits are checked against them.
+        known: The names, if they are known; the training split must not have others.
         locations: Locations of the rows of each split, for error messages.
 
     Returns:
@@ -125,8 +130,8 @@ def label_names(
         value, also in CSV columns of integers only).
 
     Raises:
-        ValueError: The column does not match `kind`, has invalid values, or a split has a label that is unknown or
-            missing from the training split.
+        ValueError: The column does not match `kind`, has invalid values, the training split has a label that is not known, or
+            another split has none of the labels.
     """
     if kind not in get_args(LabelKind):
         raise ValueError(f"kind must be one of {', '.join(get_args(LabelKind))}, got {kind!r}.")
@@ -137,6 +142,7 @@ def label_names(
         name: _unique_labels(name, split, column, kind, locations.get(name) or RowLocations())
         for name, split in {"train": splits["train"], **splits}.items()
     }
+    num_names = {name: len(found) for name, found in names_of.items()}
     kinds = {name: value_kind(_label_feature(name, split, column, kind)) for name, split in splits.items()}
     names = names_of["train"] if known is None else list(known)
     if not has_integer_names(names) and not {"string", "boolean"} & {*kinds.values()}:
@@ -146,7 +152,9 @@ def label_names(
                 names_of[name] = _exclude(names_of[name], indices)
     for split_name, split_names in names_of.items():
         unknown = _exclude(split_names, names)
-        if unknown:
+        # Some labels that only a split to evaluate has are scored as errors (see `find_further_labels`).
+        are_of_other_type = kinds[split_name] != kinds["train"] and "integer" in (kinds[split_name], kinds["train"])
+        if unknown and (split_name == "train" or are_of_other_type or len(unknown) == num_names[split_name]):
             types = f" ({kinds[split_name]} values, but {kinds['train']} values in the split 'train')"
             raise ValueError(
                 f"the labels of the split {split_name!r} in {column!r} must be among "
@@ -157,12 +165,65 @@ def label_names(
     return names
 
 
-def build_label_ids(feature: Any, labels: Sequence[str]) -> dict[Hashable, int]:
+def find_further_labels(
+    splits: Mapping[str, Dataset], column: str, names: Sequence[str], is_known: Callable[[str], bool] | None = None
+) -> list[str]:
+    """Find labels that a model does not have, in splits that it is evaluated on. A warning counts them in each split.
+
+    Args:
+        splits: The splits, by name.
+        column: Column of the labels, or of lists of labels.
+        names: Names of the labels of the data in the order of their ids.
+        is_known: Whether the model has a label of this name. None if it has the labels `names`.
+
+    Returns:
+        Their names, sorted.
+
+    Raises:
+        ValueError: The model has none of the labels of a split.
+    """
+    further: set[str] = set()
+    for split_name, split in splits.items():
+        feature = item_feature(split.features[column]) or split.features[column]
+        known = build_label_ids(feature, names)
+
+        @cache
+        def unknown_name(value: Hashable, feature: Any = feature, known: Mapping[Hashable, int] = known) -> str:
+            """Return the name of a label that the model does not have, else an empty one."""
+            name = names[known[value]] if value in known else _label_name(feature, value)
+            return "" if (name in names if is_known is None else is_known(name)) else name
+
+        counts: Counter[str] = Counter()
+        num_known, num_rows = 0, 0
+        for row in split[column]:
+            labels = [unknown_name(value) for value in (row if isinstance(row, list) else [row])]
+            unknown = [name for name in labels if name]
+            counts.update(unknown)
+            num_known += len(labels) - len(unknown)
+            num_rows += bool(unknown)
+        if counts and not num_known:
+            raise ValueError(
+                f"the labels of the split {split_name!r} in {column!r} must be among those of the model "
+                f"({', '.join(names[:MAX_LABELS_IN_ERROR])}), got {', '.join([*counts][:5])}. Correct the labels."
+            )
+        if counts:
+            shown = ", ".join(f"{name}: {count:,}" for name, count in counts.most_common(5))
+            logger.warning(
+                f"{counts.total():,} labels in {num_rows:,} of {split.num_rows:,} rows of the split {split_name!r} are not "
+                f"among those that the model learns ({shown}{', ...' if len(counts) > 5 else ''}). They are scored as errors. "
+                "Correct them, or list all labels in data.labels and train on rows that have them."
+            )
+        further |= counts.keys()
+    return sorted(further)
+
+
+def build_label_ids(feature: Any, labels: Sequence[str], further: Sequence[str] = ()) -> dict[Hashable, int]:
     """Map the values of a label column to label ids.
 
     Args:
         feature: Feature of the column, or of the items of its lists.
         labels: Label names in the order of their ids.
+        further: Names of labels that the model does not have, from `find_further_labels`. Their ids follow.
 
     Returns:
         Label id of each value. The values of a `ClassLabel` mean its names. Other integers mean the labels of that name
@@ -171,15 +232,32 @@ def build_label_ids(feature: Any, labels: Sequence[str]) -> dict[Hashable, int]:
     """
     ids: dict[Hashable, int] = {name: index for index, name in enumerate(labels)}
     kind = value_kind(feature)
-    if kind == "class label":
-        return {value: ids[name] for value, name in enumerate(feature.names) if name in ids}
-    if kind == "boolean":
-        return {value: ids[str(value)] for value in (False, True) if str(value) in ids}
-    if kind == "integer":
-        if has_integer_names(labels):
-            return {int(name): index for index, name in enumerate(labels) if _is_integer(name)}
-        return {index: index for index in range(len(labels))}
-    return ids
+    if kind == "integer" and not has_integer_names(labels):
+        ids = {index: index for index in range(len(labels))}
+    elif kind is not None and kind != "string":
+        ids = {value: ids[name] for value, name in _values_of(feature, labels).items()}
+    further_values = _values_of(feature, further)
+    further_ids = {value: len(labels) + further.index(name) for value, name in further_values.items()}
+    return {**further_ids, **ids}
+
+
+def _values_of(feature: Any, names: Sequence[str]) -> dict[Hashable, str]:
+    """Return the values of a column that have one of some names, and their names."""
+    values: Iterable[Hashable] = names
+    if isinstance(feature, ClassLabel):
+        values = range(len(feature.names))
+    elif value_kind(feature) == "boolean":
+        values = (False, True)
+    elif value_kind(feature) == "integer":
+        values = [int(name) for name in names if _is_integer(name)]
+    return {value: name for value in values if (name := _label_name(feature, value)) in names}
+
+
+def _label_name(feature: Any, value: Any) -> str:
+    """Return the name of a value of a label column; empty if it is missing."""
+    if isinstance(feature, ClassLabel):
+        return feature.names[value] if value is not None and 0 <= value < len(feature.names) else ""
+    return "" if value is None else str(value)
 
 
 def has_integer_names(labels: Sequence[str]) -> bool:

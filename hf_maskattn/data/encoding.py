@@ -34,6 +34,7 @@ def encode_texts(
     text_column: str,
     label_column: str,
     labels: Sequence[str] | None,
+    further_labels: Sequence[str] = (),
     max_length: int,
     locations: RowLocations | None = None,
     name: str = "",
@@ -47,6 +48,7 @@ def encode_texts(
         text_column: Column of the texts.
         label_column: Column of the labels.
         labels: Label names in the order of their ids; `None` for regression.
+        further_labels: Names of labels that the model does not have, whose ids follow, for rows that are evaluated.
         max_length: Maximum number of tokens; longer texts are truncated.
         locations: Locations of the rows, for error messages.
         name: Name of the split, for the warning about truncated rows.
@@ -65,11 +67,12 @@ def encode_texts(
     if labels is None:
         encode_label, label_feature = _encode_number, Value("float32")
     elif item is None:
-        label_ids = build_label_ids(feature, labels)
+        label_ids = build_label_ids(feature, labels, further_labels)
         encode_label, label_feature = partial(_encode_label, label_ids=label_ids, labels=list(labels)), Value("int64")
     else:
-        label_ids = build_label_ids(item, labels)
-        encode_label, label_feature = partial(_encode_labels, label_ids=label_ids, labels=list(labels)), List(Value("float32"))
+        label_ids = build_label_ids(item, labels, further_labels)
+        encode_label = partial(_encode_labels, label_ids=label_ids, labels=[*labels, *further_labels])
+        label_feature = List(Value("float32"))
     encode = partial(
         _encode_labeled_batch,
         tokenizer=tokenizer,

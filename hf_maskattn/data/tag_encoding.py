@@ -45,6 +45,7 @@ def encode_tags(
     labels: Sequence[str],
     max_length: int,
     names: Sequence[str] | None = None,
+    further_names: Sequence[str] = (),
     scheme: TagScheme | None = None,
     is_strict: bool = False,
     by_word: bool = False,
@@ -66,6 +67,7 @@ def encode_tags(
         labels: Labels of the model by id, such as `["O", "B-DAY", "I-DAY"]`.
         max_length: Maximum number of tokens; longer texts are truncated.
         names: Names of the tags of the data in the order of their ids; `None` if they are `labels`.
+        further_names: Names of further tags of the data, which have no id.
         scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
             tokens of a word get its tag. `None` for tags that are labels of the model already.
         is_strict: Whether a tag without a prefix of `scheme` is an error.
@@ -81,7 +83,8 @@ def encode_tags(
         ValueError: A row has different numbers of words and tags, an unknown tag, or a word that its text does not contain.
     """
     names = labels if names is None else names
-    reader = TagReader.from_column(split, label_column, names, labels=tuple(labels), scheme=scheme, is_strict=is_strict)
+    settings = {"labels": tuple(labels), "scheme": scheme, "is_strict": is_strict}
+    reader = TagReader.from_column(split, label_column, names, further_names, **settings)
     encode = partial(
         _encode_batch,
         tokenizer=tokenizer,

@@ -3,7 +3,7 @@
 import logging
 import unicodedata
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR, UnknownLabelError, build_label_ids, item_feature
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
-from hf_maskattn.data.tag_schemes import TagScheme, convert_to_iob2, has_prefix, has_scheme_prefix, list_violations
+from hf_maskattn.data.tag_schemes import TagScheme, convert_to_iob2, has_prefix, has_scheme_prefix, iob2_labels, list_violations
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import Shards
@@ -39,13 +39,21 @@ class TagReader:
     is_strict: bool = False
 
     @classmethod
-    def from_column(cls, split: "Dataset | Shards", label_column: str, names: Sequence[str], **settings: Any) -> "TagReader":
+    def from_column(
+        cls,
+        split: "Dataset | Shards",
+        label_column: str,
+        names: Sequence[str],
+        further_names: Sequence[str] = (),
+        **settings: Any,
+    ) -> "TagReader":
         """Build the reader of a column.
 
         Args:
             split: The rows.
             label_column: Column of the lists of tags.
             names: Names of the tags of the data in the order of their ids.
+            further_names: Names of tags that the model does not learn (see `find_further_labels`).
             **settings: `labels`, `scheme` and `is_strict`.
 
         Raises:
@@ -55,7 +63,8 @@ class TagReader:
         item = item_feature(feature)
         if item is None:
             raise ValueError(f"the column {label_column!r} must have a list of tags per row, got {feature}. Convert it.")
-        tags = {value: names[index] for value, index in build_label_ids(item, names).items()}
+        all_names = [*names, *further_names]
+        tags = {value: all_names[index] for value, index in build_label_ids(item, names, further_names).items()}
         return cls(tags, **settings)
 
     @property
@@ -124,6 +133,50 @@ class TagReader:
         kept = [is_visible(word) for word in words]
         labels = convert_to_iob2(tags, kept) if self.converted_scheme else list(compress(tags, kept))
         return list(compress(words, kept)), labels
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How the tags of a dataset become labels of a model.
+
+    Args:
+        names: Names of the tags of the dataset, by id.
+        labels: Names of the labels of the model, by id.
+        scheme: Scheme of the tags. None if tags are the labels, as in models of version 0.1 before it was recorded.
+        is_strict: Whether the recipe sets the scheme, so that a tag without one of its prefixes is an error.
+        further_names: Names of tags that only splits to evaluate have.
+    """
+
+    names: list[str]
+    labels: list[str]
+    scheme: TagScheme | None
+    is_strict: bool = False
+    further_names: Sequence[str] = ()
+
+    @property
+    def marks_entities(self) -> bool:
+        """Whether the tags mark entities, which are converted to IOB2."""
+        return self.scheme not in (None, "none")
+
+    @property
+    def further_labels(self) -> list[str]:
+        """Labels of the further tags, which the model does not have."""
+        unknown = [tag for tag in (*self.names, *self.further_names) if not self.is_known(tag)]
+        return [label for label in iob2_labels(unknown) if label != "O"] if self.marks_entities else unknown
+
+    def is_known(self, tag: str) -> bool:
+        """Return whether the model has a label for a tag, which may have another prefix in its training data."""
+        return tag in self.labels or (
+            self.marks_entities and (tag == "O" or (has_prefix(tag) and f"B-{tag[2:]}" in self.labels))
+        )
+
+    def for_evaluation(self) -> "Tagging":
+        """Return the tagging of splits to evaluate, with labels that the model does not have."""
+        return replace(self, labels=[*self.labels, *self.further_labels])
+
+    def reader(self, split: Dataset, label_column: str) -> TagReader:
+        """Build the reader of a split."""
+        return TagReader.from_column(split, label_column, **vars(self))
 
 
 def is_visible(word: str) -> bool:

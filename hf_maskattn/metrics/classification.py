@@ -21,6 +21,8 @@ from hf_maskattn.model.remote_code import install_command
 class SingleLabelMetric(evaluate.Metric):
     """Accuracy, and the unweighted mean of the F1 of all classes that occur in references or predictions.
 
+    A class that the model does not have is never predicted: its F1 is 0.
+
     Tags are scored by words: a word has the prediction of its first token, and a word without a token is an error.
     """
 
@@ -60,7 +62,10 @@ class MaskedTokenMetric(evaluate.Metric):
 
 
 class MultiLabelMetric(evaluate.Metric):
-    """F1 over all decisions (micro) and averaged over labels (macro), and the fraction of items with all labels correct."""
+    """F1 over all decisions (micro) and averaged over labels (macro), and the fraction of items with all labels correct.
+
+    A label that the model does not have is never predicted: its F1 is 0.
+    """
 
     names = ("micro_f1", "macro_f1", "subset_accuracy")
 
@@ -253,7 +258,10 @@ def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, fl
 
 def _score_label_sets(prediction: EvalPrediction) -> dict[str, float]:
     labels = np.asarray(prediction.label_ids).astype(np.int64)
-    return MultiLabelMetric(keep_in_memory=True).compute(predictions=prediction.predictions, references=labels)
+    # The last columns may be labels that the model does not have and does not predict.
+    predictions = np.zeros_like(labels)
+    predictions[:, : prediction.predictions.shape[1]] = prediction.predictions
+    return MultiLabelMetric(keep_in_memory=True).compute(predictions=predictions, references=labels)
 
 
 def _score_values(prediction: EvalPrediction) -> dict[str, float]:

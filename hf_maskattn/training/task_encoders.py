@@ -1,7 +1,7 @@
 """How each task reads its columns, collects its labels, and encodes a split. `hf_maskattn.tasks` selects the class."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,14 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.collators import UnknownWordCollator
-from hf_maskattn.data.columns import LabelKind, item_feature, label_names, value_kind
+from hf_maskattn.data.columns import LabelKind, find_further_labels, item_feature, label_names, value_kind
 from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.loading import Splits
 from hf_maskattn.data.pair_encoding import References, RowIds, collect_references, encode_pairs, reference_texts
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
-from hf_maskattn.data.tag_reading import TagReader, is_visible, iterate_tags, warn_about_tags
+from hf_maskattn.data.tag_reading import Tagging, TagReader, is_visible, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
@@ -35,6 +35,7 @@ class TaskEncoder:
 
     Attributes:
         labels: Names of the labels by id, from `learn_labels` or `use_labels`. None for a task without labels.
+        further_labels: Names of labels that only splits to evaluate have, which are scored as errors. Their ids follow.
         tag_scheme: Scheme of the tags of the training data. None if there is none, or if it was not recorded.
         token_counts: `[V]`, number of times that each token occurs in the training data, for `data.unknown_word_dropout`. None
             if it is 0.
@@ -45,6 +46,7 @@ class TaskEncoder:
         self.task = TASKS[recipe.model.task]
         self.text_column = recipe.data.text_column or "text"
         self.labels: list[str] | None = None
+        self.further_labels: list[str] = []
         self.tag_scheme: TagScheme | None = None
         self.token_counts: np.ndarray | None = None
 
@@ -77,7 +79,7 @@ class TaskEncoder:
             as_tagged: Use tags as labels without conversion to IOB2, as version 0.1 did before it recorded `tag_scheme`.
 
         Raises:
-            ValueError: If a row cannot be read, or another split has further labels.
+            ValueError: If a row cannot be read, or another split has none of the labels.
         """
 
     def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
@@ -141,9 +143,14 @@ class TaskEncoder:
 
     def build_evaluation(self, data: "TaskData") -> TaskEvaluation:
         """Return the metrics."""
+        label_names = [*(data.labels or ()), *self.further_labels]
         return self.task.metrics.load()(
-            problem_type=self.recipe.model.problem_type, label_names=data.labels or (), tag_scheme=data.tag_scheme
+            problem_type=self.recipe.model.problem_type, label_names=label_names, tag_scheme=data.tag_scheme
         )
+
+
+def _evaluated(splits: Splits) -> dict[str, Dataset]:
+    return {name: split for name, split in splits.items() if name != "train"}
 
 
 class TextEncoder(TaskEncoder):
@@ -159,10 +166,13 @@ class TextEncoder(TaskEncoder):
             kind: LabelKind = "multi" if self.recipe.model.problem_type == "multi_label_classification" else "single"
             known = self.recipe.data.labels
             self.labels = label_names(splits, self.recipe.label_column, kind, known=known, locations=splits.locations)
+            self.further_labels = find_further_labels(_evaluated(splits), self.recipe.label_column, self.labels)
 
     def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
         """Use the labels of an existing model."""
-        self.labels = labels if self.has_labels else None
+        if self.has_labels:
+            self.labels = labels
+            self.further_labels = find_further_labels({name: splits[name]}, self.recipe.label_column, labels)
 
     def encode(
         self,
@@ -180,6 +190,7 @@ class TextEncoder(TaskEncoder):
             text_column=self.text_column,
             label_column=self.recipe.label_column,
             labels=self.labels,
+            further_labels=self.further_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
             locations=locations,
             name=name,
@@ -273,32 +284,6 @@ class PairEncoder(TaskEncoder):
         return self.task.metrics.load()(self.recipe.data.metric, data.tokenizer, references=data.references)
 
 
-@dataclass(frozen=True)
-class Tagging:
-    """How the tags of a dataset become labels of a model.
-
-    Args:
-        names: Names of the tags of the dataset, by id.
-        labels: Names of the labels of the model, by id.
-        scheme: Scheme of the tags. None if tags are the labels, as in models of version 0.1 before it was recorded.
-        is_strict: Whether the recipe sets the scheme, so that a tag without one of its prefixes is an error.
-    """
-
-    names: list[str]
-    labels: list[str]
-    scheme: TagScheme | None
-    is_strict: bool = False
-
-    @property
-    def marks_entities(self) -> bool:
-        """Whether the tags mark entities, which are converted to IOB2."""
-        return self.scheme not in (None, "none")
-
-    def reader(self, split: Dataset, label_column: str) -> TagReader:
-        """Build the reader of a split."""
-        return TagReader.from_column(split, label_column, **vars(self))
-
-
 class TagEncoder(TaskEncoder):
     """Token classification: a list of words and a list of tags, and the text of the words if there is one.
 
@@ -334,15 +319,12 @@ class TagEncoder(TaskEncoder):
 
     def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
         """Collect the labels of a new model: those of the entities in IOB2, or the tags if they mark no entities."""
-        column, known = self.tags_column, self.known_tags
-        names = label_names({"train": splits["train"]}, column, "tags", known=known, locations=splits.locations)
+        column = self.tags_column
+        names = label_names(splits, column, "tags", known=self.known_tags, locations=splits.locations)
         scheme = None if as_tagged else self._scheme(splits["train"], names)
         labels = names if scheme in (None, "none") else iob2_labels(names)
-        if labels is not names and known is None:
-            names = [*names, *_further_tags(splits, column, names, labels)]
-            known = names
-        label_names(splits, column, "tags", known=known, locations=splits.locations)
-        self._set_tagging(Tagging(names, labels, scheme, is_strict=self.recipe.data.tag_scheme is not None), splits)
+        tagging = Tagging(names, labels, scheme, is_strict=self.recipe.data.tag_scheme is not None)
+        self._set_tagging(tagging, splits)
         self.tag_scheme = scheme
 
     def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
@@ -353,17 +335,24 @@ class TagEncoder(TaskEncoder):
         else:
             names = self.known_tags or _tags_in(split, self.tags_column) or labels
             tagging = Tagging(names, labels, self._scheme(split, names), data.tag_scheme is not None)
-        self._set_tagging(tagging, Splits({name: split}, splits.locations))
+        self._set_tagging(tagging, Splits({name: split}, splits.locations), evaluated={name: split})
 
-    def _set_tagging(self, tagging: Tagging, splits: Splits) -> None:
-        """Store the tagging. Log warnings about empty words and about tags that contradict the scheme."""
+    def _set_tagging(self, tagging: Tagging, splits: Splits, evaluated: Mapping[str, Dataset] | None = None) -> None:
+        """Store the tagging, with the tags of the splits to evaluate. Log warnings about tags and about empty words."""
+        evaluated = _evaluated(splits) if evaluated is None else evaluated
+        further = find_further_labels(evaluated, self.tags_column, tagging.names, tagging.is_known)
+        if tagging.marks_entities:
+            others = [_tags_in(split, self.tags_column) or [] for split in evaluated.values()]
+            further = [tag for tag in {*further, *chain.from_iterable(others)} if has_prefix(tag)]
+        tagging = replace(tagging, further_names=sorted({*further} - {*tagging.names}))
         readers = {}
         for name, split in splits.items():
             is_sample = name == "train" and self.recipe.data.streaming
             shown = f"{name} (the first {split.num_rows} rows)" if is_sample else name
-            readers[shown] = split, tagging.reader(split, self.tags_column), splits.locations[name]
+            reader = (tagging.for_evaluation() if name in evaluated else tagging).reader(split, self.tags_column)
+            readers[shown] = split, reader, splits.locations[name]
         warn_about_tags(readers, tokens_column=self.recipe.data.tokens_column, label_column=self.tags_column)
-        self.tagging, self.labels = tagging, tagging.labels
+        self.tagging, self.labels, self.further_labels = tagging, tagging.labels, tagging.further_labels
 
     def _scheme(self, split: Dataset, names: list[str]) -> TagScheme:
         """Return the scheme that the recipe sets, or detect the scheme of a split."""
@@ -392,7 +381,7 @@ class TagEncoder(TaskEncoder):
             by_word=evaluated,
             locations=locations,
             name=name,
-            **vars(self.tagging),
+            **vars(self.tagging.for_evaluation() if evaluated else self.tagging),
         )
 
     def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
@@ -407,23 +396,6 @@ class TagEncoder(TaskEncoder):
                 label_column=self.tags_column,
                 locations=locations,
             )
-
-
-def _further_tags(splits: Splits, column: str, names: list[str], labels: list[str]) -> list[str]:
-    """Return tags that only other splits have but that map to labels of the model, as "B-X" of IOB1 often does.
-
-    Raises:
-        ValueError: If a tag maps to no label. The message lists the tags that the train split does not have.
-    """
-    others = {
-        tag
-        for name, split in splits.items()
-        if name != "train"
-        for tag in label_names({"train": split}, column, "tags", locations={"train": splits.locations[name]})
-    }
-    if not all(tag == "O" or (has_prefix(tag) and f"B-{tag[2:]}" in labels) for tag in others):
-        label_names(splits, column, "tags", locations=splits.locations)
-    return sorted(others - {*names})
 
 
 def _tags_in(split: Dataset, column: str) -> list[str] | None:

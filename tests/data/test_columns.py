@@ -5,7 +5,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 
-from hf_maskattn.data.columns import build_label_ids, check_columns, item_feature, label_names
+from hf_maskattn.data.columns import build_label_ids, check_columns, find_further_labels, item_feature, label_names
 from hf_maskattn.data.loading import load_shards, load_splits
 
 
@@ -34,13 +34,47 @@ def test_label_names_of_features_and_values(values, feature, kind, names):
     assert label_names(_splits(values, values, feature), "label", kind) == names
 
 
-@pytest.mark.parametrize(
-    ("train", "validation", "kind"), [(["a", "b"], ["b", "c"], "single"), ([["a"], ["b"]], [["b", "c"]], "tags")]
-)
-def test_label_names_rejects_labels_missing_from_training(train, validation, kind):
+@pytest.mark.parametrize(("train", "other", "kind"), [(["a", "b"], "c", "single"), ([["a"], ["b"]], ["c"], "tags")])
+def test_label_names_rejects_split_without_known_label(train, other, kind):
     message = r"labels of the split 'validation' in 'label' must be among those of the training split \(a, b\), got c\."
     with pytest.raises(ValueError, match=message):
-        label_names(_splits(train, validation), "label", kind)
+        label_names(_splits(train, [other]), "label", kind)
+    assert label_names(_splits(train, [other, train[0]]), "label", kind) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "further"),
+    [
+        (["a", "d", "c", "d", None], None, ["c", "d"]),
+        ([["a", "d"], ["c", "d"], []], None, ["c", "d"]),
+        ([2, 0, -1, 3], ClassLabel(names=["d", "x", "a", "c"]), ["c", "d"]),
+        ([0, 2], None, ["2"]),
+        (["a", "b"], None, []),
+    ],
+)
+def test_find_further_labels_counts_them(values, feature, further, caplog):
+    split = _splits(values, feature=feature)["train"]
+    assert find_further_labels({"test": split}, "label", ["a", "b"]) == further
+    assert bool(caplog.text) == bool(further)
+    ids = build_label_ids(item_feature(split.features["label"]) or split.features["label"], ["a", "b"], further)
+    named = {"a": 0, "b": 1, **{name: 2 + index for index, name in enumerate(further)}}
+    for row in values:
+        for value in row if isinstance(row, list) else [row]:
+            if value not in (None, -1):
+                name = feature.names[value] if feature else value
+                assert ids[value] == (named[name] if name in named else named.get(str(value), value))
+
+
+def test_find_further_labels_message_and_error(caplog):
+    splits = {"validation": _splits(["a", "d", "c", "d"])["train"], "test": _splits([["a", "e"], ["f", "e"]])["train"]}
+    assert find_further_labels(splits, "label", ["a"], is_known=lambda name: name in "af") == ["c", "d", "e"]
+    assert "3 labels in 3 of 4 rows of the split 'validation' are not among those" in caplog.text
+    assert "(d: 2, c: 1). They are scored as errors. Correct them, or list all labels in data.labels" in caplog.text
+    assert "2 labels in 2 of 2 rows of the split 'test'" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"labels of the split 'test' in 'label' must be among those of the model \(x\), got a"
+    ):
+        find_further_labels({"test": _splits(["a"])["train"]}, "label", ["x"])
 
 
 def test_label_names_keeps_order_of_known_labels():

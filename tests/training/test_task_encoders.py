@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, List
 from seqeval.metrics.sequence_labeling import get_entities
-from transformers import pipeline
+from transformers import EvalPrediction, pipeline
 
 from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.inference.predict import predict
@@ -73,12 +73,34 @@ def test_further_tag_of_another_split_maps_to_a_label(tmp_path):
     assert labels_of(data, "test") == [["B-X", None, "B-X"]]
 
 
-def test_further_entity_type_of_another_split_raises(tmp_path):
-    recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X O"), ("a b", "I-Y O")])
-    with pytest.raises(
-        ValueError, match=r"labels of the split 'test' in 'tags' must be among those of the training split .*, got I-Y"
-    ):
+def test_further_entity_type_of_another_split_is_scored(tmp_path, caplog):
+    recipe = recipe_of(tmp_path, [("a b", "S-X O")], test=[("a b", "S-X O"), ("a b", "B-Y E-Y"), ("a", "S-X")])
+    data = training_data(recipe, seed=0)
+    assert data.labels == ["O", "B-X", "I-X"]
+    assert data.encoder.further_labels == ["B-Y", "I-Y"]
+    assert "2 labels in 1 of 3 rows of the split 'test' are not among those that the model" in caplog.text
+    assert data.splits["test"]["labels"][:] == [[1, -100, 0], [3, -100, 4], [1]]
+    again = evaluation_data(recipe, 0, "test", data.tokenizer, data.labels, data.tag_scheme)
+    assert again.splits["test"]["labels"][:] == data.splits["test"]["labels"][:]
+    evaluation = data.encoder.build_evaluation(data)
+    labels = torch.tensor([[1, -100, 0], [3, -100, 4], [1, -100, -100]])
+    predicted = evaluation.preprocess_logits(9.0 * torch.eye(3)[labels % 3], labels)  # B-X O, O B-X, B-X
+    scores = evaluation.compute_metrics(EvalPrediction(predictions=predicted.numpy(), label_ids=labels.numpy()))
+    two_of_three = pytest.approx(2 / 3)
+    assert scores == {"precision": two_of_three, "recall": two_of_three, "f1": two_of_three, "accuracy": 0.6}
+
+
+def test_further_tag_without_prefix_raises(tmp_path):
+    recipe = recipe_of(tmp_path, [("a b", "I-X O")], test=[("a b", "I-X O"), ("a b", "Y O")])
+    with pytest.raises(ValueError, match=r"the split 'test': .*test_rows\.jsonl, line 2: the tag must be one of .*, got 'Y'"):
         training_data(recipe, seed=0)
+
+
+def test_further_part_of_speech_is_scored(tmp_path):
+    recipe = recipe_of(tmp_path, [("a b", "DET NOUN")], test=[("a b", "DET VERB")])
+    data = training_data(recipe, seed=0)
+    assert (data.labels, data.encoder.further_labels) == (["DET", "NOUN"], ["VERB"])
+    assert data.splits["test"]["labels"][:] == [[0, -100, 2]]
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "BIOES", "BILOU"])

@@ -1,5 +1,7 @@
 import errno
+import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,3 +266,26 @@ def test_damaged_best_checkpoint_raises(save, ready):
         ready._load_best_model()
     ready.state.best_model_checkpoint = None
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+def test_labels_that_training_lacks_are_scored_as_errors(tmp_path, problem_type):
+    def make(row):
+        return {**row, "label": row["label"] if problem_type is None else [row["label"]]}
+
+    path = write_recipe(tmp_path, model={"problem_type": problem_type}, make=make)
+    args = (load_recipe(path), training_arguments(load_recipe(path)))
+    known = assemble(*args)
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    rows[0]["label"] = "lion" if problem_type is None else ["lion", *rows[0]["label"]]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    further = assemble(*args)
+    assert further.data.encoder.further_labels == ["lion"]
+    assert further.trainer.model.config.num_labels == 2
+    before, after = (ready.trainer.predict(ready.data.splits["test"]).metrics for ready in (known, further))
+    name = "test_accuracy" if problem_type is None else "test_subset_accuracy"
+    assert after[name] in (pytest.approx(before[name]), pytest.approx(before[name] - 1 / 12))
+    assert after["test_macro_f1"] < before["test_macro_f1"]
+    if problem_type is not None:
+        assert after["test_loss"] == pytest.approx(before["test_loss"])
+    assert math.isfinite(after["test_loss"])
