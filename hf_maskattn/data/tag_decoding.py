@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from tokenizers import pre_tokenizers
 
-from hf_maskattn.data.tag_encoding import HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
+from hf_maskattn.data.tag_encoding import FOLLOWS_LOST_WORD, HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
 from hf_maskattn.data.tag_schemes import continuing_tag, extract_entities
 from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
 from hf_maskattn.model.crf import max_marginals, scheme_constraints
@@ -32,10 +32,11 @@ def decode_words(
     if not names:
         return logits.argmax(dim=-1)
     kinds = labels.div(len(names), rounding_mode="floor")
-    predicted = decode_labels(logits, kinds == 0, names[: logits.shape[-1]] if follows_scheme else ())
+    is_own = (kinds == 0) | (kinds == FOLLOWS_LOST_WORD)
+    predicted = decode_labels(logits, is_own, names[: logits.shape[-1]] if follows_scheme else ())
     ids = {name: index for index, name in enumerate(names)}
     continued = torch.tensor([ids.get(continuing_tag(name), index) for name, index in ids.items()], device=logits.device)
-    shared = predicted.gather(1, last_positions(kinds == 0).clamp(min=0))
+    shared = predicted.gather(1, last_positions(is_own).clamp(min=0))
     predicted = torch.where(kinds == SHARES_TOKEN, continued[shared], predicted)
     return predicted.masked_fill(kinds == HAS_NO_TOKEN, ids.get("O", NO_LABEL))
 

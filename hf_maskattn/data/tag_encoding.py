@@ -31,8 +31,8 @@ _FEATURES = Features(
 )
 _MAX_ROWS_CHECKED = 1000
 
-SHARES_TOKEN, HAS_NO_TOKEN = 1, 2
-"""How many times the number of labels is added to the label of a word without a token of its own (see `label_words`)."""
+SHARES_TOKEN, HAS_NO_TOKEN, FOLLOWS_LOST_WORD = 1, 2, 3
+"""How many times the number of labels is added to the label of a word that the model must not read (see `label_words`)."""
 
 
 def encode_tags(
@@ -288,6 +288,7 @@ def label_words(
     word_tokens: Sequence[int | None],
     word_labels: Sequence[int],
     *,
+    continues: Sequence[bool] = (),
     num_labels: int,
     padding: Any,
 ) -> LabeledWords:
@@ -300,8 +301,10 @@ def label_words(
         tokens: The tokens of the row.
         word_tokens: Index of the token of each word, from `find_first_tokens`.
         word_labels: Label of each word, in `[0, num_labels)`, or -100.
-        num_labels: Number of labels. It is added to the label of a word that shares the token of the previous word, and twice
-            to that of a word without a token.
+        continues: Whether each word continues the entity of the previous word. Empty if none does.
+        num_labels: Number of labels. It is added to the label of a word that shares the token of the previous word, twice to
+            that of a word without a token, and three times where the scheme of the model forbids a label, because the word
+            that its entity begins at has no token of its own.
         padding: The token of a padding position.
 
     Returns:
@@ -309,13 +312,18 @@ def label_words(
     """
     at_token = [IGNORED] * len(tokens)
     after_token: dict[int, list[int]] = defaultdict(list)  # -1: before the first token
-    last = -1
-    for token, label in zip(word_tokens, word_labels, strict=True):
-        if token is not None and token > last:
-            at_token[token], last = label, token
+    last, begins_at_lost_word = -1, False
+    for word, (token, label) in enumerate(zip(word_tokens, word_labels, strict=True)):
+        is_shared = token is not None and token <= last
+        is_own = token is not None and not is_shared
+        if not continues or not continues[word]:
+            begins_at_lost_word = not is_own
+        kind = SHARES_TOKEN if is_shared else FOLLOWS_LOST_WORD * begins_at_lost_word if is_own else HAS_NO_TOKEN
+        coded = IGNORED if label == IGNORED else label + kind * num_labels
+        if token is None or is_shared:
+            after_token[last].append(coded)
         else:
-            kind = HAS_NO_TOKEN if token is None else SHARES_TOKEN
-            after_token[last].append(IGNORED if label == IGNORED else label + kind * num_labels)
+            at_token[token], last = coded, token
     row = LabeledWords([], [], [])
     for index in range(-1, len(tokens)):
         if index >= 0:
@@ -406,6 +414,7 @@ def _encode_batch(
                 input_ids,
                 find_first_tokens(texts[index], spans, offsets),
                 [label_id(tag, reader.labels) for tag in tags],
+                continues=[reader.converted_scheme is not None and tag.startswith("I-") for tag in tags],
                 num_labels=len(reader.labels),
                 padding=tokenizer.pad_token_id or 0,
             )

@@ -39,6 +39,15 @@ def test_label_words_adds_padding_for_words_without_own_token():
     assert label_words([], [None], [-100], num_labels=5, padding=0) == ([0], [0], [-100])
 
 
+def test_label_words_marks_entities_that_begin_at_a_lost_word():
+    tokens, continues = [None, 0, 1, 2, 2, 3], [False, True, False, True, False, True]
+    row = label_words("abcd", tokens, [1, 2, 1, 2, 3, 4], continues=continues, num_labels=5, padding="-")
+    assert row.tokens == ["-", "a", "b", "c", "-", "d"]
+    assert row.labels == [1 + 10, 2 + 15, 1, 2, 3 + 5, 4 + 15]
+    predicted = decode_words(logits_of([0, 1, 3, 4, 0, 2]), torch.tensor([row.labels]), names=NAMES)
+    assert predicted.tolist() == [[0, 1, 3, 4, 4, 2]]
+
+
 def test_decode_words_at_tokens_and_at_padding():
     labels = torch.tensor([[1 + 10, -100, 2, 3 + 5, 0 + 10, -100]])
     predicted = decode_words(logits_of([3, 4, 1, 4, 4, 0]), labels, names=NAMES)

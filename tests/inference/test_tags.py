@@ -1,6 +1,7 @@
 """The entities that `predict` returns are those that `evaluate` scores."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -61,15 +62,22 @@ def span_scores(results, rows):
     return correct / len(found), correct / len(expected)
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind in ("char", "bpe") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
-def test_entities_of_predict_are_those_that_evaluate_scores(save_tagger, kind):
-    folder, recipe, rows = save_tagger(kind, "data.max_length=12")
+@pytest.mark.parametrize("use_crf", [False, True])
+@pytest.mark.parametrize("kind", ["bpe", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "bpe")])
+def test_entities_of_predict_are_those_that_evaluate_scores(save_tagger, kind, use_crf):
+    folder, recipe, rows = save_tagger(kind, "data.max_length=12", f"model.use_crf={use_crf}")
     scored = evaluate(folder, recipe).metrics["test"]
     found = span_scores(predict(folder, [row["text"] for row in rows], max_length=12), rows)
     assert 0 < scored["f1"] < 1
     assert (scored["precision"], scored["recall"]) == pytest.approx(found)
+
+
+def test_crf_scores_an_entity_that_begins_at_a_shared_token(save_tagger, tmp_path):
+    folder, recipe, _ = save_tagger("word", "model.use_crf=true")
+    # The token "xYork" is that of "x". A CRF gives O, I-PER the probability 0.
+    row = {"text": "xYork in", "tokens": ["x", "York", "in"], "tags": ["O", "B-PER", "I-PER"]}
+    (tmp_path / "test_rows.jsonl").write_text(json.dumps(row))
+    assert math.isfinite(evaluate(folder, recipe).metrics["test"]["loss"])
 
 
 def test_tags_of_predict_are_those_that_evaluate_scores(save_tagger):
