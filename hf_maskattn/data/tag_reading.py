@@ -233,11 +233,14 @@ def warn_about_tags(
             f"in {invisible.first()}."
         )
     if violating.count:
-        scheme = next(iter(splits.values()))[1].scheme
+        reader = next(iter(splits.values()))[1]
+        scheme, advice = reader.scheme, "if the tags have another scheme"
+        if reader.is_strict:
+            advice = "to the scheme of the tags, or remove it to detect it"
         logger.warning(
             f"{violating.count} tags in the column {label_column!r} violate the scheme {scheme} and are read as conlleval "
             f"reads them (a tag that continues no entity begins one); the first is {violating.tag} in {violating.first()}. Set "
-            "data.tag_scheme if the tags have another scheme."
+            f"data.tag_scheme {advice}."
         )
 
 

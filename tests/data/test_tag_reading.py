@@ -91,7 +91,9 @@ def test_warn_about_tags_counts_violations(caplog):
     warn(train=splits(("a|b", "B-X I-X")), test=splits(("a|b", "O I-X"), ("a", "I-X")))
     (message,) = [record.message for record in caplog.records]
     assert message.startswith("2 tags in the column 'tags' violate the scheme IOB2 and are read as conlleval reads them")
-    assert "the first is I-X in row 0 (counted from 0), split 'test'. Set data.tag_scheme" in message
+    assert "the first is I-X in row 0 (counted from 0), split 'test'. Set data.tag_scheme if the tags have" in message
+    warn(train=splits(("a|b", "O I-X"), is_strict=True))
+    assert "Set data.tag_scheme to the scheme of the tags, or remove it" in caplog.records[-1].message
 
 
 def test_warn_about_tags_without_findings(caplog):
