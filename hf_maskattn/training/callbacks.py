@@ -191,6 +191,7 @@ class ProgressLines(ProgressCallback):
         self._started = 0.0
         self._first_step = 0
         self._last_evaluation = self._last_line = 0  # tenths of the training
+        self._last_step = -1  # of a line
 
     @classmethod
     def replace_default(cls, trainer: Trainer, metric: str | None = None) -> None:
@@ -232,7 +233,8 @@ class ProgressLines(ProgressCallback):
         if "loss" not in (logs or {}):
             return
         self._losses.append(logs["loss"])
-        if not control.should_evaluate and self._is_due(state, self._last_line):
+        is_next = not control.should_evaluate and state.global_step > self._last_step
+        if is_next and self._is_due(state, self._last_line):
             self._print(args, state, [])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
@@ -281,7 +283,7 @@ class ProgressLines(ProgressCallback):
             clock += f" ({tqdm.format_interval(seconds / steps * (state.max_steps - state.global_step))} left)"
         tqdm.write("  ".join([position, *parts, clock]))
         sys.stdout.flush()
-        self._losses, self._last_line = [], self._tenth(state)
+        self._losses, self._last_line, self._last_step = [], self._tenth(state), state.global_step
 
 
 def _round(value: float) -> str:

@@ -362,7 +362,7 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
             logger.warning(f"The picture of the model card leaves out texts. {describe_missing(missing)}")
         if not shown:
             return False
-        note = f" (first {_MAX_TOKENS_IN_PICTURE} tokens)" if {*shown} - {*texts} else ""
+        note = f" (first {min(_MAX_TOKENS_IN_PICTURE, tokenizer.model_max_length)} tokens)" if {*shown} - {*texts} else ""
         if model.config.is_encoder_decoder:
             written = generate_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
             alignments = [_first_targets(text.alignment) for text in written if text.alignment is not None]
@@ -379,7 +379,8 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
 
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    encoded = tokenizer(text, truncation=True, max_length=_MAX_TOKENS_IN_PICTURE, return_offsets_mapping=True)
+    length = min(_MAX_TOKENS_IN_PICTURE, tokenizer.model_max_length)
+    encoded = tokenizer(text, truncation=True, max_length=length, return_offsets_mapping=True)
     return text[: max((end for _, end in encoded["offset_mapping"]), default=0)]
 
 

@@ -225,6 +225,15 @@ def test_metric_of_the_best_checkpoint_is_shown(lines):
     assert "best" not in line
 
 
+def test_loss_after_an_evaluation_of_its_step_is_no_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    callback, args = ProgressLines(), SimpleNamespace(disable_tqdm=True, metric_for_best_model=None)
+    state = TrainerState(max_steps=4, global_step=4, epoch=1.0, num_train_epochs=1, is_world_process_zero=True)
+    callback.on_evaluate(args, state, TrainerControl(), metrics={"eval_loss": 1.0})
+    callback.on_log(args, state, TrainerControl(), logs={"loss": 1.0})
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 def test_other_processes_print_nothing(capsys):
     callback, state = ProgressLines(), TrainerState(max_steps=4, global_step=4, is_world_process_zero=False)
     callback.on_log(SimpleNamespace(), state, TrainerControl(), logs={"loss": 1.0})
