@@ -188,6 +188,17 @@ def test_methods_that_do_not_fit_are_refused(tagger):
         explain(pair, pair_tokenizer, ["cat"], "attention")
 
 
+def test_tags_of_a_crf_are_explained_without_contributions():
+    model, tokenizer = build_model("MaskAttnForTokenClassification", use_crf=True, **tag_names("O", "B-A", "I-A"))
+    with pytest.raises(ValueError, match='method="contributions" needs a head that is linear, got use_crf=true'):
+        explain(model, tokenizer, ["cat"], "contributions")
+    (explanation,) = explain(model, tokenizer, ["the old cat"])
+    rest = explanation.logits - explanation.scores[2]
+    tags = [label.rpartition(" ")[2] for label in explanation.labels]
+    expected = run(model, tokenizer, "the old")[[0, 1], [model.config.label2id[tag] for tag in tags[:2]]]
+    assert_near(rest[:2], expected, 1e-5)
+
+
 def test_missing_model_is_found_before_texts_are_read():
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Explainer(Path("nowhere"))

@@ -1,0 +1,51 @@
+"""What explanations cost next to predictions, in CPU time of one thread."""
+
+import time
+
+import pytest
+import torch
+
+from hf_maskattn.inference.predict import predict
+from hf_maskattn.inspection.explain import Explainer
+from hf_maskattn.inspection.explained_texts import encode_texts
+from tests.inspection.explained_models import WORDS, build_model
+
+LONG_TEXT = " ".join((WORDS.split() * 3)[:32])
+
+pytestmark = pytest.mark.slow
+
+
+def measure(function, repetitions):
+    """Return the least CPU time of several calls, in seconds."""
+    times = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model of the size of the shipped recipes, and its tokenizer."""
+    sizes = {"embedding_size": 128, "hidden_size": 256, "attention_size": 128, "rnn_type": "gru"}
+    return build_model(**sizes, num_labels=30)
+
+
+def test_contributions_cost_little_more_than_predictions(model, tmp_path):
+    for part in model:
+        part.save_pretrained(tmp_path)
+    words = WORDS.split()
+    texts = [" ".join(words[start : start + 1 + start % 13]) for start in range(5)] * 200
+    explainer = Explainer(*model, "contributions")
+    predicting = measure(lambda: [*predict(tmp_path, texts)], 5)
+    assert measure(lambda: [*explainer.explain_each(texts)], 5) < 1.3 * predicting
+
+
+def test_removal_costs_a_few_predictions(model):
+    explainer = Explainer(*model, "removal")
+    rows = encode_texts(*model, [LONG_TEXT], unit="token")
+    inputs = model[1]([LONG_TEXT], return_tensors="pt")
+    with torch.no_grad():
+        predicting = measure(lambda: model[0](**inputs), 30)
+    assert measure(lambda: explainer.compute(rows), 30) < 8 * predicting
