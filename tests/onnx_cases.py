@@ -31,6 +31,16 @@ CASES = {
         "num_attention_heads": 2,
         "attention_query": "learned",
     },
+    "crf": {
+        "head": "MaskAttnForTokenClassification",
+        "rnn_type": "lstm",
+        "bidirectional": True,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "attention_query": "bias",
+        "id2label": {0: "O", 1: "B-X", 2: "I-X"},
+        "use_crf": True,
+    },
     "unidirectional-gru": {
         "head": "MaskAttnForSequenceClassification",
         "rnn_type": "gru",
@@ -47,6 +57,8 @@ def export_case(name, path):
     settings = dict(CASES[name])
     head = getattr(hf_maskattn, settings.pop("head"))
     sizes = {"vocab_size": 12, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, "num_labels": 3}
+    if "id2label" in settings:
+        del sizes["num_labels"]
     config = hf_maskattn.MaskAttnConfig(**{**sizes, **settings})
     torch.manual_seed(0)
     model = head(config).eval()

@@ -24,6 +24,9 @@ from .masking import at_least_float32, check_values
 
 logger = logging.get_logger(__name__)
 
+OPERATOR_NAME = "hf_maskattn::max_marginals_v1"
+"""To be counted up with any change of signature or meaning: checkpoints carry this file, and a process may load several."""
+
 
 @dataclass
 class CRFTokenClassifierOutput(TokenClassifierOutput):
@@ -85,7 +88,7 @@ class LinearChainCRF(nn.Module):
         Raises:
             ValueError: If a row has labels that the scheme forbids.
         """
-        log_probability = log_likelihood(emissions, mask, labels, *self.constrained_scores())
+        log_probability = _log_likelihood_between_graphs(emissions, mask, labels, *self.constrained_scores())
         is_valid = log_probability != -float("inf")
         check_values(
             is_valid,
@@ -190,6 +193,11 @@ def log_likelihood(
     return lattice.unsort(log_sums[:, 1] - log_sums[:, 0]).to(at_least_float32(emissions).dtype)
 
 
+@torch.compiler.disable(reason="the loop over tokens would freeze their number; a loss runs between two graphs")
+def _log_likelihood_between_graphs(*tensors: torch.Tensor) -> torch.Tensor:
+    return log_likelihood(*tensors)
+
+
 @torch.no_grad()
 def marginals(
     emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
@@ -237,10 +245,33 @@ def max_marginals(
     Returns:
         `[B, T, K]`, 0 at padding.
     """
+    if torch.compiler.is_compiling():  # traced into, the loop over tokens would freeze their number
+        return torch.ops.hf_maskattn.max_marginals_v1(emissions, mask, transitions, start, end)
+    return _max_marginals(emissions, mask, transitions, start, end)
+
+
+def _max_marginals(
+    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
+) -> torch.Tensor:
     lattice = Lattice.of(mask)
     packed = lattice.pack(at_least_float32(emissions))  # [N, K]
     transitions, start, end = (scores.to(packed.dtype) for scores in (transitions, start, end))
-    return lattice.unpack(max_product(packed, transitions, start, end, lattice))
+    return lattice.unpack(max_product(packed, transitions, start, end, lattice)).contiguous()
+
+
+def _register_operator() -> None:
+    """Define the operator, once in a process: this file may be loaded twice, installed and next to weights."""
+    namespace, name = OPERATOR_NAME.split("::")
+    if hasattr(getattr(torch.ops, namespace), name):
+        return
+    operator = torch.library.custom_op(OPERATOR_NAME, _max_marginals, mutates_args=())
+
+    @operator.register_fake
+    def _(emissions, mask, transitions, start, end):
+        return torch.empty_like(at_least_float32(emissions), memory_format=torch.contiguous_format)
+
+
+_register_operator()
 
 
 def _widen(x: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_maskattn.model.recurrent_kernel import OPERATOR_NAME
+from hf_maskattn.model.crf import OPERATOR_NAME as MAX_MARGINALS
+from hf_maskattn.model.recurrent_kernel import OPERATOR_NAME as RECURRENCE
 from hf_maskattn.model.remote_code import install_command
 
 try:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-    from onnxscript import opset18
+    from onnxscript import BOOL, FLOAT, graph, opset18, script
     from onnxscript.optimizer import optimize
 except ImportError as error:
     raise ImportError(f"Export to ONNX needs onnxscript. Install it: {install_command('onnx')}") from error
@@ -30,9 +31,14 @@ _NO_LIMIT = 2**40
 
 
 def custom_translation_table() -> dict[Callable, Callable]:
-    """Return the argument of `torch.onnx.export` that translates the custom operator of the recurrence."""
-    namespace, name = OPERATOR_NAME.split("::")
-    return {getattr(getattr(torch.ops, namespace), name).default: _recurrence}
+    """Return the argument of `torch.onnx.export` that translates the custom operators of the models."""
+    translations: dict[str, Callable] = {RECURRENCE: _recurrence, MAX_MARGINALS: _max_marginals}
+    return {_find_operator(name): translation for name, translation in translations.items()}
+
+
+def _find_operator(qualified_name: str) -> Callable:
+    namespace, name = qualified_name.split("::")
+    return getattr(getattr(torch.ops, namespace), name).default
 
 
 def fold_constants(model: Any) -> None:
@@ -100,6 +106,70 @@ def _stack(rnn_type: str, weights: Sequence[Sequence[Any]]) -> Any:
             ordered.append(op.Reshape(op.Gather(split, _GATES[rnn_type]), [-1, *weight.shape[1:]]))
         stacked.append(op.Unsqueeze(op.Concat(*ordered, axis=0), [0]))
     return op.Concat(*stacked, axis=0)
+
+
+@script(default_opset=op)
+def _max_marginals(
+    emissions: FLOAT[...],  # type: ignore[misc, type-arg]
+    mask: BOOL[...],  # type: ignore[misc, type-arg]
+    transitions: FLOAT[...],  # type: ignore[misc, type-arg]
+    start: FLOAT[...],  # type: ignore[misc, type-arg]
+    end: FLOAT[...],  # type: ignore[misc, type-arg]
+):
+    """Build the max-marginals of a CRF by two scans over the columns of a batch.
+
+    Arguments and result are those of the custom operator, as values of an ONNX graph. At a column that is padding for a row,
+    the state of the row is kept.
+    """
+    mask_3d = op.Unsqueeze(mask, [2])  # [B, T, 1]
+    scores = op.Where(mask_3d, emissions, 0.0)
+    arrivals = op.Transpose(transitions, perm=[1, 0])
+    shape = op.Gather(op.Shape(emissions), [0, 2])  # [B, K]
+    first = op.Expand(start, shape)
+    last = op.Expand(end, shape)
+
+    @graph()
+    def step_back(after, score, is_token):
+        best = op.ReduceMax(op.Unsqueeze(score + after, [1]) + transitions, [2], keepdims=0)
+        return op.Where(is_token, best, after), op.Identity(after)
+
+    _, after = op.Scan(
+        last,
+        scores,
+        mask_3d,
+        body=step_back,
+        num_scan_inputs=2,
+        scan_input_axes=[1, 1],
+        scan_input_directions=[1, 1],
+        scan_output_axes=[1],
+        scan_output_directions=[1],
+    )  # [B, T, K], best score of what follows each token
+
+    @graph()
+    def step(before, from_path, score, score_after, is_token):
+        label = op.ArgMax(from_path + score + score_after, axis=1, keepdims=0)
+        best = op.ReduceMax(op.Unsqueeze(before + score, [1]) + arrivals, [2], keepdims=0)
+        next_before = op.Where(is_token, best, before)
+        next_from_path = op.Where(is_token, op.Gather(transitions, label), from_path)
+        return next_before, next_from_path, op.Identity(before), op.Unsqueeze(label, [1])
+
+    _, _, before, path = op.Scan(
+        first,
+        first,
+        scores,
+        after,
+        mask_3d,
+        body=step,
+        num_scan_inputs=3,
+        scan_input_axes=[1, 1, 1],
+        scan_output_axes=[1, 1],
+    )  # [B, T, K], best score of what precedes each token; [B, T, 1], the best path
+    values = before + scores + after
+    best = op.ReduceMax(values, [2], keepdims=1)  # [B, T, 1]
+    raised = best + op.Max(op.Abs(best), 1.0) * 1.1920928955078125e-07  # the epsilon of float32
+    is_best = op.ArgMax(values, axis=2, keepdims=1) == path
+    values = op.ScatterElements(values, path, op.Where(is_best, best, raised), axis=2)
+    return op.Where(mask_3d, values, 0.0)
 
 
 INPUTS = ("input_ids", "attention_mask")

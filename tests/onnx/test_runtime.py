@@ -1,5 +1,6 @@
 import logging
 import sys
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -63,6 +64,18 @@ def test_quantize_onnx_is_close_and_ignores_padding(exported, tmp_path, case, go
     np.testing.assert_allclose(logits, expected, atol=0.2 * np.abs(expected).max())
     assert not np.array_equal(logits, expected)
     assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
+
+
+def test_quantized_crf_follows_its_scheme(exported, tmp_path):
+    _, path = exported("crf")
+    quantize_onnx(path, tmp_path / "int8.onnx")
+    mask = ragged_mask(6, 12, "holes")
+    batch = torch.randint(12, mask.shape).numpy(), mask.long().numpy()
+    (logits, _), (expected, _) = OnnxSession(tmp_path / "int8.onnx").run(*batch), OnnxSession(path).run(*batch)
+    assert not np.array_equal(logits, expected)
+    for row, path in enumerate(logits.argmax(-1)):
+        labels = [0, *path[mask[row].numpy()]]
+        assert all(label != 2 or previous in (1, 2) for previous, label in pairwise(labels))
 
 
 def test_quantize_onnx_does_not_change_logging(exported, tmp_path, capfd, monkeypatch):
