@@ -115,7 +115,7 @@ def _max_marginals(
     transitions: FLOAT[...],  # type: ignore[misc, type-arg]
     start: FLOAT[...],  # type: ignore[misc, type-arg]
     end: FLOAT[...],  # type: ignore[misc, type-arg]
-):
+) -> FLOAT[...]:  # type: ignore[misc, type-arg]
     """Build the max-marginals of a CRF by two scans over the columns of a batch.
 
     Arguments and result are those of the custom operator, as values of an ONNX graph. At a column that is padding for a row,
