@@ -230,7 +230,7 @@ def load_verified_model(
     """
     shapes = weight_shapes(name_or_folder)
     _check_number_of_layers(config, shapes, name_or_folder)
-    model_class = getattr(auto_class, "_model_mapping", {}).get(type(config), auto_class)
+    model_class = find_model_class(auto_class, config)
     if getattr(model_class, "__module__", "").startswith(_OUR_MODULES) and not new_head:
         check_weights_match(build_meta_model(model_class, config, shapes, name_or_folder), shapes, name_or_folder)
     try:
@@ -244,6 +244,16 @@ def load_verified_model(
         )
     except Exception as error:
         raise ValueError(f"The model {name_or_folder} could not be loaded: {to_one_line(error)}.") from error
+
+
+def find_model_class(auto_class: Any, config: PreTrainedConfig) -> Any:
+    """Return the class that an Auto class has for a configuration. A model class returns itself.
+
+    Args:
+        auto_class: The Auto class or model class.
+        config: The configuration. For one that the Auto class does not know, the Auto class is returned.
+    """
+    return getattr(auto_class, "_model_mapping", {}).get(type(config), auto_class)
 
 
 def build_meta_model(

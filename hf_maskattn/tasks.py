@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-TaskName = Literal["text-classification", "token-classification", "fill-mask", "text2text-generation"]
+TaskName = Literal["text-classification", "token-classification", "joint-classification", "fill-mask", "text2text-generation"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Task:
         name: The task, named after its pipeline.
         head: Suffix of the model classes of this task.
         config_class: Configuration of the models.
-        auto_class: Auto class that loads the models.
+        auto_class: Auto class that loads the models; their class where transformers has none.
         encoder: `TaskEncoder` that turns the columns of a dataset into model inputs.
         collator: Data collator.
         metrics: Function that returns the `TaskEvaluation`.
         metric_names: Function that returns the names of all metrics that a recipe may select the best checkpoint by.
         onnx_pipeline: Pipeline that runs an exported ONNX file. None if the models cannot be exported.
-        has_pipeline: Whether transformers has a pipeline of this name.
+        pipeline: Name of the pipeline of transformers that runs the models. None if there is none.
         generates: Whether the models generate text.
         label_column: Default of `data.label_column`; None if the task has no labels.
         model_keys: Keys of the group `model` that only the tasks that list them support.
@@ -61,8 +61,8 @@ class Task:
     metrics: ImportPath
     metric_names: ImportPath
     recipe_name: str
+    pipeline: str | None = None
     onnx_pipeline: ImportPath | None = None
-    has_pipeline: bool = True
     generates: bool = False
     label_column: str | None = None
     model_keys: tuple[str, ...] = ()
@@ -89,6 +89,7 @@ _TASKS = (
         metrics=ImportPath(_CLASSIFICATION, "text_classification_evaluation"),
         metric_names=ImportPath(_CLASSIFICATION, "text_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTextClassificationPipeline"),
+        pipeline="text-classification",
         label_column="label",
         model_keys=("problem_type",),
         data_keys=("text_column", "label_column", "labels", "unknown_word_dropout", *_UNLABELED),
@@ -105,8 +106,28 @@ _TASKS = (
         metrics=ImportPath(_CLASSIFICATION, "token_classification_evaluation"),
         metric_names=ImportPath(_CLASSIFICATION, "token_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTokenClassificationPipeline"),
+        pipeline="token-classification",
         label_column="tags",
         data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme", "unknown_word_dropout"),
+    ),
+    Task(
+        name="joint-classification",
+        recipe_name="joint-classification",
+        other_names=("intent-and-slots", "slot-filling", "joint"),
+        head="ForJointClassification",
+        config_class=_MASKATTN_CONFIG,
+        auto_class=ImportPath("hf_maskattn.model.modeling_joint", "MaskAttnForJointClassification"),
+        encoder=ImportPath("hf_maskattn.training.joint_encoder", "JointEncoder"),
+        collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
+        metrics=ImportPath(_CLASSIFICATION, "joint_classification_evaluation"),
+        metric_names=ImportPath(_CLASSIFICATION, "joint_classification_metric_names"),
+        onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "JointClassificationPipeline"),
+        pipeline="token-classification",  # of its tags; text-classification is another one
+        label_column="label",
+        data_keys=(
+            *("text_column", "tokens_column", "tags_column", "label_column"),
+            *("labels", "tags", "tag_scheme", "unknown_word_dropout"),
+        ),
     ),
     Task(
         name="fill-mask",
@@ -119,6 +140,7 @@ _TASKS = (
         collator=ImportPath("hf_maskattn.data.collators", "RowMaskingCollator"),
         metrics=ImportPath(_CLASSIFICATION, "masked_lm_evaluation"),
         metric_names=ImportPath(_CLASSIFICATION, "masked_lm_metric_names"),
+        pipeline="fill-mask",
         data_keys=("text_column", "mlm_probability"),
     ),
     Task(
@@ -132,7 +154,6 @@ _TASKS = (
         collator=ImportPath("hf_maskattn.data.collators", "PairCollator"),
         metrics=ImportPath(_TEXT, "evaluation_for_generation"),
         metric_names=ImportPath(_TEXT, "text_metric_names"),
-        has_pipeline=False,
         generates=True,
         data_keys=("source_column", "target_column", "references_column", "max_target_length", "metric"),
     ),
@@ -173,7 +194,7 @@ def loading_call(task: str | None, name: str, **settings: object) -> str:
     """
     values = {key: f'"{value}"' if isinstance(value, str) else repr(value) for key, value in settings.items()}
     more = "".join(f", {key}={value}" for key, value in values.items())
-    if task is not None and TASKS[task].has_pipeline:
-        return f'pipeline("{task}", model="{name}"{more})'
+    if task is not None and TASKS[task].pipeline is not None:
+        return f'pipeline("{TASKS[task].pipeline}", model="{name}"{more})'
     auto_class = "AutoModel" if task is None else TASKS[task].auto_class.name
     return f'{auto_class}.from_pretrained("{name}"{more})'

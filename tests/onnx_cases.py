@@ -41,6 +41,15 @@ CASES = {
         "id2label": {0: "O", 1: "B-X", 2: "I-X"},
         "use_crf": True,
     },
+    "joint": {
+        "head": "MaskAttnForJointClassification",
+        "sequence_label_names": ["even", "odd"],
+        "rnn_type": "gru",
+        "bidirectional": True,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "attention_query": "bias",
+    },
     "unidirectional-gru": {
         "head": "MaskAttnForSequenceClassification",
         "rnn_type": "gru",

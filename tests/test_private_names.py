@@ -29,6 +29,7 @@ NAMES = [
     ("transformers:Pipeline", "_sanitize_parameters"),
     ("transformers:PreTrainedConfig", "_attn_implementation"),
     ("transformers:PreTrainedModel", "_check_and_adjust_attn_implementation"),
+    ("transformers:PreTrainedModel", "_from_config"),
     ("transformers:PreTrainedModel", "_init_weights"),
     ("transformers:Trainer", "_get_dataloader"),
     ("transformers:Trainer", "_get_eval_sampler"),

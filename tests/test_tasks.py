@@ -13,6 +13,7 @@ from hf_maskattn.tasks import TASKS, ImportPath, loading_call, task_of
     [
         (["MaskAttnForSequenceClassification"], "text-classification"),
         (["BertForTokenClassification"], "token-classification"),
+        (["MaskAttnForJointClassification"], "joint-classification"),
         (["MaskAttnForMaskedLM"], "fill-mask"),
         (["RNNSearchForConditionalGeneration"], "text2text-generation"),
         (["RNNSearchModel"], None),
@@ -32,6 +33,7 @@ def test_loading_call_uses_pipeline_or_auto_class():
         == 'pipeline("fill-mask", model="a/b", revision="dev", trust_remote_code=True)'
     )
     assert loading_call("text2text-generation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
+    assert loading_call("joint-classification", "a/b") == 'pipeline("token-classification", model="a/b")'
     assert loading_call(None, "a/b") == 'AutoModel.from_pretrained("a/b")'
 
 

@@ -264,6 +264,8 @@ def _describe(item: dict[str, Any]) -> str:
     """Format a prediction: a generated text, or a label, entity or token with its score."""
     if "generated_text" in item:
         return item["generated_text"] + (f" {item['score']:.3f}" if "score" in item else "")
+    if "entities" in item:
+        return "\n".join([f"{item['label']} {item['score']:.3f}", *map(_describe, item["entities"])])
     label = item.get("label") or item.get("entity_group") or item.get("entity")
     parts = [part for part in (item.get("token_str") or item.get("word"), label) if part]
     return f"{' '.join(parts)} {item['score']:.3f}"

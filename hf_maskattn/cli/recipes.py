@@ -32,7 +32,7 @@ def recipes(
 
 def init(
     task: Annotated[
-        Literal["text-classification", "token-classification", "fill-mask", "seq2seq"],
+        Literal["text-classification", "token-classification", "joint-classification", "fill-mask", "seq2seq"],
         typer.Argument(help="What the model is to do."),
     ],
     file: Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet file with the training data.")],

@@ -85,6 +85,19 @@ def encode_texts(
     return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
 
+def add_sequence_labels(encode: BatchEncoder, split: "Dataset | Shards", column: str, labels: Sequence[str]) -> BatchEncoder:
+    """Add the column `sequence_labels` to the outputs of a function: the label id of each row.
+
+    Args:
+        encode: Function of a batch and the locations of its rows.
+        split: The rows.
+        column: Column of the labels: names, values of a `ClassLabel`, or integers, as in `encode_texts`.
+        labels: Label names in the order of their ids.
+    """
+    encode_label = partial(_encode_label, label_ids=build_label_ids(split.features[column], labels), labels=list(labels))
+    return partial(_encode_with_sequence_label, encode=encode, column=column, encode_label=encode_label)
+
+
 def encode_for_masked_lm(
     split: "Dataset | Shards",
     tokenizer: PreTrainedTokenizerBase,
@@ -332,12 +345,30 @@ def _encode_labeled_batch(
     max_length: int,
 ) -> dict[str, Any]:
     encoded = _encode_batch(batch, locations, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    encoded["labels"] = []
-    for location, value in zip(locations, batch[label_column], strict=True):
+    encoded["labels"] = _encode_column(batch[label_column], locations, label_column, encode_label)
+    return encoded
+
+
+def _encode_with_sequence_label(
+    batch: dict[str, list[Any]],
+    locations: list[RowLocation],
+    *,
+    encode: BatchEncoder,
+    column: str,
+    encode_label: Callable[[Any], int],
+) -> dict[str, Any]:
+    return {**encode(batch, locations), "sequence_labels": _encode_column(batch[column], locations, column, encode_label)}
+
+
+def _encode_column(
+    values: Sequence[Any], locations: list[RowLocation], column: str, encode_label: Callable[[Any], Any]
+) -> list[Any]:
+    encoded = []
+    for location, value in zip(locations, values, strict=True):
         try:
-            encoded["labels"].append(encode_label(value))
+            encoded.append(encode_label(value))
         except ValueError as error:
-            raise type(error)(f"{location}, column {label_column!r}: {error}") from error
+            raise type(error)(f"{location}, column {column!r}: {error}") from error
     return encoded
 
 

@@ -56,7 +56,7 @@ def load_splits(
     validation_split: str | None = "validation",
     test_split: str | None = "test",
     validation_fraction: float | None = None,
-    label_column: str | None = None,
+    label_columns: Sequence[str] = (),
     seed: int = 0,
     required_columns: Mapping[str, str] | Sequence[str] = (),
     streaming: bool = False,
@@ -76,8 +76,8 @@ def load_splits(
         test_split: Name of the test split in `source`; `None` to load none.
         validation_fraction: Fraction of the training rows that become the validation split, chosen by `seed`. Ignored if the
             source has a validation split.
-        label_column: Column whose labels must all remain in the training split: rows that are chosen for validation stay there
-            if one of their labels would be lost. `None` for no labels.
+        label_columns: Columns whose labels must all remain in the training split: rows that are chosen for validation stay
+            there if one of their labels would be lost.
         seed: Seed of that choice.
         required_columns: Columns that every split must have, optionally with the recipe key of each one, for error messages.
         streaming: Whether to read the splits of `source` into memory, instead of downloading all of its splits.
@@ -110,7 +110,7 @@ def load_splits(
     for name, split in splits.items():
         check_columns(name, split, required_columns, splits.locations[name])
     if validation_fraction is not None and "validation" not in splits:
-        splits = _split_validation(splits, validation_fraction, seed, label_column)
+        splits = _split_validation(splits, validation_fraction, seed, label_columns)
     return splits
 
 
@@ -328,7 +328,7 @@ def _explain_errors(source: str, subset: str | None) -> Iterator[None]:
         ) from error
 
 
-def _split_validation(splits: Splits, fraction: float, seed: int, label_column: str | None) -> Splits:
+def _split_validation(splits: Splits, fraction: float, seed: int, label_columns: Sequence[str]) -> Splits:
     """Split a fraction of the training rows off as the validation split; see `load_splits`."""
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must be between 0 and 1, got {fraction}.")
@@ -343,12 +343,12 @@ def _split_validation(splits: Splits, fraction: float, seed: int, label_column: 
         )
     indices = Dataset.from_dict({"row": range(train.num_rows)}).train_test_split(test_size=size, seed=seed)
     rows = {"train": list(indices["train"]["row"]), "validation": list(indices["test"]["row"])}
-    if label_column is not None:
-        rows = _keep_labels(rows, [row_labels(value) for value in train[label_column]])
+    for column in label_columns:
+        rows = _keep_labels(rows, [row_labels(value) for value in train[column]])
     if not rows["validation"]:
         raise ValueError(
             f"validation_fraction={fraction} leaves no rows for validation: each of the {size} chosen rows has a label in "
-            f"{label_column!r} that no other row has. Raise it, or provide a validation split."
+            f"{' or '.join(map(repr, label_columns))} that no other row has. Raise it, or provide a validation split."
         )
     locations = splits.locations["train"]
     return Splits(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import map_rows, tokenize, truncation_column
+from hf_maskattn.data.encoding import BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
 from hf_maskattn.data.tag_reading import TagReader
 from hf_maskattn.data.tag_schemes import TagScheme, continuing_tag, extract_entities
@@ -44,6 +44,8 @@ def encode_tags(
     label_column: str,
     labels: Sequence[str],
     max_length: int,
+    sequence_label_column: str | None = None,
+    sequence_labels: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     further_names: Sequence[str] = (),
     scheme: TagScheme | None = None,
@@ -66,6 +68,8 @@ def encode_tags(
         label_column: Column of the lists of tags: names, values of a `ClassLabel`, or indices into `labels`.
         labels: Labels of the model by id, such as `["O", "B-DAY", "I-DAY"]`.
         max_length: Maximum number of tokens; longer texts are truncated.
+        sequence_label_column: Column with a label for each text; `None` if there is none.
+        sequence_labels: Names of these labels by id.
         names: Names of the tags of the data in the order of their ids; `None` if they are `labels`.
         further_names: Names of further tags of the data, which have no id.
         scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
@@ -76,7 +80,7 @@ def encode_tags(
         name: Name of the split, for warnings.
 
     Returns:
-        Columns `input_ids`, `attention_mask` and `labels` (-100 at special tokens).
+        Columns `input_ids`, `attention_mask` and `labels` (-100 at special tokens), and `sequence_labels` if there is a column.
 
     Raises:
         TypeError: A text is not a string.
@@ -85,7 +89,7 @@ def encode_tags(
     names = labels if names is None else names
     settings = {"labels": tuple(labels), "scheme": scheme, "is_strict": is_strict}
     reader = TagReader.from_column(split, label_column, names, further_names, **settings)
-    encode = partial(
+    encode: BatchEncoder = partial(
         _encode_batch,
         tokenizer=tokenizer,
         text_column=text_column,
@@ -95,8 +99,12 @@ def encode_tags(
         max_length=max_length,
         by_word=by_word,
     )
+    features = _FEATURES
+    if sequence_label_column is not None:
+        encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or ())
+        features = Features({**features, "sequence_labels": Value("int64")})
     limits = {"max_length": max_length}
-    encoded = map_rows(split, encode, features=_FEATURES, limits=limits, name=name, locations=locations)
+    encoded = map_rows(split, encode, features=features, limits=limits, name=name, locations=locations)
     if by_word and isinstance(encoded, Dataset):
         _warn_about_words_without_token(encoded["labels"], len(labels), max_length, name)
     return encoded

@@ -86,7 +86,7 @@ def build_model_card(
         model_name=name if eval_results else None,
         library_name="transformers",
         license=_LICENSE,
-        pipeline_tag=task if task in TASKS and TASKS[task].has_pipeline else None,
+        pipeline_tag=TASKS[task].pipeline if task in TASKS else None,
         tags=["maskattn", config.rnn_type, "attention"],
         datasets=data.hub_id if data else None,
         base_model=base_model_id,
@@ -191,7 +191,7 @@ def _select_examples(examples: Sequence[str]) -> list[str]:
 
 
 def _describe_model(config: PreTrainedConfig, task: str | None) -> dict[str, Any]:
-    rnn_type = config.rnn_type.upper()
+    rnn_type, is_tagger = config.rnn_type.upper(), task in ("token-classification", "joint-classification")
     if config.is_encoder_decoder:
         layers = f"{config.encoder_layers} + {config.decoder_layers} {rnn_type} layers"
         kind, use = "recurrent encoder-decoder", "text to text"
@@ -199,15 +199,18 @@ def _describe_model(config: PreTrainedConfig, task: str | None) -> dict[str, Any
         direction = "bidirectional" if config.bidirectional else "unidirectional"
         layers = _count(config.num_hidden_layers, f"{direction} {rnn_type} layer")
         kind, use = "masked recurrent attention encoder", task or "features of texts"
-    has_labels = task in ("text-classification", "token-classification")
+    labels = _count(config.num_labels, "label") if task in ("text-classification", "token-classification") else ""
+    if task == "joint-classification":
+        labels = f"{_count(len(config.sequence_label_names), 'label')} of texts, {_count(config.num_labels, 'label')} of words"
     return {
         "kind": kind,
         "use": use,
-        "labels": f", {_count(config.num_labels, 'label')}" if has_labels else "",
+        "labels": f", {labels}" if labels else "",
         "layers": layers,
         "hidden_size": config.hidden_size,
         "heads": _count(config.num_attention_heads, "head"),
-        "tag_scheme": getattr(config, "tag_scheme", None) if task == "token-classification" else None,
+        "tag_scheme": getattr(config, "tag_scheme", None) if is_tagger else None,
+        "is_tagger": is_tagger,
         "is_encoder_decoder": config.is_encoder_decoder,
     }
 

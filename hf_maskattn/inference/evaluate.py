@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.loading import load_config, load_verified_model
+from hf_maskattn.loading import find_model_class, load_config, load_verified_model
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import machine_defaults, scoring_defaults
 from hf_maskattn.recipes.training_rules import check_arguments, check_training
@@ -58,8 +58,8 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="data preparation"):
-            tag_scheme = getattr(config, "tag_scheme", None)
-            data = evaluation_data(recipe, args.seed, split, tokenizer, labels, tag_scheme)
+            tag_scheme, sequence_labels = (getattr(config, name, None) for name in ("tag_scheme", "sequence_label_names"))
+            data = evaluation_data(recipe, args.seed, split, tokenizer, labels, tag_scheme, sequence_labels)
         model = load_verified_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
         evaluation = data.encoder.build_evaluation(data)
         trainer = build_trainer(args, model, data, evaluation)
@@ -69,8 +69,7 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
 
 def _check_task(config, recipe: Recipe, name: str) -> None:
     """Reject a model without the head of the task, which would be initialized at random."""
-    mapping = TASKS[recipe.model.task].auto_class.load()._model_mapping
-    expected = mapping[type(config)].__name__ if type(config) in mapping else None
+    expected = find_model_class(TASKS[recipe.model.task].auto_class.load(), config).__name__
     if expected not in (config.architectures or []):
         raise ValueError(
             f"The recipe must be for the task of {name}, a {', '.join(config.architectures or ['model of unknown class'])}, "

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TEXT_TO_TEXT = "text2text-generation"
+_JOINT = "joint-classification"
 
 _BATCHES_PER_WINDOW = 64
 
@@ -95,10 +96,11 @@ def predict(
         An iterator over one dictionary a text, in order: `{"text": ..., "predictions": [...]}`. A row keeps its columns:
         `{**row, "predictions": [...]}`. A prediction is what the pipeline returns: label and score of a text (of every label,
         where a text may have several), of each span, of each word where the tags mark no spans, or of each token that fills
-        the mask. With lists of words, spans and words have the indices of their `words`. Generated texts are
-        `{"generated_text": ...}`, as many as `num_return_sequences` here or in the model's `generation_config`. A text without
-        a visible character has no predictions. A text that the model does not accept, such as one without a mask, has an
-        `error` instead of `predictions`. A text of unknown tokens only has a `warning`; the log counts them at the end.
+        the mask. For joint classification, the label of a text has its spans or words as `entities`. With lists of words,
+        spans and words have the indices of their `words`. Generated texts are `{"generated_text": ...}`, as many as
+        `num_return_sequences` here or in the model's `generation_config`. A text without a visible character has no
+        predictions. A text that the model does not accept, such as one without a mask, has an `error` instead of
+        `predictions`. A text of unknown tokens only has a `warning`; the log counts them at the end.
 
     Raises:
         ValueError: If the model has no task, or not the task of an option, a number is below 1, the ONNX file was not exported
@@ -288,6 +290,7 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
     tokenized at once, and the pipeline runs the model and converts its outputs to predictions.
     """
     tokenizer, is_tagger = pipe.tokenizer, pipe.task == "token-classification"
+    has_tags = is_tagger or pipe.task == _JOINT
     # A batch is too small for threads of the tokenizer. Pipelines disable them, too.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     settings = _pipeline_settings(pipe, top_k)
@@ -307,22 +310,20 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
         chunk_fields = {"sentence": texts, "is_last": [True] * len(texts)} if is_tagger else {}
         outputs = pipe.forward({**encoded, **chunk_fields}, **forward_params)
         tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
-        tagged = _tag(rows, encoded, outputs["logits"], pipe.model.config) if is_tagger else []
+        tagged = _tag(rows, encoded, outputs["logits"], pipe.model.config) if has_tags else []
         results = []
         cuts = [0] * len(texts) if max_length is None else _count_truncated_tokens(encoded)
-        for index, (row, encoding) in enumerate(zip(rows, encoded.encodings, strict=True)):
+        for index, encoding in enumerate(encoded.encodings):
             error = _find_mask_error(tokenizer, encoding, max_length) if pipe.task == "fill-mask" else None
             if error is not None:
                 results.append(_Prediction(error=error, cut_tokens=cuts[index]))
                 continue
-            if is_tagger:
-                items = tagged[index]
-            else:
+            items = tagged[index] if has_tags else []
+            if not is_tagger:
                 output = {name: value[index : index + 1] for name, value in tensors.items()}
-                items = pipe.postprocess(output, **postprocess_params)
+                found = pipe.postprocess(output, **postprocess_params)
+                items = [{**found, "entities": items}] if has_tags else found
             predictions = [_to_python(item) for item in (items if isinstance(items, list) else [items])]
-            if is_tagger and row.words is not None:
-                predictions = [{**item, "words": row.word_indices(item["start"], item["end"])} for item in predictions]
             unknown = is_unknown(encoding.ids, encoding.special_tokens_mask, tokenizer.unk_token_id)
             results.append(_Prediction(predictions, None, cuts[index], unknown))
         return results
@@ -350,8 +351,13 @@ def _tag(
     offsets = [encoding.offsets for encoding in encoded.encodings]
     tagged = tag_words(texts, spans, offsets, logits, names, follows_scheme=scheme not in (None, "none"))
     if are_span_tags(names, scheme):
-        return [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
-    return [[word for word in words if word["entity"] is not None] for words in tagged]
+        found = [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
+    else:
+        found = [[word for word in words if word["entity"] is not None] for words in tagged]
+    for row, items in zip(rows, found, strict=True):
+        for item in items if row.words is not None else ():
+            item["words"] = row.word_indices(item["start"], item["end"])
+    return found
 
 
 def _load_pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig, onnx_file: Path | None) -> Pipeline:
@@ -361,7 +367,12 @@ def _load_pipeline(task: str, model_folder: str | Path, config: PreTrainedConfig
 
         return onnx_pipeline(task, onnx_file, config, tokenizer)
     # Loaded here, because a pipeline reports an error by the tracebacks of everything that it tried.
-    return pipeline(task, model=load_verified_model(TASKS[task].auto_class.load(), model_folder, config), tokenizer=tokenizer)
+    model = load_verified_model(TASKS[task].auto_class.load(), model_folder, config)
+    if task == _JOINT:
+        from hf_maskattn.onnx.runtime import JointClassificationPipeline
+
+        return JointClassificationPipeline(model=model.eval(), tokenizer=tokenizer, task=task)
+    return pipeline(task, model=model, tokenizer=tokenizer)
 
 
 def _pipeline_settings(pipe: Pipeline, top_k: int | str | None) -> dict[str, Any]:

@@ -214,6 +214,38 @@ def token_classification_metric_names(**_: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*SpanMetric.names, *SingleLabelMetric.names)))
 
 
+SENTENCE_ACCURACY = "sentence_accuracy"
+"""Fraction of the sentences whose label and tags are all correct, by which joint classification selects the best checkpoint."""
+
+_TAG_PREFIX = "tag_"
+"""Prefix of the metrics of tags, where a sentence has a label too."""
+
+
+def joint_classification_evaluation(
+    *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
+) -> TaskEvaluation:
+    """Return the evaluation of joint classification, on predictions and labels that are pairs: of tags and of sentences.
+
+    The accuracy of tags that mark spans is left out: most of them are "O".
+
+    Source: Liu and Lane 2016, for the accuracy of sentences, also known as overall accuracy or exact match.
+    """
+    tags = token_classification_evaluation(label_names=label_names, tag_scheme=tag_scheme)
+    sentences = text_classification_evaluation()
+    of_tags = (name for name in tags.metric_names if "f1" not in tags.metric_names or name != "accuracy")
+    names = (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in of_tags))
+    return TaskEvaluation(
+        names,
+        partial(_score_both, names=names, tags=tags, sentences=sentences, num_tags=len(label_names)),
+        partial(_predict_both, tags=tags, sentences=sentences),
+    )
+
+
+def joint_classification_metric_names(**_: object) -> tuple[str, ...]:
+    """Return the names of all metrics of joint classification. The tags determine which of them are computed."""
+    return (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in token_classification_metric_names()))
+
+
 def masked_lm_evaluation(**_: object) -> TaskEvaluation:
     """Return the evaluation of masked language modeling."""
     return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
@@ -254,6 +286,30 @@ def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, fl
     return SpanMetric(keep_in_memory=True).compute(
         predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels % len(tags), is_labeled, tags)
     )
+
+
+def _predict_both(
+    logits: tuple[torch.Tensor, torch.Tensor],
+    labels: tuple[torch.Tensor, torch.Tensor],
+    *,
+    tags: TaskEvaluation,
+    sentences: TaskEvaluation,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return tags.preprocess_logits(logits[0], labels[0]), sentences.preprocess_logits(logits[1], labels[1])
+
+
+def _score_both(
+    prediction: EvalPrediction, *, names: Sequence[str], tags: TaskEvaluation, sentences: TaskEvaluation, num_tags: int
+) -> dict[str, float]:
+    of_tags, of_sentences = (
+        EvalPrediction(predictions=predicted, label_ids=labels)
+        for predicted, labels in zip(prediction.predictions, prediction.label_ids, strict=True)
+    )
+    is_right_tag = (of_tags.predictions == of_tags.label_ids % num_tags) | (of_tags.label_ids == IGNORED)  # [N, T]
+    is_right = is_right_tag.all(axis=1) & (of_sentences.predictions == of_sentences.label_ids)
+    tag_scores = {_TAG_PREFIX + name: value for name, value in tags.compute_metrics(of_tags).items()}
+    scores = {SENTENCE_ACCURACY: float(is_right.mean()), **sentences.compute_metrics(of_sentences), **tag_scores}
+    return {name: scores[name] for name in names}
 
 
 def _score_label_sets(prediction: EvalPrediction) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from transformers import EvalPrediction
 
 from hf_maskattn.tasks import TASKS
@@ -18,13 +18,14 @@ class TaskEvaluation:
     Args:
         metric_names: Names of the metrics; the first one selects the best checkpoint.
         compute_metrics: For `Trainer(compute_metrics=...)`: predictions and labels -> name to value.
-        preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits -> predictions.
+        preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits and labels -> predictions. With two heads
+            each of them is a pair.
         include_for_metrics: For `TrainingArguments(include_for_metrics=...)`: further inputs of `compute_metrics`.
     """
 
     metric_names: tuple[str, ...]
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
-    preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    preprocess_logits: Callable[[Any, Any], Any]
     include_for_metrics: tuple[str, ...] = ()
 
 

@@ -38,6 +38,7 @@ class JointClassifierOutput(ModelOutput):
         sequence_logits: `[B, num_sequence_labels]`, of the labels of sequences.
         hidden_states: As in `TokenClassifierOutput`.
         attentions: As in `TokenClassifierOutput`.
+        marginals: `[B, T, num_labels]`, the probability of each label of each token, 0 at padding, if requested.
     """
 
     loss: torch.Tensor | None = None
@@ -45,6 +46,7 @@ class JointClassifierOutput(ModelOutput):
     sequence_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    marginals: torch.Tensor | None = None
 
 
 class MaskAttnForJointClassification(MaskAttnForTokenClassification):
@@ -88,6 +90,7 @@ class MaskAttnForJointClassification(MaskAttnForTokenClassification):
         labels: torch.Tensor | None = None,
         sequence_labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        output_marginals: bool = False,
         **kwargs,
     ) -> JointClassifierOutput:
         """Classify sequences and their tokens.
@@ -106,11 +109,13 @@ class MaskAttnForJointClassification(MaskAttnForTokenClassification):
                 by the number of these.
             num_items_in_batch: Number of labels of tokens in all batches of a step, by which Trainer divides the loss. Trainer
                 counts `labels` alone.
+            output_marginals: Whether to return the probability of each label of each token.
             **kwargs: Passed to `MaskAttnModel`, such as `output_attentions`.
 
         Returns:
             `loss` if there are labels, `logits` `[B, T, num_labels]` of tokens, `sequence_logits` `[B, num_sequence_labels]`,
-            and `hidden_states` and `attentions` if requested.
+            and `hidden_states`, `attentions` and `marginals` if requested. With `config.use_crf`, loss and `logits` of tokens
+            are those of a CRF, as in `MaskAttnForTokenClassification`.
 
         Raises:
             ValueError: If the inputs do not fit each other, a token id is outside of the vocabulary, a label is not a class of
@@ -131,6 +136,7 @@ class MaskAttnForJointClassification(MaskAttnForTokenClassification):
             sequence_logits=sequence_logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            marginals=columns.pad(self._marginals(emissions, columns.crop(mask)), 1) if output_marginals else None,
         )
 
 

@@ -59,11 +59,14 @@ def check_onnx(model: PreTrainedModel, path: Path) -> list[ShapeCheck]:
         ids = torch.where(mask, ids, -1 - ids)
         outputs = model(input_ids=ids, attention_mask=mask.long(), output_attentions=True)
         is_token = mask.numpy()
-        onnx_logits, onnx_weights = session.run(ids.numpy(), mask.long().numpy())
+        onnx_logits, onnx_weights, *further = session.run(ids.numpy(), mask.long().numpy())
         logits, weights = outputs.logits.numpy(), outputs.attentions[0].numpy()
         if logits.ndim == 3:  # logits of a token head at padding positions have no meaning
             onnx_logits, logits = onnx_logits[is_token], logits[is_token]
-        check = ShapeCheck(padding, shape, _max_difference(onnx_logits, logits), _max_difference(onnx_weights, weights))
+        difference = _max_difference(onnx_logits, logits)
+        if further:
+            difference = max(difference, _max_difference(further[0], outputs.sequence_logits.numpy()))
+        check = ShapeCheck(padding, shape, difference, _max_difference(onnx_weights, weights))
         scale = float(np.abs(logits[np.isfinite(logits)]).max(initial=1.0))
         on_padding = float(np.abs(np.where(is_token[:, None, None], 0, onnx_weights)).max())
         if not (check.logits <= TOLERANCE * scale and check.attentions <= TOLERANCE and on_padding == 0):
@@ -103,7 +106,8 @@ class Agreement:
     """Comparison of two files on texts.
 
     Attributes:
-        predictions: Number of predictions: one a text, one a label for multi-label models, or one a token. 0 for regression.
+        predictions: Number of predictions: one a text, one a label for multi-label models, one a token, or one a text and
+            one a token. 0 for regression.
         equal: Number of predictions that are equal.
         difference: Largest absolute difference of the logits.
     """
@@ -141,15 +145,15 @@ def compare_predictions(
             return_tensors="np",
         )
         ids, mask = (inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask"))
-        logits, _ = session.run(ids, mask)
-        other_logits, _ = other.run(ids, mask)
+        (logits, _, *further), (other_logits, _, *other_further) = session.run(ids, mask), other.run(ids, mask)
         if logits.ndim == 3:
             is_word = (mask == 1) & (inputs["special_tokens_mask"] == 0)
             logits, other_logits = logits[is_word], other_logits[is_word]  # [N, num_labels]
-        difference = max(difference, _max_difference(logits, other_logits))
-        same = _to_predictions(logits, config) == _to_predictions(other_logits, config)
-        predictions += same.size
-        equal += int(same.sum())
+        for ours, theirs in zip([logits, *further], [other_logits, *other_further], strict=True):
+            difference = max(difference, _max_difference(ours, theirs))
+            same = _to_predictions(ours, config) == _to_predictions(theirs, config)
+            predictions += same.size
+            equal += int(same.sum())
     return Agreement(predictions, equal, difference)
 
 

@@ -176,6 +176,11 @@ INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("logits", "attentions")
 
 
+def output_names(model: PreTrainedModel) -> list[str]:
+    """Return the outputs of the file of a model. One that classifies sequences and their tokens has a further one."""
+    return [*OUTPUTS, *(["sequence_logits"] if model.config.sequence_label_names else [])]
+
+
 class _Classifier(nn.Module):
     """Computes the outputs of the file."""
 
@@ -185,14 +190,16 @@ class _Classifier(nn.Module):
 
     def forward(self, input_ids, attention_mask):
         outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, output_attentions=True)
-        return outputs.logits, outputs.attentions[0]
+        values = {**outputs, "attentions": outputs.attentions[0]}
+        return tuple(values[name] for name in output_names(self.model))
 
 
 def write_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Export a classifier of sequences or tokens to an ONNX file.
+    """Export a classifier of sequences, tokens or both to an ONNX file.
 
     The inputs of the file are `input_ids` and `attention_mask`, `[B, T]`, int64, with any B >= 1, T >= 1 and any mask of 0 and
-    1. Its outputs are `logits`, `[B, num_labels]` or `[B, T, num_labels]`, and `attentions`, `[B, heads, 1, T]`.
+    1. Its outputs are `logits`, `[B, num_labels]` or `[B, T, num_labels]`, `attentions`, `[B, heads, 1, T]`, and, for both
+    sequences and tokens, `sequence_logits`, `[B, num_sequence_labels]`.
 
     Args:
         model: The model, in float32 on the CPU, in evaluation mode, with `attention_implementation="eager"`. The others
@@ -222,7 +229,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
             dynamic_shapes=(sizes, sizes),
             opset_version=OPSET,
             input_names=INPUTS,
-            output_names=OUTPUTS,
+            output_names=output_names(model),
             custom_translation_table=custom_translation_table(),
         )
         fold_constants(exported.model)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from transformers import (
     TextClassificationPipeline,
     TokenClassificationPipeline,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput
 
+from hf_maskattn.model.modeling_joint import JointClassifierOutput
 from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.tasks import TASKS
 
@@ -28,6 +29,9 @@ class OnnxSession:
 
     Args:
         path: The file.
+
+    Attributes:
+        shapes: The shape of each output, with names for dynamic sizes.
 
     Raises:
         ImportError: If onnxruntime is not installed.
@@ -47,14 +51,12 @@ class OnnxSession:
         except Exception as error:
             raise ValueError(f"{path} could not be loaded by onnxruntime: {error}") from error
         self._check_names(path, self._session.get_inputs(), ["attention_mask", "input_ids"])
-        self._check_names(path, self._session.get_outputs(), ["attentions", "logits"])
+        self.shapes: dict[str, list[int | str]] = {value.name: value.shape for value in self._session.get_outputs()}
+        further = [name for name in ("sequence_logits",) if name in self.shapes]
+        self._check_names(path, self._session.get_outputs(), ["attentions", "logits", *further])
+        self._outputs = ["logits", "attentions", *further]
 
-    @property
-    def logits_shape(self) -> list[int | str]:
-        """The shape of the logits, with names for dynamic sizes."""
-        return next(output.shape for output in self._session.get_outputs() if output.name == "logits")
-
-    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the file.
 
         Args:
@@ -62,16 +64,15 @@ class OnnxSession:
             attention_mask: `[B, T]`, int64, 1 = token, 0 = padding, any mask.
 
         Returns:
-            Logits `[B, num_labels]` or `[B, T, num_labels]`, and attention weights `[B, heads, 1, T]`, float32.
+            Logits `[B, num_labels]` or `[B, T, num_labels]`, attention weights `[B, heads, 1, T]`, and, for both sequences and
+            tokens, logits of sequences `[B, num_sequence_labels]`, float32.
         """
         time = input_ids.shape[1]
         if time == 0:
             # ONNX has no recurrence of zero steps. A padding position changes nothing.
             input_ids, attention_mask = (np.zeros((len(input_ids), 1), dtype=np.int64) for _ in range(2))
-        logits, weights = self._session.run(
-            ["logits", "attentions"], {"input_ids": input_ids, "attention_mask": attention_mask}
-        )
-        return logits[:, :time] if logits.ndim == 3 else logits, weights[..., :time]
+        logits, weights, *further = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})
+        return logits[:, :time] if logits.ndim == 3 else logits, weights[..., :time], *further
 
     @staticmethod
     def _check_names(path, found, expected):
@@ -140,9 +141,10 @@ class _OnnxClassifier(nn.Module):
     def can_generate(self) -> bool:
         return False
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> SequenceClassifierOutput:
-        logits, _ = self.session.run(input_ids.numpy(), attention_mask.numpy())
-        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs) -> JointClassifierOutput:
+        logits, _, *further = self.session.run(input_ids.numpy(), attention_mask.numpy())
+        sequence_logits = torch.from_numpy(further[0]) if further else None
+        return JointClassifierOutput(logits=torch.from_numpy(logits), sequence_logits=sequence_logits)
 
 
 class _AnyModel:
@@ -153,20 +155,31 @@ class _AnyModel:
 class OnnxTextClassificationPipeline(_AnyModel, TextClassificationPipeline):
     """Text classification with an ONNX file."""
 
-    logits_axes = ("batch",)
+    output_axes: ClassVar[dict[str, tuple[str, ...]]] = {"logits": ("batch",)}
 
 
 class OnnxTokenClassificationPipeline(_AnyModel, TokenClassificationPipeline):
     """Token classification with an ONNX file."""
 
-    logits_axes = ("batch", "time")
+    output_axes: ClassVar[dict[str, tuple[str, ...]]] = {"logits": ("batch", "time")}
+
+
+class JointClassificationPipeline(_AnyModel, TextClassificationPipeline):
+    """Classification of texts by a model that classifies their tokens too, of torch or an ONNX file; `forward` returns both."""
+
+    output_axes: ClassVar[dict[str, tuple[str, ...]]] = {"logits": ("batch", "time"), "sequence_logits": ("batch",)}
+
+    def postprocess(self, model_outputs, **settings):
+        """Return the most probable label of a text, and its probability."""
+        score, label = model_outputs["sequence_logits"][0].float().softmax(dim=-1).max(dim=-1)
+        return {"label": self.model.config.sequence_label_names[int(label)], "score": float(score)}
 
 
 def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pipeline:
     """Build the pipeline of a task over a file.
 
     Args:
-        task: "text-classification" or "token-classification".
+        task: "text-classification", "token-classification" or "joint-classification".
         path: The file from `write_onnx`.
         config: The configuration of its model.
         tokenizer: The tokenizer of its model.
@@ -182,10 +195,12 @@ def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: Pr
         raise ValueError(f"The task of an ONNX file must be {' or '.join(names)}, got {task}.")
     pipeline_class = pipeline_path.load()
     session = OnnxSession(path)
-    actual, expected = session.logits_shape, [*pipeline_class.logits_axes, config.num_labels]
-    if actual != expected:
-        raise ValueError(
-            f"The logits of {path} must have shape {expected} for {task}, got {actual}. Use the file that was exported from "
-            "this model."
-        )
+    sizes = {"logits": config.num_labels, "sequence_logits": len(config.sequence_label_names or [])}
+    for name, axes in pipeline_class.output_axes.items():
+        actual, expected = session.shapes.get(name), [*axes, sizes[name]]
+        if actual != expected:
+            raise ValueError(
+                f"The {name} of {path} must have shape {expected} for {task}, got {actual}. Use the file that was exported "
+                "from this model."
+            )
     return pipeline_class(model=_OnnxClassifier(session, config), tokenizer=tokenizer, task=task, device=-1)

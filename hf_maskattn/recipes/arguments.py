@@ -34,6 +34,7 @@ NOT_IN_A_RECIPE = {
         "id2label": _FROM_LABELS,
         "label2id": _FROM_LABELS,
         "tag_scheme": "it is detected in the data. Use data.tag_scheme to set it",
+        "sequence_label_names": _FROM_LABELS,
     },
     "data": {},
     "teacher": {},
@@ -166,7 +167,13 @@ class DataArguments:
     spaces."""
 
     tokens_column: str = "tokens"
-    """Column with the list of words, for token classification."""
+    """Column with the list of words, for token classification and joint classification."""
+
+    tags_column: str = "tags"
+    """Column with the list of tags, for joint classification, where `label_column` has the label of the text."""
+
+    tags: list[str] | None = None
+    """Names of all tags, for joint classification, as `labels` has them for token classification."""
 
     label_column: str | None = None
     """Column with the label. Null means `label`, or `tags` for token classification."""

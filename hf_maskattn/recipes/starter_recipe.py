@@ -44,7 +44,7 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
     """Write a commented recipe that trains on a file.
 
     Args:
-        task: "text-classification", "token-classification", "fill-mask" or "seq2seq".
+        task: "text-classification", "token-classification", "joint-classification", "fill-mask" or "seq2seq".
         file: CSV, TSV, JSON Lines or Parquet file, or a pattern.
         target: The YAML file to write.
         overrides: Keys to set, as "group.key=value"; columns that are named so are not searched for.
@@ -115,11 +115,15 @@ def _columns(task: str, rows: Dataset, chosen: dict[str, Any], file: str) -> Ite
         yield "data", _Line("target_column", target, "what the model writes")
         yield "data", _Line("tokenizer", "bpe", "char, word, symbols, bpe, wordpiece, or the name of a tokenizer")
         return
-    if task == "token-classification":
+    if task in ("token-classification", "joint-classification"):
+        tags_key = "label_column" if task == "token-classification" else "tags_column"
         tokens = find("tokens_column", find.list_columns())
-        tags = find("label_column", find.list_columns(), taken=(tokens,), names=_NAMES["tags_column"])
+        tags = find(tags_key, find.list_columns(), taken=(tokens,), names=_NAMES["tags_column"])
         yield "data", _Line("tokens_column", tokens, "list of words")
-        yield "data", _Line("label_column", tags, "list of tags, one for each word")
+        yield "data", _Line(tags_key, tags, "list of tags, one for each word")
+        if task == "joint-classification":
+            name = find("label_column", find.label_columns(), taken=find.list_columns())
+            yield "data", _Line("label_column", name, _list_labels(rows, name))
         yield "data", _Line("tokenizer", "word", "char, word, bpe, wordpiece, or the name of a tokenizer")
         return
     is_labeled = task == "text-classification"

@@ -25,8 +25,8 @@ def check_teacher(groups: dict[str, dict[str, Any]]) -> None:
         _check_no_teacher(data, teacher)
         return
     task = TASKS[groups["model"]["task"]]
-    if task.name == "fill-mask":
-        raise ValueError("teacher.model is not supported with model.task=fill-mask. Remove the group `teacher`.")
+    if task.name in ("fill-mask", "joint-classification"):
+        raise ValueError(f"teacher.model is not supported with model.task={task.name}. Remove the group `teacher`.")
     if data.get("streaming"):
         raise ValueError(
             "teacher.model is not supported with data.streaming=true, because the teacher reads all rows before training. "

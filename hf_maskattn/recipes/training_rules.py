@@ -355,6 +355,11 @@ def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
             f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with model.use_crf=true, "
             "whose loss is of whole sequences of labels. Remove it."
         )
+    if training.get("label_smoothing_factor") and recipe.model.task == "joint-classification":
+        raise ValueError(
+            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
+            "model.task=joint-classification, because Trainer smooths one kind of labels only. Remove it."
+        )
     if not recipe.has_split("validation"):
         for key in ("eval_strategy", "eval_on_start", "load_best_model_at_end"):
             if training.get(key) not in (None, False, "no"):

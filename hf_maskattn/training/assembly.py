@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
+    AutoModel,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,6 +30,7 @@ from hf_maskattn.loading import (
     Shapes,
     build_meta_model,
     check_weights_match,
+    find_model_class,
     list_differing_weights,
     load_config,
     load_verified_model,
@@ -129,7 +131,7 @@ def assemble(
         set_seed(args.seed)
     if args.process_index == 0 and data.references:
         _check_references_round_trip(data)
-    model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme)
+    model = build_model(recipe.model, data.tokenizer, data.labels, data.tag_scheme, data.sequence_labels)
     report = None
     if embeddings is not None:
         with args.main_process_first(desc="loading the embeddings"):
@@ -211,7 +213,11 @@ def _embedding_size(arguments: ModelArguments) -> int:
 
 
 def build_model(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: list[str] | None, tag_scheme: str | None = None
+    arguments: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str] | None,
+    tag_scheme: str | None = None,
+    sequence_labels: list[str] | None = None,
 ) -> PreTrainedModel:
     """Build a model with random weights, or load `pretrained` weights with a new head if the tasks differ.
 
@@ -220,6 +226,7 @@ def build_model(
         tokenizer: The tokenizer.
         labels: Names of the labels by id. None for regression and for tasks without labels.
         tag_scheme: Tag scheme of the data, for the configuration.
+        sequence_labels: Names of the labels of sequences by id, for joint classification.
 
     Returns:
         The model.
@@ -232,10 +239,11 @@ def build_model(
     auto_class, config_class = task.auto_class.load(), task.config_class.load()
     settings = {**arguments.config, **_label_fields(arguments, labels)}
     if hasattr(config_class, "tag_scheme"):
-        settings["tag_scheme"] = tag_scheme
+        settings |= {"tag_scheme": tag_scheme, "sequence_label_names": sequence_labels}
     if arguments.pretrained is None:
         register()
-        return auto_class.from_config(config_class(**settings, **_vocabulary_fields(tokenizer, generates=task.generates)))
+        config = config_class(**settings, **_vocabulary_fields(tokenizer, generates=task.generates))
+        return find_model_class(auto_class, config)._from_config(config)
     pretrained = load_config(arguments.pretrained)
     if pretrained.model_type != config_class.model_type:
         raise ValueError(
@@ -243,10 +251,10 @@ def build_model(
             f"{arguments.pretrained}, a {pretrained.model_type!r} model."
         )
     shapes = weight_shapes(arguments.pretrained)
-    encoder = _describe_encoder(auto_class, pretrained, shapes, arguments)
+    encoder = _describe_encoder(pretrained, shapes, arguments)
     check_weights_match(encoder, shapes, arguments.pretrained)
     config = load_config(arguments.pretrained, **settings)
-    different = list_differing_weights(encoder, _describe_encoder(auto_class, config, shapes, arguments))
+    different = list_differing_weights(encoder, _describe_encoder(config, shapes, arguments))
     if different:
         raise ValueError(
             f"the recipe must keep the sizes of model.pretrained={arguments.pretrained}, got other sizes of "
@@ -276,9 +284,9 @@ def _vocabulary_fields(tokenizer: PreTrainedTokenizerBase, *, generates: bool) -
     return fields
 
 
-def _describe_encoder(auto_class: Any, config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
+def _describe_encoder(config: PreTrainedConfig, shapes: Shapes, arguments: ModelArguments) -> PreTrainedModel:
     """Build the model without its head on the meta device."""
-    return build_meta_model(auto_class._model_mapping[type(config)], config, shapes, str(arguments.pretrained)).base_model
+    return build_meta_model(find_model_class(AutoModel, config), config, shapes, str(arguments.pretrained))
 
 
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:
@@ -358,6 +366,8 @@ def _describe_task(assembly: Assembly) -> str:
     if names is None:
         return task
     description = f"{task}, {len(names):,} labels"
+    if assembly.data.sequence_labels is not None:
+        description = f"{task}, {len(assembly.data.sequence_labels):,} labels of texts, {len(names):,} labels of tokens"
     if labels is None:
         return description
     counts = (labels > 0).sum(0) if labels.ndim > 1 else np.bincount(labels[labels >= 0].astype(np.int64), minlength=len(names))

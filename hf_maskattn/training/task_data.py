@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetInfo, Features
+from datasets import Dataset, DatasetInfo
 from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.collators import count_tokens, count_unknown_words
@@ -44,6 +44,7 @@ class TaskData:
         encoder: What encoded them.
         info: Description and license of the dataset.
         labels: Names of the labels by id. None for regression and for tasks without labels.
+        sequence_labels: For joint classification, names of the labels of sequences by id, else None.
         tag_scheme: For token classification, the tag scheme of the training data. None if it is not recorded.
         references: For text-to-text generation, the reference texts of each row that is evaluated, else None.
         max_target_length: For text-to-text generation, the maximum number of tokens of a target, else None.
@@ -59,6 +60,7 @@ class TaskData:
     encoder: TaskEncoder
     info: DatasetInfo
     labels: list[str] | None
+    sequence_labels: list[str] | None = None
     tag_scheme: str | None = None
     references: References | None = None
     max_target_length: int | None = None
@@ -115,7 +117,7 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
     shards = _open_stream(recipe, encoder) if recipe.data.streaming else None
     raw = _load(recipe, encoder, seed) if shards is None else _load_with_stream(recipe, encoder, shards)
     encoder.learn_labels(raw, as_tagged=as_tagged)
-    _check_several_labels(recipe, encoder.labels)
+    _check_several_labels(recipe, encoder)
     unlabeled = _load_unlabeled(recipe, encoder, raw)
     tokenizer = _build_tokenizer(recipe, encoder, raw, saved_tokenizer, unlabeled)
     if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
@@ -143,6 +145,7 @@ def evaluation_data(
     tokenizer: PreTrainedTokenizerBase,
     labels: list[str],
     tag_scheme: str | None = None,
+    sequence_labels: list[str] | None = None,
 ) -> TaskData:
     """Load one split for an existing model.
 
@@ -153,6 +156,7 @@ def evaluation_data(
         tokenizer: The tokenizer of the model.
         labels: The labels of the model by id.
         tag_scheme: `tag_scheme` of its configuration.
+        sequence_labels: `sequence_label_names` of its configuration.
 
     Returns:
         The data of that split.
@@ -169,9 +173,10 @@ def evaluation_data(
             "the train split cannot be evaluated with data.streaming=true. Use --split validation or --split test."
         )
     encoder = _encoder_of(recipe)
+    encoder.sequence_labels = sequence_labels
     raw = _load(recipe, encoder, seed, only=split)
-    if encoder.has_labels:
-        _check_integer_labels(recipe, encoder, seed, raw[split].features, labels)
+    for column, names in zip(encoder.label_columns, (labels, sequence_labels or []), strict=False):
+        _check_integer_labels(recipe, encoder, seed, raw[split].features[column], names)
     encoder.use_labels(split, raw, labels, tag_scheme)
     data = _encode(recipe, encoder, {split: raw[split]}, tokenizer, evaluated=(split,), locations=raw.locations)
     return replace(data, tag_scheme=tag_scheme)
@@ -203,22 +208,25 @@ def _encoder_of(recipe: Recipe) -> TaskEncoder:
     return TASKS[recipe.model.task].encoder.load()(recipe)
 
 
-def _check_several_labels(recipe: Recipe, labels: list[str] | None) -> None:
-    """Check that a classifier has at least two classes."""
-    if labels is None or len(labels) > 1 or recipe.model.problem_type == "multi_label_classification":
+def _check_several_labels(recipe: Recipe, encoder: TaskEncoder) -> None:
+    """Check that each head of a classifier has at least two classes."""
+    if recipe.model.problem_type == "multi_label_classification":
+        return
+    names_by_column = dict(zip(encoder.label_columns, (encoder.labels or [], encoder.sequence_labels or []), strict=False))
+    column = next((column for column, names in names_by_column.items() if len(names) < 2), None)
+    if column is None:
         return
     rows, advice = "the train split", "add rows with other labels"
     if recipe.data.streaming:
         rows, advice = f"the first {recipe.data.sample_rows} rows", "list all labels in data.labels, or raise data.sample_rows"
     raise ValueError(
-        f"the column {recipe.label_column!r} must have at least two different labels, got {', '.join(labels) or 'none'} in "
+        f"the column {column!r} must have at least two different labels, got {', '.join(names_by_column[column]) or 'none'} in "
         f"{rows}. Set another column with data.label_column, or {advice}."
     )
 
 
-def _check_integer_labels(recipe: Recipe, encoder: TaskEncoder, seed: int, features: Features, labels: list[str]) -> None:
+def _check_integer_labels(recipe: Recipe, encoder: TaskEncoder, seed: int, feature: Any, labels: list[str]) -> None:
     """Check that integers may be ids of labels: the labels of the train split must not be strings."""
-    feature = features[recipe.label_column]
     is_id = value_kind(item_feature(feature) or feature) == "integer" and not has_integer_names(labels)
     if is_id and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
         _encoder_of(recipe).learn_labels(_load(recipe, encoder, seed))
@@ -240,7 +248,7 @@ def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = No
         **settings,
         csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
-        label_column=recipe.label_column if encoder.has_labels else None,
+        label_columns=encoder.label_columns,
         seed=seed,
         required_columns=encoder.required_columns(),
         streaming=data.streaming,
@@ -351,6 +359,7 @@ def _encode(
         encoder,
         info=next(iter(raw.values())).info,
         labels=encoder.labels,
+        sequence_labels=encoder.sequence_labels,
         references=encoder.references({name: raw[name] for name in evaluated if name in raw}, splits, locations),
         max_target_length=encoder.max_target_length(tokenizer),
     )

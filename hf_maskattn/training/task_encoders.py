@@ -36,6 +36,7 @@ class TaskEncoder:
     Attributes:
         labels: Names of the labels by id, from `learn_labels` or `use_labels`. None for a task without labels.
         further_labels: Names of labels that only splits to evaluate have, which are scored as errors. Their ids follow.
+        sequence_labels: Names of the labels of sequences by id, where `labels` are those of tokens. None for other tasks.
         tag_scheme: Scheme of the tags of the training data. None if there is none, or if it was not recorded.
         token_counts: `[V]`, number of times that each token occurs in the training data, for `data.unknown_word_dropout`. None
             if it is 0.
@@ -47,6 +48,7 @@ class TaskEncoder:
         self.text_column = recipe.data.text_column or "text"
         self.labels: list[str] | None = None
         self.further_labels: list[str] = []
+        self.sequence_labels: list[str] | None = None
         self.tag_scheme: TagScheme | None = None
         self.token_counts: np.ndarray | None = None
 
@@ -54,6 +56,11 @@ class TaskEncoder:
     def has_labels(self) -> bool:
         """Whether rows are labeled with names, not with numbers or text."""
         return self.task.label_column is not None and self.recipe.model.problem_type != "regression"
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns with names of labels: those of `labels`, and then those of `sequence_labels`."""
+        return (self.recipe.label_column,) if self.has_labels else ()
 
     def required_columns(self) -> dict[str, str]:
         """Return the columns that must exist, with the keys of the recipe that name them."""
@@ -377,6 +384,8 @@ class TagEncoder(TaskEncoder):
             text_column=self.optional_column(split),
             tokens_column=self.recipe.data.tokens_column,
             label_column=self.tags_column,
+            sequence_label_column=None if self.sequence_labels is None else self.recipe.label_column,
+            sequence_labels=self.sequence_labels,
             max_length=self.max_length(tokenizer),
             by_word=evaluated,
             locations=locations,

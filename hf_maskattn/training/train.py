@@ -10,7 +10,9 @@ from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 
+import numpy as np
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import (
@@ -33,6 +35,7 @@ from hf_maskattn.checkpoints.run_folder import (
 )
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.metrics.classification import prior_loss
+from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import (
     changed_keys,
@@ -148,6 +151,12 @@ def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
     if labels is None or not losses:
         return []
     prior = prior_loss(labels, assembly.recipe.model.problem_type, trainer.args.label_smoothing_factor)
+    split = assembly.data.splits["train"]
+    if (
+        isinstance(split, Dataset) and "sequence_labels" in split.column_names
+    ):  # both losses are divided by the number of labels of tokens
+        share = split.num_rows / max(1, (labels != IGNORED).sum())
+        prior += share * prior_loss(np.asarray(split["sequence_labels"]), None)
     if prior > 0 and losses[-1] > _NOTHING_LEARNED * prior:
         return [
             f"The training loss ended at {losses[-1]:.3f}, where predicting the frequencies of the labels for any text gives "

@@ -288,7 +288,9 @@ class MaskAttnTrainer(Seq2SeqTrainer):
                 return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
             labels = inputs["labels"].to(self.args.device)
             inputs = {**inputs, "labels": _hide_further(labels, self.num_labels)}
-            loss, predictions, _ = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            loss, predictions, found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if isinstance(found, tuple):  # of two heads
+                return loss, predictions, (labels, *found[1:])
             return loss, predictions, None if prediction_loss_only else labels
         if len(inputs["labels"]) == 0:  # `generate()` needs at least one row
             loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)

@@ -356,7 +356,7 @@ def test_load_splits_rejects_folder_of_save_to_disk(tmp_path):
 
 def test_validation_fraction_matches_datasets(file):
     path = file("a.jsonl", 50)
-    splits = load_splits(train_file=path, validation_fraction=0.2, seed=3, label_column="label")
+    splits = load_splits(train_file=path, validation_fraction=0.2, seed=3, label_columns=["label"])
     expected = load_splits(train_file=path)["train"].train_test_split(test_size=10, seed=3)
     assert list(splits["train"]) == list(expected["train"])
     assert list(splits["validation"]) == list(expected["test"])
@@ -368,7 +368,7 @@ def test_validation_fraction_keeps_rare_labels_in_training(tmp_path, seed, is_li
     labels = ["rare", "rarer", "b", "b", *"aaaaaaaaaaaaaa"]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"label": [label, "a"] if is_list else label}) + "\n" for label in labels))
-    splits = load_splits(train_file=path, validation_fraction=0.4, seed=seed, label_column="label")
+    splits = load_splits(train_file=path, validation_fraction=0.4, seed=seed, label_columns=["label"])
     trained = {str(label) for label in splits["train"]["label"]}
     assert trained == {str([label, "a"] if is_list else label) for label in labels}
     assert splits["train"].num_rows + splits["validation"].num_rows == len(labels)
@@ -383,7 +383,7 @@ def test_validation_fraction_rejects_unique_labels(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"label": "{row}"}}\n' for row in range(10)))
     with pytest.raises(ValueError, match=r"validation_fraction=0\.2 leaves no rows for validation: each of the 2 chosen rows"):
-        load_splits(train_file=path, validation_fraction=0.2, label_column="label")
+        load_splits(train_file=path, validation_fraction=0.2, label_columns=["label"])
 
 
 def test_load_splits_rejects_invalid_folders(tmp_path):

@@ -75,7 +75,7 @@ def test_export_rejects_empty_texts(saved, tmp_path):
 @pytest.mark.parametrize("head", ["MaskAttnForMaskedLM", "MaskAttnModel"])
 def test_export_rejects_other_heads(tiny_config, tmp_path, head):
     build_head(head, tiny_config).save_pretrained(tmp_path)
-    words = f"must be a model for text-classification or token-classification, got {head}"
+    words = f"must be a model for text-classification or token-classification or joint-classification, got {head}"
     with pytest.raises(ValueError, match=words):
         export_onnx(tmp_path, tmp_path / "out.onnx")
 

@@ -282,7 +282,7 @@ def test_predict_keeps_old_picture_on_failure(writer, tmp_path):
 
 
 def test_predict_rejects_unsupported_outputs_at_the_call(writer, trained, tmp_path):
-    with pytest.raises(ValueError, match="text-classification or token-classification, got text2text-generation"):
+    with pytest.raises(ValueError, match="token-classification or joint-classification, got text2text-generation"):
         predict(writer, ["a"], onnx_file=tmp_path / "model.onnx")
     with pytest.raises(ValueError, match=r"An alignment needs a model for text2text-generation, got .* for fill-mask"):
         predict(trained("fill-mask"), ["a [MASK]"], alignment_file=tmp_path / "maps.png")

@@ -19,7 +19,8 @@ from tests.tolerances import MANY_STEPS, OUTPUT
 def run_model(model, ids, mask):
     with torch.no_grad():
         outputs = model(input_ids=ids, attention_mask=mask, output_attentions=True)
-    return outputs.logits.numpy(), outputs.attentions[0].numpy()
+    values = [outputs.logits, outputs.attentions[0], *([outputs["sequence_logits"]] if "sequence_logits" in outputs else [])]
+    return [value.numpy() for value in values]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -44,12 +45,12 @@ def test_onnx_file_ignores_padding(exported, case):
     _, path = exported(case)
     session, mask = OnnxSession(path), ragged_mask(4, 11, "empty")
     ids = torch.randint(12, mask.shape)
-    logits, attentions = session.run(ids.numpy(), mask.long().numpy())
+    logits, attentions, *further = session.run(ids.numpy(), mask.long().numpy())
     assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
     np.testing.assert_allclose(attentions.sum(axis=-1)[1:], 1, atol=OUTPUT)
     assert not np.isnan(logits).any()
     junk = torch.where(mask, ids, torch.randint(-(2**60), 2**60, mask.shape))
-    for one, other in zip(session.run(junk.numpy(), mask.long().numpy()), (logits, attentions), strict=True):
+    for one, other in zip(session.run(junk.numpy(), mask.long().numpy()), (logits, attentions, *further), strict=True):
         assert np.array_equal(one, other)
 
 

@@ -102,7 +102,9 @@ def test_onnx_pipeline_equals_pipeline(exported, tokenizer):
 
 def test_onnx_pipeline_rejects_other_tasks(exported, tokenizer):
     model, path = exported("lstm")
-    with pytest.raises(ValueError, match="must be text-classification or token-classification, got fill-mask"):
+    with pytest.raises(
+        ValueError, match="must be text-classification or token-classification or joint-classification, got fill-mask"
+    ):
         onnx_pipeline("fill-mask", path, model.config, tokenizer)
 
 

@@ -109,7 +109,7 @@ def test_empty_override_is_null(recipe_file):
         ("training.curriculum=3", "Use a field of transformers.TrainingArguments."),
         (
             "model.task=translation",
-            "model.task must be one of text-classification, token-classification, fill-mask, seq2seq, got",
+            "model.task must be one of text-classification, token-classification, joint-classification, fill-mask, seq2seq",
         ),
         ("model.task=translation", "got 'translation'. Did you mean seq2seq?"),
         ("model.task=ner", "Did you mean token-classification?"),

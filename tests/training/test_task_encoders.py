@@ -231,7 +231,7 @@ def test_entities_round_trip(tmp_path, monkeypatch, scheme, kind):
     def run(input_ids, attention_mask):
         return oracle(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).logits.numpy(), None
 
-    session = SimpleNamespace(run=run, logits_shape=["batch", "time", len(data.labels)])
+    session = SimpleNamespace(run=run, shapes={"logits": ["batch", "time", len(data.labels)]})
     monkeypatch.setattr("hf_maskattn.onnx.runtime.OnnxSession", lambda path: session)
     results = predict(tmp_path, texts[:50], onnx_file=tmp_path / "model.onnx")
     assert entities_of(result["predictions"] for result in results) == expected[:50]

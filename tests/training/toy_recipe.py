@@ -18,8 +18,9 @@ def _row(task: str, rng: random.Random) -> dict:
         return {"source": " ".join(words), "target": " ".join(reversed(words))}
     label = rng.choice(sorted(WORDS))
     words = [rng.choice(WORDS[label][:2]), *rng.choices(WORDS[label], k=rng.randint(1, 6))]
-    if task == "token-classification":
-        return {"tokens": words, "tags": ["B-SOUND" if word in ("meow", "purr", "woof", "bark") else "O" for word in words]}
+    if task in ("token-classification", "joint-classification"):
+        tags = ["B-SOUND" if word in ("meow", "purr", "woof", "bark") else "O" for word in words]
+        return {"tokens": words, "tags": tags, **({"label": label} if task == "joint-classification" else {})}
     return {"text": " ".join(words), "label": label}
 
 
