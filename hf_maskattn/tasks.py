@@ -48,6 +48,7 @@ class Task:
         label_column: Default of `data.label_column`; None if the task has no labels.
         model_keys: Keys of the group `model` that only the tasks that list them support.
         data_keys: Keys of the group `data` that only the tasks that list them support.
+        training_keys: Keys of the group `training` that only the tasks that list them support.
         recipe_name: Name of the task in messages, which a recipe may use as well as `name`.
         other_names: Names that other libraries use, for suggestions.
     """
@@ -67,6 +68,7 @@ class Task:
     label_column: str | None = None
     model_keys: tuple[str, ...] = ()
     data_keys: tuple[str, ...] = ()
+    training_keys: tuple[str, ...] = ()
     other_names: tuple[str, ...] = ()
 
 
@@ -93,6 +95,7 @@ _TASKS = (
         label_column="label",
         model_keys=("problem_type",),
         data_keys=("text_column", "label_column", "labels", "unknown_word_dropout", *_UNLABELED),
+        training_keys=("class_weights",),
     ),
     Task(
         name="token-classification",
@@ -109,6 +112,7 @@ _TASKS = (
         pipeline="token-classification",
         label_column="tags",
         data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme", "unknown_word_dropout"),
+        training_keys=("class_weights",),
     ),
     Task(
         name="joint-classification",

@@ -289,6 +289,11 @@ class OwnTrainingArguments:
     """Number of evaluations in a row without a better `metric_for_best_model` after which training stops. Needs a validation
     split and `load_best_model_at_end`. Null trains to the end."""
 
+    class_weights: Literal["balanced"] | dict[str, float | int] | None = None
+    """Weight of each class in the training loss, by label, or `balanced`: n / (k * n_c) for n labels, n_c of them of class c,
+    of k classes in the train split, as in scikit-learn. With several labels a text, (n - n_c) / n_c for the n_c of n texts that
+    have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
+
     keep_checkpoints: Literal["best_and_last", "all", "none"] | None = None
     """Which checkpoints stay when a run is finished. Without any, it cannot be trained longer. During training
     `save_total_limit` applies. Null means `best_and_last`, or `all` if `save_total_limit` is set."""

@@ -44,6 +44,8 @@ for _task in TASKS.values():
         ONLY_FOR.setdefault(("model", _key), []).append(_task.name)
     for _key in _task.data_keys:
         ONLY_FOR.setdefault(("data", _key), []).append(_task.name)
+    for _key in _task.training_keys:
+        ONLY_FOR.setdefault(("training", _key), []).append(_task.name)
 
 
 def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str, Any]:

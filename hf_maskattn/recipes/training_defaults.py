@@ -253,7 +253,7 @@ def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
     groups = {"model": {**model, **config}, "data": data, "training": resolved_training(recipe)}
     for (group, key), tasks in ONLY_FOR.items():
         if task not in tasks:
-            del groups[group][key]
+            groups[group].pop(key, None)
     if recipe.teacher is None:
         for key in ONLY_FOR_DISTILLATION:
             data.pop(key, None)

@@ -117,6 +117,8 @@ def check_training(recipe: Recipe) -> None:
     _check_dependencies(training)
     _check_optimization_settings(training)
     _check_scoring(recipe, training)
+    if recipe.training.get("class_weights") is not None:
+        _check_class_weights(recipe)
 
 
 def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
@@ -256,6 +258,23 @@ def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps:
             f"training.early_stopping_patience={patience} needs evaluations, got training.eval_delay={args.eval_delay} in a "
             f"run of {length:g} {unit}. Lower training.eval_delay."
         )
+
+
+def _check_class_weights(recipe: Recipe) -> None:
+    weights = recipe.training["class_weights"]
+    setting = f"training.class_weights={weights}"
+    if recipe.model.problem_type == "regression":
+        raise ValueError(f"{setting} is not supported with model.problem_type=regression, which has no classes. Remove it.")
+    if recipe.model.config.get("use_crf"):
+        raise ValueError(f"{setting} is not supported with model.use_crf=true, whose loss is that of whole rows. Remove one.")
+    if weights == "balanced" and recipe.data.streaming:
+        raise ValueError(
+            f"{setting} is not supported with data.streaming=true, because it needs all rows. Set a weight for each label: "
+            "training.class_weights={label: weight}."
+        )
+    for label, weight in weights.items() if isinstance(weights, dict) else ():
+        if not 0 < weight < math.inf:
+            raise ValueError(f"training.class_weights must be greater than 0, got {weight} for {label}.")
 
 
 def _default(item: Any) -> Any:

@@ -44,6 +44,7 @@ from hf_maskattn.recipes.training_defaults import complete_schedule, select_best
 from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
+from hf_maskattn.training.class_weights import build_weighted_loss
 from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
 from hf_maskattn.training.task_data import TaskData, training_data
 from hf_maskattn.training.task_transfer_sets import build_transfer_set
@@ -140,7 +141,9 @@ def assemble(
         set_generation(model, recipe, data.max_target_length)
     evaluation = data.encoder.build_evaluation(data)
     args = select_best_metric(args, recipe, evaluation)
-    splits = data.splits
+    splits, weights = data.splits, recipe.training.get("class_weights")
+    if weights is not None and getattr(model.config, "use_crf", False):
+        raise ValueError(f"training.class_weights={weights} is not supported with a CRF (model.use_crf=true). Remove it.")
     trainer = build_trainer(
         args,
         model,
@@ -150,6 +153,7 @@ def assemble(
         validation=splits.get("validation"),
         freeze_embeddings=recipe.model.freeze_embeddings,
         embeddings_learning_rate=recipe.model.embeddings_learning_rate,
+        training_loss=None if weights is None else build_weighted_loss(recipe, data, args.label_smoothing_factor),
     )
     return Assembly(trainer, data, evaluation, transfer_set, report)
 

@@ -148,7 +148,7 @@ def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
     """
     trainer, labels = assembly.trainer, assembly.train_labels
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if labels is None or not losses:
+    if labels is None or not losses or trainer.training_loss is not None:  # class weights change the scale
         return []
     prior = prior_loss(labels, assembly.recipe.model.problem_type, trainer.args.label_smoothing_factor)
     split = assembly.data.splits["train"]

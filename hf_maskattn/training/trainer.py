@@ -2,7 +2,7 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         embeddings_learning_rate: Learning rate of the input embeddings. None is that of all weights.
         num_labels: Number of labels of a classifier. Evaluated rows may have labels from this number on, which are scored and
             which the model does not get. None if labels are not those of a classifier.
+        training_loss: Loss of training, called as `compute_loss_func` of Trainer, which is also that of evaluation. None is the
+            loss of the model.
         **kwargs: Further keyword arguments of `Trainer`.
 
     Raises:
@@ -86,6 +88,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         freeze_embeddings: bool | float = False,
         embeddings_learning_rate: float | None = None,
         num_labels: int | None = None,
+        training_loss: Callable[..., torch.Tensor] | None = None,
         **kwargs: Any,
     ):
         if not isinstance(args, Seq2SeqTrainingArguments):
@@ -100,6 +103,9 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         self.frozen_epochs = 0.0 if isinstance(freeze_embeddings, bool) else freeze_embeddings
         self.embeddings_learning_rate = embeddings_learning_rate
         self.num_labels = num_labels
+        self.training_loss = training_loss
+        if training_loss is not None:
+            kwargs["compute_loss_func"] = training_loss
         super().__init__(model, args, *more, **kwargs)
         if self.is_deepspeed_enabled and (self.frozen_epochs or embeddings_learning_rate is not None):
             raise ValueError(
@@ -261,9 +267,12 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         # Each of several processes averages its loss over its own labels, as a single process does.
         average = self.args.average_tokens_across_devices and self.args.world_size == 1
         is_converted = self.args.bf16_full_eval or self.args.fp16_full_eval
+        changes: dict[str, Any] = {"args": replace_arguments(self.args, average_tokens_across_devices=average)}
+        if self.training_loss is not None:
+            changes["compute_loss_func"] = None
         weights = [(weight, weight.data) for weight in self.model.parameters()] if is_converted else []
         try:
-            with self._replace_attributes(args=replace_arguments(self.args, average_tokens_across_devices=average)):
+            with self._replace_attributes(**changes):
                 return super().evaluation_loop(*args, **kwargs)
         finally:
             for weight, data in weights:
