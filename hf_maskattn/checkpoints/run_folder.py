@@ -27,6 +27,7 @@ RECIPE_FILE = "recipe.yaml"
 CARD_FILE = "README.md"
 PICTURE_FILE = "attention.png"
 STATE_FILE = "trainer_state.json"
+SEEDS_FILE = "seeds.json"
 
 _RUN_FILES = {
     METRICS_FILE,

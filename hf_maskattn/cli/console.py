@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hf_maskattn.hub.publish import Publication
     from hf_maskattn.inference.export import OnnxReport
     from hf_maskattn.training.results import RunReport
+    from hf_maskattn.training.seeds import SeedScores
     from hf_maskattn.training.tuning import TuningReport
 
 MISTAKE = 2
@@ -201,6 +202,20 @@ def _print_line(text: str) -> None:
     Console().print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def show_seeds(scores: "SeedScores") -> None:
+    """Print a table of the scores of each seed, their mean and deviation, and the folder of the best model."""
+    table = Table("score", *(f"seed {seed}" for seed in scores.metrics), "mean", "std", title="Std: sample standard deviation")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for split, mean in scores.mean.items():
+        for name, value in mean.items():
+            of_seeds = (f"{metrics[split][name]:.4f}" for metrics in scores.metrics.values())
+            table.add_row(f"{split} {name}", *of_seeds, f"{value:.4f}", f"{scores.std[split][name]:.4f}")
+    Console().print(table)
+    if scores.best is not None:
+        _print_line(f"Best {scores.metric} on the validation split: seed {scores.best}, {scores.folder_of(scores.best)}")
+
+
 def show_trials(report: "TuningReport") -> None:
     """Print a table of the trials of a search, the best first, and the line that trains the best recipe."""
     table = Table("trial", report.metric, "minutes", "values")
@@ -211,11 +226,9 @@ def show_trials(report: "TuningReport") -> None:
     for number, trial in rows:
         score = trial.state if trial.score is None else f"{trial.score:.4f}" + (" (stopped)" if trial.state == "pruned" else "")
         table.add_row(str(number), score, f"{trial.minutes:.1f}", trial.describe())
-    console = Console()
-    console.print(table)
-    lines = [f"Best recipe: {report.recipe}", f"Train it:    hf-maskattn train {shlex.quote(str(report.recipe))}"]
-    for line in lines:
-        console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    Console().print(table)
+    _print_line(f"Best recipe: {report.recipe}")
+    _print_line(f"Train it:    hf-maskattn train {shlex.quote(str(report.recipe))}")
 
 
 def show_export(report: "OnnxReport", model: str) -> None:

@@ -30,7 +30,7 @@ def train(
         if not resume:  # a complete run needs no data
             check_local_files(parsed)
         # The following imports take seconds.
-        from hf_maskattn.cli.console import show_messages, show_metrics, show_next_steps, show_publication
+        from hf_maskattn.cli.console import show_messages, show_metrics, show_next_steps, show_publication, show_seeds
         from hf_maskattn.training.callbacks import TrainingInterrupted
         from hf_maskattn.training.publication import NotPublished
         from hf_maskattn.training.train import train as run
@@ -51,5 +51,7 @@ def train(
         if report.is_main_process:
             show_metrics(report, parsed.model.task)
             show_next_steps(report)
+            if report.seeds is not None:
+                show_seeds(report.seeds)
         if report.publication is not None:
             show_publication(report.publication)

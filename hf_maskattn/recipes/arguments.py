@@ -294,6 +294,11 @@ class OwnTrainingArguments:
     of k classes in the train split, as in scikit-learn. With several labels a text, (n - n_c) / n_c for the n_c of n texts that
     have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
 
+    seeds: list[int] | None = None
+    """Seeds to train one model with each, instead of `seed`, in the folders `seed-0`, `seed-1` ... of `output_dir`. Their
+    scores, mean and sample standard deviation are written to `seeds.json`. With `data.validation_fraction` each seed holds
+    out other rows."""
+
     keep_checkpoints: Literal["best_and_last", "all", "none"] | None = None
     """Which checkpoints stay when a run is finished. Without any, it cannot be trained longer. During training
     `save_total_limit` applies. Null means `best_and_last`, or `all` if `save_total_limit` is set."""

@@ -40,6 +40,7 @@ from hf_maskattn.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from hf_maskattn.training.assembly import Assembly
+    from hf_maskattn.training.seeds import SeedScores
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ class RunReport:
         attention: How the model attends. None if it was not measured.
         best: The evaluation that selected the weights. None if they are the last ones.
         example: A text that the model can read. None if there is none.
+        seeds: Scores of all seeds of the recipe, if it has several. The model is then that of the best one.
     """
 
     model_folder: Path
@@ -202,6 +204,7 @@ class RunReport:
     attention: AttentionStatistics | None = None
     best: BestEvaluation | None = None
     example: str | None = None
+    seeds: "SeedScores | None" = None
 
     def save(self) -> None:
         """Write `metrics.json`, with the versions that the numbers may depend on."""

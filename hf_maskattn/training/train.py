@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
 from hf_maskattn.checkpoints.checkpoints import (
     clean_checkpoints,
     find_last_complete_checkpoint,
     find_resume_checkpoint,
     is_write_error,
+    list_checkpoints,
     write_atomically,
 )
 from hf_maskattn.checkpoints.run_folder import (
@@ -81,11 +82,15 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     """
     if resume and overwrite:
         raise ValueError("--resume and --overwrite are mutually exclusive.")
+    if recipe.training.get("seeds") is not None:
+        from hf_maskattn.training.seeds import train_seeds
+
+        return train_seeds(recipe, resume=resume, overwrite=overwrite)
     start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
     stored = Path(resolved_training(recipe)["output_dir"]) / RECIPE_FILE
     if resume and stored.is_file():
         recipe = resumed_recipe(recipe, stored)
-    args = training_arguments(recipe) if recipe.teacher is None else distillation_arguments(recipe, recipe.teacher)
+    args = build_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
     warn_of_busy_cores(args)
@@ -96,6 +101,11 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     folder = Path(args.output_dir)
     with lock_run_folder(folder) if args.process_index == 0 else nullcontext():
         return _train(recipe, args, folder, start, target)
+
+
+def build_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
+    """Build the arguments of the Trainer of a recipe, with those of its teacher."""
+    return training_arguments(recipe) if recipe.teacher is None else distillation_arguments(recipe, recipe.teacher)
 
 
 def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start", target: HubTarget | None) -> RunReport:
@@ -225,6 +235,11 @@ def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
         require_empty(folder)
         return
     require_run(folder)
+    has_seeds = recipe.training.get("seeds") is not None
+    if has_seeds and (list_checkpoints(folder) or (folder / STATE_FILE).is_file()):
+        raise ValueError(f"{folder} has a run with one seed. Choose another folder with training.output_dir=FOLDER.")
+    if not has_seeds and any(folder.glob(f"seed-*/{RECIPE_FILE}")):
+        raise ValueError(f"{folder} has runs of several seeds. Set training.seeds, or another training.output_dir.")
     if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
         for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
             if not key.startswith("training."):

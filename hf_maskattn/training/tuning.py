@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.checkpoints.run_folder import LOCK_FILE, RECIPE_FILE
 from hf_maskattn.recipes.recipe import GROUPS, Recipe, load_recipe
 from hf_maskattn.recipes.search_space import Choices, Range, default_space, parse_space
-from hf_maskattn.recipes.training_defaults import resolve_recipe, resolved_training, stated_groups, training_arguments
+from hf_maskattn.recipes.training_defaults import resolve_recipe, resolved_training, stated_groups
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.training.assembly import assemble, check_model
 from hf_maskattn.training.task_data import TaskData, training_data
-from hf_maskattn.training.transfer_set import distillation_arguments
+from hf_maskattn.training.train import build_arguments
 
 if TYPE_CHECKING:
     import optuna
@@ -146,17 +146,17 @@ def _check(recipe: Recipe) -> None:
             "tune needs a validation split, on which trials are compared. Set data.validation_file, data.validation_split or "
             "data.validation_fraction."
         )
+    if recipe.training.get("seeds") is not None:
+        raise ValueError(
+            "training.seeds is not supported by tune, whose trials have one seed. Remove it, here with training.seeds=."
+        )
     check_model(recipe.model)
-    if _arguments(recipe).eval_strategy == "no":
+    if build_arguments(recipe).eval_strategy == "no":
         raise ValueError("tune needs evaluations during training. Set training.eval_strategy to epoch or steps.")
 
 
 def _seed(recipe: Recipe) -> int:
     return recipe.training.get("seed") or 0
-
-
-def _arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
-    return training_arguments(recipe) if recipe.teacher is None else distillation_arguments(recipe, recipe.teacher)
 
 
 @contextmanager
@@ -279,7 +279,7 @@ class _Search:
         recipe = self._recipe(values)
         check_model(recipe.model)
         args = replace_arguments(
-            _arguments(recipe),
+            build_arguments(recipe),
             output_dir=str(self._folder),
             save_strategy="no",
             load_best_model_at_end=False,
@@ -311,7 +311,7 @@ class _Search:
     def _load_data_of(self, values: str) -> TaskData:
         """Load the data with the given values of keys of `data`, as JSON."""
         recipe = self._recipe(json.loads(values))
-        return training_data(recipe, _arguments(recipe).seed)
+        return training_data(recipe, build_arguments(recipe).seed)
 
     def _finished(self) -> list[Trial]:
         """Return the trials that are finished, without those that were killed and are repeated."""
@@ -363,7 +363,7 @@ def _suggest(trial: "optuna.Trial", key: str, item: Choices | Range) -> Any:
 def _own_value(recipe: Recipe, group: str, key: str) -> Any:
     """Return the value of a key of a recipe, with all defaults."""
     values = resolve_recipe(recipe).get(group, {})
-    value = getattr(_arguments(recipe), key) if group == "training" and key not in values else values.get(key)
+    value = getattr(build_arguments(recipe), key) if group == "training" and key not in values else values.get(key)
     return value.value if isinstance(value, Enum) else value
 
 

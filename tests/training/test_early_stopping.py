@@ -33,6 +33,7 @@ def test_training_stops_and_names_the_best_evaluation(tmp_path, caplog):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"] == "checkpoint-5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "steps",
     [
@@ -60,6 +61,7 @@ def test_resumed_run_continues_the_count(tmp_path, monkeypatch):
     assert evaluated_steps(tmp_path / "run") == [5, 10, 15]
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_after_it_stopped_is_not_continued(tmp_path):
     recipe = read(tmp_path, *WITHOUT_PROGRESS, PATIENCE)
     train(recipe)

@@ -27,7 +27,7 @@ def write(tmp_path, *, space=SPACE, trials=2, **groups):
 
 def test_best_recipe_gives_the_score_of_its_trial(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        report = tune(load_recipe(write(tmp_path)))
+        report = tune(load_recipe(write(tmp_path, training={"num_train_epochs": 1})))
     assert report.trials[0].values == {
         "training.learning_rate": 1e-2,
         "training.label_smoothing_factor": 0.0,
@@ -94,6 +94,7 @@ def test_impossible_trial_is_reported_and_the_search_goes_on(tmp_path):
     assert report.best.values == {"model.num_attention_heads": 1}
 
 
+@pytest.mark.slow
 def test_search_without_possible_trials_raises(tmp_path):
     space = {"model.num_attention_heads": [3, 5]}
     with pytest.raises(ValueError, match=r"^no trial was possible\. The last one: model\.num_attention_heads must divide"):
