@@ -420,7 +420,7 @@ def _check_tokenizer(data: dict[str, Any], pretrained: str | None, embeddings: s
                 f"{near}?"
             )
     for key in ("vocab_size", "min_frequency", "lowercase"):
-        if data.get(key) is not None and tokenizer not in KINDS:
+        if data.get(key) not in (None, False) and tokenizer not in KINDS:  # lowercase=false is the default
             raise ValueError(
                 f"data.{key} has no effect with the tokenizer {tokenizer or pretrained}, which is loaded. Remove it, or train "
                 f"a tokenizer with data.tokenizer set to one of {kinds}."

@@ -87,6 +87,15 @@ def test_hub_tokenizer_is_not_a_misspelled_kind(recipe_file, name):
     assert load_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
 
 
+def test_loaded_tokenizer_replaces_a_trained_one(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: {task: text-classification}\ndata: {train_file: a.csv, tokenizer: word, lowercase: true}\n")
+    overrides = ["model.embeddings=bert", "data.tokenizer=null", "data.lowercase=false"]
+    assert load_recipe(path, overrides).model.embeddings == "bert"
+    with pytest.raises(ValueError, match=r"data\.lowercase has no effect with the tokenizer bert"):
+        load_recipe(path, overrides[:2])
+
+
 def test_empty_override_is_null(recipe_file):
     assert load_recipe(recipe_file, ["data.test_file="]).data.test_file is None
 
