@@ -61,7 +61,7 @@ CASES = {
 }
 
 
-def export_case(name, path):
+def export_case(name, path, **settings_of_export):
     """Export the model of a case with random weights, and return it."""
     settings = dict(CASES[name])
     head = getattr(hf_maskattn, settings.pop("head"))
@@ -74,5 +74,5 @@ def export_case(name, path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=2 * config.hidden_size**-0.5)
-    write_onnx(model, path)
+    write_onnx(model, path, **settings_of_export)
     return model

@@ -234,8 +234,11 @@ def show_trials(report: "TuningReport") -> None:
 def show_export(report: "OnnxReport", model: str) -> None:
     """Print the largest difference from PyTorch for each shape, and the size of the file."""
     table = Table("batch x time", "padding", "logits", "attention weights", title="Largest difference of ONNX and PyTorch")
+    if any(check.contributions is not None for check in report.checks):
+        table.add_column("contributions")
     for check in report.checks:
-        table.add_row(f"{check.shape[0]} x {check.shape[1]}", check.padding, f"{check.logits:.1e}", f"{check.attentions:.1e}")
+        differences = [check.logits, check.attentions, *([] if check.contributions is None else [check.contributions])]
+        table.add_row(f"{check.shape[0]} x {check.shape[1]}", check.padding, *(f"{value:.1e}" for value in differences))
     for column in table.columns[2:]:
         column.justify = "right"
     Console().print(table)

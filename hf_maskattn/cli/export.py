@@ -11,6 +11,10 @@ from hf_maskattn.cli.console import exit_on_error
 def export(
     model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
     onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write.")],
+    contributions: Annotated[
+        bool,
+        typer.Option("--contributions", help="Add the contributions of the tokens to the logits of a text classifier."),
+    ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize the weights to 8-bit integers. Needs --text-file.")] = False,
     text_file: Annotated[
         Path | None,
@@ -20,7 +24,7 @@ def export(
 ) -> None:
     """Export a text or token classifier to one ONNX file for any batch size, length and mask, and compare it with the model.
 
-    The inputs are input_ids and attention_mask, the outputs are logits and attentions.
+    The inputs are input_ids and attention_mask, the outputs are logits and attentions, and contributions if requested.
     """
     with exit_on_error():
         if int8 and text_file is None:
@@ -33,4 +37,5 @@ def export(
 
         show_messages()
         texts = None if text_file is None else read_lines(text_file)
-        show_export(export_onnx(model, onnx, int8_texts=texts, overwrite=overwrite), model)
+        report = export_onnx(model, onnx, contributions=contributions, int8_texts=texts, overwrite=overwrite)
+        show_export(report, model)

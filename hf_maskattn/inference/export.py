@@ -46,7 +46,12 @@ class OnnxReport:
 
 
 def export_onnx(
-    model_folder: str | Path, path: Path, *, int8_texts: Sequence[str] | None = None, overwrite: bool = False
+    model_folder: str | Path,
+    path: Path,
+    *,
+    contributions: bool = False,
+    int8_texts: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> OnnxReport:
     """Export a classifier of sequences or tokens to an ONNX file, and compare the file with the model.
 
@@ -56,6 +61,8 @@ def export_onnx(
     Args:
         model_folder: Folder of the model, or its name on the Hub.
         path: The file to write. It is replaced only after the comparison has passed.
+        contributions: Whether the file has the contributions of the tokens to the logits as a further output; for
+            classifiers of texts, in float32.
         int8_texts: Texts on which to compare the predictions of a file of 8-bit integers, which is written then. None writes a
             file of float32.
         overwrite: Whether to replace a file.
@@ -69,16 +76,21 @@ def export_onnx(
         OSError: If there is no such model, or the file cannot be written.
     """
     check_output_path(path, overwrite)
+    if contributions and int8_texts is not None:
+        raise ValueError(
+            "contributions must be false with 8-bit integers, whose rounded contributions do not add up to the logits. Export "
+            "a file of float32."
+        )
     texts = None if int8_texts is None else [text for text in int8_texts if text.strip()]
     if texts == []:
         raise ValueError("The texts to compare predictions of 8-bit integers on must not be empty.")
-    model = _load_classifier(model_folder)
+    model = _load_classifier(model_folder, ("text-classification",) if contributions else _TASKS)
     tokenizer = None if texts is None else load_tokenizer(model_folder)
     # Written in the same folder and renamed, so that there is never half a file.
     with TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         full = Path(folder) / "full.onnx"
         logger.info("Exporting ...")
-        write_onnx(model, full)
+        write_onnx(model, full, contributions=contributions)
         checks = check_onnx(model, full)
         if texts is None:
             size = full.stat().st_size
@@ -94,14 +106,14 @@ def export_onnx(
         return OnnxReport(path, size, checks, full_size, agreement)
 
 
-def _load_classifier(model_folder: str | Path) -> PreTrainedModel:
+def _load_classifier(model_folder: str | Path, tasks: Sequence[str]) -> PreTrainedModel:
     config = load_config(model_folder)
     if config.model_type != MaskAttnConfig.model_type:
         raise ValueError(f"{model_folder} must be a {MaskAttnConfig.model_type!r} model, got {config.model_type!r}.")
     task = task_of(config.architectures)
-    if task not in _TASKS:
+    if task is None or task not in tasks:
         raise ValueError(
-            f"{model_folder} must be a model for {' or '.join(_TASKS)}, got "
+            f"{model_folder} must be a model for {' or '.join(tasks)}, got "
             f"{', '.join(config.architectures or []) or 'no class'}."
         )
     if config.attention_implementation != "eager":

@@ -36,9 +36,25 @@ def split_logits(
         Contributions `[B, T, classes]`, exactly 0 at padding, and logits `[B, classes]`, both at least float32.
     """
     outputs = model.maskattn(**inputs, output_attentions=True)
-    weighted = _weigh_states(outputs.last_hidden_state, outputs.attentions[0])
-    kernel = at_least_float32(model.classifier.weight)[classes]
-    return weighted @ kernel.T, at_least_float32(model.classifier(outputs.pooler_output))[:, classes]
+    contributions = split_context(model, outputs.last_hidden_state, outputs.attentions[0], classes)
+    return contributions, at_least_float32(model.classifier(outputs.pooler_output))[:, classes]
+
+
+def split_context(
+    model: PreTrainedModel, states: torch.Tensor, attentions: torch.Tensor, classes: Sequence[int] | slice = _ALL
+) -> torch.Tensor:
+    """Compute the contributions of `split_logits` from the outputs of the encoder.
+
+    Args:
+        model: The sequence classifier.
+        states: `[B, T, H]`, the last hidden states.
+        attentions: `[B, heads, 1, T]`, the attention weights.
+        classes: The classes, by default all.
+
+    Returns:
+        Contributions `[B, T, classes]`.
+    """
+    return _weigh_states(states, attentions) @ at_least_float32(model.classifier.weight)[classes].T
 
 
 def _weigh_states(states: torch.Tensor, attentions: torch.Tensor) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.inspection.contributions import split_logits
 from hf_maskattn.onnx.runtime import OnnxSession
 
 logger = logging.getLogger(__name__)
@@ -27,12 +28,14 @@ class ShapeCheck:
         shape: Batch size and time.
         logits: Largest absolute difference of the logits.
         attentions: Largest absolute difference of the attention weights.
+        contributions: Largest absolute difference of the contributions; None for a file without them.
     """
 
     padding: str
     shape: tuple[int, int]
     logits: float
     attentions: float
+    contributions: float | None = None
 
 
 @torch.no_grad()
@@ -47,8 +50,9 @@ def check_onnx(model: PreTrainedModel, path: Path) -> list[ShapeCheck]:
         The differences of each batch.
 
     Raises:
-        ValueError: If an attention weight, or a logit of a sequence or a token, differs from the model by more than 1e-5
-            (relative to the largest logit if it is above 1), or an attention weight at a padding position is not 0.
+        ValueError: If an attention weight, a logit of a sequence or a token, or a contribution differs from the model by more
+            than 1e-5 (logits and contributions relative to the largest logit if it is above 1), or an attention weight or a
+            contribution at a padding position is not 0.
     """
     session, generator = OnnxSession(path), torch.Generator().manual_seed(0)
     checks = []
@@ -75,8 +79,25 @@ def check_onnx(model: PreTrainedModel, path: Path) -> list[ShapeCheck]:
                 f"{check.logits:.1e}, attention weights by {check.attentions:.1e}, and the largest weight at padding is "
                 f"{on_padding:.1e}."
             )
+        if session.has_contributions:
+            check = replace(check, contributions=_check_contributions(model, session, ids, mask, scale))
         checks.append(check)
     return checks
+
+
+def _check_contributions(
+    model: PreTrainedModel, session: OnnxSession, ids: torch.Tensor, mask: torch.Tensor, scale: float
+) -> float:
+    """Compare the contributions of a batch and return the largest difference."""
+    expected, _ = split_logits(model, {"input_ids": ids, "attention_mask": mask.long()})
+    found = session.compute_contributions(ids.numpy(), mask.long().numpy())
+    difference = _max_difference(found, expected.numpy())
+    if not difference <= TOLERANCE * scale or found[~mask.numpy()].any():
+        raise ValueError(
+            f"The ONNX file differs from the model at {ids.shape[0]} x {ids.shape[1]} tokens: contributions by "
+            f"{difference:.1e}, or they are not 0 at padding."
+        )
+    return difference
 
 
 def _draw_mask(padding: str, batch_size: int, time: int, generator: torch.Generator) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_maskattn.inspection.contributions import split_context
 from hf_maskattn.model.crf import OPERATOR_NAME as MAX_MARGINALS
 from hf_maskattn.model.recurrent_kernel import OPERATOR_NAME as RECURRENCE
 from hf_maskattn.model.remote_code import install_command
@@ -174,40 +175,48 @@ def _max_marginals(
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("logits", "attentions")
+CONTRIBUTIONS = "contributions"
 
 
-def output_names(model: PreTrainedModel) -> list[str]:
+def output_names(model: PreTrainedModel, contributions: bool = False) -> list[str]:
     """Return the outputs of the file of a model. One that classifies sequences and their tokens has a further one."""
-    return [*OUTPUTS, *(["sequence_logits"] if model.config.sequence_label_names else [])]
+    further = ["sequence_logits"] if model.config.sequence_label_names else [CONTRIBUTIONS] if contributions else []
+    return [*OUTPUTS, *further]
 
 
 class _Classifier(nn.Module):
     """Computes the outputs of the file."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, contributions: bool):
         super().__init__()
         self.model = model
+        self.contributions = contributions
 
     def forward(self, input_ids, attention_mask):
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, output_attentions=True)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        outputs = self.model(**inputs, output_attentions=True, output_hidden_states=self.contributions)
         values = {**outputs, "attentions": outputs.attentions[0]}
-        return tuple(values[name] for name in output_names(self.model))
+        if self.contributions:
+            values[CONTRIBUTIONS] = split_context(self.model, outputs.hidden_states[-1], outputs.attentions[0])
+        return tuple(values[name] for name in output_names(self.model, self.contributions))
 
 
-def write_onnx(model: PreTrainedModel, path: Path) -> None:
+def write_onnx(model: PreTrainedModel, path: Path, *, contributions: bool = False) -> None:
     """Export a classifier of sequences, tokens or both to an ONNX file.
 
     The inputs of the file are `input_ids` and `attention_mask`, `[B, T]`, int64, with any B >= 1, T >= 1 and any mask of 0 and
     1. Its outputs are `logits`, `[B, num_labels]` or `[B, T, num_labels]`, `attentions`, `[B, heads, 1, T]`, and, for both
-    sequences and tokens, `sequence_logits`, `[B, num_sequence_labels]`.
+    sequences and tokens, `sequence_logits`, `[B, num_sequence_labels]`. On request a classifier of sequences has
+    `contributions`, `[B, T, num_labels]`, which with the bias of the classifier add up to the logits.
 
     Args:
         model: The model, in float32 on the CPU, in evaluation mode, with `attention_implementation="eager"`. The others
             read values on the host or tile by sizes, which a graph for any batch size cannot.
         path: The file to write, weights included.
+        contributions: Whether to write the contributions of the tokens as well. The model must be a sequence classifier.
 
     Raises:
-        ValueError: If the model has another `attention_implementation`.
+        ValueError: If the model has another `attention_implementation`, or no contributions.
         torch._dynamo.exc.UserError: If the model depends on a batch size or a time.
     """
     implementation = model.config.attention_implementation
@@ -216,12 +225,15 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
             f'attention_implementation must be "eager" for the export, got {implementation!r}. Load the model with '
             'attention_implementation="eager": the weights are the same.'
         )
+    if contributions and (hasattr(model, "token_classifier") or not hasattr(model, "classifier")):
+        raise ValueError(f"contributions must be false for {type(model).__name__}, which does not classify sequences only.")
     ids = torch.zeros(2, 3, dtype=torch.int64)
     mask = torch.tensor([[1, 1, 1], [0, 1, 0]])
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time")}
     with _silence_exporters(), torch.no_grad():
         # Given a module, torch.onnx silently fixes sizes that it cannot keep dynamic. torch.export raises.
-        program = torch.export.export(_Classifier(model), (ids, mask), dynamic_shapes=(sizes, sizes), strict=False)
+        classifier = _Classifier(model, contributions)
+        program = torch.export.export(classifier, (ids, mask), dynamic_shapes=(sizes, sizes), strict=False)
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -229,7 +241,7 @@ def write_onnx(model: PreTrainedModel, path: Path) -> None:
             dynamic_shapes=(sizes, sizes),
             opset_version=OPSET,
             input_names=INPUTS,
-            output_names=output_names(model),
+            output_names=output_names(model, contributions),
             custom_translation_table=custom_translation_table(),
         )
         fold_constants(exported.model)

@@ -32,6 +32,7 @@ class OnnxSession:
 
     Attributes:
         shapes: The shape of each output, with names for dynamic sizes.
+        has_contributions: Whether the file has the output `contributions`.
 
     Raises:
         ImportError: If onnxruntime is not installed.
@@ -52,8 +53,10 @@ class OnnxSession:
             raise ValueError(f"{path} could not be loaded by onnxruntime: {error}") from error
         self._check_names(path, self._session.get_inputs(), ["attention_mask", "input_ids"])
         self.shapes: dict[str, list[int | str]] = {value.name: value.shape for value in self._session.get_outputs()}
+        self.has_contributions = "contributions" in self.shapes
         further = [name for name in ("sequence_logits",) if name in self.shapes]
-        self._check_names(path, self._session.get_outputs(), ["attentions", "logits", *further])
+        expected = ["attentions", *(["contributions"] if self.has_contributions else []), "logits", *further]
+        self._check_names(path, self._session.get_outputs(), expected)
         self._outputs = ["logits", "attentions", *further]
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -68,11 +71,18 @@ class OnnxSession:
             tokens, logits of sequences `[B, num_sequence_labels]`, float32.
         """
         time = input_ids.shape[1]
-        if time == 0:
+        logits, weights, *further = self._run(self._outputs, input_ids, attention_mask)
+        return logits[:, :time] if logits.ndim == 3 else logits, weights[..., :time], *further
+
+    def compute_contributions(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        """Compute the contributions of the tokens, `[B, T, num_labels]`, of a file that has them; arguments as for `run`."""
+        return self._run(["contributions"], input_ids, attention_mask)[0][:, : input_ids.shape[1]]
+
+    def _run(self, names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        if input_ids.shape[1] == 0:
             # ONNX has no recurrence of zero steps. A padding position changes nothing.
             input_ids, attention_mask = (np.zeros((len(input_ids), 1), dtype=np.int64) for _ in range(2))
-        logits, weights, *further = self._session.run(self._outputs, {"input_ids": input_ids, "attention_mask": attention_mask})
-        return logits[:, :time] if logits.ndim == 3 else logits, weights[..., :time], *further
+        return self._session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
 
     @staticmethod
     def _check_names(path, found, expected):

@@ -64,7 +64,9 @@ def test_onnx_predictions_equal_model(exported_model):
 
 def test_int8_reports_equal_predictions(exported_model, tmp_path, monkeypatch):
     folder, path, _ = exported_model
-    monkeypatch.setattr("hf_maskattn.inference.export.write_onnx", lambda model, target: shutil.copy(path, target))
+    monkeypatch.setattr(
+        "hf_maskattn.inference.export.write_onnx", lambda model, target, contributions: shutil.copy(path, target)
+    )
     (tmp_path / "texts").write_text("\n".join(TEXTS), encoding="utf-8")
     result = invoke("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
     assert result.exit_code == 0, result.stderr

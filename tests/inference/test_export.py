@@ -13,7 +13,8 @@ def saved(exported, tmp_path, monkeypatch):
     model, path = exported("lstm")
     model.save_pretrained(tmp_path / "model")
 
-    def copy_export(loaded, target):
+    def copy_export(loaded, target, contributions):
+        assert not contributions
         assert loaded.config.attention_implementation == "eager"
         assert loaded.dtype == torch.float32
         shutil.copy(path, target)
@@ -70,6 +71,14 @@ def test_export_rejects_paths_that_are_no_file(saved, tmp_path):
 def test_export_rejects_empty_texts(saved, tmp_path):
     with pytest.raises(ValueError, match="texts to compare predictions of 8-bit integers on must not be empty"):
         export_onnx(saved, tmp_path / "out.onnx", int8_texts=["", " "])
+
+
+def test_export_rejects_contributions_it_cannot_write(saved, tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="contributions must be false with 8-bit integers"):
+        export_onnx(saved, tmp_path / "out.onnx", contributions=True, int8_texts=["a"])
+    build_head("MaskAttnForTokenClassification", tiny_config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must be a model for text-classification, got MaskAttnForTokenClassification"):
+        export_onnx(tmp_path, tmp_path / "out.onnx", contributions=True)
 
 
 @pytest.mark.parametrize("head", ["MaskAttnForMaskedLM", "MaskAttnModel"])

@@ -8,11 +8,13 @@ import onnx
 import pytest
 import torch
 
+from hf_maskattn.inspection.contributions import split_logits
+from hf_maskattn.onnx.check import check_onnx
 from hf_maskattn.onnx.export import write_onnx
 from hf_maskattn.onnx.runtime import OnnxSession
 from tests.heads import build_head
 from tests.masks import MASK_KINDS, ragged_mask
-from tests.onnx_cases import CASES
+from tests.onnx_cases import CASES, export_case
 from tests.tolerances import MANY_STEPS, OUTPUT
 
 
@@ -100,6 +102,50 @@ def test_onnx_file_has_dynamic_sizes_and_no_metadata(exported):
     }
     assert os.fsencode(os.path.dirname(torch.__file__)) not in path.read_bytes()
     assert b".py" not in path.read_bytes()
+
+
+@pytest.fixture(scope="module", params=["lstm", pytest.param("unidirectional-gru", marks=pytest.mark.slow)])
+def with_contributions(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("contributions") / "model.onnx"
+    return export_case(request.param, path, contributions=True), path
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_contributions_of_file_equal_model(with_contributions, kind):
+    model, path = with_contributions
+    session = OnnxSession(path)
+    for shape in ((1, 1), (1, 9), (4, 40)):
+        ids, mask = torch.randint(12, shape), ragged_mask(*shape, kind)
+        with torch.no_grad():
+            expected, _ = split_logits(model, {"input_ids": ids, "attention_mask": mask.long()})
+        found = session.compute_contributions(ids.numpy(), mask.long().numpy())
+        np.testing.assert_allclose(found, expected.numpy(), atol=MANY_STEPS, rtol=0, err_msg=f"{shape}")
+        logits, _ = session.run(ids.numpy(), mask.long().numpy())
+        total = found.sum(axis=1) + model.classifier.bias.detach().numpy()
+        np.testing.assert_allclose(total, logits, atol=MANY_STEPS, rtol=0)
+        assert not found[~mask.numpy()].any()
+
+
+def test_file_with_contributions_names_outputs(with_contributions):
+    outputs = onnx.load(with_contributions[1]).graph.output
+    assert [output.name for output in outputs] == ["logits", "attentions", "contributions"]
+    sizes = [size.dim_param or size.dim_value for size in outputs[2].type.tensor_type.shape.dim]
+    assert sizes == ["batch", "time", 3]
+
+
+def test_check_onnx_compares_contributions(with_contributions, monkeypatch):
+    checks = check_onnx(*with_contributions)
+    assert all(check.contributions <= 1e-5 for check in checks)
+    compute = OnnxSession.compute_contributions
+    monkeypatch.setattr(OnnxSession, "compute_contributions", lambda *args: compute(*args) + 1e-3)
+    with pytest.raises(ValueError, match=r"at 1 x 1 tokens: contributions by 1\.0e-03, or they are not 0 at padding"):
+        check_onnx(*with_contributions)
+
+
+def test_write_onnx_rejects_contributions_of_tagger(tiny_config, tmp_path):
+    model = build_head("MaskAttnForTokenClassification", tiny_config)
+    with pytest.raises(ValueError, match="contributions must be false for MaskAttnForTokenClassification"):
+        write_onnx(model, tmp_path / "model.onnx", contributions=True)
 
 
 def test_onnx_file_runs_without_torch(exported, tmp_path):

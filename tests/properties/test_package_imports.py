@@ -14,12 +14,12 @@ ROOT = Path(hf_maskattn.__file__).parent
 MODEL_FILES = sorted(path for path in (ROOT / "model").glob("*.py") if path.name != "__init__.py")
 
 LEVELS = {
-    "cli": 9,
-    "inference": 8,  # evaluation builds a Trainer
-    "training": 7,
-    "benchmark": 6,  # measures exported files as well
+    "cli": 10,
+    "inference": 9,  # evaluation builds a Trainer
+    "training": 8,
+    "benchmark": 7,  # measures exported files as well
+    "onnx": 6,  # exports contributions as well
     "hub": 5,
-    "onnx": 5,
     "inspection": 5,
     "recipes": 4,  # the fields of a recipe are defined with the data and the metrics that they select
     "embeddings": 4,
