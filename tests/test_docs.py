@@ -25,7 +25,7 @@ NOT_RUN = {
     "ruff": "is a check of its own",
     "hf": "asks for a token",
 }
-SLOW_WORDS = ("benchmark", "fsdp2", "audit_others.py")
+SLOW_WORDS = ("benchmark", "demo", "http.server", "fsdp2", "audit_others.py")
 PLACEHOLDERS = ("bert-base-uncased", "user/dataset", "user/name", "NAME", "FOLDER", "MODEL")
 """Words of commands that name what only a reader has."""
 
