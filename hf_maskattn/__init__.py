@@ -4,12 +4,10 @@ Importing this package makes its models known to `AutoModel.from_pretrained` and
 first use.
 """
 
-import sys
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
-from hf_maskattn.auto import register_on_first_use
+from hf_maskattn.auto import forward_deprecated_modules, register_on_first_use
 
 if TYPE_CHECKING:
     from hf_maskattn.data.tokenizers import train_tokenizer
@@ -80,19 +78,7 @@ _MODULES = {
 __all__ = [*_MODULES]
 
 
-class _DeprecatedModuleFinder(MetaPathFinder):
-    """Finds modules of this package at their former paths, after all other finders."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if not fullname.startswith(f"{__name__}."):
-            return None
-        from hf_maskattn.deprecated_modules import find_deprecated_module
-
-        return find_deprecated_module(fullname)
-
-
-if not any(type(finder).__name__ == _DeprecatedModuleFinder.__name__ for finder in sys.meta_path):  # not a reload
-    sys.meta_path.append(_DeprecatedModuleFinder())
+forward_deprecated_modules()
 register_on_first_use()
 
 

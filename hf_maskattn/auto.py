@@ -135,3 +135,20 @@ def register_on_first_use() -> None:
         _defer(configuration_auto)
     else:
         sys.meta_path.insert(0, _AutoClassFinder())
+
+
+class _DeprecatedModuleFinder(importlib.abc.MetaPathFinder):
+    """Finds modules of this package at their former paths, after all other finders."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if not fullname.startswith("hf_maskattn."):
+            return None
+        from hf_maskattn.deprecated_modules import find_deprecated_module
+
+        return find_deprecated_module(fullname)
+
+
+def forward_deprecated_modules() -> None:
+    """Find modules at their former paths; see `hf_maskattn.deprecated_modules`."""
+    if not any(type(finder).__name__ == _DeprecatedModuleFinder.__name__ for finder in sys.meta_path):  # not a reload
+        sys.meta_path.append(_DeprecatedModuleFinder())

@@ -28,12 +28,21 @@ CARD_FILE = "README.md"
 PICTURE_FILE = "attention.png"
 STATE_FILE = "trainer_state.json"
 SEEDS_FILE = "seeds.json"
+REPORT_FILE = "report.json"
+CONFUSION_FILE = "confusion_matrix.csv"
+CONFUSION_PICTURE = "confusion_matrix.png"
+ERRORS_FILE = "errors.jsonl"
+"""Not published: it has texts of the data."""
 
 _RUN_FILES = {
     METRICS_FILE,
     CARD_FILE,
     PICTURE_FILE,
     STATE_FILE,
+    REPORT_FILE,
+    CONFUSION_FILE,
+    CONFUSION_PICTURE,
+    ERRORS_FILE,
     MANIFEST_FILE,
     "config.json",
     "model.safetensors",

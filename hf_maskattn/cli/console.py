@@ -185,8 +185,10 @@ def show_metrics(report: "RunReport", task: str) -> None:
 
 
 def show_next_steps(report: "RunReport") -> None:
-    """Print the commands that use a model that was just trained."""
+    """Print where the errors of a model that was just trained are, and the commands that use it."""
     folder = shlex.quote(str(report.model_folder))
+    if report.analysis is not None:
+        _print_line(f"Errors: {report.analysis.summarize()}: {report.model_folder / 'errors.jsonl'}")
     split = "" if "test" in report.metrics else next((f" --split {name}" for name in report.metrics if name != "train"), None)
     commands = [f"hf-maskattn predict {folder} --text {shlex.quote(report.example or 'TEXT')}"]
     if split is not None:
@@ -229,6 +231,30 @@ def show_trials(report: "TuningReport") -> None:
     Console().print(table)
     _print_line(f"Best recipe: {report.recipe}")
     _print_line(f"Train it:    hf-maskattn train {shlex.quote(str(report.recipe))}")
+
+
+_MAX_CLASSES_SHOWN = 30
+
+
+def show_class_scores(scores: dict[str, Any]) -> None:
+    """Print precision, recall and F1 of each class or type of entity; of the worst ones if there are many."""
+    for kind in ("entities", "classes"):
+        by_class = scores.get(kind)
+        if not by_class:
+            continue
+        names = list(by_class)
+        title = None
+        if len(names) > _MAX_CLASSES_SHOWN:
+            names = sorted(names, key=lambda name: by_class[name]["f1"])[:_MAX_CLASSES_SHOWN]
+            title = f"The {_MAX_CLASSES_SHOWN} of {len(by_class)} {kind} with the lowest F1"
+        table = Table("entity" if kind == "entities" else "class", "precision", "recall", "f1", "support", title=title)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name in names:
+            *ratios, support = by_class[name].values()
+            table.add_row(Text(name), *(f"{value:.4f}" for value in ratios), f"{support:,}")
+        Console().print(table)
+        return
 
 
 def show_export(report: "OnnxReport", model: str) -> None:

@@ -21,11 +21,22 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write metrics and scores by class to FILE, or to stdout for -.", show_default=False
+        ),
+    ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the rows with errors to FILE as JSON lines, the most confident errors first."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
     ] = None,
 ) -> None:
-    """Evaluate a model on a split."""
+    """Evaluate a model on a split: its metrics, and the scores of each class."""
     with exit_on_error():
         from hf_maskattn.recipes.recipe import check_local_files, load_recipe
 
@@ -46,10 +57,17 @@ def evaluate(
         if split in ("train", "validation", "test"):
             check_local_files(parsed, [split])
         # The following imports take seconds.
-        from hf_maskattn.cli.console import show_messages, show_metrics
+        from hf_maskattn.cli.console import show_class_scores, show_messages, show_metrics
         from hf_maskattn.inference.evaluate import evaluate as run
 
         show_messages()
-        report = run(model, parsed, split)
-        if report.is_main_process:
-            show_metrics(report, parsed.model.task)
+        path = None if json_file in (None, "-") else Path(str(json_file))
+        report = run(model, parsed, split, json_file=path, errors_file=errors, overwrite=overwrite)
+        if not report.is_main_process:
+            return
+        if json_file == "-":
+            typer.echo(report.to_json(split))
+            return
+        show_metrics(report, parsed.model.task)
+        if report.analysis is not None:
+            show_class_scores(report.analysis.scores)

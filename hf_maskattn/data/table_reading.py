@@ -160,6 +160,28 @@ class RowLocations:
         """Return the location of a row of the split."""
         return RowLocation(row if self.rows is None else int(self.rows[row]), self.files)
 
+    def describe(self, rows: Sequence[int]) -> dict[int, str]:
+        """Format the locations of many rows. Each file is read once.
+
+        Args:
+            rows: Indices of rows of the split.
+
+        Returns:
+            The location of each row in a local file, by its index. Empty for rows from elsewhere.
+        """
+        in_files: dict[int, int] = {self[row].row: row for row in rows}
+        described: dict[int, str] = {}
+        first = 0
+        for file in self.files if not any(file.is_remote for file in self.files) else ():
+            is_parquet = file.kind == "parquet"
+            places = range(count_rows(file)) if is_parquet else list(_line_numbers(file))
+            for row, place in enumerate(places, start=first):
+                if row in in_files:
+                    name = f"row {place} of {file} (counted from 0)" if is_parquet else f"{file}, line {place}"
+                    described[in_files[row]] = name
+            first += len(places)
+        return described
+
     def select(self, rows: Sequence[int]) -> "RowLocations":
         """Return the locations of a subset of the rows."""
         return RowLocations(self.files, [self[row].row for row in rows])

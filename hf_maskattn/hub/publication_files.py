@@ -36,6 +36,9 @@ _OPTIONAL_FILES = (
     "merges.txt",
     "attention.png",
     "metrics.json",
+    "report.json",
+    "confusion_matrix.csv",
+    "confusion_matrix.png",
     RECIPE_FILE,
     CARD_FILE,
 )

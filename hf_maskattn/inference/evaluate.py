@@ -6,14 +6,17 @@ from tempfile import TemporaryDirectory
 
 from transformers import Seq2SeqTrainingArguments
 
+from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.data.tokenizers import load_tokenizer
+from hf_maskattn.inference.predict import check_output_path
 from hf_maskattn.loading import find_model_class, load_config, load_verified_model
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import machine_defaults, scoring_defaults
 from hf_maskattn.recipes.training_rules import check_arguments, check_training
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.assembly import build_trainer
-from hf_maskattn.training.results import RunReport, score
+from hf_maskattn.training.error_analysis import evaluate_with_errors, is_analyzed
+from hf_maskattn.training.results import RunReport
 from hf_maskattn.training.task_data import SPLITS, evaluation_data
 from hf_maskattn.training.train import check_launch
 
@@ -30,22 +33,39 @@ _EVALUATION_FIELDS = (
 """Fields of `training` that apply without training."""
 
 
-def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> RunReport:
+def evaluate(
+    model_folder: str | Path,
+    recipe: Recipe,
+    split: str = "test",
+    *,
+    json_file: Path | None = None,
+    errors_file: Path | None = None,
+    overwrite: bool = False,
+) -> RunReport:
     """Evaluate a model on a split.
 
     Args:
         model_folder: Folder of the model, or its name on the Hub.
         recipe: The recipe, for data and task, and for batch size, precision and device in `training`.
         split: "train", "validation" or "test".
+        json_file: File for the metrics and the scores by class.
+        errors_file: JSON Lines file for the rows with errors, the most confident errors first.
+        overwrite: Whether to replace these files.
 
     Returns:
-        The metrics of that split, equal to those of the run that trained the model.
+        The metrics of that split, equal to those of the run that trained the model, and its errors.
 
     Raises:
-        ValueError: If there is no such split, or model and recipe do not match. Also TypeError, OSError and ImportError.
+        ValueError: If there is no such split, a file exists, errors are not analyzed for the task, or model and recipe do not
+            match. Also TypeError, OSError and ImportError.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
+    for path in (json_file, errors_file):
+        if path is not None:
+            check_output_path(path, overwrite)
+    if errors_file is not None and not is_analyzed(recipe.model.task):
+        raise ValueError(f"errors_file must be None for {recipe.model.task}, whose errors are not analyzed.")
     config = load_config(model_folder)
     _check_task(config, recipe, str(model_folder))
     with TemporaryDirectory() as scratch:
@@ -63,8 +83,13 @@ def evaluate(model_folder: str | Path, recipe: Recipe, split: str = "test") -> R
         model = load_verified_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
         evaluation = data.encoder.build_evaluation(data)
         trainer = build_trainer(args, model, data, evaluation)
-        metrics = {split: score(trainer, split, data.splits[split], evaluation)}
-        return RunReport(Path(model_folder), metrics, args.process_index == 0)
+        metrics, analysis = evaluate_with_errors(trainer, split, data, evaluation)
+        report = RunReport(Path(model_folder), {split: metrics}, args.process_index == 0, analysis=analysis)
+        if report.is_main_process and json_file is not None:
+            write_atomically(json_file, report.to_json(split) + "\n")
+        if report.is_main_process and errors_file is not None and analysis is not None:
+            analysis.write_errors(errors_file)
+        return report
 
 
 def _check_task(config, recipe: Recipe, name: str) -> None:

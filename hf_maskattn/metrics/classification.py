@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
+from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, precision_recall_fscore_support
 from transformers import EvalPrediction
 
 from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
@@ -182,10 +182,11 @@ def text_classification_evaluation(*, problem_type: str | None = None, **_: obje
     """Return the evaluation of text classification. See `evaluation_for`."""
     names = text_classification_metric_names(problem_type=problem_type)
     if problem_type == "multi_label_classification":
-        return TaskEvaluation(names, _score_label_sets, predict_label_set)
+        return TaskEvaluation(names, _score_label_sets, predict_label_set, score_predictions=label_set_scores)
     if problem_type == "regression":
         return TaskEvaluation(names, _score_values, predict_value)
-    return TaskEvaluation(names, partial(_score_positions, metric_class=SingleLabelMetric), predict_class)
+    score = partial(_score_positions, metric_class=SingleLabelMetric)
+    return TaskEvaluation(names, score, predict_class, score_predictions=class_scores)
 
 
 def text_classification_metric_names(*, problem_type: str | None = None, **_: object) -> tuple[str, ...]:
@@ -204,9 +205,10 @@ def token_classification_evaluation(
     decode = partial(decode_words, names=tags, follows_scheme=tag_scheme not in (None, "none"))
     if are_span_tags(tags, tag_scheme):
         require_seqeval()
-        return TaskEvaluation(SpanMetric.names, partial(_score_spans, tags=tags), decode)
+        score = partial(_score_spans, tags=tags)
+        return TaskEvaluation(SpanMetric.names, score, decode, score_predictions=tag_scores)
     score = partial(_score_positions, metric_class=SingleLabelMetric, num_labels=len(tags))
-    return TaskEvaluation(SingleLabelMetric.names, score, decode)
+    return TaskEvaluation(SingleLabelMetric.names, score, decode, score_predictions=tag_scores)
 
 
 def token_classification_metric_names(**_: object) -> tuple[str, ...]:
@@ -269,6 +271,62 @@ def predict_label_set(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 def predict_value(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return regression outputs in float32, whatever the training precision."""
     return logits.float()
+
+
+def class_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the probabilities of the predicted class and of the label: `[B, num_labels]` -> `[B, 2]`, float32.
+
+    A label that the model does not have has the probability 0.
+    """
+    probabilities = logits.float().softmax(dim=-1)
+    is_known = (labels >= 0) & (labels < logits.shape[-1])
+    of_label = probabilities.gather(-1, labels.where(is_known, 0)[:, None])[:, 0] * is_known
+    return torch.stack([probabilities.amax(dim=-1), of_label], dim=-1)
+
+
+def label_set_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the probability of each label: `[B, num_labels]`, float32."""
+    return logits.float().sigmoid()
+
+
+def tag_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the probability of the predicted tag of each token: `[B, T, num_labels]` -> `[B, T]`, float32."""
+    return logits.float().softmax(dim=-1).amax(dim=-1)
+
+
+def score_by_class(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Score each class.
+
+    Args:
+        labels: `[N]`, ids of classes; or `[N, C]`, 0 or 1.
+        predictions: Likewise.
+        names: Names of the classes by id.
+
+    Returns:
+        `precision`, `recall`, `f1` and `support` (number of labels) by name. A ratio without a denominator is 0.
+    """
+    columns = precision_recall_fscore_support(labels, predictions, labels=range(len(names)), zero_division=0)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    keys = ("precision", "recall", "f1", "support")
+    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+
+
+def score_by_entity(labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
+    """Score each type of entity by the tags of rows. See `score_by_class`.
+
+    Raises:
+        ImportError: seqeval is not installed.
+    """
+    require_seqeval()
+    from seqeval.metrics.sequence_labeling import classification_report
+
+    report = classification_report(labels, predictions, output_dict=True, zero_division=0)
+    return {
+        name: {key: float(values[key]) for key in ("precision", "recall")}
+        | {"f1": float(values["f1-score"]), "support": int(values["support"])}
+        for name, values in report.items()
+        if not name.endswith(" avg")
+    }
 
 
 def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labels: int = 0) -> dict[str, float]:

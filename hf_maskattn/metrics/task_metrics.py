@@ -21,12 +21,14 @@ class TaskEvaluation:
         preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits and labels -> predictions. With two heads
             each of them is a pair.
         include_for_metrics: For `TrainingArguments(include_for_metrics=...)`: further inputs of `compute_metrics`.
+        score_predictions: Logits and labels -> scores of the predictions, for the analysis of errors. None without scores.
     """
 
     metric_names: tuple[str, ...]
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     preprocess_logits: Callable[[Any, Any], Any]
     include_for_metrics: tuple[str, ...] = ()
+    score_predictions: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 TEACHER_PREFIX = "teacher_"

@@ -183,6 +183,32 @@ class TextMatchMetric(evaluate.Metric):
         }
 
 
+def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Compute the error of each row.
+
+    Args:
+        metric: "text-match", "pronunciation" or "translation".
+        predictions: One text per row.
+        references: At least one reference per row.
+
+    Returns:
+        The character error rate; the phoneme error rate; or 1 - chrF / 100. 0 for a text that matches a reference.
+
+    Raises:
+        ImportError: jiwer or sacrebleu is not installed.
+    """
+    rows = list(zip(*normalize_texts(predictions, references), strict=True))
+    if metric == "translation":
+        require_sacrebleu()
+        from sacrebleu.metrics.chrf import CHRF
+
+        chrf = CHRF()
+        return [float(text not in texts and 1 - chrf.sentence_score(text, texts).score / 100) for text, texts in rows]
+    unit: Literal["character", "word"] = "word" if metric == "pronunciation" else "character"
+    # An error rate has no value for an empty reference.
+    return [error_rate([text], [texts], unit=unit) if all(texts) else float(text not in texts) for text, texts in rows]
+
+
 def first_lossy_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> tuple[str, str] | None:
     """Return the first text that a tokenizer does not restore, compared as metrics compare texts.
 

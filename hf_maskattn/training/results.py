@@ -40,6 +40,7 @@ from hf_maskattn.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from hf_maskattn.training.assembly import Assembly
+    from hf_maskattn.training.error_analysis import ErrorAnalysis
     from hf_maskattn.training.seeds import SeedScores
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,7 @@ class RunReport:
         best: The evaluation that selected the weights. None if they are the last ones.
         example: A text that the model can read. None if there is none.
         seeds: Scores of all seeds of the recipe, if it has several. The model is then that of the best one.
+        analysis: The errors on the split that was evaluated last. None for a task without an analysis.
     """
 
     model_folder: Path
@@ -205,6 +207,7 @@ class RunReport:
     best: BestEvaluation | None = None
     example: str | None = None
     seeds: "SeedScores | None" = None
+    analysis: "ErrorAnalysis | None" = None
 
     def save(self) -> None:
         """Write `metrics.json`, with the versions that the numbers may depend on."""
@@ -231,6 +234,11 @@ class RunReport:
             best=best and BestEvaluation(**best),
         )
 
+    def to_json(self, split: str) -> str:
+        """Format the metrics of a split, and its errors without their rows, as JSON."""
+        report = {"split": split, "metrics": self.metrics[split]} if self.analysis is None else self.analysis.report
+        return json.dumps({"model": str(self.model_folder), **report}, indent=2, ensure_ascii=False)
+
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
     """Evaluate a split.
@@ -245,7 +253,11 @@ def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: T
         Loss, metrics, seconds and rows per second.
     """
     # Trainer.evaluate would evaluate the validation split again if dataloader workers are persistent.
-    values = trainer.predict(dataset, metric_key_prefix=split).metrics
+    return select_metrics(trainer.predict(dataset, metric_key_prefix=split).metrics, split, evaluation)
+
+
+def select_metrics(values: Mapping[str, float], split: str, evaluation: TaskEvaluation) -> dict[str, float]:
+    """Select the metrics of a split from those of `Trainer`, whose names begin with its name; see `score`."""
     names = ("loss", *evaluation.metric_names, "runtime", "samples_per_second")
     return {name: float(values[f"{split}_{name}"]) for name in names if f"{split}_{name}" in values}
 

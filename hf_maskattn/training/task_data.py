@@ -49,7 +49,7 @@ class TaskData:
         references: For text-to-text generation, the reference texts of each row that is evaluated, else None.
         max_target_length: For text-to-text generation, the maximum number of tokens of a target, else None.
         examples: Some texts of the validation or test split.
-        raw: The rows before they were encoded, which a teacher reads. None without a teacher.
+        raw: The rows before they were encoded, which a teacher and the analysis of errors read.
         unlabeled: Further texts for a teacher, none of which is in the validation or test split.
         truncated: What the limits on the number of tokens truncate in the splits that are loaded.
         unknown: Number of unknown tokens and of all tokens in "train", unless it is a stream, and "validation".
@@ -65,7 +65,7 @@ class TaskData:
     references: References | None = None
     max_target_length: int | None = None
     examples: list[str] = field(default_factory=list)
-    raw: Splits | None = None
+    raw: Splits = field(default_factory=lambda: Splits({}, {}))
     unlabeled: list[str] = field(default_factory=list)
     truncated: list[Truncation] = field(default_factory=list)
     unknown: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -133,9 +133,7 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
         token_ids = _token_ids(data.splits["train"], raw["train"], raw.locations["train"])
         encoder.token_counts = count_tokens(token_ids, len(tokenizer))
     data = replace(data, truncated=truncated, unknown=_count_unknown(data))
-    if recipe.teacher is not None:
-        data = replace(data, raw=raw, unlabeled=unlabeled)
-    return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw))
+    return replace(data, tag_scheme=encoder.tag_scheme, examples=_examples(encoder, raw), raw=raw, unlabeled=unlabeled)
 
 
 def evaluation_data(
@@ -179,7 +177,7 @@ def evaluation_data(
         _check_integer_labels(recipe, encoder, seed, raw[split].features[column], names)
     encoder.use_labels(split, raw, labels, tag_scheme)
     data = _encode(recipe, encoder, {split: raw[split]}, tokenizer, evaluated=(split,), locations=raw.locations)
-    return replace(data, tag_scheme=tag_scheme)
+    return replace(data, tag_scheme=tag_scheme, raw=raw)
 
 
 def _token_ids(split: Dataset | RowStream, raw: Dataset, locations: RowLocations) -> Iterator[Sequence[Sequence[int]]]:

@@ -55,8 +55,9 @@ from hf_maskattn.training.callbacks import (
     StopOnInterrupt,
     TrainingInterrupted,
 )
+from hf_maskattn.training.error_analysis import ErrorAnalysis, evaluate_with_errors
 from hf_maskattn.training.publication import HubTarget, PublishEverySave, publish_run
-from hf_maskattn.training.results import BestEvaluation, RunReport, example_text, measure_attention, score, write_card
+from hf_maskattn.training.results import BestEvaluation, RunReport, example_text, measure_attention, write_card
 from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
 from hf_maskattn.training.transfer_set import distillation_arguments
 
@@ -133,12 +134,13 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         save_recipe(recipe, folder / RECIPE_FILE)
     with explain_failure(assembly.trainer, folder):
         metrics = {"train": _fit(assembly, checkpoint, target)}
+        analysis = None  # of the last split
         for split in ("validation", "test"):
             if split in assembly.data.splits:
-                metrics[split] = score(assembly.trainer, split, assembly.data.splits[split], assembly.evaluation)
+                metrics[split], analysis = evaluate_with_errors(assembly.trainer, split, assembly.data, assembly.evaluation)
                 if assembly.transfer_set is not None:
                     metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
-        report = write_results(assembly, recipe, folder, metrics)
+        report = write_results(assembly, recipe, folder, metrics, analysis)
     if assembly.transfer_set is None:  # the loss of a teacher has another scale
         warnings += _compare_with_prior_loss(assembly)
     for warning in warnings:
@@ -315,14 +317,21 @@ def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
         raise
 
 
-def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dict[str, dict[str, float]]) -> RunReport:
-    """Write log, card, metrics and model to the folder of a run, mark the run as finished, and remove checkpoints.
+def write_results(
+    assembly: Assembly,
+    recipe: Recipe,
+    folder: Path,
+    metrics: dict[str, dict[str, float]],
+    analysis: ErrorAnalysis | None = None,
+) -> RunReport:
+    """Write log, card, metrics, errors and model to the folder of a run, mark it as finished, and remove checkpoints.
 
     Args:
         assembly: The Trainer and its data.
         recipe: The recipe.
         folder: The output folder.
         metrics: Values by metric name, by split.
+        analysis: The errors on a split.
 
     Returns:
         The results.
@@ -331,12 +340,15 @@ def write_results(assembly: Assembly, recipe: Recipe, folder: Path, metrics: dic
         OSError: If a file could not be written. The checkpoints are not affected.
     """
     trainer, is_main = assembly.trainer, assembly.trainer.is_world_process_zero()
-    report = RunReport(folder, metrics, is_main, best=BestEvaluation.find(trainer), example=example_text(assembly))
+    best, example = BestEvaluation.find(trainer), example_text(assembly)
+    report = RunReport(folder, metrics, is_main, best=best, example=example, analysis=analysis)
     if is_main:
         _write_state(trainer, folder)
         report = replace(report, attention=measure_attention(assembly))
         write_card(assembly, recipe, folder, metrics, report.attention)
         report.save()
+        if analysis is not None:
+            analysis.write_files(folder)
     try:
         trainer.save_model()
     except Exception as error:

@@ -5,12 +5,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
+from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -46,6 +48,22 @@ class FiniteLabelSmoother(LabelSmoother):
         """Average the smoothed cross entropy over the labels that are not -100."""
         count = (labels != self.ignore_index).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         return super().__call__(model_output, labels, shift_labels, num_items_in_batch=count.clamp(min=1))
+
+
+class SplitOutputs(NamedTuple):
+    """The outputs of a model for a split, in the order of its rows.
+
+    Args:
+        predictions: Predicted ids or numbers.
+        labels: Labels of the rows.
+        scores: Scores of the predictions, None without.
+        metrics: Values by metric name.
+    """
+
+    predictions: np.ndarray
+    labels: np.ndarray
+    scores: Any
+    metrics: dict[str, float]
 
 
 class MaskAttnTrainer(Seq2SeqTrainer):
@@ -277,6 +295,34 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         finally:
             for weight, data in weights:
                 weight.data = data
+
+    def predict_split(
+        self, dataset: Dataset, name: str, score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    ) -> SplitOutputs:
+        """Evaluate a split, and return its outputs in the order of its rows, which an evaluation sorts by length.
+
+        Args:
+            dataset: Its model inputs.
+            name: Its name, the prefix of the metrics.
+            score: Logits and labels -> scores of the predictions.
+
+        Returns:
+            Outputs and metrics of the same predictions.
+        """
+        changes: dict[str, Any] = {}
+        if score is not None:
+            preprocess, compute = self.preprocess_logits_for_metrics, self.compute_metrics
+            changes["preprocess_logits_for_metrics"] = lambda *args: (preprocess(*args), score(*args))
+            changes["compute_metrics"] = lambda result: compute(
+                EvalPrediction(predictions=result.predictions[0], label_ids=result.label_ids, inputs=result.inputs)
+            )
+        with self._replace_attributes(**changes):
+            predictions, labels, metrics = self.predict(dataset, metric_key_prefix=name)
+        predictions, scores = (predictions, None) if score is None else predictions
+        sampler = self._get_eval_sampler(dataset)
+        order = np.arange(len(dataset)) if sampler is None else np.fromiter(sampler, dtype=np.int64)
+        places = np.argsort(order)  # of each row in the evaluation
+        return SplitOutputs(predictions[places], labels[places], None if scores is None else scores[places], metrics)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
         """Evaluate a batch. The last one may have fewer rows in one process than in another, or none."""

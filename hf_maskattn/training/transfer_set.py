@@ -83,7 +83,7 @@ class TransferSet:
     """
 
     def __init__(self, recipe: Recipe, teacher: Teacher, data: TaskData, device: torch.device):
-        if recipe.teacher is None or data.raw is None:
+        if recipe.teacher is None or not data.raw:
             raise ValueError("recipe must have a teacher, and data the rows that it reads, got none.")
         self.recipe, self.teacher, self.data, self.device = recipe, teacher, data, device
         self.raw, self.settings = data.raw, recipe.teacher

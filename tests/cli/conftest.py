@@ -9,5 +9,6 @@ def _fast_quiet_commands():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_maskattn.training.results.draw_picture", lambda *args: False)
+        patch.setattr("hf_maskattn.training.error_analysis.ConfusionMatrix.draw", lambda *args: None)
         patch.setattr("hf_maskattn.cli.console.show_messages", lambda: None)
         yield

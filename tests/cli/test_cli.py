@@ -154,6 +154,28 @@ def test_evaluate_prints_metrics_of_training(trained, run):
         assert f"{accuracy:.4g}" in result.stdout
 
 
+def test_evaluate_reports_errors(trained, run, tmp_path):
+    folder, _, printed = trained
+    listed = [json.loads(line) for line in (folder / "errors.jsonl").read_text("utf-8").splitlines()]
+    assert f"Errors: {len(listed)} of 12 rows of the split 'test': {folder}/errors.jsonl" in printed.stdout
+    assert (folder / "confusion_matrix.csv").read_text().startswith("label \\ prediction,cat,dog\n")
+    arguments = ("evaluate", folder, "--split", "train")
+    result = run(*arguments, "--json", tmp_path / "report.json", "--errors", tmp_path / "errors.jsonl")
+    assert result.exit_code == 0, result.stderr
+    assert "│ cat   │ " in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["split"], report["rows"]) == ("train", 40)
+    assert report["rows_listed"] == len((tmp_path / "errors.jsonl").read_text().splitlines())
+    assert report["metrics"]["accuracy"] == pytest.approx(1 - report["rows_listed"] / 40)
+    assert sum(scores["support"] for scores in report["classes"].values()) == 40
+    printed = json.loads(run(*arguments, "--json", "-").stdout)
+    assert printed["classes"] == report["classes"]
+    again = run(*arguments, "--errors", tmp_path / "errors.jsonl")
+    assert again.exit_code == 2
+    assert "errors.jsonl exists. Replace it with --overwrite" in again.stderr
+    assert run(*arguments, "--errors", tmp_path / "errors.jsonl", "--overwrite").exit_code == 0
+
+
 def test_evaluate_needs_a_recipe(trained, run, tmp_path):
     shutil.copytree(trained[0], tmp_path / "model")
     (tmp_path / "model" / "recipe.yaml").unlink()

@@ -8,6 +8,7 @@ def _no_pictures():
     """Draw no pictures for model cards, which would take longer than a toy run. test_results.py tests them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_maskattn.training.results.draw_picture", lambda *args: False)
+        patch.setattr("hf_maskattn.training.error_analysis.ConfusionMatrix.draw", lambda *args: None)
         yield
 
 
