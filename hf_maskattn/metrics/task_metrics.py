@@ -28,7 +28,7 @@ class TaskEvaluation:
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     preprocess_logits: Callable[[Any, Any], Any]
     include_for_metrics: tuple[str, ...] = ()
-    score_predictions: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    score_predictions: Callable[[Any, Any], Any] | None = None
 
 
 TEACHER_PREFIX = "teacher_"
