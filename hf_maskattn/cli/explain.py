@@ -47,6 +47,10 @@ def explain(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save a picture of the texts, colored by score, to FILE.")
     ] = None,
+    html_file: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE.", show_default=False),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.", show_default=False),
@@ -76,13 +80,14 @@ def explain(
         from hf_maskattn.cli.console import show_messages
         from hf_maskattn.inference.predict import check_output_path
         from hf_maskattn.inspection.explain import Explainer, check_arguments
+        from hf_maskattn.inspection.explanation_page import render_page
         from hf_maskattn.inspection.explanation_plots import draw_explanations, validate_plot_path
         from hf_maskattn.inspection.faithfulness import compare_methods
         from hf_maskattn.loading import download_revision
 
-        if compare and not (method is label is plot is None):
-            raise ValueError("--compare measures all methods. Omit --method, --class and --plot.")
-        for path in (plot, json_file):
+        if compare and not (method is label is plot is html_file is None):
+            raise ValueError("--compare measures all methods. Omit --method, --class, --plot and --html.")
+        for path in (plot, html_file, json_file):
             if path is not None and path != _STDOUT:
                 check_output_path(path, overwrite)
         if plot is not None:
@@ -92,7 +97,7 @@ def explain(
         texts = _read_texts(text, file, column, folder)
         check_arguments(texts, method, unit, None, batch_size, max_length)
         is_shown = sys.stdout.isatty() and json_file != _STDOUT
-        lines_file = _STDOUT if not sys.stdout.isatty() and json_file is plot is None else json_file
+        lines_file = _STDOUT if not sys.stdout.isatty() and json_file is plot is html_file is None else json_file
         if compare:
             comparison = compare_methods(folder, None, texts, unit=unit, limit=limit, max_length=max_length, seed=seed)
             if lines_file is not None:
@@ -108,12 +113,14 @@ def explain(
             delay=_BAR_DELAY_SECONDS,
             disable=None,  # shown on a terminal only
         )
-        if is_shown or plot is not None:
+        if is_shown or plot is not None or html_file is not None:
             explanations = [*explanations]
         if lines_file is not None:
             _write_lines((explanation.to_json() for explanation in explanations), lines_file)
         if plot is not None:
             draw_explanations([*explanations], plot)
+        if html_file is not None:
+            _write_lines([render_page([*explanations], title=Path(model).name if Path(model).is_dir() else model)], html_file)
         if is_shown:
             for explanation in explanations:
                 show_explanation(explanation, top_k)

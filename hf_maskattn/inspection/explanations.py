@@ -12,8 +12,12 @@ METHODS: tuple[Method, ...] = get_args(Method)
 Unit = Literal["token", "word"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-_AGAINST, _FOR = (33, 102, 172), (230, 97, 1)
-"""Blue and orange: the ends of a diverging scale that color-blind readers can tell apart."""
+Color = tuple[int, int, int]
+"""Red, green and blue in 0 to 255."""
+
+_AGAINST, _ZERO, _FOR = (33, 102, 172), (255, 255, 255), (230, 97, 1)
+_DARK_AGAINST, _DARK_ZERO, _DARK_FOR = (84, 156, 235), (24, 26, 31), (245, 130, 40)
+"""Blue and orange: the ends of a diverging scale that color-blind readers can tell apart, on white and on a dark page."""
 
 _SHOWN_LABELS = 50
 
@@ -105,6 +109,18 @@ class Explanation:
         }
         return json.dumps(values, ensure_ascii=False)
 
+    def to_html(self) -> str:
+        """Convert to a page of HTML, one file that needs no network; see `render_page`."""
+        from hf_maskattn.inspection.explanation_page import render_page
+
+        return render_page([self])
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook."""
+        from hf_maskattn.inspection.explanation_page import render_frame
+
+        return render_frame(self)
+
     @classmethod
     def from_json(cls, line: str) -> "Explanation":
         """Read what `to_json` wrote; scores are float32."""
@@ -134,15 +150,38 @@ def check_label(label: str, labels: list[str]) -> None:
         raise ValueError(f"The class must be one of {', '.join(labels[:_SHOWN_LABELS])}{others}, got {label!r}.")
 
 
-def diverging_color(value: float) -> tuple[int, int, int]:
-    """Return the color of a score: white for 0, orange towards 1, blue towards -1, as red, green and blue in 0 to 255.
+def diverging_color(value: float, *, is_dark: bool = False) -> Color:
+    """Return the color of a score: that of the page for 0, orange towards 1, blue towards -1.
 
     Args:
-        value: The score divided by the largest absolute score; NaN is white.
+        value: The score divided by the largest absolute score; NaN is 0.
+        is_dark: Whether the page is dark, not white.
     """
     share = min(abs(value), 1.0) if value == value else 0.0
-    red, green, blue = (round(255 + share * (channel - 255)) for channel in (_FOR if value > 0 else _AGAINST))
+    against, zero, favor = (_DARK_AGAINST, _DARK_ZERO, _DARK_FOR) if is_dark else (_AGAINST, _ZERO, _FOR)
+    end = favor if value > 0 else against
+    red, green, blue = (round(start + share * (stop - start)) for start, stop in zip(zero, end, strict=True))
     return red, green, blue
+
+
+def text_color(background: Color) -> str:
+    """Return "black" or "white", whichever is readable on a background: their contrast is at least 4.5.
+
+    Source:
+        Web Content Accessibility Guidelines 2.2, relative luminance and contrast ratio.
+    """
+    return "black" if relative_luminance(background) > _EQUAL_CONTRAST else "white"
+
+
+_EQUAL_CONTRAST = 0.179
+"""Luminance L on which black and white have the same contrast: (L + 0.05) / 0.05 = 1.05 / (L + 0.05)."""
+
+
+def relative_luminance(color: Color) -> float:
+    """Return the luminance of a color, from 0 for black to 1 for white."""
+    shares = [channel / 255 for channel in color]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def largest_score(scores: torch.Tensor) -> float:

@@ -59,10 +59,27 @@ def test_json_and_plot_are_written(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.png"]
 
 
+def test_page_is_written(run, folder, tmp_path):
+    page = tmp_path / "a.html"
+    result = run("--text", "cat <b>", "--text", "two dogs", "--html", page)
+    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    written = page.read_text("utf-8")
+    assert f"<title>{folder.name}: explanations</title>" in written
+    assert written.count("<article>") == 2
+    assert str(folder.parent) not in written
+    result = run("--text", "cat", "--html", page)
+    assert result.exit_code == 2
+    assert "a.html exists. Replace it with --overwrite" in result.stderr
+    assert page.read_text("utf-8") == written
+    assert run("--text", "cat", "--html", page, "--overwrite").exit_code == 0
+    assert page.read_text("utf-8").count("<article>") == 1
+
+
 ERRORS = {
     "class": (["--class", "w"], "The class must be one of x, y, z, got 'w'."),
     "existing file": (["--json", "{folder}/config.json"], "config.json exists. Replace it with --overwrite"),
     "plot suffix": (["--plot", "{folder}/a.xyz"], "The suffix of a plot must be one of "),
+    "page folder": (["--html", "{folder}/none/a.html"], "/none does not exist"),
     "plot folder": (["--plot", "{folder}/none/a.png"], "/none does not exist"),
     "length": (["--max-length", "0"], "max_length must be at least 1, got 0."),
     "two sources": (["--file", "texts"], "--text and --file are mutually exclusive."),

@@ -61,6 +61,8 @@ def test_wheel_contains_recipes_and_runs_without_clone(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    for name in ("hub/model_card_template.md", "inspection/explanation_page.html"):
+        assert (tmp_path / "site" / "hf_maskattn" / name).exists()
     probe = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hf_maskattn; "
         "from hf_maskattn.recipes.shipped_recipes import shipped_recipes; print(hf_maskattn.__file__, *shipped_recipes())"
