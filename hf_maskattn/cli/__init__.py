@@ -5,6 +5,7 @@ import typer
 from hf_maskattn.cli.audit import audit
 from hf_maskattn.cli.benchmark import benchmark
 from hf_maskattn.cli.console import main, set_options
+from hf_maskattn.cli.demo import demo
 from hf_maskattn.cli.evaluate import evaluate
 from hf_maskattn.cli.explain import explain
 from hf_maskattn.cli.export import export
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.callback()(set_options)
-for command in (train, tune, evaluate, predict, explain, export, push, recipes, init, audit, benchmark):
+for command in (train, tune, evaluate, predict, explain, demo, export, push, recipes, init, audit, benchmark):
     app.command()(command)
 
 __all__ = ["app", "main"]

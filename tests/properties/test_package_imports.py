@@ -67,6 +67,7 @@ ONLY_IMPORTED_IN = {
     "seqeval": "metrics/classification.py",
     "matplotlib": ("inspection/attention_maps.py", "training/error_analysis.py"),
     "captum": "inspection/attributions.py",
+    "gradio": "inference/demo.py",
     "keras": "benchmark/baselines.py",
     "onnx_ir": "onnx/export.py",
     "onnxscript": "onnx/export.py",
