@@ -73,7 +73,8 @@ def build_model_card(
         base_model_id: Name of that model on the Hub, None if it is not from there.
         embeddings: Name to show of the model or file that its first token embeddings were loaded from.
         examples: Texts for the widget. The first few are used, truncated where they are long.
-        picture: File next to the card that shows attention over texts.
+        picture: File next to the card that shows the contributions of the tokens of texts to their classes, attention over
+            texts, or alignments, according to the task.
         attention: Sentences about the attention of the model.
         teacher: Name to show of the model that it was distilled from.
 

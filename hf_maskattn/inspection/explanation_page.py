@@ -263,7 +263,10 @@ def _describe_color(level: int, is_dark: bool) -> dict[str, str]:
 
 
 def _format(number: float, digits: int, sign: str = "-") -> str:
-    return _NO_SCORE if math.isnan(number) else f"{number:{sign}.{digits}f}".replace("-", _MINUS)
+    if math.isnan(number):
+        return _NO_SCORE
+    text = f"{number:{sign}.{digits}f}"
+    return text.replace("-", _MINUS) if text.strip("+-0.") else "0"
 
 
 def _count_digits(largest: float) -> int:

@@ -33,10 +33,13 @@ from hf_maskattn.inspection.attention_maps import (
     draw_attention_maps,
     find_missing_characters,
 )
+from hf_maskattn.inspection.explain import explain
+from hf_maskattn.inspection.explanation_plots import draw_explanations
 from hf_maskattn.inspection.text_generation import generate_texts
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.recipe import Recipe
+from hf_maskattn.tasks import task_of
 
 if TYPE_CHECKING:
     from hf_maskattn.training.assembly import Assembly
@@ -358,7 +361,7 @@ def public_name(source: str) -> str:
 
 
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
-    """Draw the attention over some texts, or the alignment with generated texts.
+    """Draw the contributions of tokens to the predicted classes, the attention over texts, or the alignment with outputs.
 
     Args:
         model: The model.
@@ -382,13 +385,15 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
             written = generate_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
             alignments = [_first_targets(text.alignment) for text in written if text.alignment is not None]
             draw_alignments(alignments, path, note)
+        elif task_of([type(model).__name__]) == "text-classification":
+            draw_explanations(explain(model, tokenizer, shown), path)
         else:
             draw_attention_maps({f"attention{note}": attention_maps(model, tokenizer, shown)}, path)
     except ImportError as error:
-        logger.info(f"The model card has no picture of the attention. {error}")
+        logger.info(f"The model card has no picture. {error}")
         return False
     except Exception as error:  # a picture is not worth a failed run
-        logger.warning(f"The model card has no picture of the attention, because drawing it failed: {error!r}")
+        logger.warning(f"The model card has no picture, because drawing it failed: {error!r}")
         return False
     return True
 

@@ -97,7 +97,13 @@ def test_card_has_limits(card):
 
 
 def test_card_shows_picture(card):
-    assert "![Attention over texts](attention.png)" in card(picture="attention.png").text
+    text = card(picture="attention.png").text
+    assert "## Explanation\n\n![Contributions of the tokens of texts to their predicted classes](attention.png)" in text
+    assert "orange for the class, blue against it" in text
+    assert "## Attention" not in text
+    tagger = card(picture="attention.png", task="token-classification").text
+    assert "## Attention\n\n![Attention over texts](attention.png)" in tagger
+    assert "## Explanation" not in tagger
     assert "## Attention" not in card().text
 
 
@@ -106,7 +112,7 @@ def test_card_describes_attention(card, picture):
     text = card(picture=picture, attention="The attention is a mean.").text
     assert text.count("## Attention\n\n") == 1
     assert "\n\nThe attention is a mean.\n\n## Limits\n\n" in text
-    assert ("![Attention over texts]" in text) == (picture is not None)
+    assert ("## Explanation\n\n![Contributions" in text) == (picture is not None)
 
 
 def test_card_widget_has_first_texts(card):

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import Seq2SeqTrainingArguments
 
-from hf_maskattn import MaskAttnForSequenceClassification
+from hf_maskattn import MaskAttnForSequenceClassification, MaskAttnForTokenClassification
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
@@ -119,7 +119,7 @@ def test_card_of_fill_mask_has_one_mask_a_text(write):
 def test_card_shows_the_picture_if_it_was_drawn(write, monkeypatch):
     assert "attention.png" not in write()[1].text
     monkeypatch.setattr(results, "draw_picture", lambda *args: True)
-    assert "![Attention over texts](attention.png)" in write()[1].text
+    assert "![Contributions of the tokens of texts to their predicted classes](attention.png)" in write()[1].text
 
 
 @pytest.mark.parametrize(("entropy", "has_picture"), [(0.99, False), (0.5, True)])
@@ -156,16 +156,24 @@ def test_card_of_text_to_text_has_an_alignment_plot(write, monkeypatch, tmp_path
     assert card.text.count("model.generate(**batch)") == 2
 
 
-def test_picture_of_attention_is_a_png(model, tokenizer, tmp_path):
+def test_picture_is_a_png(model, tokenizer, tmp_path):
     assert draw_picture(model, tokenizer, ["woof \U0001f415", "tail $x$ $", "paw " * 80], tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(*panels.values()))
+    monkeypatch.setattr(results, "draw_explanations", lambda explanations, path: drawn.extend(explanations))
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
-    assert [int(row.mask.sum()) for row in drawn] == [30, 1, 1]
+    assert [len(explanation.tokens) for explanation in drawn] == [30, 1, 1]
+    assert {explanation.method for explanation in drawn} == {"contributions"}
+
+
+def test_picture_of_a_tagger_shows_attention(tiny_config, tokenizer, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: drawn.extend(*panels.values()))
+    draw_picture(MaskAttnForTokenClassification(tiny_config()), tokenizer, ["tail", "woof woof"], tmp_path / "a.png")
+    assert [int(row.mask.sum()) for row in drawn] == [1, 2]
     assert all(row.weight_on_padding == 0 for row in drawn)
 
 
@@ -179,11 +187,11 @@ def test_no_picture_without_matplotlib(model, tokenizer, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
-    assert 'no picture of the attention. Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
+    assert 'no picture. Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
 
 
 def test_failed_picture_is_only_logged(model, tokenizer, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(results, "draw_attention_maps", lambda panels, path: 1 / 0)
+    monkeypatch.setattr(results, "draw_explanations", lambda explanations, path: 1 / 0)
     assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
     assert "drawing it failed: ZeroDivisionError('division by zero')" in caplog.text
 
