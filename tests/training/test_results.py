@@ -163,6 +163,7 @@ def test_picture_is_a_png(model, tokenizer, tmp_path):
 
 def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_path, monkeypatch):
     drawn = []
+    monkeypatch.setattr(results, "find_missing_characters", lambda text: {*text} & {"\u6f22"})
     monkeypatch.setattr(results, "draw_explanations", lambda explanations, path: drawn.extend(explanations))
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
     assert [len(explanation.tokens) for explanation in drawn] == [30, 1, 1]
@@ -177,7 +178,8 @@ def test_picture_of_a_tagger_shows_attention(tiny_config, tokenizer, tmp_path, m
     assert all(row.weight_on_padding == 0 for row in drawn)
 
 
-def test_no_picture_without_texts(model, tokenizer, tmp_path):
+def test_no_picture_without_texts(model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "find_missing_characters", lambda text: {*text} & {"\u6f22"})
     assert not draw_picture(model, tokenizer, ["\u6f22"], tmp_path / "a.png")
     assert not draw_picture(model, tokenizer, [], tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
