@@ -3,6 +3,8 @@
 Its rows are packed: sorted by length, without padding, one time step after the other.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -70,6 +72,11 @@ class Lattice(NamedTuple):
         """Bring values of the sorted rows, `[B, ...]`, into the order of the batch."""
         order = self.layout.sorted_indices
         return (values if order is None else values[order.argsort()])[: self.shape[0]]
+
+    def neighbors(self) -> Iterator[tuple[slice, slice]]:
+        """Yield the positions of each step but the first one, and of the tokens before them in the same rows."""
+        for before, tokens in pairwise(self.slices):
+            yield tokens, slice(before.start, before.start + tokens.stop - tokens.start)
 
     def keep_where_empty(self, tokens: slice, kept: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Select `kept` at the empty positions of a step, and `values` elsewhere: `[rows, ..., K]`."""
@@ -181,6 +188,65 @@ def sum_backward(
     return grad_packed, grad_transitions, grad_start, grad_end
 
 
+_FEW = 2
+
+
+class _MaxPlus(NamedTuple):
+    """The steps of the Viterbi algorithm, with half of the work where IOB2 forbids half of the transitions.
+
+    The D first labels may follow many labels. Each of the others may follow at most two, as I-X of IOB2 may follow B-X and I-X,
+    and only these are compared. The rows of the batch are the last dimension, along which a CPU compares several at once.
+
+    Attributes:
+        order: `[K]`, int64, the labels in that order, which all other labels are in.
+        scores: `[K, D, 1]`, of transitions to the first labels.
+        sources: `[2, K - D]`, int64, the labels that each of the others may follow.
+        source_scores: `[2, K - D, 1]`, minus infinity for a source that fills up the table.
+        targets: `[M, K]`, int64, which of the others may follow each label.
+        target_scores: `[M, K, 1]`, minus infinity for a target that fills up the table.
+    """
+
+    order: torch.Tensor
+    scores: torch.Tensor
+    sources: torch.Tensor
+    source_scores: torch.Tensor
+    targets: torch.Tensor
+    target_scores: torch.Tensor
+
+    @classmethod
+    def of(cls, transitions: torch.Tensor) -> "_MaxPlus":
+        """Sort the labels of transitions `[K, K]`. Where the host cannot read them, D is K."""
+        num_labels, num_others, num_targets = len(transitions), 0, 0
+        order = torch.arange(num_labels, device=transitions.device)
+        if is_host_readable(transitions):
+            is_allowed = transitions != -float("inf")
+            has_few = is_allowed.sum(0) <= _FEW  # [K]
+            if not has_few.all():
+                order = has_few.long().argsort(stable=True)
+                num_others = int(has_few.sum())
+                num_targets = int(is_allowed[:, has_few].sum(1).max())
+        transitions = transitions[order[:, None], order]
+        first, others = transitions.split([num_labels - num_others, num_others], dim=1)
+        source_scores, sources = others.topk(min(_FEW, num_labels), dim=0)
+        target_scores, targets = others.topk(num_targets, dim=1)
+        targets = targets.T + first.shape[1]
+        return cls(order, first[..., None], sources, source_scores[..., None], targets, target_scores.T[..., None])
+
+    def arrive(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute `best_j = max_i (x_i + transitions_ij)`, `[K, rows]` -> `[K, rows]`."""
+        best = (x[:, None] + self.scores).amax(0)  # [D, rows]
+        if not self.sources.shape[1]:
+            return best
+        return torch.cat([best, (x[self.sources] + self.source_scores).amax(0)])
+
+    def depart(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute `best_i = max_j (transitions_ij + x_j)`, `[K, rows]` -> `[K, rows]`."""
+        best = (x[: self.scores.shape[1], None] + self.scores.transpose(0, 1)).amax(0)
+        if not len(self.targets):
+            return best
+        return torch.maximum(best, (x[self.targets] + self.target_scores).amax(0))
+
+
 def max_product(
     packed: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor, lattice: Lattice
 ) -> torch.Tensor:
@@ -196,27 +262,51 @@ def max_product(
     Returns:
         `[N, K]`.
     """
-    after = torch.empty_like(packed)  # best score of what follows each token
-    state = end.repeat(len(lattice.has_token), 1)  # [B, K]
+    max_plus = _MaxPlus.of(transitions)
+    emissions = packed.T[max_plus.order]  # [K, N]
+    after = torch.empty_like(emissions)  # best score of what follows each token
+    state = end[max_plus.order, None].repeat(1, len(lattice.has_token))  # [K, B]
     for step, tokens in reversed([*enumerate(lattice.slices)]):
-        rows = tokens.stop - tokens.start
-        after[tokens] = state[:rows]
+        current = state[:, : tokens.stop - tokens.start]
+        after[:, tokens] = current
         if step:
-            best = ((packed[tokens] + after[tokens])[:, None, :] + transitions).amax(-1)
-            state[:rows] = lattice.keep_where_empty(tokens, state[:rows], best)
-    before = torch.empty_like(packed)  # best score of what precedes each token
-    path = torch.zeros(len(packed), dtype=torch.long, device=packed.device)
-    for step, tokens in enumerate(lattice.slices):
-        rows = tokens.stop - tokens.start
-        if step == 0:
-            before[tokens] = start
-            from_path = start
-        else:
-            previous = slice(lattice.slices[step - 1].start, lattice.slices[step - 1].start + rows)
-            before[tokens] = ((before[previous] + packed[previous])[:, None, :] + transitions.T).amax(-1)
-            from_path = transitions[path[previous]]  # [rows, K]
-        path[tokens] = (from_path + packed[tokens] + after[tokens]).argmax(-1)
-    return _raise_path(before + packed + after, path)
+            best = max_plus.depart(emissions[:, tokens] + current)
+            state[:, : current.shape[1]] = lattice.keep_where_empty(tokens, current.T, best.T).T
+    before = torch.empty_like(emissions)  # best score of what precedes each token
+    before[:, lattice.slices[0]] = start[max_plus.order, None]
+    for tokens, previous in lattice.neighbors():
+        before[:, tokens] = max_plus.arrive(before[:, previous] + emissions[:, previous])
+    unsorted = max_plus.order.argsort()
+    before, after = before[unsorted].T, after[unsorted].T  # [N, K]
+    scores = before + packed + after
+    guess = scores.argmax(-1)
+    path = _best_path(guess, packed, after, transitions, start, lattice)
+    return scores if path is guess else _raise_path(scores, path)
+
+
+def _best_path(
+    guess: torch.Tensor,
+    packed: torch.Tensor,
+    after: torch.Tensor,
+    transitions: torch.Tensor,
+    start: torch.Tensor,
+    lattice: Lattice,
+) -> torch.Tensor:
+    """Select `y_t = argmax_j (transitions[y_t-1, j] + emissions[t, j] + after[t, j])`, the smallest label of several: `[N]`.
+
+    A guess that solves the equation at all tokens is the path, by induction. Otherwise labels are selected one after the other.
+    """
+    first = lattice.slices[0]
+    if is_host_readable(guess):
+        previous = torch.cat([torch.arange(tokens.start, tokens.stop) for _, tokens in lattice.neighbors()] or [guess[:0]])
+        from_previous = torch.cat([start.expand(first.stop, -1), transitions[guess[previous]]])  # [N, K]
+        if torch.equal((from_previous + packed + after).argmax(-1), guess):
+            return guess
+    path = torch.empty_like(guess)
+    path[first] = (start + packed[first] + after[first]).argmax(-1)
+    for tokens, previous in lattice.neighbors():
+        path[tokens] = (transitions[path[previous]] + packed[tokens] + after[tokens]).argmax(-1)
+    return path
 
 
 def _raise_path(scores: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
