@@ -261,6 +261,11 @@ def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
     if method == "contributions" and getattr(config, "use_crf", False):
         raise ValueError('method="contributions" needs a head that is linear, got use_crf=true. Use method="removal".')
     if method in _GRADIENT_METHODS:
+        if getattr(config, "use_crf", False):
+            raise ValueError(
+                f'method="{method}" needs logits with a gradient, got use_crf=true, whose logits are max-marginals. Use '
+                'method="removal".'
+            )
         check_captum()
 
 

@@ -200,6 +200,7 @@ class _MaxPlus(NamedTuple):
     Attributes:
         order: `[K]`, int64, the labels in that order, which all other labels are in.
         scores: `[K, D, 1]`, of transitions to the first labels.
+        reversed_scores: `[D, K, 1]`, the same.
         sources: `[2, K - D]`, int64, the labels that each of the others may follow.
         source_scores: `[2, K - D, 1]`, minus infinity for a source that fills up the table.
         targets: `[M, K]`, int64, which of the others may follow each label.
@@ -208,6 +209,7 @@ class _MaxPlus(NamedTuple):
 
     order: torch.Tensor
     scores: torch.Tensor
+    reversed_scores: torch.Tensor
     sources: torch.Tensor
     source_scores: torch.Tensor
     targets: torch.Tensor
@@ -230,7 +232,15 @@ class _MaxPlus(NamedTuple):
         source_scores, sources = others.topk(min(_FEW, num_labels), dim=0)
         target_scores, targets = others.topk(num_targets, dim=1)
         targets = targets.T + first.shape[1]
-        return cls(order, first[..., None], sources, source_scores[..., None], targets, target_scores.T[..., None])
+        return cls(
+            order,
+            first.contiguous()[..., None],
+            first.T.contiguous()[..., None],
+            sources,
+            source_scores[..., None],
+            targets,
+            target_scores.T[..., None],
+        )
 
     def arrive(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_j = max_i (x_i + transitions_ij)`, `[K, rows]` -> `[K, rows]`."""
@@ -241,7 +251,7 @@ class _MaxPlus(NamedTuple):
 
     def depart(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_i = max_j (transitions_ij + x_j)`, `[K, rows]` -> `[K, rows]`."""
-        best = (x[: self.scores.shape[1], None] + self.scores.transpose(0, 1)).amax(0)
+        best = (x[: len(self.reversed_scores), None] + self.reversed_scores).amax(0)  # [K, rows]
         if not len(self.targets):
             return best
         return torch.maximum(best, (x[self.targets] + self.target_scores).amax(0))
@@ -277,7 +287,7 @@ def max_product(
     for tokens, previous in lattice.neighbors():
         before[:, tokens] = max_plus.arrive(before[:, previous] + emissions[:, previous])
     unsorted = max_plus.order.argsort()
-    before, after = before[unsorted].T, after[unsorted].T  # [N, K]
+    before, after = before[unsorted].T.contiguous(), after[unsorted].T.contiguous()  # [N, K]
     scores = before + packed + after
     guess = scores.argmax(-1)
     path = _best_path(guess, packed, after, transitions, start, lattice)
@@ -299,7 +309,7 @@ def _best_path(
     first = lattice.slices[0]
     if is_host_readable(guess):
         previous = torch.cat([torch.arange(tokens.start, tokens.stop) for _, tokens in lattice.neighbors()] or [guess[:0]])
-        from_previous = torch.cat([start.expand(first.stop, -1), transitions[guess[previous]]])  # [N, K]
+        from_previous = torch.cat([start.expand(first.stop, -1), transitions.index_select(0, guess[previous])])  # [N, K]
         if torch.equal((from_previous + packed + after).argmax(-1), guess):
             return guess
     path = torch.empty_like(guess)

@@ -188,10 +188,11 @@ def test_methods_that_do_not_fit_are_refused(tagger):
         explain(pair, pair_tokenizer, ["cat"], "attention")
 
 
-def test_tags_of_a_crf_are_explained_without_contributions():
+def test_tags_of_a_crf_are_explained_by_removal():
     model, tokenizer = build_model("MaskAttnForTokenClassification", use_crf=True, **tag_names("O", "B-A", "I-A"))
-    with pytest.raises(ValueError, match='method="contributions" needs a head that is linear, got use_crf=true'):
-        explain(model, tokenizer, ["cat"], "contributions")
+    for method in ("contributions", "integrated_gradients", "gradient_x_input"):
+        with pytest.raises(ValueError, match=rf'^method="{method}" needs .*, got use_crf=true.* Use method="removal"\.$'):
+            explain(model, tokenizer, ["cat"], method)
     (explanation,) = explain(model, tokenizer, ["the old cat"])
     rest = explanation.logits - explanation.scores[2]
     tags = [label.rpartition(" ")[2] for label in explanation.labels]

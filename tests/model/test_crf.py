@@ -80,6 +80,25 @@ def test_max_marginals_equal_enumeration(case):
         assert actual[row][mask[row]].argmax(-1).tolist() == list(path)
 
 
+@given(crf_cases(max_labels=4), st.booleans())
+def test_max_marginals_with_forbidden_transitions(case, has_ties):
+    emissions, mask, _, scores = case
+    scores = [score.detach() for score in scores]
+    if has_ties:
+        emissions, scores = emissions.round().clamp(-1, 1), [score.round().clamp(-1, 1) for score in scores]
+    transitions, *others = scores
+    is_forbidden = torch.rand_like(transitions) < 0.5
+    is_forbidden[:, 0] = False  # a path without forbidden transitions stays
+    scores = transitions.masked_fill(is_forbidden, -INFINITY), *others
+    actual, reference = max_marginals(emissions, mask, *scores), ReferenceCRF(*scores)
+    for row, expected in enumerate(over_rows(reference.max_marginals, mask, emissions)):
+        row_actual = actual[row][mask[row]]
+        assert torch.equal(row_actual.isinf(), expected.isinf())
+        assert_near(row_actual.clamp(min=-1e9), expected.clamp(min=-1e9), EXACT)
+    for row, path in enumerate(over_rows(reference.best_path, mask, emissions)):
+        assert actual[row][mask[row]].argmax(-1).tolist() == list(path)
+
+
 @given(crf_cases())
 def test_argmax_under_ties_is_one_best_path(case):
     emissions, mask, _, scores = case
