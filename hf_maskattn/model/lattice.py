@@ -308,8 +308,8 @@ def _best_path(
     """
     first = lattice.slices[0]
     if is_host_readable(guess):
-        previous = torch.cat([torch.arange(tokens.start, tokens.stop) for _, tokens in lattice.neighbors()] or [guess[:0]])
-        from_previous = torch.cat([start.expand(first.stop, -1), transitions.index_select(0, guess[previous])])  # [N, K]
+        from_tokens = torch.cat([torch.arange(tokens.start, tokens.stop) for _, tokens in lattice.neighbors()] or [guess[:0]])
+        from_previous = torch.cat([start.expand(first.stop, -1), transitions.index_select(0, guess[from_tokens])])  # [N, K]
         if torch.equal((from_previous + packed + after).argmax(-1), guess):
             return guess
     path = torch.empty_like(guess)
