@@ -20,6 +20,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.checkpoints.run_folder import LOCK_FILE, RECIPE_FILE
+from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.recipes.recipe import GROUPS, Recipe, load_recipe
 from hf_maskattn.recipes.search_space import Choices, Range, default_space, parse_space
 from hf_maskattn.recipes.training_defaults import resolve_recipe, resolved_training, stated_groups
@@ -138,7 +139,7 @@ def _check(recipe: Recipe) -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise ImportError("tune needs Optuna. Install it: pip install 'hf-maskattn[tune]'") from error
+        raise ImportError(f"tune needs Optuna, which is not installed: {install_command('tune')}") from error
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ValueError("tune must run in one process. Start it without a launcher.")
     if not recipe.has_split("validation"):
