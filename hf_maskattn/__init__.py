@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hf_maskattn.training.train import train
     from hf_maskattn.training.tuning import tune
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "AuditReport": "inspection.audit_report",

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-CODE_VERSION = "0.1.0"
+CODE_VERSION = "0.2.0"
 """Version of `hf_maskattn` of these files, the `code_version` of a saved `config.json`."""
 
 REPOSITORY = "https://github.com/hf-maskattn/hf-maskattn"
