@@ -259,19 +259,13 @@ def _max_marginals(
     return lattice.unpack(max_product(packed, transitions, start, end, lattice)).contiguous()
 
 
-def _register_operator() -> None:
-    """Define the operator, once in a process: this file may be loaded twice, installed and next to weights."""
-    namespace, name = OPERATOR_NAME.split("::")
-    if hasattr(getattr(torch.ops, namespace), name):
-        return
-    operator = torch.library.custom_op(OPERATOR_NAME, _max_marginals, mutates_args=())
+# Once in a process: this file may be loaded twice, installed and next to weights.
+if not hasattr(torch.ops.hf_maskattn, OPERATOR_NAME.partition("::")[2]):
+    _operator = torch.library.custom_op(OPERATOR_NAME, _max_marginals, mutates_args=())
 
-    @operator.register_fake
+    @_operator.register_fake
     def _(emissions, mask, transitions, start, end):
         return torch.empty_like(at_least_float32(emissions), memory_format=torch.contiguous_format)
-
-
-_register_operator()
 
 
 def _widen(x: torch.Tensor) -> torch.Tensor:
