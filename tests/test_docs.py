@@ -204,4 +204,4 @@ def test_outputs_of_commands_are_ignored_by_git():
     outputs = {"alignments.png", "model.onnx", "runs/films/config.json"}
     assert set(git("check-ignore", *outputs)) == outputs
     assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
-    assert len(git("ls-files", "examples/*.png")) == 3
+    assert len(git("ls-files", "examples/*.png")) == 4

@@ -318,8 +318,10 @@ def score_by_entity(labels: Sequence[Sequence[str]], predictions: Sequence[Seque
         ImportError: seqeval is not installed.
     """
     require_seqeval()
-    from seqeval.metrics.sequence_labeling import classification_report
+    from seqeval.metrics.sequence_labeling import classification_report, get_entities
 
+    if not get_entities([*labels]) and not get_entities([*predictions]):
+        return {}  # seqeval averages over no type
     report = classification_report(labels, predictions, output_dict=True, zero_division=0)
     return {
         name: {key: float(values[key]) for key in ("precision", "recall")}

@@ -363,6 +363,7 @@ def test_stream_error_in_worker_without_traceback():
         list(islice(loader, 20))
 
 
+@pytest.mark.slow
 def test_stream_can_be_pickled():
     source = Dataset.from_dict({"x": list(range(5))}).to_iterable_dataset()
     row_stream = RowStream(Shards(source), double, skipped_batches=2)

@@ -20,6 +20,8 @@ AUTO_CLASSES = {
     "classifier": "AutoModelForSequenceClassification",
 }
 
+pytestmark = pytest.mark.slow
+
 FAULTY = {"code-dropped": faults.dropped, "code-500": faults.status(500), "code-truncated": faults.truncated}
 
 LOAD = """

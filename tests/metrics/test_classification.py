@@ -7,6 +7,7 @@ from hf_maskattn.metrics.classification import (
     SingleLabelMetric,
     SpanMetric,
     are_span_tags,
+    score_by_entity,
 )
 from tests.metrics.scoring import score
 
@@ -54,3 +55,8 @@ def test_masked_token_metric():
 )
 def test_are_span_tags(names, expected):
     assert are_span_tags(names) is expected
+
+
+def test_score_by_entity_without_entities_is_empty():
+    assert score_by_entity([["O", "O"]], [["O", "O"]]) == {}
+    assert score_by_entity([["O", "B-X"]], [["O", "O"]])["X"]["support"] == 1

@@ -17,6 +17,8 @@ from tests.masks import MASK_KINDS, ragged_mask
 from tests.onnx_cases import CASES, export_case
 from tests.tolerances import MANY_STEPS, OUTPUT
 
+DEFAULT_CASES = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("unidirectional") else []) for name in CASES]
+
 
 def run_model(model, ids, mask):
     with torch.no_grad():
@@ -25,7 +27,7 @@ def run_model(model, ids, mask):
     return [value.numpy() for value in values]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", DEFAULT_CASES)
 def test_onnx_file_equals_model_at_any_shape_and_mask(exported, case):
     model, path = exported(case)
     session = OnnxSession(path)
@@ -42,7 +44,7 @@ def test_onnx_file_equals_model_at_any_shape_and_mask(exported, case):
                 np.testing.assert_allclose(found, expected, atol=MANY_STEPS * scale, rtol=0, err_msg=f"{kind} {shape}")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", DEFAULT_CASES)
 def test_onnx_file_ignores_padding(exported, case):
     _, path = exported(case)
     session, mask = OnnxSession(path), ragged_mask(4, 11, "empty")
@@ -67,7 +69,7 @@ def test_onnx_file_of_a_crf_selects_the_best_sequence(exported):
         assert np.isneginf(expected).any()  # an entity does not begin with I-X
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", DEFAULT_CASES)
 def test_each_layer_is_one_native_node_with_lengths(exported, case):
     model, path = exported(case)
     graph = onnx.load(path).graph

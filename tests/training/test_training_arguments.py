@@ -80,7 +80,8 @@ def check_run(recipe: Path, folder: Path, settings: dict) -> None:
     assert metrics["train"]["steps"] >= 1, settings
     for output in scored:
         assert output.num_samples == SIZES["test"]
-        assert settings.get("prediction_loss_only") or len(output.predictions) == SIZES["test"]
+        predictions = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions  # and their scores
+        assert settings.get("prediction_loss_only") or len(predictions) == SIZES["test"]
     assert {"loss", "runtime"} < metrics["test"].keys()
     assert metrics["test"]["loss"] == metrics["test"]["loss"]  # not NaN
     assert {weight.dtype for weight in load_file(folder / "model.safetensors").values()} == {torch.float32}

@@ -25,6 +25,7 @@ def write(tmp_path, *, space=SPACE, trials=2, **groups):
     return path
 
 
+@pytest.mark.slow
 def test_best_recipe_gives_the_score_of_its_trial(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         report = tune(load_recipe(write(tmp_path, training={"num_train_epochs": 1})))
