@@ -106,12 +106,13 @@ def test_onnx_file_has_dynamic_sizes_and_no_metadata(exported):
     assert b".py" not in path.read_bytes()
 
 
-@pytest.fixture(scope="module", params=["lstm", pytest.param("unidirectional-gru", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["lstm", "unidirectional-gru"])
 def with_contributions(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("contributions") / "model.onnx"
     return export_case(request.param, path, contributions=True), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MASK_KINDS)
 def test_contributions_of_file_equal_model(with_contributions, kind):
     model, path = with_contributions
@@ -128,6 +129,7 @@ def test_contributions_of_file_equal_model(with_contributions, kind):
         assert not found[~mask.numpy()].any()
 
 
+@pytest.mark.slow
 def test_file_with_contributions_names_outputs(with_contributions):
     outputs = onnx.load(with_contributions[1]).graph.output
     assert [output.name for output in outputs] == ["logits", "attentions", "contributions"]
@@ -135,6 +137,7 @@ def test_file_with_contributions_names_outputs(with_contributions):
     assert sizes == ["batch", "time", 3]
 
 
+@pytest.mark.slow
 def test_check_onnx_compares_contributions(with_contributions, monkeypatch):
     checks = check_onnx(*with_contributions)
     assert all(check.contributions <= 1e-5 for check in checks)

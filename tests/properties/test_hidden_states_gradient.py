@@ -76,8 +76,13 @@ def test_retain_grad_hidden_states_attentions(tiny_config, tiny_rnnsearch_config
 @pytest.mark.parametrize("use_cache", [False, True])
 @pytest.mark.parametrize("source", ["none", "empty columns"])
 @pytest.mark.parametrize("target", MASKS)
-@pytest.mark.parametrize(("query", "feeding"), [("previous", False), ("current", False), ("current", True)])
-@pytest.mark.parametrize(("implementation", "rnn_type"), [("eager", "gru"), ("ragged", "lstm"), ("chunked", "gru")])
+@pytest.mark.parametrize(
+    ("query", "feeding"), [("previous", False), pytest.param("current", False, marks=pytest.mark.slow), ("current", True)]
+)
+@pytest.mark.parametrize(
+    ("implementation", "rnn_type"),
+    [("eager", "gru"), ("ragged", "lstm"), pytest.param("chunked", "gru", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("kind", [RNNSearchModel, RNNSearchForConditionalGeneration])
 def test_encoder_decoder_outputs_are_on_gradient_path(
     tiny_rnnsearch_config, kind, implementation, rnn_type, query, feeding, target, source, use_cache

@@ -208,7 +208,9 @@ def entities_of(results):
     return [[(item["entity_group"], item["start"], item["end"]) for item in result] for result in results]
 
 
-@pytest.mark.parametrize("kind", ["char", "word", "bpe", "wordpiece"])
+@pytest.mark.parametrize(
+    "kind", ["char", pytest.param("word", marks=pytest.mark.slow), "bpe", pytest.param("wordpiece", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "BIOES", "BILOU"])
 def test_entities_round_trip(tmp_path, monkeypatch, scheme, kind):
     rows = random_rows(scheme, NUM_SENTENCES, seed=len(scheme + kind), with_text=scheme in ("IOB1", "BIOES"))
