@@ -141,7 +141,14 @@ def waits(monkeypatch):
     return seconds
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize(
+    "case",
+    [
+        # The faults of uploads and pull requests are those of commits, which all run by default.
+        pytest.param(case, id=name, marks=[pytest.mark.slow] if name.startswith(("uploads", "request")) else [])
+        for name, case in CASES.items()
+    ],
+)
 def test_publish_neither_loses_nor_doubles_a_commit(case, folder, connected, waits, monkeypatch):
     monkeypatch.setattr(publish_module, "load_without_package", lambda folder: 600)
 

@@ -209,7 +209,7 @@ def entities_of(results):
 
 
 @pytest.mark.parametrize(
-    "kind", ["char", pytest.param("word", marks=pytest.mark.slow), "bpe", pytest.param("wordpiece", marks=pytest.mark.slow)]
+    "kind", ["char", "bpe", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("word", "wordpiece"))]
 )
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "BIOES", "BILOU"])
 def test_entities_round_trip(tmp_path, monkeypatch, scheme, kind):
