@@ -326,12 +326,11 @@ class RunSummary(dict[str, str]):
         return table
 
 
-def summarize(assembly: Assembly, checkpoint: Path | None = None) -> RunSummary:
+def summarize(assembly: Assembly) -> RunSummary:
     """Summarize a run before it trains.
 
     Args:
         assembly: The Trainer and its parts.
-        checkpoint: The checkpoint that it resumes from.
 
     Returns:
         Task, model, data, training, device and output folder. Every fact is stated once.
@@ -359,8 +358,6 @@ def summarize(assembly: Assembly, checkpoint: Path | None = None) -> RunSummary:
     if recipe.teacher is not None:
         summary["teacher"] = recipe.teacher.model
     summary |= _describe_training(assembly.trainer)
-    if checkpoint is not None:
-        summary["resumes from"] = str(checkpoint)
     summary["output"] = args.output_dir
     return summary
 

@@ -125,7 +125,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         # The default depends on the number of rows.
         recipe = replace(recipe, training={**recipe.training, "num_train_epochs": assembly.trainer.args.num_train_epochs})
     warnings = assembly.data.list_warnings()
-    logger.log(logging.WARNING if warnings else logging.INFO, summarize(assembly, checkpoint))
+    logger.log(logging.WARNING if warnings else logging.INFO, summarize(assembly))
     if is_main:
         # Only now: an error in the recipe must not delete the run that it would replace.
         if start is Start.OVERWRITE:
@@ -289,6 +289,8 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
         )
     if checkpoint is None:
         logger.warning(f"There is no checkpoint in {folder} to resume from. Training starts from the beginning.")
+    else:
+        logger.info(f"Resuming from {checkpoint}.")
     return checkpoint
 
 
