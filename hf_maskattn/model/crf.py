@@ -139,27 +139,6 @@ def follows_iob2(labels: Sequence[str]) -> bool:
     )
 
 
-def log_partition(
-    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
-) -> torch.Tensor:
-    """Sum exp(score) over all sequences of labels of each row: the logarithm `[B]`, 0 for a row without a token.
-
-    Args:
-        emissions: `[B, T, K]`; not read at padding.
-        mask: `[B, T]`, bool, True = token, in any arrangement.
-        transitions: `[K, K]`, score of each transition, from the row to the column, minus infinity where it is forbidden.
-        start: `[K]`, score of each first label.
-        end: `[K]`, score of each last label.
-
-    Numerics:
-        As `log_likelihood`.
-    """
-    lattice = Lattice.of(mask)
-    packed = lattice.pack(_widen(emissions))[:, None]  # [N, 1, K]
-    log_sums = sum_product(packed, _widen(transitions), _widen(start), _widen(end), lattice)  # [B, 1]
-    return lattice.unsort(log_sums)[:, 0].to(at_least_float32(emissions).dtype)
-
-
 def log_likelihood(
     emissions: torch.Tensor,
     mask: torch.Tensor,

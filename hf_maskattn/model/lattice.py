@@ -138,9 +138,8 @@ def sum_forward(
     factors = (transitions - largest).exp()  # [K, K]
     shares = torch.zeros_like(packed)  # of the labels of the previous token, relative to the largest
     totals = torch.ones_like(packed)  # shares @ factors
-    state = start.repeat(
-        len(lattice.has_token), packed.shape[1], 1
-    )  # [B, S, K], log sum of all beginnings with each last label
+    # Logarithm of the sum over all beginnings with each last label.
+    state = start.repeat(len(lattice.has_token), packed.shape[1], 1)  # [B, S, K]
     for step, tokens in enumerate(lattice.slices):
         current = state[: tokens.stop - tokens.start]
         score = start + packed[tokens]

@@ -407,6 +407,31 @@ class TagEncoder(TaskEncoder):
             )
 
 
+class JointEncoder(TagEncoder):
+    """Joint classification: words and tags as for token classification, and a label of the text."""
+
+    def __init__(self, recipe: Recipe):
+        super().__init__(recipe)
+        self.tags_column = recipe.data.tags_column
+        self.known_tags = recipe.data.tags
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns with names of labels: those of tags, and that of the labels of texts."""
+        return self.tags_column, self.recipe.label_column
+
+    def required_columns(self) -> dict[str, str]:
+        """Return the columns that must exist, with the keys of the recipe that name them."""
+        columns = super().required_columns()
+        return {**columns, self.tags_column: "data.tags_column", self.recipe.label_column: "data.label_column"}
+
+    def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
+        """Collect the tags, as for token classification, and the labels of a new model."""
+        super().learn_labels(splits, as_tagged=as_tagged)
+        column, known = self.recipe.label_column, self.recipe.data.labels
+        self.sequence_labels = label_names(splits, column, "single", known=known, locations=splits.locations)
+
+
 def _tags_in(split: Dataset, column: str) -> list[str] | None:
     """Return the names of the tags of a split. None if they are integers without names."""
     item = item_feature(split.features[column])

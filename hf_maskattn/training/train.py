@@ -164,9 +164,8 @@ def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
         return []
     prior = prior_loss(labels, assembly.recipe.model.problem_type, trainer.args.label_smoothing_factor)
     split = assembly.data.splits["train"]
-    if (
-        isinstance(split, Dataset) and "sequence_labels" in split.column_names
-    ):  # both losses are divided by the number of labels of tokens
+    if isinstance(split, Dataset) and "sequence_labels" in split.column_names:
+        # Both losses are divided by the number of labels of tokens.
         share = split.num_rows / max(1, (labels != IGNORED).sum())
         prior += share * prior_loss(np.asarray(split["sequence_labels"]), None)
     if prior > 0 and losses[-1] > _NOTHING_LEARNED * prior:
@@ -185,7 +184,7 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
     ProgressLines.replace_default(trainer, next(iter(assembly.evaluation.metric_names), None))
     for callback in (stop, SaveAtEpochEnd(), KeepTrackOfBest()):
         trainer.add_callback(callback)
-    patience = assembly.data.encoder.recipe.training.get("early_stopping_patience")
+    patience = assembly.recipe.training.get("early_stopping_patience")
     if patience is not None:
         trainer.add_callback(StopEarly(patience))
     if target is not None and target.at_every_save:
@@ -359,8 +358,8 @@ def write_results(
         raise
     if is_main:
         mark_finished(folder)
-        best = trainer.state.best_model_checkpoint
-        clean_checkpoints(folder, resolved_training(recipe)["keep_checkpoints"], None if best is None else Path(best))
+        kept = trainer.state.best_model_checkpoint
+        clean_checkpoints(folder, resolved_training(recipe)["keep_checkpoints"], None if kept is None else Path(kept))
     return report
 
 
