@@ -40,7 +40,7 @@ def blocks(page, language):
 def shell_commands(page):
     """Return every command of a page as a list of words, in order."""
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(command, comments=True) for line in lines for command in line.split("&&")]
+    words = [shlex.split(command.partition(" > ")[0], comments=True) for line in lines for command in line.split("&&")]
     return [command for command in words if command]
 
 

@@ -66,6 +66,8 @@ def evaluate(
             check_output_path(path, overwrite)
     if errors_file is not None and not is_analyzed(recipe.model.task):
         raise ValueError(f"errors_file must be None for {recipe.model.task}, whose errors are not analyzed.")
+    if errors_file is not None and recipe.training.get("prediction_loss_only"):
+        raise ValueError("errors_file must be None with training.prediction_loss_only=true, which has no predictions.")
     config = load_config(model_folder)
     _check_task(config, recipe, str(model_folder))
     with TemporaryDirectory() as scratch:

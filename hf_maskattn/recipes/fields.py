@@ -331,7 +331,7 @@ def describe_type(annotation: Any) -> str:
     return _TYPE_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
 
 
-WARMUP_KEYS = {WARMUP_RATIO: "warmup_steps", "warmup_steps": WARMUP_RATIO}
+EXCLUSIVE_KEYS = {WARMUP_RATIO: "warmup_steps", "warmup_steps": WARMUP_RATIO, "seed": "seeds", "seeds": "seed"}
 """Mutually exclusive keys of `training`. An override replaces the other one."""
 
 

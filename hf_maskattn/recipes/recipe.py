@@ -24,8 +24,8 @@ from hf_maskattn.recipes.arguments import (
 )
 from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import (
+    EXCLUSIVE_KEYS,
     ONLY_FOR,
-    WARMUP_KEYS,
     check_dataset_name,
     check_key,
     check_value,
@@ -175,7 +175,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         group, key, value = parse_override(override)
         groups[group][key] = value
-        if group == "training" and (other := WARMUP_KEYS.get(key)) in groups[group]:
+        if group == "training" and (other := EXCLUSIVE_KEYS.get(key)) in groups[group]:
             del groups[group][other], origins[group, other]
         origins[group, key] = f"override {f'{group}.{key}'!r}"
     for (group, key), origin in origins.items():

@@ -195,10 +195,10 @@ def evaluate_with_errors(
         evaluation: The metrics.
 
     Returns:
-        The metrics as `score` returns them, and the errors. None for a task without an analysis.
+        The metrics as `score` returns them, and the errors. None for a task without an analysis, and without predictions.
     """
     arguments = data.encoder.recipe.model
-    if not is_analyzed(arguments.task):
+    if trainer.args.prediction_loss_only or not is_analyzed(arguments.task):
         return score(trainer, split, data.splits[split], evaluation), None
     outputs = trainer.predict_split(data.splits[split], split, evaluation.score_predictions)
     metrics = select_metrics(outputs.metrics, split, evaluation)

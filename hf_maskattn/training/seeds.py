@@ -115,8 +115,7 @@ def check_seeds(recipe: Recipe) -> list[int]:
         raise ValueError(f"training.seeds must be a list of at least two different seeds in [0, 2^32), got {seeds}.")
     if recipe.training.get("seed") is not None:
         raise ValueError(
-            f"training.seed={recipe.training['seed']} and training.seeds={seeds} are mutually exclusive. Remove one of them: "
-            "with an empty value, training.seed=, on the command line."
+            f"training.seed={recipe.training['seed']} and training.seeds={seeds} are mutually exclusive. Remove one of them."
         )
     if recipe.training.get("push_to_hub"):
         raise ValueError(

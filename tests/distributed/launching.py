@@ -42,8 +42,10 @@ class Launch:
         """Wait until a process prints a text."""
         end = time.monotonic() + SECONDS
         while text not in self.output:
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < end, self.output
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(self.output)
             time.sleep(0.1)
 
 

@@ -44,7 +44,7 @@ def test_failure_of_one_process_is_reported_once_and_ends_all(tmp_path, recipe):
 
 def test_interrupt_saves_a_checkpoint_and_ends_all(tmp_path, recipe):
     launch = Launch(tmp_path, "hf_maskattn.cli", "train", recipe)
-    launch.wait_for("'loss'")
+    launch.wait_for("train loss")
     launch.process.send_signal(signal.SIGINT)
     launch.wait_for("Stopped. The checkpoint is")
     started = time.monotonic()

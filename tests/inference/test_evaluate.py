@@ -94,6 +94,14 @@ def test_evaluate_scores_one_text_a_row(tmp_path, settings):
     assert {**found, "runtime": 0, "samples_per_second": 0} == {**expected, "runtime": 0, "samples_per_second": 0}
 
 
+def test_errors_file_needs_predictions(trained, tmp_path):
+    folder, path = trained
+    recipe = load_recipe(path, ["training.prediction_loss_only=true"])
+    with pytest.raises(ValueError, match=r"errors_file must be None with training\.prediction_loss_only=true"):
+        evaluate(folder, recipe, errors_file=tmp_path / "errors.jsonl")
+    assert {"loss", "runtime"} < evaluate(folder, recipe).metrics["test"].keys()
+
+
 def test_evaluate_rejects_model_of_other_task(trained, tmp_path):
     folder, _ = trained
     recipe = load_recipe(write_recipe(tmp_path, "token-classification"))

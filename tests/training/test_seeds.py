@@ -70,7 +70,6 @@ def test_resumed_seeds_keep_those_that_are_finished(tmp_path, monkeypatch):
         (["training.seeds=[0]"], r"^training\.seeds must be a list of at least two different seeds .*, got \[0\]\."),
         (["training.seeds=[0, 0]"], r"^training\.seeds must be a list of at least two different seeds"),
         (["training.seeds=[0, -1]"], r"^training\.seeds must be a list of at least two different seeds"),
-        ([SEEDS, "training.seed=0"], r"^training\.seed=0 and training\.seeds=\[3, 1\] are mutually exclusive"),
         ([SEEDS, "training.push_to_hub=true"], r"^training\.push_to_hub=true is not supported .*hf-maskattn push FOLDER"),
         ([SEEDS, "training.fp16=true"], r"^training\.fp16=true has no effect on CPUs"),
         ([SEEDS, "data.text_column=nothing"], "nothing"),
@@ -79,6 +78,19 @@ def test_resumed_seeds_keep_those_that_are_finished(tmp_path, monkeypatch):
 def test_seeds_that_cannot_be_trained_raise(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         train(read(tmp_path, *settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_override_replaces_the_seed_of_the_file(tmp_path):
+    recipe = read(tmp_path, SEEDS, training={"seed": 0})
+    assert (recipe.training.get("seed"), recipe.training["seeds"]) == (None, [3, 1])
+    recipe = read(tmp_path, "training.seed=2", training={"seeds": [0, 1]})
+    assert (recipe.training["seed"], recipe.training.get("seeds")) == (2, None)
+
+
+def test_file_with_seed_and_seeds_raises(tmp_path):
+    with pytest.raises(ValueError, match=r"^training\.seed=0 and training\.seeds=\[3, 1\] are mutually exclusive"):
+        train(read(tmp_path, training={"seed": 0, "seeds": [3, 1]}))
     assert not (tmp_path / "run").exists()
 
 
