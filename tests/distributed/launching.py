@@ -36,15 +36,23 @@ class Launch:
         try:
             return self.process.wait(SECONDS)
         finally:
+            self.end()
+
+    def end(self):
+        """End the launcher, which ends its processes when it is terminated, not when it is killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        finally:
             self.process.kill()
+            self.process.wait()
 
     def wait_for(self, text):
         """Wait until a process prints a text."""
         end = time.monotonic() + SECONDS
         while text not in self.output:
             if self.process.poll() is not None or time.monotonic() > end:
-                self.process.kill()
-                self.process.wait()
+                self.end()
                 raise AssertionError(self.output)
             time.sleep(0.1)
 
