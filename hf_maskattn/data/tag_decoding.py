@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from tokenizers import pre_tokenizers
+from transformers import PreTrainedConfig
 
 from hf_maskattn.data.tag_encoding import FOLLOWS_LOST_WORD, HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
-from hf_maskattn.data.tag_schemes import continuing_tag, extract_entities
+from hf_maskattn.data.tag_schemes import are_span_tags, continuing_tag, extract_entities
 from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
 from hf_maskattn.model.crf import max_marginals, scheme_constraints
 
@@ -120,6 +121,33 @@ def tag_words(
             words.append({"entity": tag, "score": score, "word": text[start:end], "start": start, "end": end})
         tagged.append(words)
     return tagged
+
+
+def find_entities(
+    texts: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    offsets: Sequence[Sequence[tuple[int, int]]],
+    logits: torch.Tensor,
+    config: PreTrainedConfig,
+) -> list[list[dict[str, Any]]]:
+    """Find the entities of texts, or tag their words if the tags of a model mark no entities.
+
+    Args:
+        texts: The texts.
+        spans: Start and end of each word, by text.
+        offsets: Start and end of each token, by text.
+        logits: `[B, T, C]`, of these tokens.
+        config: Configuration of the tagger.
+
+    Returns:
+        By text, what `group_entities` returns, or the words from `tag_words` that have a token.
+    """
+    names = [config.id2label[number] for number in range(config.num_labels)]
+    scheme = getattr(config, "tag_scheme", None)
+    tagged = tag_words(texts, spans, offsets, logits, names, follows_scheme=scheme not in (None, "none"))
+    if are_span_tags(names, scheme):
+        return [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
+    return [[word for word in words if word["entity"] is not None] for words in tagged]
 
 
 def split_words(text: str) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ TagScheme = Literal["IOB1", "IOB2", "BIOES", "BILOU", "none"]
 
 logger = logging.getLogger(__name__)
 
+_SPAN_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 _TAG = re.compile(r"([BIMELSUW])-(.+)", re.DOTALL)
 _ROLES = {"B": "begin", "I": "inside", "M": "inside", "E": "end", "L": "end", "S": "single", "U": "single", "W": "single"}
 _PREFIXES: dict[TagScheme, str] = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIMESW", "BILOU": "BIMLU"}
@@ -77,6 +78,18 @@ def has_scheme_prefix(tag: str, scheme: TagScheme) -> bool:
 def has_prefix(tag: str) -> bool:
     """Return whether a tag has a prefix of any scheme."""
     return _TAG.fullmatch(tag) is not None
+
+
+def are_span_tags(names: Sequence[str], tag_scheme: str | None = None) -> bool:
+    """Return whether tags mark spans, such as "B-DATE", "I-DATE" and "O", unlike parts of speech.
+
+    Args:
+        names: All tags.
+        tag_scheme: `tag_scheme` of the model configuration, if it has one.
+    """
+    if tag_scheme == "none":
+        return False
+    return any(name != "O" for name in names) and all(name == "O" or name.startswith(_SPAN_PREFIXES) for name in names)
 
 
 def continuing_tag(tag: str) -> str:

@@ -341,19 +341,11 @@ def _tag(
     rows: list[InputRow], encoded: BatchEncoding, logits: torch.Tensor, config: PreTrainedConfig
 ) -> list[list[dict[str, Any]]]:
     """Return the entities of each text, or its words if tags mark no entities."""
-    from hf_maskattn.data.tag_decoding import group_entities, split_words, tag_words
-    from hf_maskattn.metrics.classification import are_span_tags
+    from hf_maskattn.data.tag_decoding import find_entities, split_words
 
-    names = [config.id2label[number] for number in range(config.num_labels)]
-    scheme = getattr(config, "tag_scheme", None)
-    texts = [row.text for row in rows]
     spans = [split_words(row.text) if row.words is None else list(row.words.values()) for row in rows]
     offsets = [encoding.offsets for encoding in encoded.encodings]
-    tagged = tag_words(texts, spans, offsets, logits, names, follows_scheme=scheme not in (None, "none"))
-    if are_span_tags(names, scheme):
-        found = [group_entities(text, words) for text, words in zip(texts, tagged, strict=True)]
-    else:
-        found = [[word for word in words if word["entity"] is not None] for words in tagged]
+    found = find_entities([row.text for row in rows], spans, offsets, logits, config)
     for row, items in zip(rows, found, strict=True):
         for item in items if row.words is not None else ():
             item["words"] = row.word_indices(item["start"], item["end"])

@@ -2,25 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.data.tag_decoding import find_entities, split_words
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.inspection.attributions import check_captum, compute_attributions
 from hf_maskattn.inspection.audit import eval_mode
 from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.contributions import Explained, compute_attention, compute_contributions
-from hf_maskattn.inspection.explained_texts import ExplainedText, Span, batch_by_length, encode_texts
+from hf_maskattn.inspection.explained_texts import ExplainedText, Span, batch_by_length, encode_texts, stack_texts
 from hf_maskattn.inspection.explanations import METHODS, Explanation, Method, Unit, check_label
 from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compute_removal
 from hf_maskattn.loading import load_config, load_verified_model
+from hf_maskattn.model.modeling_maskattn import MaskAttnForSequenceClassification
 from hf_maskattn.tasks import TASKS, task_of
 
 CLASSIFIER_TASKS = ("text-classification", "token-classification")
 """Tasks whose outputs are classes or tags."""
 
+_JOINT = "joint-classification"
 _TASKS = (*CLASSIFIER_TASKS, "text2text-generation")
 _GRADIENT_METHODS = ("integrated_gradients", "gradient_x_input")
 _BATCHES_PER_WINDOW = 64
@@ -46,16 +49,18 @@ def explain(
     does not say that its token is the cause, because the state of a token has read its neighbors. A removal does not say what
     two tokens do together, so that its scores do not add up.
 
+    A model for joint classification is explained as the classifier of texts that it contains; its tags are in `entities`.
+
     Args:
-        model: A classifier of texts (one label or several, or regression) or a tagger, or for `removal` an encoder-decoder; the
-            folder of one, or its name on the Hub. It runs in eval mode, which is restored, and on its device; a folder is
-            loaded to the accelerator if there is one. For `removal` and the gradient methods it may be any model of
-            transformers; for `removal` an audit checks first that padding between its tokens has no effect.
+        model: A classifier of texts (one label or several, or regression), a tagger or both, or for `removal` an
+            encoder-decoder; the folder of one, or its name on the Hub. It runs in eval mode, which is restored, and on its
+            device; a folder is loaded to the accelerator if there is one. For `removal` and the gradient methods it may be any
+            model of transformers; for `removal` an audit checks first that padding between its tokens has no effect.
         tokenizer: Its fast tokenizer; None loads the one of a folder or name.
         texts: The texts.
         method: How tokens are scored; None selects "contributions" for sequence classifiers of this package, "removal" for
             others and for spans.
-            "contributions": parts of the logits, for models of this package without CRF.
+            "contributions": parts of the logits, for classifiers of texts and taggers without CRF of this package.
             "removal": the output minus the one without the token.
             "integrated_gradients", "gradient_x_input": by captum, over the embeddings, with a baseline of zeros.
             "attention": the weights, the mean over heads, for models of this package; the same for every output.
@@ -123,9 +128,9 @@ class Explainer:
         label: As for `explain`.
 
     Attributes:
-        model: The model.
+        model: The model; of one for joint classification, the classifier of texts, which shares its weights.
         tokenizer: Its tokenizer.
-        task: Its task.
+        task: The task of this model.
         method: The method.
 
     Raises:
@@ -148,22 +153,21 @@ class Explainer:
         self._columns = None if label is None else [_find_class(label, config, self.task)]
         if isinstance(model, str | Path):
             tokenizer = tokenizer or load_tokenizer(model)
-            model = load_verified_model(TASKS[self.task].auto_class.load(), model, config)
-            device = torch.accelerator.current_accelerator(check_available=True)
-            if device is not None:
-                model.to(device)
+            model = _load_model(model)
         if tokenizer is None or not tokenizer.is_fast:
             raise ValueError(
                 f"`tokenizer` must be the fast tokenizer of the model, got {type(tokenizer).__name__}. Load it with "
                 "AutoTokenizer.from_pretrained."
             )
-        self.model: PreTrainedModel = model
+        task = task_of([type(model).__name__])
+        self._tagger = model if task in ("token-classification", _JOINT) else None
+        self.model: PreTrainedModel = _build_classifier(model) if task == _JOINT else model
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_signature(model).names:
+        if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_signature(self.model).names:
             raise ValueError(f'method="{self.method}" needs a model with `inputs_embeds`, got {type(model).__name__}.')
         if self.method == "removal":
-            with eval_mode(model):
-                check_removal(model, tokenizer)
+            with eval_mode(self.model):
+                check_removal(self.model, tokenizer)
 
     def explain_each(
         self,
@@ -193,7 +197,8 @@ class Explainer:
                     with_special_tokens=self.method != "removal",
                     max_length=max_length,
                 )
-                for index, row, (outputs, scores) in zip(indices, rows, self.compute(rows), strict=True):
+                results = zip(indices, rows, self.compute(rows), self._find_entities(rows), strict=True)
+                for index, row, (outputs, scores), entities in results:
                     explanations[index] = Explanation(
                         text=row.text,
                         task=self.task,
@@ -208,6 +213,7 @@ class Explainer:
                         predicted=outputs.find_predicted(self.model.config, scores.logits),
                         generated_text=outputs.generated_text,
                         all_unknown=row.all_unknown,
+                        entities=entities,
                     )
             yield from (explanations[index] for index in range(len(part)))
 
@@ -229,6 +235,17 @@ class Explainer:
             if self.method == "attention":
                 return compute_attention(self.model, rows, columns)
             return compute_attributions(self.model, rows, columns, method=self.method)
+
+    @torch.no_grad()
+    def _find_entities(self, rows: Sequence[ExplainedText]) -> list[list[dict[str, Any]]] | list[None]:
+        """Find the entities of a batch of texts as `predict` does; None where the model has no tags."""
+        if self._tagger is None:
+            return [None] * len(rows)
+        inputs, _ = stack_texts(rows, self._tagger.device)
+        with eval_mode(self._tagger):
+            logits = self._tagger(**inputs).logits.cpu()
+        texts, offsets = [row.text for row in rows], [row.token_offsets for row in rows]
+        return find_entities(texts, [*map(split_words, texts)], offsets, logits, self._tagger.config)
 
     def _explain_nothing(self, text: str, unit: Unit) -> Explanation:
         """Explain a text without a visible character, for which `predict` has no prediction."""
@@ -258,10 +275,11 @@ def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
             f'method="{method}" needs a model of hf_maskattn, whose head is linear over one attention, got '
             f'{config.model_type}. Use method="removal".'
         )
-    if method == "contributions" and getattr(config, "use_crf", False):
+    has_crf = task == "token-classification" and getattr(config, "use_crf", False)
+    if method == "contributions" and has_crf:
         raise ValueError('method="contributions" needs a head that is linear, got use_crf=true. Use method="removal".')
     if method in _GRADIENT_METHODS:
-        if getattr(config, "use_crf", False):
+        if has_crf:
             raise ValueError(
                 f'method="{method}" needs logits with a gradient, got use_crf=true, whose logits are max-marginals. Use '
                 'method="removal".'
@@ -283,7 +301,7 @@ def list_methods(config: PreTrainedConfig, task: str) -> tuple[list[Method], dic
 
 
 def describe_model(model: PreTrainedModel | str | Path) -> tuple[PreTrainedConfig, str]:
-    """Return the configuration of a model and its task.
+    """Return the configuration of a model and its task; for joint classification, those of its classifier of texts.
 
     Raises:
         ValueError: If its predictions cannot be explained.
@@ -292,11 +310,29 @@ def describe_model(model: PreTrainedModel | str | Path) -> tuple[PreTrainedConfi
     config = load_config(model) if isinstance(model, str | Path) else model.config
     architectures = config.architectures if isinstance(model, str | Path) else [type(model).__name__]
     task = task_of(architectures)
+    if task == _JOINT:
+        return config.for_sequence_classification(), "text-classification"
     if task not in _TASKS:
-        raise ValueError(
-            f"The model must be for one of the tasks {', '.join(_TASKS)}, got {', '.join(architectures or []) or 'no class'}."
-        )
+        names = ", ".join((*_TASKS, _JOINT))
+        raise ValueError(f"The model must be for one of the tasks {names}, got {', '.join(architectures or []) or 'no class'}.")
     return config, task
+
+
+def _load_model(name_or_folder: str | Path) -> PreTrainedModel:
+    """Load a model that `describe_model` accepts, to the accelerator if there is one."""
+    config = load_config(name_or_folder)
+    auto_class = TASKS[str(task_of(config.architectures))].auto_class.load()
+    model = load_verified_model(auto_class, name_or_folder, config)
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return model if device is None else model.to(device)
+
+
+def _build_classifier(model: PreTrainedModel) -> PreTrainedModel:
+    """Build the classifier of texts of a model for joint classification, whose modules it shares."""
+    with torch.device("meta"):
+        classifier = MaskAttnForSequenceClassification(model.config)
+    classifier.maskattn, classifier.classifier = model.maskattn, model.classifier
+    return classifier
 
 
 def _find_class(label: str, config: PreTrainedConfig, task: str) -> int:

@@ -29,6 +29,7 @@ class ExplainedText:
         offsets: Start and end of each unit in the text.
         columns: The positions of the tokens of each unit among the n tokens.
         all_unknown: Whether no token but special ones is in the vocabulary.
+        token_offsets: Start and end of each of the n tokens in the text.
     """
 
     text: str
@@ -37,6 +38,7 @@ class ExplainedText:
     offsets: list[Span]
     columns: list[list[int]]
     all_unknown: bool
+    token_offsets: list[Span]
 
     def __len__(self) -> int:
         return len(self.inputs["input_ids"])
@@ -107,6 +109,7 @@ def encode_texts(
                 offsets=[span for span, _ in units],
                 columns=[columns for _, columns in units],
                 all_unknown=is_unknown(ids, is_special, tokenizer.unk_token_id),
+                token_offsets=offsets,
             )
         )
     return rows

@@ -16,7 +16,6 @@ from jinja2 import Environment, StrictUndefined, Template
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
-from hf_maskattn.data.tag_schemes import Entity, extract_entities, has_prefix
 from hf_maskattn.inspection.explanations import Explanation, diverging_color, largest_score, text_color
 
 _TEMPLATE = Path(__file__).with_name("explanation_page.html")
@@ -67,7 +66,7 @@ class _Mark(NamedTuple):
 
     text: str
     type: str = ""
-    logit: str = ""
+    score: str = ""
     color: int = 0
 
 
@@ -124,7 +123,6 @@ def _describe_text(explanation: Explanation, max_columns: int) -> dict[str, Any]
     shown = columns[:max_columns]
     scores = [score for column in shown for score in column.scores]
     digits = _count_digits(max((abs(score) for score in scores if not math.isnan(score)), default=1.0))
-    entities = _find_entities(explanation)
     generates = explanation.generated_text is not None
     return {
         "text": text,
@@ -134,7 +132,8 @@ def _describe_text(explanation: Explanation, max_columns: int) -> dict[str, Any]
         "views": [(_to_visible(view.title), _format(view.logit, 3)) for view in explanation.views()],
         "all_unknown": explanation.all_unknown,
         "pieces": [(piece, _sum_cells(piece.rows, shown[0], digits)) for piece in pieces] if shown else [],
-        "marks": None if entities is None else _mark_entities(text, entities),
+        "is_tagged": explanation.task == "token-classification",
+        "marks": None if explanation.entities is None else _mark_entities(text, explanation.entities),
         "is_matrix": generates,
         "columns": [(_name(column.label), _format(column.logit, 3), _format(column.scale, digits)) for column in shown],
         "num_left_out": len(columns) - len(shown),
@@ -204,38 +203,21 @@ def _cut_text(text: str, explanation: Explanation) -> tuple[list[int], list[_Pie
     return order, [*pieces, _Piece(text[position:], [])]
 
 
-def _find_entities(explanation: Explanation) -> list[tuple[str, float, int, int]] | None:
-    """Find the entities of a tagged text: type, mean logit, start and end of each. None if it is not a tagged text."""
-    if explanation.task != "token-classification" or len(explanation.labels) != len(explanation.tokens):
-        return None
-    names = [token.strip() or token for token in explanation.tokens]
-    tags = [label[len(name) + 2 :] for name, label in zip(names, explanation.labels, strict=True)]  # "name: tag"
-    if all(tag == "O" or has_prefix(tag) for tag in tags):
-        found = extract_entities(tags)
-    else:
-        found = [Entity(tag, index, index) for index, tag in enumerate(tags) if tag != "O"]
-    entities = []
-    for entity in found:
-        start, end = explanation.offsets[entity.first][0], explanation.offsets[entity.last][1]
-        if end > start:
-            logit = float(explanation.logits[entity.first : entity.last + 1].mean())
-            entities.append((entity.type, logit, start, end))
-    return entities
-
-
-def _mark_entities(text: str, entities: Sequence[tuple[str, float, int, int]]) -> list[_Mark]:
-    """Cut a text into its entities and what lies between."""
-    types = [*dict.fromkeys(entity[0] for entity in entities)]
+def _mark_entities(text: str, entities: Sequence[dict[str, Any]]) -> list[_Mark]:
+    """Cut a text into its entities, which are words with other tags than "O" where tags mark none, and what lies between."""
+    typed = [(entity.get("entity_group") or entity["entity"], entity) for entity in entities]
+    types = [*dict.fromkeys(type_ for type_, _ in typed if type_ != "O")]
     marks = []
     position = 0
-    for type_, logit, start, end in entities:
-        visible = text[start:end].lstrip()
-        start = max(position, end - len(visible))
+    for type_, entity in typed:
+        if type_ == "O":
+            continue
+        start, end = entity["start"], entity["end"]
         marks += [
             _Mark(text[position:start]),
-            _Mark(text[start:end], _to_visible(type_), _format(logit, 2), types.index(type_) % 6),
+            _Mark(text[start:end], _to_visible(type_), _format(entity["score"], 2), types.index(type_) % 6),
         ]
-        position = max(position, end)
+        position = end
     return [*marks, _Mark(text[position:])]
 
 

@@ -46,7 +46,7 @@ class Explanation:
 
     Attributes:
         text: The text.
-        task: Task of the model.
+        task: Task of the model. It is "text-classification" for joint classification too, which classifies texts.
         method: See `explain`.
         unit: "token", "word" or "span".
         tokens: The T explained tokens, words or spans, as they stand in the text. A special token is listed by its name.
@@ -59,6 +59,7 @@ class Explanation:
         predicted: The columns that are predicted.
         generated_text: The output of a text-to-text model.
         all_unknown: Whether the tokenizer knows no token of the text, so that the scores say nothing about its words.
+        entities: The entities of the text, or its words with their tags, as `predict` returns them; None without tags.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Explanation:
     predicted: list[int]
     generated_text: str | None = None
     all_unknown: bool = False
+    entities: list[dict[str, Any]] | None = None
 
     @property
     def completeness_gap(self) -> float:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, precis
 from transformers import EvalPrediction
 
 from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
+from hf_maskattn.data.tag_schemes import are_span_tags
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
@@ -106,21 +107,6 @@ class RegressionMetric(evaluate.Metric):
             "mse": float(mean_squared_error(references, predictions)),
             "pearson": 0.0 if is_constant else float(np.corrcoef(predictions, references)[0, 1]),
         }
-
-
-SPAN_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
-
-
-def are_span_tags(names: list[str], tag_scheme: str | None = None) -> bool:
-    """Return whether tags mark spans, such as "B-DATE", "I-DATE" and "O", unlike parts of speech.
-
-    Args:
-        names: All tags.
-        tag_scheme: `tag_scheme` of the model configuration, if it has one.
-    """
-    if tag_scheme == "none":
-        return False
-    return any(name != "O" for name in names) and all(name == "O" or name.startswith(SPAN_PREFIXES) for name in names)
 
 
 def require_seqeval() -> None:

@@ -17,7 +17,8 @@ from hf_maskattn.checkpoints.run_folder import CONFUSION_FILE, CONFUSION_PICTURE
 from hf_maskattn.data.pair_encoding import reference_texts
 from hf_maskattn.data.tag_decoding import NO_LABEL
 from hf_maskattn.data.tag_reading import is_visible
-from hf_maskattn.metrics.classification import are_span_tags, score_by_class, score_by_entity
+from hf_maskattn.data.tag_schemes import are_span_tags
+from hf_maskattn.metrics.classification import score_by_class, score_by_entity
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import decode_texts, score_rows
 from hf_maskattn.model.losses import IGNORED

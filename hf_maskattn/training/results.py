@@ -385,7 +385,7 @@ def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tex
             written = generate_texts(model, tokenizer, shown, batch_size=len(shown), with_alignment=True)
             alignments = [_first_targets(text.alignment) for text in written if text.alignment is not None]
             draw_alignments(alignments, path, note)
-        elif task_of([type(model).__name__]) == "text-classification":
+        elif task_of([type(model).__name__]) in ("text-classification", "joint-classification"):
             draw_explanations(explain(model, tokenizer, shown), path)
         else:
             draw_attention_maps({f"attention{note}": attention_maps(model, tokenizer, shown)}, path)

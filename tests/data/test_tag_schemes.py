@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from hf_maskattn.data.tag_schemes import (
+    are_span_tags,
     convert_to_iob2,
     detect_tag_scheme,
     extract_entities,
@@ -140,3 +141,10 @@ def test_has_scheme_prefix():
     assert [has_scheme_prefix("M-X", scheme) for scheme in SCHEMES] == [False, False, True, True]
     assert has_scheme_prefix("O", "IOB1")
     assert not has_scheme_prefix("NOUN", "IOB2")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(["O", "B-X", "I-X"], True), (["NOUN", "VERB"], False), (["O"], False), (["O", "X"], False)]
+)
+def test_are_span_tags(names, expected):
+    assert are_span_tags(names) is expected

@@ -19,7 +19,8 @@ def card(tiny_config):
 
     def build(name="toy", task="text-classification", metrics=METRICS, data=(), **settings):
         about = None if data is None else TrainingData(**{**ABOUT, **dict(data)})
-        return build_model_card(name, tiny_config(num_labels=3), 1234, task, about, metrics, ["accuracy"], **settings)
+        config = tiny_config(num_labels=3, sequence_label_names=["x", "y"] if task == "joint-classification" else None)
+        return build_model_card(name, config, 1234, task, about, metrics, ["accuracy"], **settings)
 
     return build
 
@@ -101,6 +102,7 @@ def test_card_shows_picture(card):
     assert "## Explanation\n\n![Contributions of the tokens of texts to their predicted classes](attention.png)" in text
     assert "orange for the class, blue against it" in text
     assert "## Attention" not in text
+    assert "## Explanation" in card(picture="attention.png", task="joint-classification").text
     tagger = card(picture="attention.png", task="token-classification").text
     assert "## Attention\n\n![Attention over texts](attention.png)" in tagger
     assert "## Explanation" not in tagger

@@ -16,9 +16,11 @@ from tests.inspection.explained_models import build_model, tag_names
 
 pytestmark = pytest.mark.browser
 
+TAGS = tag_names("O", "B-A", "I-A")
 HEADS = {
     "text-classification": ("MaskAttnForSequenceClassification", tag_names("x", "y", "z")),
-    "token-classification": ("MaskAttnForTokenClassification", tag_names("O", "B-A", "I-A")),
+    "token-classification": ("MaskAttnForTokenClassification", TAGS),
+    "joint-classification": ("MaskAttnForJointClassification", {"sequence_label_names": ["x", "y"], "use_crf": True, **TAGS}),
     "text2text-generation": ("RNNSearchForConditionalGeneration", {}),
 }
 CARD = "---\nwidget:\n- text: the old cat\n- text: two dogs\n---\n# A model\n"
@@ -87,16 +89,24 @@ def test_label_follows_what_is_typed(browser, tmp_path):
         assert process.stderr.read() == "Interrupted.\n"
 
 
-@pytest.mark.parametrize("task", ["token-classification", "text2text-generation"])
+@pytest.mark.parametrize("task", ["token-classification", "joint-classification", "text2text-generation"])
 def test_page_shows_other_tasks(browser, tmp_path, task):
+    text = "two small dogs slept"
     save_model(task, tmp_path)
     with run_demo(tmp_path) as (_, url):
         visit = Visit(browser, url)
-        visit.page.get_by_label("Text (at most").fill("a warm red mat")
+        visit.page.get_by_label("Text (at most").fill(text)
         frame = visit.page.frame_locator("iframe")
-        frame.locator(".text", has_text="a warm red mat").first.wait_for(timeout=WAIT)
+        frame.locator(".text", has_text=text).first.wait_for(timeout=WAIT)
+        (line,) = predict(tmp_path, [text])
+        if task != "text2text-generation":
+            found = line["predictions"] if task == "token-classification" else line["predictions"][0]["entities"]
+            marks = [f"{item['word']}{item['entity_group']} {item['score']:.2f}" for item in found]
+            assert frame.locator("mark").all_text_contents() == marks
+            assert marks
+        if task == "joint-classification":
+            visit.page.get_by_test_id("label-output-value").get_by_text(line["predictions"][0]["label"], exact=True).wait_for()
         if task == "text2text-generation":
-            (line,) = predict(tmp_path, ["a warm red mat"])
             assert visit.page.get_by_label("Generated text").input_value() == line["predictions"][0]["generated_text"]
         assert visit.errors == []
         assert visit.requests_beyond(url) == []

@@ -12,6 +12,14 @@ def classifier():
 
 
 @pytest.fixture(scope="session")
+def joint():
+    """A classifier of texts (x, y) and of their words (O, B-A and I-A, with a CRF)."""
+    torch.manual_seed(4)
+    names = {**tag_names("O", "B-A", "I-A"), "sequence_label_names": ["x", "y"]}
+    return build_model("MaskAttnForJointClassification", **names, use_crf=True, tag_scheme="IOB2")
+
+
+@pytest.fixture(scope="session")
 def tagger():
     """A tagger with the tags O, B-A and I-A."""
     torch.manual_seed(2)

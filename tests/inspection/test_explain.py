@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import hf_maskattn
+from hf_maskattn.inference.predict import predict
 from hf_maskattn.inspection.explain import Explainer, explain
 from hf_maskattn.inspection.explanations import Explanation
 from tests.inspection.explained_models import TEXTS, build_model, tag_names
@@ -50,7 +52,7 @@ def test_folder_is_loaded_with_its_tokenizer(classifier, tmp_path):
 
 
 def test_modes_of_modules_are_restored(classifier):
-    model, tokenizer = classifier
+    model, tokenizer = deepcopy(classifier[0]), classifier[1]
     model.train()
     model.dropout.eval()
     for method in ("contributions", "removal", "attention"):
@@ -198,6 +200,34 @@ def test_tags_of_a_crf_are_explained_by_removal():
     tags = [label.rpartition(" ")[2] for label in explanation.labels]
     expected = run(model, tokenizer, "the old")[[0, 1], [model.config.label2id[tag] for tag in tags[:2]]]
     assert_near(rest[:2], expected, 1e-5)
+
+
+def test_entities_are_those_of_predict(joint, tagger, tmp_path):
+    types = []
+    for name, parts in {"joint": joint, "tagger": tagger}.items():
+        for part in parts:
+            part.save_pretrained(tmp_path / name)
+        for result in predict(tmp_path / name, TEXTS):
+            (explanation,) = explain(*parts, [result["text"]], "removal", spans=[[(0, 3)]])
+            found = result["predictions"] if name == "tagger" else result["predictions"][0]["entities"]
+            types.append({item["entity_group"] for item in found})
+            for one, other in zip(explanation.entities, found, strict=True):
+                assert one == {**other, "score": pytest.approx(other["score"], abs=1e-6)}
+    assert {"A"} in types[:4]
+    assert {"A"} in types[4:]
+
+
+def test_joint_model_is_explained_as_classifier_of_texts(joint, tmp_path):
+    model, tokenizer = joint
+    explanation, empty = explain(model, tokenizer, [TEXTS[0], " "])
+    assert (explanation.task, explanation.method, explanation.labels) == ("text-classification", "contributions", ["x", "y"])
+    assert_near(explanation.logits, model(**tokenizer(TEXTS[:1], return_tensors="pt")).sequence_logits[0].detach(), OUTPUT)
+    assert [item.entities is None for item in (explanation, empty)] == [False, True]
+    assert not model.training
+    for part in joint:
+        part.save_pretrained(tmp_path)
+    (other,) = explain(tmp_path, None, TEXTS[:1], label="y")
+    assert_near(other.scores[:, 0], explanation.scores[:, 1], OUTPUT)
 
 
 def test_missing_model_is_found_before_texts_are_read():

@@ -158,30 +158,45 @@ def test_all_predicted_classes_are_listed():
 
 
 @pytest.mark.parametrize(
-    ("tags", "marks"),
+    ("tags", "entities", "marks"),
     [
-        (["O", "B-CITY", "I-CITY", "B-D:<b>"], ["New York CITY 2.50", "May D:<b> 4.00"]),
-        (["O", "NOUN", "NOUN", "O"], ["New NOUN 2.00", "York NOUN 3.00"]),
+        (
+            ["O", "B-CITY", "I-CITY", "B-D:<b>"],
+            [
+                {"entity_group": "CITY", "score": 0.5, "word": "New York", "start": 3, "end": 11},
+                {"entity_group": "D:<b>", "score": 0.994, "word": "May", "start": 13, "end": 16},
+            ],
+            ["New York CITY 0.50", "May D:<b> 0.99"],
+        ),
+        (
+            ["O", "NOUN", "NOUN", "O"],
+            [
+                {"entity": "NOUN", "score": 0.25, "word": "New", "start": 3, "end": 6},
+                {"entity": "O", "score": 0.9, "word": "May", "start": 13, "end": 16},
+            ],
+            ["New NOUN 0.25"],
+        ),
     ],
 )
-def test_entities_are_marked_in_the_text(tags, marks):
+def test_entities_are_marked_in_the_text(tags, entities, marks):
     words = ["in", "New", "York", "May"]
     labels = [f"{word}: {tag}" for word, tag in zip(words, tags, strict=True)]
     predicted = [index for index, tag in enumerate(tags) if tag != "O"]
     logits = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    explanation = build_explanation(
-        "in New York, May", words, labels, "token-classification", predicted=predicted, logits=logits, method="removal"
-    )
+    text = "in New York, May"
+    changes = {"predicted": predicted, "logits": logits, "method": "removal", "entities": entities}
+    explanation = build_explanation(text, words, labels, "token-classification", **changes)
     explanation.scores.fill_diagonal_(float("nan"))
     page = Page(render_page([explanation]))
     assert page.texts("h2") == [f"{len(predicted)} of 4 tokens have a tag"]
     assert [mark.replace(" ", "") for mark in page.texts("mark")] == [mark.replace(" ", "") for mark in marks]
+    assert page.attributes("mark")[0]["title"] == f"{entities[0].get('entity_group', 'NOUN')}, score {marks[0][-4:]}"
     assert len(page.attributes("option")) == len(predicted)
     assert ("New", "z", "New: \u2013") in page.pieces()
 
 
 def test_taggers_without_entities_have_no_colors():
-    explanation = build_explanation("a b", labels=["a: O", "b: O"], task="token-classification", predicted=[])
+    explanation = build_explanation("a b", labels=["a: O", "b: O"], task="token-classification", predicted=[], entities=[])
     page = Page(render_page([explanation]))
     assert page.texts("p", "entities") == ["a b"]
     assert page.texts("p", "soft") == ["No token has another tag than O."]
@@ -206,17 +221,21 @@ def test_generated_text_is_aligned_with_its_source():
     assert Page(render_page([nothing])).texts("h2")[0].startswith("(empty output)")
 
 
-def test_models_of_each_task_have_pages(classifier, tagger):
+def test_models_of_each_task_have_pages(classifier, tagger, joint):
     for model, method in (
         (classifier, None),
         (classifier, "attention"),
         (tagger, None),
+        (joint, None),
         (build_model("RNNSearchForConditionalGeneration"), None),
     ):
         explanations = explain(*model, TEXTS, method)
         page = Page(render_page(explanations))
         assert page.texts("p", "scores") == [text for text, item in zip(TEXTS, explanations, strict=True) if item.views()]
         assert explanations[0].to_html() == render_page(explanations[:1])
+        is_tagged = model in (tagger, joint)
+        assert len(page.texts("p", "entities")) == (len(TEXTS) if is_tagged else 0)
+        assert len(page.texts("mark")) == sum(len(item.entities or ()) for item in explanations)
 
 
 def test_small_scores_have_three_digits():

@@ -6,7 +6,6 @@ from hf_maskattn.metrics.classification import (
     RegressionMetric,
     SingleLabelMetric,
     SpanMetric,
-    are_span_tags,
     score_by_entity,
 )
 from tests.metrics.scoring import score
@@ -48,13 +47,6 @@ def test_span_metric_without_spans():
 
 def test_masked_token_metric():
     assert score(MaskedTokenMetric, [5, 6, 7], [5, 6, 8]) == {"masked_accuracy": pytest.approx(2 / 3)}
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"), [(["O", "B-X", "I-X"], True), (["NOUN", "VERB"], False), (["O"], False), (["O", "X"], False)]
-)
-def test_are_span_tags(names, expected):
-    assert are_span_tags(names) is expected
 
 
 def test_score_by_entity_without_entities_is_empty():

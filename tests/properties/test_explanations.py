@@ -32,6 +32,18 @@ def models(draw, head="MaskAttnForSequenceClassification", **changes):
     )
 
 
+joint_models = st.booleans().flatmap(
+    lambda use_crf: models("MaskAttnForJointClassification", sequence_label_names=["even", "odd"], use_crf=use_crf)
+)
+
+
+@torch.no_grad()
+def classify(model, tokenizer, text):
+    """Return the logits of the classes of a text."""
+    outputs = model.eval()(**tokenizer([text], return_tensors="pt"))
+    return outputs.get("sequence_logits", outputs.logits)[0]
+
+
 @given(
     case=models(),
     kind=st.sampled_from(MASK_KINDS),
@@ -48,26 +60,33 @@ def test_contributions_sum_to_logits(case, kind, dtype):
     assert_near(contributions.sum(dim=1) + model.classifier.bias.to(logits.dtype), logits, EXACT[dtype])
 
 
-@pytest.mark.parametrize("head", ["MaskAttnForSequenceClassification", "MaskAttnForTokenClassification"])
+CASES = {"classifier": models(), "tagger": models("MaskAttnForTokenClassification"), "joint": joint_models}
+
+
+@pytest.mark.parametrize("kind", CASES)
 @given(case=st.data(), words=st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=5))
-def test_explained_contributions_are_complete(head, case, words):
-    model, tokenizer = case.draw(models(head))
+def test_explained_contributions_are_complete(kind, case, words):
+    model, tokenizer = case.draw(CASES[kind])
     (explanation,) = explain(model, tokenizer, [" ".join(words)], "contributions")
     assert explanation.tokens == words
     assert explanation.completeness_gap < EXACT[torch.float32]
+    if kind != "tagger":
+        assert_near(explanation.logits, classify(model, tokenizer, " ".join(words)), EXACT[torch.float32])
 
 
-@given(case=models(), words=st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=5), dtype=st.sampled_from([*EXACT]))
+@given(
+    case=models() | joint_models,
+    words=st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=5),
+    dtype=st.sampled_from([*EXACT]),
+)
 def test_removal_is_deletion(case, words, dtype):
     model, tokenizer = case
     model = model.to(dtype)
     shorter = [" ".join([*words[:index], *words[index + 1 :]]) for index in range(len(words))]
     (explanation,) = explain(model, tokenizer, [" ".join(words)], "removal")
-    model.eval()
     for text, scores in zip(shorter, explanation.scores, strict=True):
         if text:
-            with torch.no_grad():
-                logits = model(**tokenizer([text], return_tensors="pt")).logits[0]
+            logits = classify(model, tokenizer, text)
             assert_near(explanation.logits - scores, logits.to(scores.dtype), EXACT[dtype])
         else:
             assert_near(explanation.logits - scores, explanation.base, EXACT[dtype])

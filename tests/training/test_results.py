@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import Seq2SeqTrainingArguments
 
-from hf_maskattn import MaskAttnForSequenceClassification, MaskAttnForTokenClassification
+from hf_maskattn import MaskAttnForJointClassification, MaskAttnForSequenceClassification, MaskAttnForTokenClassification
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publication_files import CARD_FILE
@@ -168,6 +168,14 @@ def test_picture_truncates_texts_and_skips_missing_glyphs(model, tokenizer, tmp_
     draw_picture(model, tokenizer, ["woof \u6f22", "paw " * 80, "tail", "woof", "woof woof"], tmp_path / "a.png")
     assert [len(explanation.tokens) for explanation in drawn] == [30, 1, 1]
     assert {explanation.method for explanation in drawn} == {"contributions"}
+
+
+def test_picture_of_a_joint_model_shows_contributions(tiny_config, tokenizer, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(results, "draw_explanations", lambda explanations, path: drawn.extend(explanations))
+    model = MaskAttnForJointClassification(tiny_config(sequence_label_names=["x", "y"]))
+    assert draw_picture(model, tokenizer, ["tail", "woof woof"], tmp_path / "a.png")
+    assert [explanation.labels for explanation in drawn] == [["x", "y"]] * 2
 
 
 def test_picture_of_a_tagger_shows_attention(tiny_config, tokenizer, tmp_path, monkeypatch):
