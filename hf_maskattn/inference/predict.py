@@ -96,8 +96,8 @@ def predict(
         An iterator over one dictionary a text, in order: `{"text": ..., "predictions": [...]}`. A row keeps its columns:
         `{**row, "predictions": [...]}`. A prediction is what the pipeline returns: label and score of a text (of every label,
         where a text may have several), of each span, of each word where the tags mark no spans, or of each token that fills
-        the mask. For joint classification, the label of a text has its spans or words as `entities`. With lists of words,
-        spans and words have the indices of their `words`. Generated texts are `{"generated_text": ...}`, as many as
+        the mask. For joint classification, the most probable label of a text has its spans or words as `entities`. With lists
+        of words, spans and words have the indices of their `words`. Generated texts are `{"generated_text": ...}`, as many as
         `num_return_sequences` here or in the model's `generation_config`. A text without a visible character has no
         predictions. A text that the model does not accept, such as one without a mask, has an `error` instead of
         `predictions`. A text of unknown tokens only has a `warning`; the log counts them at the end.
@@ -142,9 +142,9 @@ def predict(
 def _check_top_k(top_k: int | str | None, task: str, config: PreTrainedConfig) -> None:
     if top_k is None:
         return
-    if task not in ("text-classification", "fill-mask") or config.problem_type == "regression":
+    if task not in ("text-classification", _JOINT, "fill-mask") or config.problem_type == "regression":
         task = "regression" if config.problem_type == "regression" else TASKS[task].recipe_name
-        raise ValueError(f"top_k needs a model for text classification or fill-mask, got {top_k!r} for {task}. Omit it.")
+        raise ValueError(f"top_k needs a model that classifies texts or fills masks, got {top_k!r} for {task}. Omit it.")
     if top_k == "all" and task == "fill-mask":
         raise ValueError("top_k must be a number for fill-mask, got 'all'.")
 
@@ -322,7 +322,7 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
             if not is_tagger:
                 output = {name: value[index : index + 1] for name, value in tensors.items()}
                 found = pipe.postprocess(output, **postprocess_params)
-                items = [{**found, "entities": items}] if has_tags else found
+                items = [{**found[0], "entities": items}, *found[1:]] if has_tags else found
             predictions = [_to_python(item) for item in (items if isinstance(items, list) else [items])]
             unknown = is_unknown(encoding.ids, encoding.special_tokens_mask, tokenizer.unk_token_id)
             results.append(_Prediction(predictions, None, cuts[index], unknown))

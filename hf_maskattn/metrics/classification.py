@@ -1,6 +1,6 @@
 """Metrics of classification, regression, masked language modeling and tagging, and the evaluations that compute them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -225,7 +225,8 @@ def joint_classification_evaluation(
     return TaskEvaluation(
         names,
         partial(_score_both, names=names, tags=tags, sentences=sentences, num_tags=len(label_names)),
-        partial(_predict_both, tags=tags, sentences=sentences),
+        partial(_apply_both, functions=(tags.preprocess_logits, sentences.preprocess_logits)),
+        score_predictions=partial(_apply_both, functions=(tag_scores, class_scores)),
     )
 
 
@@ -334,14 +335,11 @@ def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, fl
     )
 
 
-def _predict_both(
-    logits: tuple[torch.Tensor, torch.Tensor],
-    labels: tuple[torch.Tensor, torch.Tensor],
-    *,
-    tags: TaskEvaluation,
-    sentences: TaskEvaluation,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return tags.preprocess_logits(logits[0], labels[0]), sentences.preprocess_logits(logits[1], labels[1])
+def _apply_both(
+    logits: tuple[torch.Tensor, torch.Tensor], labels: tuple[torch.Tensor, torch.Tensor], *, functions: Sequence[Callable]
+) -> tuple[torch.Tensor, ...]:
+    """Apply a function of tags and one of sentences to their logits and labels."""
+    return tuple(function(*values) for function, *values in zip(functions, logits, labels, strict=True))
 
 
 def _score_both(

@@ -179,10 +179,13 @@ class JointClassificationPipeline(_AnyModel, TextClassificationPipeline):
 
     output_axes: ClassVar[dict[str, tuple[str, ...]]] = {"logits": ("batch", "time"), "sequence_logits": ("batch",)}
 
-    def postprocess(self, model_outputs, **settings):
-        """Return the most probable label of a text, and its probability."""
-        score, label = model_outputs["sequence_logits"][0].float().softmax(dim=-1).max(dim=-1)
-        return {"label": self.model.config.sequence_label_names[int(label)], "score": float(score)}
+    def postprocess(self, model_outputs, top_k=1, **settings):
+        """Return the most probable labels of a text with their probabilities; all labels for None."""
+        names = self.model.config.sequence_label_names
+        scores = model_outputs["sequence_logits"][0].float().softmax(dim=-1)
+        best = scores.topk(len(names) if top_k is None else min(top_k, len(names)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [{"label": names[label], "score": score} for score, label in pairs]
 
 
 def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pipeline:

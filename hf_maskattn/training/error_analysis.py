@@ -217,9 +217,12 @@ def is_analyzed(task: str) -> bool:
     return task in _ANALYSES
 
 
-def _analyze_classes(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
+def _analyze_classes(
+    data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs, names: Sequence[str] | None = None
+) -> ErrorAnalysis:
     """Analyze one label a row. Rows are sorted by the probability of the wrong label."""
-    names, labels, predictions, probabilities = _label_names(data), outputs.labels, outputs.predictions, outputs.scores
+    names = _label_names(data) if names is None else names
+    labels, predictions, probabilities = outputs.labels, outputs.predictions, outputs.scores
     rows = np.flatnonzero(predictions != labels)
     rows = rows[np.argsort(-probabilities[rows, 0], kind="stable")]
 
@@ -298,6 +301,21 @@ def _analyze_tags(data: TaskData, split: str, metrics: dict[str, float], outputs
     return ErrorAnalysis(data, split, metrics, rows, describe, scores, confusion)
 
 
+def _analyze_both(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
+    """Analyze a label a row and the tags of its words. Rows with a wrong label come first, then those with wrong tags alone."""
+    parts = zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
+    of_tags, of_labels = (SplitOutputs(*values, metrics) for values in parts)
+    tags = _analyze_tags(data, split, metrics, of_tags)
+    labels = _analyze_classes(data, split, metrics, of_labels, data.sequence_labels)
+
+    def describe(row: int) -> dict[str, Any]:
+        return {**labels.describe(row), "tags": tags.describe(row)}
+
+    rows = np.concatenate([labels.rows, tags.rows[~np.isin(tags.rows, labels.rows)]])
+    scores = {**tags.scores, "tags": tags.scores["classes"], **labels.scores}
+    return ErrorAnalysis(data, split, metrics, rows, describe, scores, labels.confusion)
+
+
 def _tagged_words(data: TaskData, split: str, row: int, is_labeled: np.ndarray) -> list[str]:
     """Return the words of a row, or its tokens if these are what has labels."""
     tokens_column = data.encoder.recipe.data.tokens_column
@@ -336,6 +354,7 @@ _ANALYSES: dict[str, Callable[[TaskData, str, dict[str, float], SplitOutputs], E
     "multi_label_classification": _analyze_label_sets,
     "regression": _analyze_numbers,
     "token-classification": _analyze_tags,
+    "joint-classification": _analyze_both,
     "text2text-generation": _analyze_texts,
 }
 """Analysis of each problem type, or of each task."""

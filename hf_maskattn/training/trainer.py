@@ -56,12 +56,12 @@ class SplitOutputs(NamedTuple):
     Args:
         predictions: Predicted ids or numbers.
         labels: Labels of the rows.
-        scores: Scores of the predictions, None without.
+        scores: Scores of the predictions, None without. With two heads each of these three is a pair.
         metrics: Values by metric name.
     """
 
-    predictions: np.ndarray
-    labels: np.ndarray
+    predictions: Any
+    labels: Any
     scores: Any
     metrics: dict[str, float]
 
@@ -322,7 +322,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         sampler = self._get_eval_sampler(dataset)
         order = np.arange(len(dataset)) if sampler is None else np.fromiter(sampler, dtype=np.int64)
         places = np.argsort(order)  # of each row in the evaluation
-        return SplitOutputs(predictions[places], labels[places], None if scores is None else scores[places], metrics)
+        predictions, labels, scores = (_take_rows(values, places) for values in (predictions, labels, scores))
+        return SplitOutputs(predictions, labels, scores, metrics)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
         """Evaluate a batch. The last one may have fewer rows in one process than in another, or none."""
@@ -400,6 +401,13 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Do nothing: `README.md` is the model card of this package."""
+
+
+def _take_rows(values: Any, rows: np.ndarray) -> Any:
+    """Return rows of an array, or of each array of nested tuples; None stays None."""
+    if isinstance(values, tuple):
+        return tuple(_take_rows(value, rows) for value in values)
+    return None if values is None else values[rows]
 
 
 def _hide_further(labels: torch.Tensor, num_labels: int) -> torch.Tensor:

@@ -157,7 +157,7 @@ def test_predict_regression_returns_numbers(trained):
     folder = trained("text-classification", "regression", make=lambda row: {**row, "label": 30.0})
     (result,) = predict(folder, ["meow"])
     assert result["predictions"][0]["score"] > 1
-    with pytest.raises(ValueError, match="top_k needs a model for text classification or fill-mask, got 1 for regression"):
+    with pytest.raises(ValueError, match="top_k needs a model that classifies texts or fills masks, got 1 for regression"):
         predict(folder, ["meow"], top_k=1)
 
 
@@ -245,7 +245,7 @@ def test_predict_rejects_options_of_other_tasks(writer, trained):
         predict(classifier, ["a"], num_beams=2)
     with pytest.raises(ValueError, match="num_return_sequences must be at most the number of beams, 1, got 2"):
         predict(writer, ["a"], num_return_sequences=2)
-    with pytest.raises(ValueError, match="top_k needs a model for text classification or fill-mask, got 2 for seq2seq"):
+    with pytest.raises(ValueError, match="top_k needs a model that classifies texts or fills masks, got 2 for seq2seq"):
         predict(writer, ["a"], top_k=2)
     with pytest.raises(ValueError, match="top_k must be a number for fill-mask, got 'all'"):
         predict(masked, ["a [MASK]"], top_k="all")

@@ -103,6 +103,31 @@ def test_tags_are_analyzed_as_they_are_scored():
     assert (analysis.confusion.names, analysis.confusion.counts.tolist()) == (["O", "X"], [[2, 1], [1, 2]])
 
 
+def test_labels_and_tags_are_analyzed_together():
+    rows = [{"text": text, "words": text.split()} for text in ("a b", "c", "d", "e")]
+    data = make_data(rows, ["O", "B-X", "I-X"])
+    data.sequence_labels = ["x", "y"]
+    tags, labels = np.array([[0, 1], [1, -100], [0, -100], [1, -100]]), np.array([0, 1, 1, 0])
+    predicted = np.array([[0, 0], [1, 0], [1, 0], [1, 0]]), np.array([0, 0, 1, 0])
+    scores = np.array([[0.9, 0.6], [0.9, 0], [0.8, 0], [0.9, 0]]), np.array([[0.9, 0.9], [0.7, 0.3], [0.6, 0.6], [0.9, 0.9]])
+    analysis = error_analysis._analyze_both(
+        data, "test", {"accuracy": 0.75}, SplitOutputs(predicted, (tags, labels), scores, {})
+    )
+    errors = list(analysis.list_errors())
+    assert [(error["row"], error["label"], error["prediction"], error["tags"]["errors"]) for error in errors] == [
+        (1, "y", "x", []),
+        (2, "y", "y", [0]),
+        (0, "x", "x", [1]),
+    ]
+    assert (errors[0]["score"], errors[1]["tags"]["score"]) == (0.7, 0.8)
+    report = analysis.report
+    assert (report["rows_listed"], report["metrics"]) == (3, {"accuracy": 0.75})
+    assert report["classes"]["y"] == {"precision": 1, "recall": 0.5, "f1": 2 / 3, "support": 2}
+    assert report["entities"]["X"]["recall"] == pytest.approx(2 / 3)
+    assert report["tags"]["B-X"]["support"] == 3
+    assert report["most_frequent_errors"] == [{"label": "y", "prediction": "x", "count": 1}]
+
+
 def test_tags_without_scheme_have_no_entities():
     data = make_data([{"text": "a b", "words": ["a", "b"]}], ["NOUN", "VERB"], tag_scheme="none")
     analysis = error_analysis._analyze_tags(data, "test", {}, outputs([[0, -1]], [[0, 1]], [[0.9, 0.9]]))

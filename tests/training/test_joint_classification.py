@@ -40,11 +40,27 @@ def test_run_learns_both_labels(run):
     assert {name for name in scores if "a" in name} >= {"tag_precision", "tag_recall"}
 
 
-def test_evaluate_repeats_metrics_of_run(run):
+def test_evaluate_repeats_metrics_and_errors_of_run(run):
     recipe, report = run
-    scores = evaluate(report.model_folder, recipe).metrics["test"]
+    again = evaluate(report.model_folder, recipe)
+    scores = again.metrics["test"]
+    found = json.loads((report.model_folder / "report.json").read_text())
+    assert [found[name] for name in ("rows_listed", "classes", "entities")] == [
+        again.analysis.report[name] for name in ("rows_listed", "classes", "entities")
+    ]
+    assert {*found["classes"]} == {"cat", "dog"}
+    assert {*found["entities"]} == {"SOUND"}
     for name in ("loss", "sentence_accuracy", "accuracy", "tag_f1"):
         assert scores[name] == pytest.approx(report.metrics["test"][name], abs=1e-6)
+
+
+def test_predict_returns_most_probable_labels(run):
+    folder = str(run[1].model_folder)
+    (one,), (two,) = (predict(folder, TEXTS[:1], top_k=number) for number in (1, "all"))
+    assert two["predictions"][0] == one["predictions"][0]
+    assert [item["label"] for item in two["predictions"]] == ["cat", "dog"]
+    assert sum(item["score"] for item in two["predictions"]) == pytest.approx(1)
+    assert "entities" not in two["predictions"][1]
 
 
 def test_predict_returns_label_with_entities(run):
