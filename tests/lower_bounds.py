@@ -1,36 +1,60 @@
 """Run the tests with the lower bound of every package in pyproject.toml, in a virtual environment of their own.
 
 python -m tests.lower_bounds [arguments of pytest]
+
+The environment is kept in the folder that `VERSIONS_CACHE` names, and otherwise built anew for each call.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 import tomllib
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
-def lower_bounds() -> list[str]:
-    """Return the lower bounds as constraints for pip."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def requirements() -> list[str]:
+    """Return what the package and all of its extras require, other than the package itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    return [requirement.replace(">=", "==") for group in groups for requirement in group if ">=" in requirement]
+    return [requirement for group in groups for requirement in group if not requirement.startswith(project["name"])]
+
+
+def lower_bounds() -> list[str]:
+    """Return the requirements with the lower bound of each, where it has one."""
+    return [requirement.replace(">=", "==") for requirement in requirements()]
+
+
+@contextmanager
+def cache_folder() -> Iterator[Path]:
+    """Yield the folder of the environments: that of `VERSIONS_CACHE`, or a temporary one."""
+    if "VERSIONS_CACHE" in os.environ:
+        yield Path(os.environ["VERSIONS_CACHE"]).absolute()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def build_environment(folder: Path, packages: Sequence[str]) -> Path:
+    """Install packages into the virtual environment in a folder, which is made if it is missing; returns its interpreter."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", *packages], check=True)
+    return python
 
 
 def main(arguments: Sequence[str]) -> int:
     """Build the environment and run pytest in it; returns its exit code."""
-    with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
-        python = Path(folder, "bin", "python")
-        constraints = Path(folder, "constraints.txt")
-        constraints.write_text("\n".join(lower_bounds()))
-        install = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints, "-e", ".[dev]"]
-        subprocess.run(install, cwd=ROOT, check=True)
-        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+    with cache_folder() as folder:
+        python = build_environment(folder / "oldest", lower_bounds())
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import constants
 
@@ -99,11 +98,11 @@ class _TableBuilder(datasets.ArrowBasedBuilder):
     def _generate_shards(self, files: list[TableFile]) -> Iterator[str]:
         yield from (str(file) for file in files)
 
-    def _generate_tables(self, files: list[TableFile]) -> Iterator[tuple[Key, pa.Table]]:
+    def _generate_tables(self, files: list[TableFile]) -> Iterator[tuple[tuple[int, int], pa.Table]]:
         schema = self.info.features.arrow_schema
         for file_index, file in enumerate(files):
             for table_index, table in enumerate(read_tables(file, schema)):
-                yield Key(file_index, table_index), table
+                yield (file_index, table_index), table
 
 
 def _stamp(file: TableFile) -> tuple[str, int, int] | None:
