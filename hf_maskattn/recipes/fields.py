@@ -179,6 +179,7 @@ _OTHER_NAMES = {
     "max_steps": ("num_steps", "total_steps"),
     "per_device_train_batch_size": ("batch_size", "mini_batch_size", "bs"),
     "max_grad_norm": ("grad_clip", "gradient_clip_val", "gradient_clipping", "clip_grad_norm"),
+    "gradient_checkpointing": ("activation_checkpointing",),  # which transformers has since 5.23
     "gradient_accumulation_steps": ("accumulate_grad_batches", "grad_accum"),
     "seed": ("random_seed", "random_state", "manual_seed"),
     "metric_for_best_model": ("monitor", "best_metric"),
@@ -200,7 +201,7 @@ _OTHER_NAMES = {
     "vocab_size": ("vocab", "vocabulary_size"),
 }
 _RENAMED = {other: name for name, others in _OTHER_NAMES.items() for other in others}
-"""Names of fields in other libraries and in earlier versions of transformers."""
+"""Names of fields in other libraries and in other versions of transformers."""
 
 
 def check_key(group: str, key: str, valid: Iterable[str]) -> None:

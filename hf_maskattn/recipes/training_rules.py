@@ -74,7 +74,7 @@ _SEEDS = ("seed", "data_seed")
 
 _NEEDS = {
     "activation_checkpointing_kwargs": ("activation_checkpointing", "gradient_checkpointing"),
-    "gradient_checkpointing_kwargs": ("activation_checkpointing", "gradient_checkpointing"),
+    "gradient_checkpointing_kwargs": ("gradient_checkpointing", "activation_checkpointing"),
     "dataloader_persistent_workers": ("dataloader_num_workers",),
     "dataloader_prefetch_factor": ("dataloader_num_workers",),
     "dataloader_multiprocessing_context": ("dataloader_num_workers",),

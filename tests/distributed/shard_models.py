@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from hf_maskattn import MaskAttnConfig, RNNSearchConfig
+from tests.other_versions import enable_checkpointing
 from tests.tolerances import MANY_STEPS
 
 ENCODER = {"maskattn.recurrence.layers.0", "maskattn.recurrence.layers.1", "maskattn.pooling"}
@@ -61,7 +62,7 @@ def train_sharded(name, folder, shard):
     unsharded = build(name)
     sharded = copy.deepcopy(unsharded)
     if name.endswith("checkpointed"):
-        sharded.activation_checkpointing_enable()
+        enable_checkpointing(sharded)
     sharded = shard(sharded)
     units = {path for path, module in sharded.named_modules() if isinstance(module, FSDPModule)}
     assert units >= CASES[name][2] | {""}, units

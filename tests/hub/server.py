@@ -41,7 +41,9 @@ class Hub:
         self._faults: list[PlannedFault] = []
         self._lock = threading.RLock()
         self._servers = [_Server(self), _Server(self)]
-        self.url, self.large_files_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        self.url = f"http://127.0.0.1:{self._servers[0].server_port}"
+        # Another name, since huggingface_hub 1 tells hosts apart by their names only.
+        self.large_files_url = f"http://localhost:{self._servers[1].server_port}"
         self.token = self.new_token()
 
     def __enter__(self) -> "Hub":

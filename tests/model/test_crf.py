@@ -49,6 +49,7 @@ def test_log_likelihood_equals_enumeration(case):
     emissions = with_padding(emissions, mask)
     actual = log_likelihood(emissions, mask, labels, *scores)
     expected = torch.stack(over_rows(ReferenceCRF(*scores).log_likelihood, mask, emissions, labels))
+    expected = expected + 0 * scores[0].sum()  # torch 2.8 needs a graph even where no row has a token
     assert_near(actual, expected, EXACT)
     weights = torch.randn(len(mask), dtype=torch.float64)
     gradients = torch.autograd.grad((weights * actual).sum(), [emissions, *scores])

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from tests.heads import build_head
+from tests.other_versions import ACTIVATION_CHECKPOINTING
 from tests.tolerances import GRADIENT, MANY_STEPS, OUTPUT
 
 peft = pytest.importorskip("peft")
@@ -161,7 +162,7 @@ def test_activation_checkpointing_changes_no_bit_of_an_adapter(tiny_config, toke
         torch.manual_seed(0)
         model = add_adapter(build_head("MaskAttnForSequenceClassification", tiny_config, num_hidden_layers=2))
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        train(model, tokenizer, rows, tmp_path, max_steps=2, activation_checkpointing=checkpointing)
+        train(model, tokenizer, rows, tmp_path, max_steps=2, **{ACTIVATION_CHECKPOINTING: checkpointing})
         states.append(model.state_dict())
     for name, value in states[0].items():
         assert torch.equal(states[1][name], value), name

@@ -10,6 +10,7 @@ import torch
 from hf_maskattn import MaskAttnConfig, RNNSearchForConditionalGeneration, RNNSearchModel
 from tests.heads import HEADS, build_head
 from tests.masks import ragged_mask
+from tests.other_versions import enable_checkpointing
 from tests.tolerances import GRADIENT
 
 MASKS = {
@@ -47,7 +48,7 @@ def test_encoder_outputs_are_on_gradient_path(tiny_config, head, implementation,
     sizes = {"attention_implementation": implementation, "attention_query": query}
     model = build_head(head, tiny_config, num_hidden_layers=2, num_attention_heads=2, hidden_dropout_prob=0.1, **sizes)
     if checkpointing:
-        model.activation_checkpointing_enable(checkpointing)
+        enable_checkpointing(model, checkpointing)
     mask = MASKS[mask]
     ids = torch.randint(40, (3, 5) if mask is None else mask.shape)
     outputs = model(ids, mask, **REQUESTS)
@@ -118,7 +119,7 @@ def test_encoder_decoder_with_gradient_checkpointing(tiny_rnnsearch_config, impl
     model = RNNSearchForConditionalGeneration(
         tiny_rnnsearch_config(attention_implementation=implementation, decoder_layers=2, encoder_layers=2)
     )
-    model.train().activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model.train(), {"use_reentrant": use_reentrant})
     outputs = model(torch.randint(40, (3, 5)), labels=torch.randint(3, 40, (3, 4)), **REQUESTS)
     states = (*outputs.encoder_hidden_states, *outputs.decoder_hidden_states, *outputs.cross_attentions)
     assert_has_gradients(retain(*states), outputs.loss)

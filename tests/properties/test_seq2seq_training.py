@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerFast, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from hf_maskattn import RNNSearchForConditionalGeneration
+from tests.other_versions import ACTIVATION_CHECKPOINTING
 from tests.tolerances import GRADIENT
 
 LETTERS = "abcdefgh"
@@ -82,7 +83,7 @@ def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_rnn
 def test_activation_checkpointing_changes_no_bit(tmp_path, tiny_rnnsearch_config, changes):
     config, tokenizer = tiny_rnnsearch_config(attention_dropout_prob=0.3, **changes), build_tokenizer("right")
     plain = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)
-    saved = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16, activation_checkpointing=True)
+    saved = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16, **{ACTIVATION_CHECKPOINTING: True})
     assert saved[0] == plain[0]
     for name, value in plain[1].items():
         assert torch.equal(saved[1][name], value), name

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from tests.heads import build_head
+from tests.other_versions import ACTIVATION_CHECKPOINTING
 from tests.tolerances import GRADIENT
 
 ROWS = 16
@@ -81,7 +82,7 @@ def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_con
 def test_activation_checkpointing_changes_no_bit(tmp_path, tokenizer, tiny_config):
     plain = train_one_step(tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16)
     saved = train_one_step(
-        tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16, activation_checkpointing=True
+        tmp_path, tokenizer, tiny_config, "Token", per_device_train_batch_size=16, **{ACTIVATION_CHECKPOINTING: True}
     )
     assert saved[0] == plain[0]
     for name, value in plain[1].items():

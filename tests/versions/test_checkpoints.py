@@ -22,7 +22,8 @@ TOLERANCE = 1e-6
 OUTPUTS = """
     import json, torch
 
-    IDS, MASK = torch.tensor([[5, 6, 7, 0], [0, 6, 5, 8], [0, 0, 0, 0]]), torch.tensor([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]])
+    IDS = torch.tensor([[5, 6, 7, 0], [0, 6, 5, 8], [0, 0, 0, 0]])
+    MASK = torch.tensor([[1, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]])
 
     def outputs(model):
         model.eval()
