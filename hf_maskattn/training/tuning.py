@@ -130,8 +130,11 @@ def tune(recipe: Recipe, *, trials: int | None = None, output: str | Path | None
     with _lock(folder):
         _store_recipe(recipe, declared, folder, resume=resume)
         search = _Search(folder, parse_space(declared, recipe.model.task), seed=_seed(recipe))
-        search.run(trials, recipe)
-        return search.report(f"{output_dir}-tuned")
+        try:
+            search.run(trials, recipe)
+            return search.report(f"{output_dir}-tuned")
+        finally:
+            search.close()
 
 
 def _check(recipe: Recipe) -> None:
@@ -218,13 +221,19 @@ class _Search:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._folder, self._space, self._seed = folder, space, seed
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / STORAGE_FILE).resolve()}")
         self._study = optuna.create_study(
-            storage=f"sqlite:///{(folder / STORAGE_FILE).resolve()}",
+            storage=self._storage,
             study_name=_STUDY,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=_RANDOM_TRIALS, n_warmup_steps=_UNPRUNED),
             load_if_exists=True,
         )
         self._load_data = lru_cache(maxsize=1)(self._load_data_of)
+
+    def close(self) -> None:
+        """Close the connections to the file of the study."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def run(self, num_trials: int, recipe: Recipe) -> None:
         """Run trials until there are `num_trials` of them.

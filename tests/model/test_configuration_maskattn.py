@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import pytest
@@ -123,7 +124,7 @@ def test_config_rejects_indivisible_sizes(config_class, changes, message):
 def test_config_documents_all_fields():
     for config_class in SIZES:
         fields = config_class.__annotations__.keys() - {"is_encoder_decoder"}
-        undocumented = [field for field in fields if f"        {field} (`" not in config_class.__doc__]
+        undocumented = [field for field in fields if f"\n    {field} (`" not in inspect.getdoc(config_class)]
         assert not undocumented
 
 

@@ -22,7 +22,8 @@ def test_forward_documents_all_arguments(name):
     model_class = head_class(name)
     assert "Args:" in model_class.__doc__
     arguments = inspect.signature(model_class.forward).parameters.keys() - {"self", "kwargs"}
-    assert [argument for argument in arguments if f"            {argument}: " not in model_class.forward.__doc__] == []
+    documentation = inspect.getdoc(model_class.forward)
+    assert [argument for argument in arguments if f"\n    {argument}: " not in documentation] == []
 
 
 def test_print_shows_attention_options(tiny_config):
