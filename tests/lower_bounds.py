@@ -52,9 +52,8 @@ def build_environment(folder: Path, packages: Sequence[str]) -> Path:
 def main(arguments: Sequence[str]) -> int:
     """Build the environment and run pytest in it; returns its exit code."""
     with cache_folder() as folder:
-        python = build_environment(folder / "oldest", lower_bounds())
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False).returncode
+        python = build_environment(folder / "oldest", [*lower_bounds(), "--editable", str(ROOT)])
+        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
