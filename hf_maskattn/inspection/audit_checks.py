@@ -226,7 +226,7 @@ def check_gradients_with_random_ids(audited: AuditedModel) -> Finding:
     if not expected:
         raise NotApplicableError("no parameter requires a gradient")
     # Gradients of a bias before a softmax are rounding errors, which are small only in comparison to other gradients.
-    scale = max(float(gradient.abs().max()) for (gradient,) in expected.values())
+    scale = max(float(gradient.detach().abs().max()) for (gradient,) in expected.values())
     return replace(compare_outputs(expected, actual, scale=scale), row=None)
 
 

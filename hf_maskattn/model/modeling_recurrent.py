@@ -60,7 +60,8 @@ class RecurrentPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             self.__class__ = current_class
-        if kwargs.get("is_main_process"):  # Trainer passes it at every save
+        # Trainer passes it at every save; before transformers 5.23, only the main process saves, and passes `state_dict`.
+        if kwargs.get("is_main_process", "state_dict" in kwargs):
             move_code_above_checkpoint(save_directory, self.all_auto_classes)
 
     def _token_mask(self, input_ids, inputs_embeds, attention_mask, lengths=None) -> torch.Tensor:

@@ -29,11 +29,12 @@ def code_in(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.py")}
 
 
-def test_checkpoint_code_is_moved_above_checkpoint(model, tmp_path):
+@pytest.mark.parametrize("settings", [{"is_main_process": True}, {}], ids=["transformers 5.23", "transformers 5.22"])
+def test_checkpoint_code_is_moved_above_checkpoint(model, tmp_path, settings):
     model.save_pretrained(tmp_path / "model")
     for step in (20, 40):
         checkpoint = tmp_path / f"checkpoint-{step}"
-        model.save_pretrained(checkpoint, state_dict=model.state_dict(), is_main_process=True)
+        model.save_pretrained(checkpoint, state_dict=model.state_dict(), **settings)
         assert code_in(checkpoint) == {}
         assert code_in(tmp_path) == code_in(tmp_path / "model")
         assert type(AutoModel.from_pretrained(checkpoint)) is type(model)
