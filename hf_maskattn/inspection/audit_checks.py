@@ -226,7 +226,7 @@ def check_gradients_with_random_ids(audited: AuditedModel) -> Finding:
     if not expected:
         raise NotApplicableError("no parameter requires a gradient")
     # Gradients of a bias before a softmax are rounding errors, which are small only in comparison to other gradients.
-    scale = max(float(gradient.detach().abs().max()) for (gradient,) in expected.values())
+    scale = max(float(gradient.abs().max()) for (gradient,) in expected.values())
     return replace(compare_outputs(expected, actual, scale=scale), row=None)
 
 
@@ -261,7 +261,9 @@ def _compute_gradients(
             values = torch.cat([row.cpu().double().flatten() for rows in outputs.values() for row in rows])
             loss = (values * torch.arange(len(values)).sin()).sum()
             parameters = {name: value for name, value in audited.model.named_parameters() if value.requires_grad}
-            gradients = torch.autograd.grad(loss, [embedded[0], *parameters.values()], materialize_grads=True)
+            leaves = [embedded[0], *parameters.values()]
+            # In torch 2.8, the zeros of an output that has no gradient require one themselves.
+            gradients = [gradient.detach() for gradient in torch.autograd.grad(loss, leaves, materialize_grads=True)]
     finally:
         hook.remove()
     names = [f"gradient of {name}" for name in parameters]
