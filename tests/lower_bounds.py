@@ -2,8 +2,8 @@
 
 python -m tests.lower_bounds [arguments of pytest]
 
-The environment is kept in the folder that `VERSIONS_CACHE` names, and otherwise built anew for each call. uv installs it if it is on
-the path, in a minute where pip takes many.
+The environment is kept in the folder that `VERSIONS_CACHE` names, and otherwise built anew for each call.
+It is installed by uv if that is on the path: in a minute, where pip takes many.
 """
 
 import os
