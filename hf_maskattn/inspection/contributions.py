@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from hf_maskattn.inspection.explained_outputs import ExplainedOutputs, Scores, class_outputs, tag_outputs
+from hf_maskattn.inspection.explained_outputs import ExplainedOutputs, Scores, class_outputs, normalize_tags, tag_outputs
 from hf_maskattn.inspection.explained_texts import ExplainedText, stack_texts
 from hf_maskattn.model.masking import at_least_float32
 
@@ -132,6 +132,7 @@ def compute_attention(model: PreTrainedModel, rows: Sequence[ExplainedText], col
     results = []
     for row, row_weights, logits in zip(rows, weights, at_least_float32(outputs.logits).cpu(), strict=True):
         is_tagger = logits.dim() == 2
+        logits = normalize_tags(model.config, logits) if is_tagger else logits
         chosen = tag_outputs(model.config, row, logits, columns) if is_tagger else class_outputs(model.config, columns)
         scores = row_weights[: len(row), None].expand(-1, len(chosen.ids))
         base = torch.zeros(len(chosen.ids))

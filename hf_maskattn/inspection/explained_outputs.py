@@ -53,17 +53,19 @@ class ExplainedOutputs:
         return logits[..., self.ids] if self.positions is None else logits[..., self.positions, self.ids]
 
     def find_predicted(self, config: PreTrainedConfig, logits: torch.Tensor) -> list[int]:
-        """Find the predicted columns: classes, tags other than "O", or all generated tokens; of one column that one.
+        """Find the predicted columns: classes, tags other than "O", or all generated tokens; of one class that one.
 
         Args:
             config: Configuration of the model.
             logits: `[columns]`.
         """
         columns = [*range(len(self.ids))]
-        if self.decoder_input_ids is not None or config.problem_type == "regression" or len(columns) < 2:
+        if self.decoder_input_ids is not None:
             return columns
         if self.positions is not None:
             return [column for column in columns if config.id2label[self.ids[column]] != "O"]
+        if config.problem_type == "regression" or len(columns) < 2:
+            return columns
         best = [int(logits.argmax())]
         if config.problem_type == "multi_label_classification":
             return (logits > 0).nonzero()[:, 0].tolist() or best
@@ -90,7 +92,8 @@ class ExplainedOutputs:
 
     def _compute(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.decoder_input_ids is None:
-            return self.select(at_least_float32(model(**inputs).logits))
+            logits = at_least_float32(model(**inputs).logits)
+            return self.select(logits if self.positions is None else normalize_tags(model.config, logits))
         targets = self.decoder_input_ids.to(model.device).expand(len(inputs["input_ids"]), -1)
         logits = at_least_float32(model(**inputs, decoder_input_ids=targets, use_cache=False).logits)
         return self.select(logits.log_softmax(dim=-1))
@@ -100,6 +103,15 @@ class ExplainedOutputs:
         if self.decoder_input_ids is not None:
             return len(self.decoder_input_ids) * model.config.vocab_size
         return model.config.num_labels * (1 if self.positions is None else len(row))
+
+
+def normalize_tags(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:
+    """Normalize the logits of tags `[..., tags]` if they are the max-marginals of a CRF.
+
+    These are scores of whole sequences, which grow with the length of a text. Normalized over the tags of a token they are the
+    logarithm of the score that `predict` reports.
+    """
+    return logits.log_softmax(dim=-1) if getattr(config, "use_crf", False) else logits
 
 
 def class_outputs(config: PreTrainedConfig, columns: Sequence[int] | None = None) -> ExplainedOutputs:

@@ -53,7 +53,7 @@ class Explanation:
         offsets: Start and end of each in the text; equal for a special token.
         labels: Name of each column.
         scores: `[T, columns]`, float. For `removal` of a tagger, the score of a token for its own tag is NaN: a token that is
-            removed has no tag.
+            removed has no tag. So is that for a tag that a CRF does not allow without the token.
         base: `[columns]`, float, the output without the tokens: where a method is complete, `scores.sum(0) + base` is `logits`.
         logits: `[columns]`, float, the output for the text. Where the model is a classifier of texts, its logits.
         predicted: The columns that are predicted.

@@ -84,7 +84,7 @@ def _remove_units(
     scores = logits[0] - logits[1:-1]
     base = logits[-1]
     if outputs.positions is not None and outputs.decoder_input_ids is None:
-        # A token that is removed has no tag.
-        scores[~masks[1:-1][:, outputs.positions]] = float("nan")
+        # A token that is removed has no tag, and a CRF may forbid a tag without the token before it.
+        scores[~masks[1:-1][:, outputs.positions] | scores.isinf()] = float("nan")
         base = torch.full_like(base, float("nan"))
     return outputs, Scores(scores, base, logits[0])

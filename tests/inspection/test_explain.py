@@ -198,8 +198,26 @@ def test_tags_of_a_crf_are_explained_by_removal():
     (explanation,) = explain(model, tokenizer, ["the old cat"])
     rest = explanation.logits - explanation.scores[2]
     tags = [label.rpartition(" ")[2] for label in explanation.labels]
-    expected = run(model, tokenizer, "the old")[[0, 1], [model.config.label2id[tag] for tag in tags[:2]]]
+    expected = run(model, tokenizer, "the old").log_softmax(dim=-1)[[0, 1], [model.config.label2id[tag] for tag in tags[:2]]]
     assert_near(rest[:2], expected, 1e-5)
+
+
+def test_tag_that_a_crf_forbids_without_a_token_has_no_score():
+    model, tokenizer = build_model("MaskAttnForTokenClassification", use_crf=True, **tag_names("O", "B-A", "I-A"))
+    with torch.no_grad():
+        model.token_classifier.weight.zero_()
+        model.token_classifier.bias.copy_(torch.tensor([-5.0, -5.0, 5.0]))  # B-A I-A I-A
+    (explanation,) = explain(model, tokenizer, ["the old cat"])
+    assert explanation.labels == ["the: B-A", "old: I-A", "cat: I-A"]
+    assert explanation.scores.isnan().tolist() == [[True, True, False], [False, True, False], [False, False, True]]
+
+
+def test_single_token_without_tag_is_no_prediction():
+    model, tokenizer = build_model("MaskAttnForTokenClassification", **tag_names("O", "B-A", "I-A"))
+    with torch.no_grad():
+        model.token_classifier.bias.copy_(torch.tensor([100.0, 0.0, 0.0]))
+    (explanation,) = explain(model, tokenizer, ["cat"])
+    assert (explanation.labels, explanation.views()) == (["cat: O"], [])
 
 
 def test_entities_are_those_of_predict(joint, tagger, tmp_path):

@@ -124,6 +124,15 @@ def test_pages_fit_a_phone(visit, scheme):
         assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(24, 26, 31)"}[scheme]
 
 
+def test_tables_of_many_columns_fit_a_sheet(visit):
+    explanations = [build_explanation("the old cat sat", labels=[f"name of a class {index}" for index in range(40)])]
+    with visit(render_page(explanations), viewport={"width": 718, "height": 1000}) as tab:  # A4 with the default margins
+        tab.locator("summary").click()
+        tab.emulate_media(media="print")
+        # Chromium scales a page down to half its size where it is too wide.
+        assert 718 < tab.evaluate("document.documentElement.scrollWidth") < 2 * 718
+
+
 def test_notebook_frame_keeps_its_styles(visit):
     page = f"<!DOCTYPE html><title>n</title><link rel=icon href='data:,'><p class=text>x</p>{SWITCHED._repr_html_()}"
     with visit(page) as tab:
