@@ -97,17 +97,15 @@ IMPORTS = {
     "after transformers": "import transformers\nimport hf_maskattn\n",
     "after Auto classes": "from transformers import AutoModel, AutoTokenizer, Trainer\nimport hf_maskattn\n",
 }
-FAST = [("first", "pipeline")]
-SLOW = [("first", use) for use in USES] + [
+ORDERS = [("first", use) for use in USES] + [
     ("after transformers", "auto_tokenizer"),
     ("after Auto classes", "auto_model"),
     ("after Auto classes", "own_config"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("order", "use"), [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW if case not in FAST)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("order", "use"), ORDERS)
 def test_models_are_registered_on_first_use(model_folder, tmp_path, order, use):
     done = run_clean(IMPORTS[order] + f"FOLDER = {str(model_folder)!r}\n" + USES[use], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from tests.tolerances import assert_same_function
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_table_compares_ours_with_equal_baselines(small, setting, monkeypatch):
     monkeypatch.setattr(inference, "BATCH_SIZE", 4)
     models, _ = plan_inference(setting)

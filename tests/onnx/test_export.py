@@ -17,7 +17,8 @@ from tests.masks import MASK_KINDS, ragged_mask
 from tests.onnx_cases import CASES, export_case
 from tests.tolerances import MANY_STEPS, OUTPUT
 
-DEFAULT_CASES = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("unidirectional") else []) for name in CASES]
+FAST = ("lstm", "crf")
+DEFAULT_CASES = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in CASES]
 
 
 def run_model(model, ids, mask):

@@ -132,7 +132,8 @@ def test_evaluation_of_batches_of_unequal_length(tmp_path, tokenizer, tiny_rnnse
     assert predictions.ndim == (2 if generate else 3)
 
 
-@pytest.mark.parametrize("query", [pytest.param("previous", marks=pytest.mark.slow), "current"])
+@pytest.mark.slow
+@pytest.mark.parametrize("query", ["previous", "current"])
 def test_training_learns_to_reverse_strings(tmp_path, tiny_rnnsearch_config, query):
     tokenizer = build_tokenizer("right")
     config = tiny_rnnsearch_config(

@@ -46,6 +46,7 @@ def test_training_stops_within_an_epoch(tmp_path, steps):
     assert evaluated_steps(tmp_path / "run") == [3, 6, 9]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_the_count(tmp_path, monkeypatch):
     class Interrupting(KeepTrackOfBest):
         def on_step_begin(self, args, state, control, **kwargs):

@@ -205,19 +205,15 @@ def stream(tmp_path):
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "step", "overrides"),
     [
         ("fill-mask", 7, ("data.validation_file=", "data.test_file=")),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [
-                ("text-classification", 3, ()),
-                ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
-                ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
-                ("text2text-generation", 4, ("data.validation_file=",)),
-            ]
-        ),
+        ("text-classification", 3, ()),
+        ("text-classification", 7, ("training.dataloader_num_workers=2", "data.validation_file=", "data.test_file=")),
+        ("token-classification", 4, ("training.gradient_accumulation_steps=2",)),
+        ("text2text-generation", 4, ("data.validation_file=",)),
     ],
 )
 def test_resumed_stream_equals_an_uninterrupted_stream(tmp_path, interrupt_at, stream, task, step, overrides):

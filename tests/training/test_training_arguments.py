@@ -93,10 +93,9 @@ def test_every_field_has_a_case():
     assert not [name for name in NOT_IN_A_RECIPE["training"] if any(case.works for case in CASES.get(name, ()))]
 
 
-@pytest.mark.parametrize("dealt", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "task", [task if task == "token-classification" else pytest.param(task, marks=pytest.mark.slow) for task in TASKS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dealt", [True, False])
+@pytest.mark.parametrize("task", TASKS)
 def test_fields_work_together(recipes, tmp_path, task, dealt):
     cases = [case for case in working(task, dealt=dealt) if not case.slow]
     runs = [*merge(case for case in cases if not case.alone), *(case for case in cases if case.alone)]

@@ -118,7 +118,11 @@ def test_failing_step_keeps_checkpoint_and_log(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("checkpoint-10/optimizer.pt", r"run.checkpoint-10 could not be written completely \(.*\)\. The disk has [\d,]+ MiB"),
+        pytest.param(
+            "checkpoint-10/optimizer.pt",
+            r"run.checkpoint-10 could not be written completely \(.*\)\. The disk has [\d,]+ MiB",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "checkpoint-10/manifest.json.part",
             r"checkpoint-10.manifest\.json could not be written: No space left on device",
