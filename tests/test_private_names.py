@@ -10,7 +10,12 @@ import pytest
 
 import hf_maskattn
 
-CHECKED_WITH = {"accelerate": "1.15", "huggingface_hub": "2.4", "torch": "2.13", "transformers": "5.23 and 5.24"}
+CHECKED_WITH = {
+    "accelerate": "1.10.1 and 1.15",
+    "huggingface_hub": "1.31 and 2.4",
+    "torch": "2.8, 2.13, 2.14 and 2.15",
+    "transformers": "5.19, 5.23 and 5.24",
+}
 """The versions with which the use of the names was checked."""
 
 NAMES = [
