@@ -64,12 +64,14 @@ def _compare_output(
     name: str, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor], per_token: bool, scale: float | None
 ) -> Finding:
     if scale is None:
-        scale = max(float(row.abs().max()) for row in expected if row.numel())
+        scale = max(float(row.masked_fill(row.isneginf(), 0).abs().max()) for row in expected if row.numel())
     tolerance = TOLERANCES[expected[0].dtype] * scale
     worst = build_finding(0.0, tolerance, output=name, row=0)
     for index, (expected_row, actual_row) in enumerate(zip(expected, actual, strict=True)):
-        # A NaN or an infinity in either row makes the difference not finite.
-        difference = (expected_row.cpu().double() - actual_row.cpu().double()).abs()
+        # A NaN or an infinity in either row makes the difference not finite. Only minus infinity in both rows is equal: it is the
+        # logit of what a model forbids, such as a CRF.
+        is_forbidden = (expected_row.isneginf() & actual_row.isneginf()).cpu()
+        difference = (expected_row.cpu().double() - actual_row.cpu().double()).abs().masked_fill(is_forbidden, 0)
         if not difference.isfinite().all():
             token = _find_token(~difference.isfinite(), per_token)
             return Finding(Verdict.NOT_FINITE, output=name, row=index, token=token)

@@ -38,6 +38,14 @@ def test_audit_of_own_model_passes(run, folder, tmp_path):
     assert report["findings"]["gradients at pads"]["verdict"] == "exact"
 
 
+def test_audit_of_a_crf_passes(run, tiny_config, tmp_path):
+    labels = dict(enumerate(["O", "B-X", "I-X"]))
+    build_head("MaskAttnForTokenClassification with CRF", tiny_config, id2label=labels).save_pretrained(tmp_path)
+    result = run(tmp_path, "--gradients", "--max-length", 9)  # logits of forbidden labels are minus infinity
+    assert result.exit_code == 0, result.stdout
+    assert "not finite" not in result.stdout
+
+
 def test_leak_has_exit_code_1_and_is_in_json(run, folder, tmp_path, monkeypatch):
     attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._token_mask"
     monkeypatch.setattr(attention, lambda self, ids, embeds, *_: torch.ones((embeds if ids is None else ids).shape[:2]).bool())

@@ -8,6 +8,8 @@ from hf_maskattn.inspection.audit_rows import build_rows, pad_between, pad_left,
 from tests.heads import build_head
 from tests.inspection.toy_models import Correct, RefusesHoles
 
+INFINITY = float("inf")
+
 
 def build_audited(model, max_length=8):
     signature = read_signature(model)
@@ -122,3 +124,12 @@ def test_select_worst_is_relative_to_tolerance():
     assert select_worst([exact, build_finding(1e-7, 1e-6)]).verdict == "within tolerance"
     assert build_finding(1e-9, 0.0).verdict == "LEAKS"
     assert select_worst([small, build_finding(1e-9, 0.0, output="c")]).output == "c"
+
+
+@pytest.mark.parametrize(
+    ("logits", "verdict"),
+    [([-INFINITY, 3.0], "EXACT"), ([-INFINITY, 2.0], "LEAKS"), ([0.0, 3.0], "NOT_FINITE"), ([INFINITY, 3.0], "NOT_FINITE")],
+)
+def test_minus_infinity_in_both_outputs_is_equal(logits, verdict):
+    expected, actual = ({"logits": [torch.tensor([row])]} for row in ([-INFINITY, 3.0], logits))
+    assert compare_outputs(expected, actual, frozenset({"logits"})).verdict is Verdict[verdict]

@@ -4,9 +4,12 @@ import logging
 
 import pytest
 import torch
+from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments, pipeline
 
 import hf_maskattn
+from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.model.crf import log_likelihood, marginals, max_marginals
+from tests.crf_reference import ReferenceCRF
 from tests.heads import HEADS
 from tests.masks import ragged_mask
 from tests.tolerances import OUTPUT
@@ -109,6 +112,41 @@ def test_checkpoint_with_crf_loads_without(tagger, batch, tmp_path):
     assert loaded.crf is None
     assert set(report["unexpected_keys"]) == {"crf.transitions", "crf.start", "crf.end"}
     assert torch.equal(loaded(**batch).logits, model.train()(**batch).logits)
+
+
+def test_trainer_and_pipeline_return_the_best_sequence(tagger, tmp_path):
+    texts = ["ab cab", "ba abc c", "cc", "abcab b a", "b ac cba"]
+    tokenizer = train_tokenizer(texts * 20, kind="wordpiece", vocab_size=12, max_length=16)
+    encoded = tokenizer(texts)
+    labels = []
+    for row in range(len(texts)):
+        words = encoded.word_ids(row)
+        # The first piece of each word has a label: O, B-PER, I-PER, O, ...
+        labels.append([-100 if word == previous else word % 3 for previous, word in zip([None, *words], words, strict=False)])
+    assert any(-100 in row for row in labels)
+    rows = [{"input_ids": ids, "labels": row} for ids, row in zip(encoded["input_ids"], labels, strict=True)]
+    model = tagger(use_crf=True)
+    arguments = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, save_strategy="no", report_to=[], disable_tqdm=True)
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        processing_class=tokenizer,
+    )
+    before = model.crf.transitions.clone()
+    trainer.train()
+    assert not torch.equal(model.crf.transitions, before)
+    predicted = trainer.predict(rows).predictions.argmax(-1)
+    tag = pipeline("token-classification", model=model, tokenizer=tokenizer, ignore_labels=[])
+    for text, row, tags in zip(texts, rows, predicted, strict=True):
+        ids = torch.tensor([row["input_ids"]])
+        emissions = model.train()(input_ids=ids).logits[0].detach()
+        model.eval()
+        best = ReferenceCRF(*(score.detach() for score in model.crf.constrained_scores())).best_path(emissions)
+        assert tags[: len(best)].tolist() == list(best)
+        assert [item["entity"] for item in tag(text)] == [LABELS[label] for label in best]
+        assert all(previous in (1, 2) for previous, label in zip((0, *best), best, strict=False) if label == 2)
 
 
 def test_joint_head_has_a_crf(tiny_config, batch):
