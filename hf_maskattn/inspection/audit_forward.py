@@ -68,8 +68,8 @@ def _compare_output(
     tolerance = TOLERANCES[expected[0].dtype] * scale
     worst = build_finding(0.0, tolerance, output=name, row=0)
     for index, (expected_row, actual_row) in enumerate(zip(expected, actual, strict=True)):
-        # A NaN or an infinity in either row makes the difference not finite. Only minus infinity in both rows is equal: it is the
-        # logit of what a model forbids, such as a CRF.
+        # A NaN or an infinity in either row makes the difference not finite. Only minus infinity in both is equal: it is the
+        # logit of a label that a CRF forbids.
         is_forbidden = (expected_row.isneginf() & actual_row.isneginf()).cpu()
         difference = (expected_row.cpu().double() - actual_row.cpu().double()).abs().masked_fill(is_forbidden, 0)
         if not difference.isfinite().all():

@@ -142,8 +142,8 @@ def assemble(
     evaluation = data.encoder.build_evaluation(data)
     args = select_best_metric(args, recipe, evaluation)
     splits, weights = data.splits, recipe.training.get("class_weights")
-    if weights is not None and getattr(model.config, "use_crf", False):
-        raise ValueError(f"training.class_weights={weights} is not supported with a CRF (model.use_crf=true). Remove it.")
+    if getattr(model.config, "use_crf", False):
+        _check_crf(weights, data.tag_scheme)
     trainer = build_trainer(
         args,
         model,
@@ -156,6 +156,15 @@ def assemble(
         training_loss=None if weights is None else build_weighted_loss(recipe, data, args.label_smoothing_factor),
     )
     return Assembly(trainer, data, evaluation, transfer_set, report)
+
+
+def _check_crf(class_weights: Any, tag_scheme: str | None) -> None:
+    if class_weights is not None:
+        raise ValueError(f"training.class_weights={class_weights} is not supported with a CRF (model.use_crf=true). Remove it.")
+    if tag_scheme == "none":
+        logger.warning(
+            "The tags belong to no scheme, so that the CRF allows all transitions. If they mark entities, set data.tag_scheme."
+        )
 
 
 def _check_references_round_trip(data: TaskData) -> None:

@@ -20,16 +20,22 @@ def invoke(*arguments):
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module", params=["text-classification", pytest.param("token-classification", marks=pytest.mark.slow)])
+MODELS = {
+    "classifier": ("text-classification", {}),
+    "tagger": ("token-classification", {"rnn_type": "gru", "bidirectional": False}),
+    "tagger with a CRF": ("token-classification", {"use_crf": True}),
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=["classifier", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "classifier")],
+)
 def exported_model(request, tmp_path_factory):
     """A trained model, its file, and what the export said."""
     folder = tmp_path_factory.mktemp("made")
-    settings = {"rnn_type": "gru", "bidirectional": False} if request.param == "token-classification" else {}
-    train(
-        load_recipe(
-            write_recipe(folder, request.param, model=settings, training={"num_train_epochs": 8, "learning_rate": 0.03})
-        )
-    )
+    task, settings = MODELS[request.param]
+    train(load_recipe(write_recipe(folder, task, model=settings, training={"num_train_epochs": 8, "learning_rate": 0.03})))
     result = invoke("export", folder / "run", "--onnx", folder / "model.onnx")
     assert result.exit_code == 0, result.stderr
     return folder / "run", folder / "model.onnx", result

@@ -34,6 +34,7 @@ CASES = {
     "several labels": ("text-classification", {"problem_type": "multi_label_classification"}, several_labels),
     "a number": ("text-classification", {"problem_type": "regression"}, a_number),
     "spans": ("token-classification", {"num_attention_heads": 2}, None),
+    "spans with a CRF": ("token-classification", {"use_crf": True}, None),
     "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),
     "pairs": ("text2text-generation", {"decoder_layers": 2}, None),
     "word vectors": (
