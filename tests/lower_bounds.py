@@ -2,7 +2,7 @@
 
 python -m tests.lower_bounds [arguments of pytest]
 
-The environment is kept in the folder that `VERSIONS_CACHE` names, and otherwise built anew for each call.
+The environment is kept in the folder that `VERSIONS_CACHE` names, and otherwise built for each call.
 It is installed by uv if that is on the path: in a minute, where pip takes many.
 """
 

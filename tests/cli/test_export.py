@@ -105,7 +105,7 @@ def test_export_errors_are_one_line(exported_model, tmp_path):
 def test_missing_extra_is_named(exported_model, tmp_path, monkeypatch):
     names = [name for name in sys.modules if name.startswith(("hf_maskattn.onnx", "hf_maskattn.inference.export"))]
     for package, _, module in (name.rpartition(".") for name in names):
-        monkeypatch.setattr(sys.modules[package], module, getattr(sys.modules[package], module))  # an import sets it anew
+        monkeypatch.setattr(sys.modules[package], module, getattr(sys.modules[package], module))  # an import sets it again
     for name in names:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
