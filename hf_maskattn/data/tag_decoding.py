@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers
+from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedConfig
 
 from hf_maskattn.data.tag_encoding import FOLLOWS_LOST_WORD, HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
@@ -14,6 +14,8 @@ from hf_maskattn.model.crf import max_marginals, scheme_constraints
 
 NO_LABEL = -1
 """Prediction for a word without a token if the labels lack "O"."""
+
+_WORDS = Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
 
 
 def decode_words(
@@ -152,8 +154,7 @@ def find_entities(
 
 def split_words(text: str) -> list[tuple[int, int]]:
     """Return start and end of the words and punctuation marks of a text."""
-    words = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True).pre_tokenize_str(text)
-    return [span for _, span in words]
+    return [span for _, span in _WORDS.pre_tokenize_str(text)]
 
 
 def group_entities(text: str, words: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def compute_attributions(
     """
     from captum.attr import InputXGradient, IntegratedGradients
 
-    inputs, _ = stack_texts(rows, model.device)
+    inputs = stack_texts(rows, model.device)
     embedded = model.get_input_embeddings()(inputs.pop("input_ids")).detach().requires_grad_()  # [B, T, E]
     names, extra_inputs = [*inputs], tuple(inputs.values())
 
@@ -67,11 +67,10 @@ def compute_attributions(
     with torch.no_grad():
         logits = forward(embedded, *extra_inputs).cpu()
         base = forward(torch.zeros_like(embedded), *extra_inputs).cpu()
-    is_tagger = logits.dim() == 3
-    chosen = [
-        tag_outputs(model.config, row, row_logits, columns) if is_tagger else class_outputs(model.config, columns)
-        for row, row_logits in zip(rows, logits, strict=True)
-    ]
+    if logits.dim() == 3:
+        chosen = tag_outputs(model.config, rows, logits, columns)
+    else:
+        chosen = [class_outputs(model.config, columns)] * len(rows)
     attribution = IntegratedGradients(forward) if method == "integrated_gradients" else InputXGradient(forward)
     options: dict[str, Any] = {}
     if method == "integrated_gradients":

@@ -1,12 +1,14 @@
 """Exact contributions of tokens to the logits of the models of this package, and their attention weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs, Scores, class_outputs, normalize_tags, tag_outputs
-from hf_maskattn.inspection.explained_texts import ExplainedText, stack_texts
+from hf_maskattn.inspection.explained_texts import ExplainedText, pad_rows, stack_texts
 from hf_maskattn.model.masking import at_least_float32
 
 Explained = list[tuple[ExplainedOutputs, Scores]]
@@ -65,7 +67,10 @@ def _weigh_states(states: torch.Tensor, attentions: torch.Tensor) -> torch.Tenso
 
 
 def compute_contributions(
-    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None = None
+    model: PreTrainedModel,
+    rows: Sequence[ExplainedText],
+    columns: Sequence[int] | None = None,
+    joint_model: PreTrainedModel | None = None,
 ) -> Explained:
     """Split the logits of texts, or of the tags of their tokens, into contributions; see `split_logits`.
 
@@ -76,65 +81,111 @@ def compute_contributions(
         model: A sequence classifier, or a tagger without CRF, of this package in eval mode.
         rows: The texts.
         columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
+        joint_model: The model for joint classification whose classifier of texts `model` is. It runs instead, for its tags.
 
     Returns:
         Scores of each text, which add up to its logits.
     """
-    inputs, _ = stack_texts(rows, model.device)
-    if not hasattr(model, "token_classifier"):
-        chosen = class_outputs(model.config, columns)
-        parts, logits = split_logits(model, inputs, chosen.ids)
-        base = at_least_float32(model.classifier.bias)[chosen.ids].cpu()
-        return [
-            (chosen, Scores(row.sum_over_units(row_parts[: len(row)]), base, row_logits))
-            for row, row_parts, row_logits in zip(rows, parts.cpu(), logits.cpu(), strict=True)
-        ]
-    outputs = model.maskattn(**inputs, output_attentions=True)
-    states = outputs.last_hidden_state  # [B, T, H]
-    features = torch.cat([states, outputs.pooler_output[:, None].expand_as(states)], dim=-1)
-    logits = at_least_float32(model.token_classifier(features)).cpu()  # [B, T, tags]
-    weighted = _weigh_states(states, outputs.attentions[0]).cpu()
-    states = at_least_float32(states).cpu()
-    return [_split_tags(model, columns, *values) for values in zip(rows, logits, weighted, states, strict=True)]
+    outputs = _run(joint_model or model, rows)
+    if hasattr(model, "token_classifier"):
+        return _split_tags(model, rows, columns, outputs)
+    chosen = _list_outputs(model, rows, columns, outputs)
+    ids = chosen[0].ids
+    parts = split_context(model, outputs.states, outputs.attentions, ids).cpu()
+    base = at_least_float32(model.classifier.bias)[ids].cpu()
+    return [
+        (row_outputs, Scores(row.sum_over_units(row_parts[: len(row)]), base, row_outputs.select(logits)))
+        for row, row_outputs, row_parts, logits in zip(rows, chosen, parts, outputs.logits, strict=True)
+    ]
 
 
 def _split_tags(
+    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None, outputs: "_Outputs"
+) -> Explained:
+    """Split the logits of the tags of texts into the parts of their tokens."""
+    chosen = _list_outputs(model, rows, columns, outputs)
+    positions = pad_rows([row.positions or [] for row in chosen])  # [B, columns]
+    tags = outputs.logits.argmax(dim=-1).gather(1, positions)
+    state_kernel, context_kernel = at_least_float32(model.token_classifier.weight).chunk(2, dim=1)  # [tags, H]
+    state_parts = (at_least_float32(outputs.states) @ state_kernel.T).cpu()  # [B, T, tags]
+    context_parts = (_weigh_states(outputs.states, outputs.attentions) @ context_kernel.T).cpu()
+    batch = torch.arange(len(rows))[:, None]
+    scores = context_parts.gather(2, tags[:, None].expand(-1, context_parts.shape[1], -1))  # [B, T, columns]
+    scores.scatter_add_(1, positions[:, None], state_parts[batch, positions, tags][:, None])
+    bias = at_least_float32(model.token_classifier.bias).cpu()[tags]  # [B, columns]
+    logits = outputs.logits[batch, positions, tags]
+    results = []
+    for row, row_outputs, row_scores, row_bias, row_logits in zip(rows, chosen, scores, bias, logits, strict=True):
+        count = len(row_outputs.ids)
+        row_scores = row.sum_over_units(row_scores[: len(row), :count])
+        results.append((row_outputs, Scores(row_scores, row_bias[:count], row_logits[:count])))
+    return results
+
+
+def compute_attention(
     model: PreTrainedModel,
-    columns: Sequence[int] | None,
-    row: ExplainedText,
-    logits: torch.Tensor,
-    weighted: torch.Tensor,
-    states: torch.Tensor,
-) -> tuple[ExplainedOutputs, Scores]:
-    """Split the logits of the tags of a text into the parts of its tokens."""
-    chosen = tag_outputs(model.config, row, logits, columns)
-    state_kernel, context_kernel = at_least_float32(model.token_classifier.weight).cpu()[chosen.ids].chunk(2, dim=1)
-    scores = weighted[: len(row)] @ context_kernel.T  # [n, columns]
-    scores[chosen.positions, range(len(chosen.ids))] += (states[chosen.positions] * state_kernel).sum(dim=1)
-    bias = at_least_float32(model.token_classifier.bias).cpu()[chosen.ids]
-    return chosen, Scores(row.sum_over_units(scores), bias, chosen.select(logits))
-
-
-def compute_attention(model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None = None) -> Explained:
+    rows: Sequence[ExplainedText],
+    columns: Sequence[int] | None = None,
+    joint_model: PreTrainedModel | None = None,
+) -> Explained:
     """Return the attention weights of the tokens, the mean over heads, as the score for every output.
 
     Args:
         model: A sequence classifier or tagger of this package in eval mode.
         rows: The texts.
         columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
+        joint_model: As for `compute_contributions`.
 
     Returns:
         Scores of each text. They sum to one, and do not add up to the logits.
     """
-    inputs, _ = stack_texts(rows, model.device)
-    outputs = model(**inputs, output_attentions=True)
-    weights = at_least_float32(outputs.attentions[0][:, :, 0]).mean(dim=1).cpu()  # [B, T]
+    outputs = _run(joint_model or model, rows)
+    weights = at_least_float32(outputs.attentions[:, :, 0]).mean(dim=1).cpu()  # [B, T]
+    chosen = _list_outputs(model, rows, columns, outputs)
     results = []
-    for row, row_weights, logits in zip(rows, weights, at_least_float32(outputs.logits).cpu(), strict=True):
-        is_tagger = logits.dim() == 2
-        logits = normalize_tags(model.config, logits) if is_tagger else logits
-        chosen = tag_outputs(model.config, row, logits, columns) if is_tagger else class_outputs(model.config, columns)
-        scores = row_weights[: len(row), None].expand(-1, len(chosen.ids))
-        base = torch.zeros(len(chosen.ids))
-        results.append((chosen, Scores(row.sum_over_units(scores), base, chosen.select(logits))))
+    for row, row_outputs, row_weights, logits in zip(rows, chosen, weights, outputs.logits, strict=True):
+        if row_outputs.positions is not None:
+            logits = normalize_tags(model.config, logits)
+        scores = row_weights[: len(row), None].expand(-1, len(row_outputs.ids))
+        base = torch.zeros(len(row_outputs.ids))
+        results.append((row_outputs, Scores(row.sum_over_units(scores), base, row_outputs.select(logits))))
     return results
+
+
+class _Outputs(NamedTuple):
+    """What a model returns for a batch of texts.
+
+    Attributes:
+        states: `[B, T, H]`, the last hidden states.
+        attentions: `[B, heads, 1, T]`.
+        logits: `[B, classes]` of a classifier of texts, `[B, T, tags]` of a tagger; at least float32, on the CPU.
+        tag_logits: `[B, T, tags]`, at least float32, on the CPU; None without tags.
+    """
+
+    states: torch.Tensor
+    attentions: torch.Tensor
+    logits: torch.Tensor
+    tag_logits: torch.Tensor | None
+
+
+def _run(model: PreTrainedModel, rows: Sequence[ExplainedText]) -> _Outputs:
+    """Run a model of this package that classifies texts, tokens or both."""
+    inputs = stack_texts(rows, model.device)
+    outputs = model(**inputs, output_attentions=True, output_hidden_states=True)
+    logits = at_least_float32(outputs.logits).cpu()
+    tag_logits = logits if hasattr(model, "token_classifier") else None
+    if "sequence_logits" in outputs:
+        logits = at_least_float32(outputs.sequence_logits).cpu()
+    return _Outputs(outputs.hidden_states[-1], outputs.attentions[0], logits, tag_logits)
+
+
+def _list_outputs(
+    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None, outputs: _Outputs
+) -> list[ExplainedOutputs]:
+    """List the outputs of each text."""
+    if hasattr(model, "token_classifier"):
+        return tag_outputs(model.config, rows, outputs.logits, columns)
+    chosen = class_outputs(model.config, columns)
+    if outputs.tag_logits is None:
+        return [chosen] * len(rows)
+    return [replace(chosen, tag_logits=logits) for logits in outputs.tag_logits]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.tag_decoding import find_entities, split_words
@@ -13,6 +14,7 @@ from hf_maskattn.inspection.attributions import check_captum, compute_attributio
 from hf_maskattn.inspection.audit import eval_mode
 from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.contributions import Explained, compute_attention, compute_contributions
+from hf_maskattn.inspection.explained_outputs import ExplainedOutputs
 from hf_maskattn.inspection.explained_texts import ExplainedText, Span, batch_by_length, encode_texts, stack_texts
 from hf_maskattn.inspection.explanations import METHODS, Explanation, Method, Unit, check_label
 from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compute_removal
@@ -160,7 +162,7 @@ class Explainer:
                 "AutoTokenizer.from_pretrained."
             )
         task = task_of([type(model).__name__])
-        self._tagger = model if task in ("token-classification", _JOINT) else None
+        self._joint_model = model if task == _JOINT else None
         self.model: PreTrainedModel = _build_classifier(model) if task == _JOINT else model
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_signature(self.model).names:
@@ -197,8 +199,9 @@ class Explainer:
                     with_special_tokens=self.method != "removal",
                     max_length=max_length,
                 )
-                results = zip(indices, rows, self.compute(rows), self._find_entities(rows), strict=True)
-                for index, row, (outputs, scores), entities in results:
+                results = self.compute(rows)
+                found = self._find_entities(rows, [outputs for outputs, _ in results])
+                for index, row, (outputs, scores), entities in zip(indices, rows, results, found, strict=True):
                     explanations[index] = Explanation(
                         text=row.text,
                         task=self.task,
@@ -227,25 +230,32 @@ class Explainer:
                 class that was chosen, or all.
         """
         columns = self._columns if columns is None else columns
-        with eval_mode(self.model):
+        with eval_mode(self._joint_model or self.model):
             if self.method == "removal":
                 return compute_removal(self.model, self.tokenizer, rows, columns)
             if self.method == "contributions":
-                return compute_contributions(self.model, rows, columns)
+                return compute_contributions(self.model, rows, columns, self._joint_model)
             if self.method == "attention":
-                return compute_attention(self.model, rows, columns)
+                return compute_attention(self.model, rows, columns, self._joint_model)
             return compute_attributions(self.model, rows, columns, method=self.method)
 
     @torch.no_grad()
-    def _find_entities(self, rows: Sequence[ExplainedText]) -> list[list[dict[str, Any]]] | list[None]:
+    def _find_entities(
+        self, rows: Sequence[ExplainedText], outputs: Sequence[ExplainedOutputs]
+    ) -> list[list[dict[str, Any]]] | list[None]:
         """Find the entities of a batch of texts as `predict` does; None where the model has no tags."""
-        if self._tagger is None:
+        tagger = self._joint_model or self.model
+        if self.task != "token-classification" and self._joint_model is None:
             return [None] * len(rows)
-        inputs, _ = stack_texts(rows, self._tagger.device)
-        with eval_mode(self._tagger):
-            logits = self._tagger(**inputs).logits.cpu()
+        known = [row.tag_logits for row in outputs if row.tag_logits is not None]
+        if len(known) == len(rows):
+            logits = pad_sequence(known, batch_first=True)
+        else:  # the method ran the classifier of texts alone
+            inputs = stack_texts(rows, tagger.device)
+            with eval_mode(tagger):
+                logits = tagger(**inputs).logits.cpu()
         texts, offsets = [row.text for row in rows], [row.token_offsets for row in rows]
-        return find_entities(texts, [*map(split_words, texts)], offsets, logits, self._tagger.config)
+        return find_entities(texts, [*map(split_words, texts)], offsets, logits, tagger.config)
 
     def _explain_nothing(self, text: str, unit: Unit) -> Explanation:
         """Explain a text without a visible character, for which `predict` has no prediction."""
@@ -331,7 +341,7 @@ def _build_classifier(model: PreTrainedModel) -> PreTrainedModel:
     """Build the classifier of texts of a model for joint classification, whose modules it shares."""
     with torch.device("meta"):
         classifier = MaskAttnForSequenceClassification(model.config)
-    classifier.maskattn, classifier.classifier = model.maskattn, model.classifier
+    classifier.maskattn, classifier.dropout, classifier.classifier = model.maskattn, model.dropout, model.classifier
     return classifier
 
 

@@ -40,6 +40,7 @@ class ExplainedOutputs:
         positions: Position of the token that each column belongs to; None for a sequence classifier.
         generated_text: The output of a text-to-text model.
         decoder_input_ids: `[m]`, what its decoder reads to predict the m columns.
+        tag_logits: `[T, tags]`, what a tagger returns for the n tokens of the text and padding; None if that is not known.
     """
 
     labels: list[str]
@@ -47,6 +48,7 @@ class ExplainedOutputs:
     positions: list[int] | None = None
     generated_text: str | None = None
     decoder_input_ids: torch.Tensor | None = None
+    tag_logits: torch.Tensor | None = None
 
     def select(self, logits: torch.Tensor) -> torch.Tensor:
         """Select the columns from logits `[..., classes]`, or `[..., T, classes]` of tokens."""
@@ -63,7 +65,8 @@ class ExplainedOutputs:
         if self.decoder_input_ids is not None:
             return columns
         if self.positions is not None:
-            return [column for column in columns if config.id2label[self.ids[column]] != "O"]
+            names = config.id2label
+            return [column for column in columns if names[self.ids[column]] != "O"]
         if config.problem_type == "regression" or len(columns) < 2:
             return columns
         best = [int(logits.argmax())]
@@ -85,7 +88,9 @@ class ExplainedOutputs:
         rows_per_batch = min(_TOKENS_PER_BATCH // len(row), _VALUES_PER_BATCH // self._count_values(model, row))
         outputs = []
         for part in masks.split(max(1, rows_per_batch)):
-            inputs = {name: value.expand(len(part), -1).to(model.device) for name, value in row.inputs.items()}
+            inputs = {
+                name: torch.tensor([value], device=model.device).expand(len(part), -1) for name, value in row.inputs.items()
+            }
             inputs["attention_mask"] = part.long().to(model.device)
             outputs.append(self._compute(model, inputs).cpu())
         return torch.cat(outputs)
@@ -121,22 +126,24 @@ def class_outputs(config: PreTrainedConfig, columns: Sequence[int] | None = None
 
 
 def tag_outputs(
-    config: PreTrainedConfig, row: ExplainedText, logits: torch.Tensor, columns: Sequence[int] | None = None
-) -> ExplainedOutputs:
-    """Return the predicted tags of units of a text, by default of all.
+    config: PreTrainedConfig, rows: Sequence[ExplainedText], logits: torch.Tensor, columns: Sequence[int] | None = None
+) -> list[ExplainedOutputs]:
+    """Return the predicted tags of units of each text, by default of all.
 
     Args:
         config: Configuration of the tagger.
-        row: The text.
-        logits: `[T, tags]`, of its n tokens and padding.
+        rows: The texts.
+        logits: `[B, T, tags]`, of their tokens and padding.
         columns: The units.
     """
-    units = [*range(len(row.columns))] if columns is None else [*columns]
-    positions = [row.columns[unit][0] for unit in units]  # the tag of a word is that of its first token
-    tags = logits[positions].argmax(dim=-1).tolist()
-    names = [row.tokens[unit].strip() or row.tokens[unit] for unit in units]
-    labels = [f"{name}: {config.id2label[tag]}" for name, tag in zip(names, tags, strict=True)]
-    return ExplainedOutputs(labels, tags, positions)
+    names, outputs = config.id2label, []
+    for row, row_logits, best in zip(rows, logits, logits.argmax(dim=-1).tolist(), strict=True):
+        units = [*range(len(row.columns))] if columns is None else [*columns]
+        positions = [row.columns[unit][0] for unit in units]  # the tag of a word is that of its first token
+        tags, tokens = [best[position] for position in positions], [row.tokens[unit] for unit in units]
+        labels = [f"{token.strip() or token}: {names[tag]}" for token, tag in zip(tokens, tags, strict=True)]
+        outputs.append(ExplainedOutputs(labels, tags, positions, tag_logits=row_logits))
+    return outputs
 
 
 def generate_outputs(

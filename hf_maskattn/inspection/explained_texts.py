@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers.pre_tokenizers import Split
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION, is_unknown
+from hf_maskattn.data.tag_decoding import split_words
+from hf_maskattn.data.tokenizers import is_unknown
 from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.explanations import Unit
 
@@ -24,7 +23,7 @@ class ExplainedText:
 
     Attributes:
         text: The text.
-        inputs: For each input of the model with a value per token, such as `input_ids`, the values `[n]`.
+        inputs: For each input of the model with a value per token, such as `input_ids`, the n values.
         tokens: The text of each unit.
         offsets: Start and end of each unit in the text.
         columns: The positions of the tokens of each unit among the n tokens.
@@ -33,7 +32,7 @@ class ExplainedText:
     """
 
     text: str
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, list[int]]
     tokens: list[str]
     offsets: list[Span]
     columns: list[list[int]]
@@ -84,63 +83,58 @@ def encode_texts(
         list(texts),
         truncation=max_length is not None,
         max_length=max_length,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
         return_attention_mask=False,
         verbose=False,  # no warning about texts that are longer than those of the training
     )
-    names = read_signature(model).names & set(encoded)
+    names, unk_token_id = read_signature(model).names & set(encoded), tokenizer.unk_token_id
     rows = []
-    for index, text in enumerate(texts):
-        ids, offsets = encoded["input_ids"][index], [*map(tuple, encoded["offset_mapping"][index])]
-        is_special = [bool(value) for value in encoded["special_tokens_mask"][index]]
-        if spans is not None:
-            units = [(span, _overlapping(span, offsets, is_special)) for span in spans[index]]
+    for index, (text, encoding) in enumerate(zip(texts, encoded.encodings, strict=True)):
+        ids, offsets, is_special = encoding.ids, encoding.offsets, encoding.special_tokens_mask
+        if spans is None:
+            units, columns = _group(text, offsets, is_special, unit)
         else:
-            units = _group(text, offsets, is_special, unit)
-        names_of_tokens = tokenizer.convert_ids_to_tokens(ids)
+            units, columns = [*spans[index]], [_overlapping(span, offsets, is_special) for span in spans[index]]
         if not with_special_tokens:
-            units = [(span, columns) for span, columns in units if not is_special[columns[0]]]
+            kept = [number for number, positions in enumerate(columns) if not is_special[positions[0]]]
+            units, columns = [units[number] for number in kept], [columns[number] for number in kept]
         rows.append(
             ExplainedText(
                 text=text,
-                inputs={name: torch.tensor(encoded[name][index]) for name in names},
-                tokens=[text[start:end] or names_of_tokens[columns[0]] for (start, end), columns in units],
-                offsets=[span for span, _ in units],
-                columns=[columns for _, columns in units],
-                all_unknown=is_unknown(ids, is_special, tokenizer.unk_token_id),
+                inputs={name: encoded[name][index] for name in names},
+                tokens=[
+                    text[start:end] or tokenizer.convert_ids_to_tokens(ids[positions[0]])
+                    for (start, end), positions in zip(units, columns, strict=True)
+                ],
+                offsets=units,
+                columns=columns,
+                all_unknown=is_unknown(ids, is_special, unk_token_id),
                 token_offsets=offsets,
             )
         )
     return rows
 
 
-def _group(text: str, offsets: Sequence[Span], is_special: Sequence[bool], unit: Unit) -> list[tuple[Span, list[int]]]:
-    """Group the tokens of a text to units; returns the offsets and the token positions of each."""
+def _group(text: str, offsets: Sequence[Span], is_special: Sequence[int], unit: Unit) -> tuple[list[Span], list[list[int]]]:
+    """Group the tokens of a text to units; returns the offsets of each and the positions of its tokens."""
     if unit == "token":
-        return [
-            ((0, 0) if special else span, [position])
-            for position, (span, special) in enumerate(zip(offsets, is_special, strict=True))
-        ]
-    words = [span for _, span in Split(WORDS_AND_PUNCTUATION, "removed", invert=True).pre_tokenize_str(text)]
+        spans = [(0, 0) if special else span for span, special in zip(offsets, is_special, strict=True)]
+        return spans, [[position] for position in range(len(offsets))]
+    words = split_words(text)
     ends = [end for _, end in words]
-    units: list[tuple[Span, list[int]]] = []
+    spans, columns = [], []
     previous = None
     for position, ((start, end), special) in enumerate(zip(offsets, is_special, strict=True)):
-        if special or not words:
-            units.append(((0, 0) if special else (start, end), [position]))
-            previous = None
-            continue
-        word = min(bisect_right(ends, start), len(words) - 1)
-        if word == previous:
-            units[-1][1].append(position)
+        word = None if special or not words else min(bisect_right(ends, start), len(words) - 1)
+        if word is not None and word == previous:
+            columns[-1].append(position)
         else:
-            units.append((words[word], [position]))
+            spans.append((0, 0) if special else (start, end) if word is None else words[word])
+            columns.append([position])
         previous = word
-    return units
+    return spans, columns
 
 
-def _overlapping(span: Span, offsets: Sequence[Span], is_special: Sequence[bool]) -> list[int]:
+def _overlapping(span: Span, offsets: Sequence[Span], is_special: Sequence[int]) -> list[int]:
     """Return the positions of the tokens that overlap a span."""
     return [
         position
@@ -149,12 +143,17 @@ def _overlapping(span: Span, offsets: Sequence[Span], is_special: Sequence[bool]
     ]
 
 
-def stack_texts(rows: Sequence[ExplainedText], device: torch.device) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Pad a batch of texts on the right; returns the inputs with their `attention_mask`, and the mask `[B, T]`, bool."""
-    inputs = {name: pad_sequence([row.inputs[name] for row in rows], batch_first=True).to(device) for name in rows[0].inputs}
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(device)
-    return {**inputs, "attention_mask": mask.long()}, mask
+def stack_texts(rows: Sequence[ExplainedText], device: torch.device) -> dict[str, torch.Tensor]:
+    """Pad a batch of texts on the right; returns the inputs of the model with their `attention_mask`, each `[B, T]`."""
+    values = {name: [row.inputs[name] for row in rows] for name in rows[0].inputs}
+    values["attention_mask"] = [[1] * len(row) for row in rows]
+    return {name: pad_rows(lists).to(device) for name, lists in values.items()}
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Pad rows of integers with 0 on the right: `[B, T]`. Faster than `pad_sequence` over a tensor for each row."""
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
 
 
 def batch_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ from hf_maskattn.inspection.audit import audit_holes
 from hf_maskattn.inspection.audit_report import Verdict
 from hf_maskattn.inspection.contributions import Explained
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs, Scores, class_outputs, generate_outputs, tag_outputs
-from hf_maskattn.inspection.explained_texts import ExplainedText
+from hf_maskattn.inspection.explained_texts import ExplainedText, stack_texts
 from hf_maskattn.tasks import task_of
 
 OWN_MODEL_TYPES = ("maskattn", "maskattn_rnnsearch")
@@ -67,10 +67,9 @@ def find_outputs(
     task = task_of([type(model).__name__])
     if task == "text-classification":
         return class_outputs(model.config, columns)
-    inputs = {name: value[None].to(model.device) for name, value in row.inputs.items()}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs = stack_texts([row], model.device)
     if task == "token-classification":
-        return tag_outputs(model.config, row, model(**inputs).logits[0].cpu(), columns)
+        return tag_outputs(model.config, [row], model(**inputs).logits.cpu(), columns)[0]
     return generate_outputs(model, tokenizer, inputs)
 
 

@@ -235,6 +235,20 @@ def test_entities_are_those_of_predict(joint, tagger, tmp_path):
     assert {"A"} in types[4:]
 
 
+@pytest.mark.parametrize(("name", "method"), [("tagger", "contributions"), ("joint", "contributions"), ("joint", "attention")])
+def test_entities_need_no_second_pass(name, method, request):
+    model, tokenizer = request.getfixturevalue(name)
+    passes = []
+    handle = model.maskattn.register_forward_hook(lambda *_: passes.append(1))
+    explanations = explain(model, tokenizer, TEXTS, method)
+    handle.remove()
+    assert len(passes) == 1
+    removal = explain(model, tokenizer, TEXTS, "removal")
+    for explanation, other in zip(explanations, removal, strict=True):
+        for item, expected in zip(explanation.entities, other.entities, strict=True):
+            assert item == {**expected, "score": pytest.approx(expected["score"], abs=1e-6)}
+
+
 def test_joint_model_is_explained_as_classifier_of_texts(joint, tmp_path):
     model, tokenizer = joint
     explanation, empty = explain(model, tokenizer, [TEXTS[0], " "])

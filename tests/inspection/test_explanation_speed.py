@@ -8,7 +8,7 @@ import torch
 from hf_maskattn.inference.predict import predict
 from hf_maskattn.inspection.explain import Explainer
 from hf_maskattn.inspection.explained_texts import encode_texts
-from tests.inspection.explained_models import WORDS, build_model
+from tests.inspection.explained_models import WORDS, build_model, tag_names
 
 LONG_TEXT = " ".join((WORDS.split() * 3)[:32])
 
@@ -25,14 +25,25 @@ def measure(function, repetitions):
     return min(times)
 
 
+SIZES = {"embedding_size": 128, "hidden_size": 256, "attention_size": 128, "rnn_type": "gru"}
+"""Sizes of the shipped recipes."""
+
+
 @pytest.fixture(scope="module")
 def model():
     """A model of the size of the shipped recipes, and its tokenizer."""
-    sizes = {"embedding_size": 128, "hidden_size": 256, "attention_size": 128, "rnn_type": "gru"}
-    return build_model(**sizes, num_labels=30)
+    return build_model(**SIZES, num_labels=30)
 
 
-def test_contributions_cost_little_more_than_predictions(model, tmp_path):
+@pytest.fixture(scope="module")
+def tagger():
+    """A tagger of this size, and its tokenizer."""
+    return build_model("MaskAttnForTokenClassification", **SIZES, **tag_names("O", "B-A", "I-A", "B-B", "I-B"))
+
+
+@pytest.mark.parametrize("name", ["model", "tagger"])
+def test_contributions_cost_little_more_than_predictions(name, request, tmp_path):
+    model = request.getfixturevalue(name)
     for part in model:
         part.save_pretrained(tmp_path)
     words = WORDS.split()
