@@ -17,8 +17,7 @@ from tests.masks import MASK_KINDS, ragged_mask
 from tests.onnx_cases import CASES, export_case
 from tests.tolerances import MANY_STEPS, OUTPUT
 
-FAST = ("lstm", "crf")
-DEFAULT_CASES = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in CASES]
+DEFAULT_CASES = [pytest.param(name, marks=[] if name == "lstm" else [pytest.mark.slow]) for name in CASES]
 
 
 def run_model(model, ids, mask):
@@ -59,6 +58,7 @@ def test_onnx_file_ignores_padding(exported, case):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_onnx_file_of_a_crf_selects_the_best_sequence(exported):
     model, path = exported("crf")
     session, ids = OnnxSession(path), torch.randint(12, (20, 13))

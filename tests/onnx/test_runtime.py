@@ -14,11 +14,16 @@ from tests.masks import ragged_mask
 from tests.tolerances import MANY_STEPS
 
 
-def test_session_run_on_zero_columns(exported):
+@pytest.mark.slow
+def test_session_tags_zero_columns(exported):
     nothing = np.zeros((2, 0), dtype=np.int64)
     _, path = exported("gru")
     logits, attentions = OnnxSession(path).run(nothing, nothing)
     assert (logits.shape, attentions.shape) == ((2, 0, 3), (2, 1, 1, 0))
+
+
+def test_session_classifies_zero_columns(exported):
+    nothing = np.zeros((2, 0), dtype=np.int64)
     model, path = exported("lstm")
     logits, attentions = OnnxSession(path).run(nothing, nothing)
     with torch.no_grad():
@@ -66,6 +71,7 @@ def test_quantize_onnx_is_close_and_ignores_padding(exported, tmp_path, case, go
     assert not attentions[np.broadcast_to(~mask.numpy()[:, None, None], attentions.shape)].any()
 
 
+@pytest.mark.slow
 def test_quantized_crf_follows_its_scheme(exported, tmp_path):
     _, path = exported("crf")
     quantize_onnx(path, tmp_path / "int8.onnx")

@@ -69,7 +69,7 @@ def train_one_step(tmp_path, tokenizer, config, **arguments):
     return trainer.state.log_history[0]["loss"], parameters
 
 
-@pytest.mark.parametrize("query", ["previous", "current"])
+@pytest.mark.parametrize("query", ["previous", pytest.param("current", marks=pytest.mark.slow)])
 def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_rnnsearch_config, query):
     config = tiny_rnnsearch_config(attention_query=query)
     full = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)
@@ -79,7 +79,11 @@ def test_gradient_accumulation_matches_large_batch(tmp_path, tokenizer, tiny_rnn
         torch.testing.assert_close(parts[1][name], value, atol=GRADIENT, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention_query": "current", "decoder_layers": 2, "rnn_type": "lstm"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, marks=pytest.mark.slow), {"attention_query": "current", "decoder_layers": 2, "rnn_type": "lstm"}],
+    ids=str,
+)
 def test_activation_checkpointing_changes_no_bit(tmp_path, tiny_rnnsearch_config, changes):
     config, tokenizer = tiny_rnnsearch_config(attention_dropout_prob=0.3, **changes), build_tokenizer("right")
     plain = train_one_step(tmp_path, tokenizer, config, per_device_train_batch_size=16)

@@ -273,6 +273,7 @@ def test_hub_strategy_end_publishes_once(tmp_path, connected):
     assert connected.repository("user/run").titles() == []
 
 
+@pytest.mark.slow
 def test_failed_publication_of_a_save_is_only_logged(tmp_path, connected, caplog):
     connected.fail("POST", "*/commit/main", faults.status(500), times=2)
     with caplog.at_level(logging.WARNING):

@@ -365,7 +365,9 @@ def test_last_checkpoint_of_max_steps_is_complete(tmp_path):
     assert weights(tmp_path / "run") == full
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[] if task == "text-classification" else pytest.mark.slow) for task in TASKS]
+)
 def test_drop_last_applies_to_training_only(tmp_path, task):
     recipe = read(tmp_path, "training.dataloader_drop_last=true", "training.per_device_train_batch_size=16", task=task)
     report = train(recipe)

@@ -114,24 +114,15 @@ def test_failing_step_keeps_checkpoint_and_log(tmp_path, monkeypatch):
     assert train(recipe, resume=True).metrics["train"]["steps"] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        pytest.param(
-            "checkpoint-10/optimizer.pt",
-            r"run.checkpoint-10 could not be written completely \(.*\)\. The disk has [\d,]+ MiB",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "checkpoint-10/manifest.json.part",
-            r"checkpoint-10.manifest\.json could not be written: No space left on device",
-            marks=pytest.mark.slow,
-        ),
+        ("checkpoint-10/optimizer.pt", r"run.checkpoint-10 could not be written completely \(.*\)\. The disk has [\d,]+ MiB"),
+        ("checkpoint-10/manifest.json.part", r"checkpoint-10.manifest\.json could not be written: No space left on device"),
         ("metrics.json.part", r"run.metrics\.json could not be written: No space left on device"),
-        pytest.param(
-            "tokenizer.json", r"run could not be written completely \(.*No space left on device", marks=pytest.mark.slow
-        ),
+        ("tokenizer.json", r"run could not be written completely \(.*No space left on device"),
     ],
 )
 def test_full_disk_keeps_checkpoints(tmp_path, file, words):
