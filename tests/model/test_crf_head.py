@@ -91,19 +91,20 @@ def test_saved_crf_has_the_same_outputs(tagger, batch, tmp_path):
     assert torch.equal(loaded.crf.forbidden_transitions, model.crf.forbidden_transitions)
 
 
-def test_checkpoint_without_crf_gets_a_new_one(tagger, batch, tmp_path):
+def test_checkpoint_without_crf_gets_a_new_one(tagger, batch, tmp_path, caplog):
     model = tagger()
     model.save_pretrained(tmp_path)
     loaded, report = hf_maskattn.MaskAttnForTokenClassification.from_pretrained(
         tmp_path, use_crf=True, output_loading_info=True
     )
     assert set(report["missing_keys"]) == {"crf.transitions", "crf.start", "crf.end"}
+    assert len([record for record in caplog.records if "crf.transitions" in record.message]) == 1
     assert not any(parameter.any() for parameter in loaded.crf.parameters())
     assert loaded.crf.forbidden_start.tolist() == [False, False, True]
     assert torch.equal(loaded.train()(**batch).logits, model(**batch).logits)
 
 
-def test_checkpoint_with_crf_loads_without(tagger, batch, tmp_path):
+def test_checkpoint_with_crf_loads_without(tagger, batch, tmp_path, caplog):
     model = tagger(use_crf=True)
     model.save_pretrained(tmp_path)
     loaded, report = hf_maskattn.MaskAttnForTokenClassification.from_pretrained(
@@ -111,6 +112,7 @@ def test_checkpoint_with_crf_loads_without(tagger, batch, tmp_path):
     )
     assert loaded.crf is None
     assert set(report["unexpected_keys"]) == {"crf.transitions", "crf.start", "crf.end"}
+    assert len([record for record in caplog.records if "crf.transitions" in record.message]) == 1
     assert torch.equal(loaded(**batch).logits, model.train()(**batch).logits)
 
 
