@@ -129,6 +129,7 @@ def test_tables_of_many_columns_fit_a_sheet(visit):
     with visit(render_page(explanations), viewport={"width": 718, "height": 1000}) as tab:  # A4 with the default margins
         tab.locator("summary").click()
         tab.emulate_media(media="print")
+        assert tab.locator("select").is_visible()  # it says which output the text is colored for
         # Chromium scales a page down to half its size where it is too wide.
         assert 718 < tab.evaluate("document.documentElement.scrollWidth") < 2 * 718
 
