@@ -288,7 +288,8 @@ def _choices(key: str) -> tuple[Any, ...]:
     if key == "train_sampling_strategy":
         return ("random", "sequential", "group_by_length")
     if key == "dataloader_multiprocessing_context":
-        return tuple(multiprocessing.get_all_start_methods())
+        supported = multiprocessing.get_all_start_methods()  # with those that other packages register
+        return tuple(method for method in ("fork", "spawn", "forkserver") if method in supported)
     if key == "torch_compile_backend":
         return tuple(backend.value.lower() for backend in DynamoBackend if backend is not DynamoBackend.NO)
     return _COMPILE_MODES if key == "torch_compile_mode" else ()

@@ -15,7 +15,8 @@ def fetch(url, method="GET", data=None):
         with urllib.request.urlopen(request) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
-        return error.code, error.headers.get("Retry-After")
+        with error:
+            return error.code, error.headers.get("Retry-After")
 
 
 def test_faults_strike_planned_requests_only(hub):

@@ -92,6 +92,7 @@ def test_saved_crf_has_the_same_outputs(tagger, batch, tmp_path):
 
 
 def test_checkpoint_without_crf_gets_a_new_one(tagger, batch, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="transformers")
     model = tagger()
     model.save_pretrained(tmp_path)
     loaded, report = hf_maskattn.MaskAttnForTokenClassification.from_pretrained(
@@ -105,6 +106,7 @@ def test_checkpoint_without_crf_gets_a_new_one(tagger, batch, tmp_path, caplog):
 
 
 def test_checkpoint_with_crf_loads_without(tagger, batch, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="transformers")
     model = tagger(use_crf=True)
     model.save_pretrained(tmp_path)
     loaded, report = hf_maskattn.MaskAttnForTokenClassification.from_pretrained(
