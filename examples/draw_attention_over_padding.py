@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import hf_maskattn  # noqa: F401 (registers the model)
 from hf_maskattn.inspection.attention_maps import attention_maps, draw_attention_maps
 
-TEXTS = ["Sverige", "Ungverjaland", "Lettország", "Saint-Pierre-et-Miquelon"]
+TEXTS = ["Sverige", "Ungverjaland", "Lettország", "Saint-Barthélemy"]
 
 
 def main(folder, picture):

@@ -38,8 +38,8 @@ def evaluate(
     recipe: Recipe,
     split: str = "test",
     *,
-    json_file: Path | None = None,
-    errors_file: Path | None = None,
+    json_file: str | Path | None = None,
+    errors_file: str | Path | None = None,
     overwrite: bool = False,
 ) -> RunReport:
     """Evaluate a model on a split.
@@ -61,6 +61,7 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
+    json_file, errors_file = (None if file is None else Path(file) for file in (json_file, errors_file))
     for path in (json_file, errors_file):
         if path is not None:
             check_output_path(path, overwrite)

@@ -47,7 +47,7 @@ class OnnxReport:
 
 def export_onnx(
     model_folder: str | Path,
-    path: Path,
+    path: str | Path,
     *,
     contributions: bool = False,
     int8_texts: Sequence[str] | None = None,
@@ -75,6 +75,7 @@ def export_onnx(
         ValueError: If the model has another task, the file exists, or its outputs differ from those of the model.
         OSError: If there is no such model, or the file cannot be written.
     """
+    path = Path(path)
     check_output_path(path, overwrite)
     if contributions and int8_texts is not None:
         raise ValueError(

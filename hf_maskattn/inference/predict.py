@@ -67,8 +67,8 @@ def predict(
     num_return_sequences: int | None = None,
     batch_size: int = 32,
     max_length: int | None = None,
-    onnx_file: Path | None = None,
-    alignment_file: Path | None = None,
+    onnx_file: str | Path | None = None,
+    alignment_file: str | Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Predict for texts with the pipeline of a model's task, or generate text with it.
@@ -109,6 +109,7 @@ def predict(
         OSError: If there is no such model, file or folder.
         ImportError: If onnxruntime or matplotlib is needed and not installed.
     """
+    onnx_file, alignment_file = (None if file is None else Path(file) for file in (onnx_file, alignment_file))
     beams = {"num_beams": num_beams, "num_return_sequences": num_return_sequences}
     numbers = {"batch_size": batch_size, "max_length": max_length, "top_k": None if top_k == "all" else top_k, **beams}
     for name, value in numbers.items():

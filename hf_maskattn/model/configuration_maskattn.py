@@ -120,7 +120,7 @@ class MaskAttnConfig(PreTrainedConfig):
         classifier_dropout (`float`, *optional*):
             Dropout probability of the classification head. If `None`, `hidden_dropout_prob` is used.
         initializer_range (`float`, *optional*, defaults to 0.1):
-            Standard deviation of the first values of the embeddings.
+            Standard deviation of the initial embeddings.
         pad_token_id (`int`, *optional*, defaults to 0):
             Id of the padding token that collators pad with. The model reads `attention_mask` only.
         tie_word_embeddings (`bool`, *optional*, defaults to `True`):

@@ -62,7 +62,7 @@ class RNNSearchConfig(PreTrainedConfig):
         attention_dropout_prob (`float`, *optional*, defaults to 0.0):
             Probability that a token is excluded from the attention in training. The weights still sum to one.
         initializer_range (`float`, *optional*):
-            Standard deviation of the first values of the embeddings. If `None`, `embedding_size ** -0.5`, with which tied
+            Standard deviation of the initial embeddings. If `None`, `embedding_size ** -0.5`, with which tied
             embeddings start with a nearly uniform distribution over the vocabulary.
         max_target_length (`int`, *optional*):
             Largest number of tokens of a target in training; longer labels raise an error. `None` sets no limit.

@@ -40,8 +40,8 @@ class OnnxSession:
         ValueError: If it is not valid, or has other inputs and outputs.
     """
 
-    def __init__(self, path: Path):
-        onnxruntime = _onnxruntime()
+    def __init__(self, path: str | Path):
+        path, onnxruntime = Path(path), _onnxruntime()
         if not path.is_file():
             raise FileNotFoundError(f"The file {path} does not exist. Create it with `hf-maskattn export MODEL --onnx {path}`.")
         options = onnxruntime.SessionOptions()
@@ -188,7 +188,7 @@ class JointClassificationPipeline(_AnyModel, TextClassificationPipeline):
         return [{"label": names[label], "score": score} for score, label in pairs]
 
 
-def onnx_pipeline(task: str, path: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pipeline:
+def onnx_pipeline(task: str, path: str | Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Pipeline:
     """Build the pipeline of a task over a file.
 
     Args:

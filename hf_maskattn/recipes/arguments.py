@@ -116,7 +116,8 @@ class DataArguments:
     """The dataset, its columns and the tokenizer."""
 
     source: str | None = None
-    """Dataset to load: a built-in corpus, a folder of files, or a dataset name on the Hub."""
+    """Dataset to load: a built-in corpus (`cldr-languages`, `cldr-date-fields`, `cldr-dates`), a pronouncing dictionary
+    (`.dict`), a folder of files, or a dataset name on the Hub."""
 
     name: str | None = None
     """Name of the dataset in the model card: any text, or its name on the Hub, such as `user/dataset`, which the card links to.

@@ -98,7 +98,7 @@ def test_errors_file_needs_predictions(trained, tmp_path):
     folder, path = trained
     recipe = load_recipe(path, ["training.prediction_loss_only=true"])
     with pytest.raises(ValueError, match=r"errors_file must be None with training\.prediction_loss_only=true"):
-        evaluate(folder, recipe, errors_file=tmp_path / "errors.jsonl")
+        evaluate(folder, recipe, errors_file=str(tmp_path / "errors.jsonl"))
     assert {"loss", "runtime"} < evaluate(folder, recipe).metrics["test"].keys()
 
 

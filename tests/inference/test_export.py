@@ -35,7 +35,7 @@ def test_export_uses_eager_attention_and_float32(saved, exported, tmp_path, monk
     monkeypatch.setattr("hf_maskattn.inference.export.check_onnx", lambda model, path: [])
     model = type(exported("lstm")[0]).from_pretrained(saved, attention_implementation="ragged", dtype=torch.bfloat16)
     model.save_pretrained(saved)
-    export_onnx(saved, tmp_path / "out.onnx")
+    export_onnx(saved, str(tmp_path / "out.onnx"))
 
 
 def test_export_leaves_nothing_if_file_differs(saved, exported, tmp_path):

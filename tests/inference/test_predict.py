@@ -260,7 +260,7 @@ def test_predict_draws_alignments_at_the_end(writer, tmp_path, monkeypatch):
         lambda maps, path: (drawn.extend(maps), path.write_bytes(b"picture")),
     )
     texts = [PAIR_TEXTS[0], "", *PAIR_TEXTS[1:]]
-    results = list(predict(writer, texts, batch_size=2, alignment_file=tmp_path / "maps.png"))
+    results = list(predict(writer, texts, batch_size=2, alignment_file=str(tmp_path / "maps.png")))
     assert results == list(predict(writer, texts))
     assert ["".join(found.source[:-1]).replace("▁", " ") for found in drawn] == PAIR_TEXTS
     assert [path.name for path in tmp_path.iterdir()] == ["maps.png"]

@@ -33,7 +33,7 @@ def test_session_classifies_zero_columns(exported):
 
 def test_session_rejects_other_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"model.onnx does not exist\. Create it with `hf-maskattn export MODEL"):
-        OnnxSession(tmp_path / "model.onnx")
+        OnnxSession(str(tmp_path / "model.onnx"))
     (tmp_path / "text").write_text("no graph")
     with pytest.raises(ValueError, match="text could not be loaded by onnxruntime: "):
         OnnxSession(tmp_path / "text")
