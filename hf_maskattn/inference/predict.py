@@ -93,7 +93,7 @@ def predict(
         overwrite: Whether to replace that picture.
 
     Returns:
-        An iterator over one dictionary a text, in order: `{"text": ..., "predictions": [...]}`. A row keeps its columns:
+        An iterator over one dictionary per text, in order: `{"text": ..., "predictions": [...]}`. A row keeps its columns:
         `{**row, "predictions": [...]}`. A prediction is what the pipeline returns: label and score of a text (of every label,
         where a text may have several), of each span, of each word where the tags mark no spans, or of each token that fills
         the mask. For joint classification, the most probable label of a text has its spans or words as `entities`. With lists

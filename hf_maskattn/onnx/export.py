@@ -77,7 +77,7 @@ def _recurrence(x: Any, mask: Any, weights: Sequence[Any], rnn_type: str, num_ti
     source = op.Transpose(op.ScatterElements(token, step, token, axis=1), perm=[1, 0])  # [T, B], the token of each step
     mask_3d = op.Unsqueeze(mask, [2])  # [B, T, 1]
     tokens = op.Reshape(op.Where(mask_3d, x, 0.0), [-1, width])
-    # onnxruntime needs at least one step a row. The output of a row without a token is zeroed like all padding.
+    # onnxruntime needs at least one step per row. The output of a row without a token is zeroed like all padding.
     steps = op.Cast(op.Squeeze(op.Max(lengths, 1), [1]), to=_INT32)
     node, settings = (op.LSTM, {}) if rnn_type == "lstm" else (op.GRU, {"linear_before_reset": 1})
     states, *_ = node(  # [T, D, B, H]

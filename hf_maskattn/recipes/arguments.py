@@ -86,7 +86,7 @@ class ModelArguments:
     """What the model is trained for. `seq2seq` is another name of `text2text-generation`."""
 
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
-    """Kind of text classification: one label a text, several labels a text, or a number. Null means one label."""
+    """Kind of text classification: one label per text, several labels per text, or a number. Null means one label."""
 
     pretrained: str | None = None
     """Model to fine-tune, as a folder or a name on the Hub. Its tokenizer is used with it. Null trains from random weights."""
@@ -267,7 +267,7 @@ class TeacherArguments:
     """Weight of the loss of the teacher. The loss of the labels has the weight `1 - alpha`."""
 
     loss: Literal["kl", "mse"] | None = None
-    """Loss of the teacher: `kl` (Kullback-Leibler divergence of the probabilities; of each label for several labels a text) or
+    """Loss of the teacher: `kl` (Kullback-Leibler divergence of the probabilities; of each label for several labels per text) or
     `mse` (mean squared error of the logits). Null means `kl`, or `mse` for regression."""
 
     batch_size: int = 32
@@ -292,7 +292,7 @@ class OwnTrainingArguments:
 
     class_weights: Literal["balanced"] | dict[str, float | int] | None = None
     """Weight of each class in the training loss, by label, or `balanced`: n / (k * n_c) for n labels, n_c of them of class c,
-    of k classes in the train split, as in scikit-learn. With several labels a text, (n - n_c) / n_c for the n_c of n texts that
+    of k classes in the train split, as in scikit-learn. With several labels per text, (n - n_c) / n_c for the n_c of n texts that
     have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
 
     seeds: list[int] | None = None

@@ -81,7 +81,7 @@ class Assembly:
 
     @cached_property
     def train_labels(self) -> np.ndarray | None:
-        """All labels of the train split: `[N]`, or `[N, num_labels]` for several labels a text. None without labels."""
+        """All labels of the train split: `[N]`, or `[N, num_labels]` for several labels per text. None without labels."""
         split = self.data.splits["train"]
         has_labels = TASKS[self.recipe.model.task].label_column is not None
         if not (has_labels and isinstance(split, Dataset) and "labels" in split.column_names):

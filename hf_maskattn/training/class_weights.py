@@ -21,7 +21,7 @@ class WeightedLoss:
     depend on how rows are distributed to batches and processes.
 
     Args:
-        weights: `[C]`, float32, weight of each class; with several labels a text, weight of the texts that have a label
+        weights: `[C]`, float32, weight of each class; with several labels per text, weight of the texts that have a label
             (`pos_weight` of `torch.nn.BCEWithLogitsLoss`).
         is_multi_label: Whether a text has several labels.
         label_smoothing: Label smoothing of `torch.nn.functional.cross_entropy`.

@@ -232,7 +232,7 @@ def distillation_loss(
     Args:
         logits: `[N, C]`, logits z of the student.
         targets: `[N, C]`, logits v of the teacher.
-        loss: "kl": `T^2 KL(softmax(v / T) || softmax(z / T))`; with several labels a text the mean over labels of
+        loss: "kl": `T^2 KL(softmax(v / T) || softmax(z / T))`; with several labels per text the mean over labels of
             `T^2 KL(sigmoid(v / T) || sigmoid(z / T))`. "mse": the mean over labels of `(v - z)^2`.
         problem_type: Problem type of the student.
         temperature: T.

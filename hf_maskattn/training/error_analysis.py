@@ -220,7 +220,7 @@ def is_analyzed(task: str) -> bool:
 def _analyze_classes(
     data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs, names: Sequence[str] | None = None
 ) -> ErrorAnalysis:
-    """Analyze one label a row. Rows are sorted by the probability of the wrong label."""
+    """Analyze one label per row. Rows are sorted by the probability of the wrong label."""
     names = _label_names(data) if names is None else names
     labels, predictions, probabilities = outputs.labels, outputs.predictions, outputs.scores
     rows = np.flatnonzero(predictions != labels)
@@ -237,7 +237,7 @@ def _analyze_classes(
 
 
 def _analyze_label_sets(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
-    """Analyze several labels a row. Rows are sorted by the distance of the probability of a wrong label from its value."""
+    """Analyze several labels per row. Rows are sorted by the distance of the probability of a wrong label from its value."""
     names, labels = _label_names(data), outputs.labels > 0
     further = ((0, 0), (0, len(names) - outputs.predictions.shape[1]))  # labels that the model does not predict
     predictions, probabilities = np.pad(outputs.predictions, further), np.pad(outputs.scores, further)
@@ -302,7 +302,7 @@ def _analyze_tags(data: TaskData, split: str, metrics: dict[str, float], outputs
 
 
 def _analyze_both(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
-    """Analyze a label a row and the tags of its words. Rows with a wrong label come first, then those with wrong tags alone."""
+    """Analyze a label per row and the tags of its words. Rows with a wrong label come first, then those with wrong tags alone."""
     parts = zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
     of_tags, of_labels = (SplitOutputs(*values, metrics) for values in parts)
     tags = _analyze_tags(data, split, metrics, of_tags)

@@ -269,7 +269,7 @@ def check_problem_type(config: PreTrainedConfig, problem_type: str | None, name:
 
     Args:
         config: Configuration of the teacher.
-        problem_type: Problem type of the student; None means one label a text.
+        problem_type: Problem type of the student; None means one label per text.
         name: Name of the teacher, for the message.
 
     Raises:
