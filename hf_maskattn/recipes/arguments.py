@@ -267,8 +267,8 @@ class TeacherArguments:
     """Weight of the loss of the teacher. The loss of the labels has the weight `1 - alpha`."""
 
     loss: Literal["kl", "mse"] | None = None
-    """Loss of the teacher: `kl` (Kullback-Leibler divergence of the probabilities; of each label for several labels per text) or
-    `mse` (mean squared error of the logits). Null means `kl`, or `mse` for regression."""
+    """Loss of the teacher: `kl` (Kullback-Leibler divergence of the probabilities; of each label for several labels per text)
+    or `mse` (mean squared error of the logits). Null means `kl`, or `mse` for regression."""
 
     batch_size: int = 32
     """Number of texts that the teacher reads at once."""
@@ -292,8 +292,8 @@ class OwnTrainingArguments:
 
     class_weights: Literal["balanced"] | dict[str, float | int] | None = None
     """Weight of each class in the training loss, by label, or `balanced`: n / (k * n_c) for n labels, n_c of them of class c,
-    of k classes in the train split, as in scikit-learn. With several labels per text, (n - n_c) / n_c for the n_c of n texts that
-    have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
+    of k classes in the train split, as in scikit-learn. With several labels per text, (n - n_c) / n_c for the n_c of n texts
+    that have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
 
     seeds: list[int] | None = None
     """Seeds to train one model with each, instead of `seed`, in the folders `seed-0`, `seed-1` ... of `output_dir`. Their
