@@ -302,7 +302,7 @@ def _analyze_tags(data: TaskData, split: str, metrics: dict[str, float], outputs
 
 
 def _analyze_both(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
-    """Analyze a label per row and the tags of its words. Rows with a wrong label are first, then those with wrong tags alone."""
+    """Analyze a label per row and the tags of its words. Rows with a wrong label are first, those with wrong tags last."""
     parts = zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
     of_tags, of_labels = (SplitOutputs(*values, metrics) for values in parts)
     tags = _analyze_tags(data, split, metrics, of_tags)
