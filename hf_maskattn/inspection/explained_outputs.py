@@ -85,7 +85,8 @@ class ExplainedOutputs:
         Returns:
             `[R, columns]`, float, on the CPU.
         """
-        rows_per_batch = min(_TOKENS_PER_BATCH // len(row), _VALUES_PER_BATCH // self._count_values(model, row))
+        length = max(1, len(row))  # a tokenizer may drop every character of a text
+        rows_per_batch = min(_TOKENS_PER_BATCH // length, _VALUES_PER_BATCH // self._count_values(model, length))
         outputs = []
         for part in masks.split(max(1, rows_per_batch)):
             inputs = {
@@ -103,11 +104,11 @@ class ExplainedOutputs:
         logits = at_least_float32(model(**inputs, decoder_input_ids=targets, use_cache=False).logits)
         return self.select(logits.log_softmax(dim=-1))
 
-    def _count_values(self, model: PreTrainedModel, row: ExplainedText) -> int:
-        """Count the values that the model returns for a row."""
+    def _count_values(self, model: PreTrainedModel, length: int) -> int:
+        """Count the values that the model returns for a row of `length` tokens."""
         if self.decoder_input_ids is not None:
             return len(self.decoder_input_ids) * model.config.vocab_size
-        return model.config.num_labels * (1 if self.positions is None else len(row))
+        return model.config.num_labels * (1 if self.positions is None else length)
 
 
 def normalize_tags(config: PreTrainedConfig, logits: torch.Tensor) -> torch.Tensor:

@@ -153,7 +153,7 @@ def stack_texts(rows: Sequence[ExplainedText], device: torch.device) -> dict[str
 def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Pad rows of integers with 0 on the right: `[B, T]`. Faster than `pad_sequence` over a tensor for each row."""
     length = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], dtype=torch.long)
 
 
 def batch_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import normalizers
 from transformers import BertConfig, BertForSequenceClassification
 
 import hf_maskattn
@@ -41,6 +42,16 @@ def test_text_without_visible_character_has_no_tokens(classifier):
         assert explanation.scores.shape == (0, 0)
         assert explanation.completeness_gap == 0
         assert Explanation.from_json(explanation.to_json()).scores.shape == (0, 0)
+
+
+@pytest.mark.parametrize("method", ["contributions", "removal", "attention"])
+def test_text_without_a_token_has_its_logits(method, classifier, tagger):
+    for model, tokenizer in (classifier, tagger):
+        tokenizer = deepcopy(tokenizer)
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace("cat", "")
+        (explanation,) = explain(model, tokenizer, ["cat"], method)
+        assert explanation.tokens == []
+        assert len(explanation.logits) == (model.config.num_labels if model is classifier[0] else 0)
 
 
 def test_folder_is_loaded_with_its_tokenizer(classifier, tmp_path):
