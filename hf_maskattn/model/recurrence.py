@@ -156,7 +156,7 @@ class MaskedRecurrence(nn.Module):
             # Padding has no effect, but every parameter is used, as DistributedDataParallel requires.
             states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_time_chunks)
             return tuple(layer_states[:, :0] for layer_states in states)
-        if torch.compiler.is_compiling() and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        if torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled():  # torch.export does not trace by dynamo
             return self._run_between_graphs(x, mask, num_time_chunks)
         return self._run(x, mask, num_time_chunks)
 
