@@ -11,6 +11,10 @@ from .recurrent_kernel import choose_layout, recurrence_operator, run_layer
 RNN_TYPES = ("lstm", "gru")
 
 
+_KNOWS_EXPORT = torch.__version__ >= "2.13"
+"""Whether `torch.compiler.is_exporting` is false within torch.compile. It is true in torch 2.8."""
+
+
 class DirectionWeights(nn.RNNBase):
     """The weights of one layer in one direction, with torch's own parameter names and handling for cuDNN.
 
@@ -156,7 +160,8 @@ class MaskedRecurrence(nn.Module):
             # Padding has no effect, but every parameter is used, as DistributedDataParallel requires.
             states = self(pad(x, (0, 0, 0, 1)), pad(mask, (0, 1)), num_time_chunks)
             return tuple(layer_states[:, :0] for layer_states in states)
-        if torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled():  # torch.export does not trace by dynamo
+        is_exporting = _KNOWS_EXPORT and torch.compiler.is_exporting()
+        if torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled() and not is_exporting:
             return self._run_between_graphs(x, mask, num_time_chunks)
         return self._run(x, mask, num_time_chunks)
 

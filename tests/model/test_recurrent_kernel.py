@@ -133,6 +133,13 @@ def test_fullgraph_training_raises_with_way_out():
         compiled(torch.randn(3, 5, 3), ragged_mask(3, 5, "right"))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch does not tell an export from a compilation")
+def test_strict_export_with_gradients_enabled():
+    recurrence, x, mask = MaskedRecurrence(input_size=3, hidden_size=8).eval(), torch.randn(3, 5, 3), ragged_mask(3, 5, "right")
+    program = torch.export.export(recurrence, (x, mask), strict=True)
+    torch.testing.assert_close(program.module()(x, mask)[-1], recurrence(x, mask)[-1], atol=OUTPUT, rtol=0)
+
+
 def test_export_has_dynamic_batch_and_time():
     recurrence = MaskedRecurrence(input_size=3, hidden_size=8).eval()
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
