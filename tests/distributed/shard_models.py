@@ -64,6 +64,10 @@ def train_sharded(name, folder, shard):
     if name.endswith("checkpointed"):
         enable_checkpointing(sharded)
     sharded = shard(sharded)
+    # With torch 2.8, gloo returns the sum where `reduce_scatter_tensor` is asked for the mean. Let FSDP divide the sum.
+    for module in sharded.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)
     units = {path for path, module in sharded.named_modules() if isinstance(module, FSDPModule)}
     assert units >= CASES[name][2] | {""}, units
     assert all(isinstance(parameter, DTensor) for parameter in sharded.parameters())
