@@ -104,8 +104,9 @@ def test_fields_work_together(recipes, tmp_path, task, dealt):
 
 
 @pytest.mark.slow
-# torch.compile reads the gradients of tensors that are not leaves.
+# torch.compile reads the gradients of tensors that are not leaves. With torch 2.8 it also instantiates autograd functions.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not:DeprecationWarning")
 @pytest.mark.parametrize("task", TASKS)
 def test_each_field_works_alone(recipes, tmp_path, task):
     for number, case in enumerate(working(task, dealt=True)):
