@@ -13,6 +13,7 @@ from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Seq2SeqTrainingArguments, Trainer, get_scheduler
 
 from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS
+from hf_maskattn.recipes.evaluation_rules import check_needed_evaluations
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 
@@ -207,8 +208,7 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
-    if recipe.training.get("early_stopping_patience") is not None:
-        _check_early_stopping(args, recipe)
+    check_needed_evaluations(args, recipe)
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("training.save_strategy=best has no effect without evaluation. Set training.eval_strategy.")
     for event in ("logging", "eval", "save"):
@@ -218,46 +218,6 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
                 f"training.{event}_steps={steps} has no effect with {event}_strategy={strategy.value}. Set "
                 f"training.{event}_strategy=steps."
             )
-
-
-def _check_early_stopping(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
-    patience = recipe.training["early_stopping_patience"]
-    setting = f"training.early_stopping_patience={patience}"
-    if patience < 1:
-        raise ValueError(f"training.early_stopping_patience must be at least 1, got {patience}.")
-    if not recipe.has_split("validation"):
-        raise ValueError(
-            f"{setting} needs a validation split. Set data.validation_file, data.validation_split or data.validation_fraction."
-        )
-    if args.eval_strategy == "no":
-        raise ValueError(f"{setting} needs evaluations during training. Set training.eval_strategy to epoch or steps.")
-    if not args.load_best_model_at_end:
-        raise ValueError(
-            f"{setting} needs training.load_best_model_at_end=true: the last model would be one that had stopped improving."
-        )
-
-
-def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps: int, num_epochs: float | None) -> None:
-    """Check that a run with early stopping is evaluated.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-        num_steps: Number of steps of the run.
-        num_epochs: Number of epochs of the run. None if only the steps are known.
-
-    Raises:
-        ValueError: If `eval_delay` is not over before the end of the run.
-    """
-    patience = recipe.training.get("early_stopping_patience")
-    if patience is None:
-        return
-    length, unit = (num_epochs, "epochs") if args.eval_strategy == "epoch" else (num_steps, "steps")
-    if length is not None and args.eval_delay > length:
-        raise ValueError(
-            f"training.early_stopping_patience={patience} needs evaluations, got training.eval_delay={args.eval_delay} in a "
-            f"run of {length:g} {unit}. Lower training.eval_delay."
-        )
 
 
 def _check_class_weights(recipe: Recipe) -> None:

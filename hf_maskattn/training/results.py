@@ -5,7 +5,7 @@ import logging
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,12 +163,14 @@ class BestEvaluation:
         epoch: Its epoch. None for a stream.
         metric: The metric that the weights are selected by.
         value: Its value on the validation split.
+        averaged_steps: The steps of the checkpoints whose weights were averaged; `step` is the last one. Empty without.
     """
 
     step: int
     epoch: float | None
     metric: str
     value: float
+    averaged_steps: list[int] = field(default_factory=list)
 
     @classmethod
     def find(cls, trainer: Trainer) -> "BestEvaluation | None":
@@ -182,8 +184,12 @@ class BestEvaluation:
 
     def __str__(self) -> str:
         """Describe it in a few words."""
+        score = f"with {self.metric} {self.value:.4g} on the validation split"
+        if self.averaged_steps:
+            first, *_, last = self.averaged_steps
+            return f"average of {len(self.averaged_steps)} checkpoints, steps {first:,} to {last:,}, {score}"
         epoch = "" if self.epoch is None else f"epoch {self.epoch:.4g}, "
-        return f"{epoch}step {self.step:,}, with {self.metric} {self.value:.4g} on the validation split"
+        return f"{epoch}step {self.step:,}, {score}"
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ class RunReport:
         packages = {module.__name__: module.__version__ for module in (torch, transformers, datasets, accelerate)}
         content = {
             "metrics": self.metrics,
-            "best_checkpoint": self.best and f"checkpoint-{self.best.step}",
+            "best_checkpoint": None if self.best is None or self.best.averaged_steps else f"checkpoint-{self.best.step}",
             "best": self.best and asdict(self.best),
             "attention": self.attention and asdict(self.attention),
             "versions": {"python": platform.python_version(), "hf_maskattn": __version__, **packages},

@@ -94,6 +94,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     args = build_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
+    _check_averaging(recipe)
     warn_of_busy_cores(args)
     target = None
     if args.push_to_hub:
@@ -134,13 +135,18 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
         save_recipe(recipe, folder / RECIPE_FILE)
     with explain_failure(assembly.trainer, folder):
         metrics = {"train": _fit(assembly, checkpoint, target)}
+        best = BestEvaluation.find(assembly.trainer)
+        if recipe.training.get("average_checkpoints") is not None:
+            from hf_maskattn.training.averaging import use_average_if_better
+
+            best = use_average_if_better(assembly.trainer, recipe.training["average_checkpoints"], best)
         analysis = None  # of the last split
         for split in ("validation", "test"):
             if split in assembly.data.splits:
                 metrics[split], analysis = evaluate_with_errors(assembly.trainer, split, assembly.data, assembly.evaluation)
                 if assembly.transfer_set is not None:
                     metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
-        report = write_results(assembly, recipe, folder, metrics, analysis)
+        report = write_results(assembly, recipe, folder, metrics, best, analysis)
     if assembly.transfer_set is None:  # the loss of a teacher has another scale
         warnings += _compare_with_prior_loss(assembly)
     for warning in warnings:
@@ -323,7 +329,8 @@ def write_results(
     recipe: Recipe,
     folder: Path,
     metrics: dict[str, dict[str, float]],
-    analysis: ErrorAnalysis | None = None,
+    best: BestEvaluation | None,
+    analysis: ErrorAnalysis | None,
 ) -> RunReport:
     """Write log, card, metrics, errors and model to the folder of a run, mark it as finished, and remove checkpoints.
 
@@ -332,7 +339,8 @@ def write_results(
         recipe: The recipe.
         folder: The output folder.
         metrics: Values by metric name, by split.
-        analysis: The errors on a split.
+        best: The evaluation that selected the weights. None if they are the last ones.
+        analysis: The errors on a split. None for a task without an analysis.
 
     Returns:
         The results.
@@ -341,8 +349,7 @@ def write_results(
         OSError: If a file could not be written. The checkpoints are not affected.
     """
     trainer, is_main = assembly.trainer, assembly.trainer.is_world_process_zero()
-    best, example = BestEvaluation.find(trainer), example_text(assembly)
-    report = RunReport(folder, metrics, is_main, best=best, example=example, analysis=analysis)
+    report = RunReport(folder, metrics, is_main, best=best, example=example_text(assembly), analysis=analysis)
     if is_main:
         _write_state(trainer, folder)
         report = replace(report, attention=measure_attention(assembly))
@@ -413,6 +420,12 @@ def check_launch(args: TrainingArguments) -> None:
             "accelerate launch --cpu started a single process, because it needs mpirun for several (--mpirun_hostfile). To "
             "start them without mpirun: accelerate launch --multi_gpu --num_processes N ... training.use_cpu=true"
         )
+
+
+def _check_averaging(recipe: Recipe) -> None:
+    for variable, name in _SHARDED.items():
+        if _is_set(variable) and recipe.training.get("average_checkpoints") is not None:
+            raise ValueError(f"training.average_checkpoints is not supported with {name}, which shards weights. Remove it.")
 
 
 def _is_set(variable: str) -> bool:

@@ -157,6 +157,8 @@ def _check(recipe: Recipe) -> None:
     check_model(recipe.model)
     if build_arguments(recipe).eval_strategy == "no":
         raise ValueError("tune needs evaluations during training. Set training.eval_strategy to epoch or steps.")
+    if recipe.training.get("average_checkpoints") is not None:
+        logger.info("Trials save no checkpoints and are compared without training.average_checkpoints.")
 
 
 def _seed(recipe: Recipe) -> int:

@@ -1,0 +1,136 @@
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.training.averaging import average_weights
+from hf_maskattn.training.results import RunReport
+from hf_maskattn.training.train import train
+from tests.tolerances import OUTPUT
+from tests.training.toy_recipe import STREAM, write_recipe
+
+AVERAGE = "training.average_checkpoints=3"
+BY_LOSS = ("training.num_train_epochs=6", "training.metric_for_best_model=loss", "training.keep_checkpoints=all")
+# So high a learning rate moves the weights around a minimum, so low a rate moves them steadily towards it.
+AROUND, TOWARDS = "training.learning_rate=0.3", "training.learning_rate=1e-3"
+
+
+def read(tmp_path, *overrides, task="fill-mask", **groups):
+    return load_recipe(write_recipe(tmp_path, task, **groups), [AVERAGE, "training.lr_scheduler_type=constant", *overrides])
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def mean_of_checkpoints(folder, steps):
+    checkpoints = [weights(folder / f"checkpoint-{step}") for step in steps]
+    return {key: sum(one[key].double() for one in checkpoints) / len(steps) for key in checkpoints[0]}
+
+
+def assert_equal_weights(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key].double(), value.double(), atol=OUTPUT, rtol=0)
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text2text-generation"])
+def test_better_average_is_the_model(tmp_path, caplog, task):
+    recipe = read(tmp_path, *BY_LOSS, AROUND, task=task)
+    with caplog.at_level(logging.INFO):
+        report = train(recipe)
+    folder = tmp_path / "run"
+    assert report.best.averaged_steps == [20, 25, 30]
+    assert_equal_weights(weights(folder), mean_of_checkpoints(folder, [20, 25, 30]))
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    assert report.metrics["validation"]["loss"] < min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
+    assert report.metrics["validation"]["loss"] == pytest.approx(report.best.value)
+    assert str(report.best).startswith("average of 3 checkpoints, steps 20 to 30, with loss ")
+    assert f"The model is the {report.best}. The best checkpoint: epoch " in caplog.text
+    assert json.loads((folder / "metrics.json").read_text())["best_checkpoint"] is None
+    assert RunReport.load(folder).best == report.best
+
+
+def test_best_checkpoint_is_the_model_where_the_average_is_worse(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        report = train(read(tmp_path, *BY_LOSS, TOWARDS))
+    folder = tmp_path / "run"
+    assert (report.best.step, report.best.averaged_steps) == (30, [])
+    assert_equal_weights(weights(folder), weights(folder / "checkpoint-30"))
+    assert "The average is no better: average of 3 checkpoints, steps 20 to 30, with loss " in caplog.text
+    assert json.loads((folder / "metrics.json").read_text())["best_checkpoint"] == "checkpoint-30"
+
+
+def test_checkpoints_are_kept_for_the_average(tmp_path):
+    recipe = read(tmp_path, *BY_LOSS[:2], AROUND)
+    assert train(recipe).best.averaged_steps == [20, 25, 30]
+    left = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert "checkpoint-30" in left
+    assert len(left) <= 2  # and the best one
+
+
+@pytest.mark.slow
+def test_streams_are_averaged(tmp_path):
+    steps = ("training.seed=1", "training.max_steps=30", "training.eval_steps=5")
+    report = train(read(tmp_path, *BY_LOSS[1:], *STREAM, *steps, AROUND))
+    assert report.best.averaged_steps == [20, 25, 30]
+
+
+@pytest.mark.slow
+def test_resumed_run_averages_the_same_checkpoints(tmp_path):
+    recipe = read(tmp_path, *BY_LOSS, AROUND)
+    report, folder = train(recipe), tmp_path / "run"
+    expected = weights(folder)
+    (folder / "metrics.json").unlink()
+    shutil.rmtree(folder / "checkpoint-30")
+    resumed = train(recipe, resume=True)
+    assert resumed.best == report.best
+    assert_equal_weights(weights(folder), expected)
+
+
+def test_missing_and_damaged_checkpoints_are_reported(tmp_path, caplog):
+    recipe = read(tmp_path, *BY_LOSS, AROUND)
+    train(recipe)
+    folder = tmp_path / "run"
+    (folder / "metrics.json").unlink()
+    (folder / "checkpoint-20" / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoint-15")
+    report = train(recipe, resume=True)
+    assert "training.average_checkpoints=3, but" in caplog.text
+    assert report.best.averaged_steps in ([25, 30], [])
+    with (folder / "checkpoint-25" / "model.safetensors").open("r+b") as file:
+        file.write(b"0")
+    with pytest.raises(
+        OSError, match=r"checkpoint-25 cannot be averaged \(the checksum of model\.safetensors does not match\)"
+    ):
+        average_weights([folder / "checkpoint-30", folder / "checkpoint-25"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["training.average_checkpoints=1"], r"average_checkpoints must be at least 2, got 1\."),
+        (["data.validation_file="], r"average_checkpoints=3 needs a validation split"),
+        (["training.eval_strategy=no"], r"average_checkpoints=3 needs evaluations during training"),
+        (["training.load_best_model_at_end=false"], r"average_checkpoints=3 needs training\.load_best_model_at_end=true"),
+        (["training.save_total_limit=3"], r"save_total_limit must be at least 4 with training\.average_checkpoints=3"),
+        ([], r"average_checkpoints must be at most 2, the number of checkpoints of this run, got 3\. Lower it, train longer"),
+        (["training.eval_strategy=steps", "training.eval_steps=4"], r"average_checkpoints must be at most 2, the number of"),
+        (["training.eval_strategy=steps", "training.eval_steps=0.4"], r"average_checkpoints must be at most 2, the number of"),
+    ],
+)
+def test_average_that_is_not_possible_raises(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=rf"^training\.{message}"):
+        train(read(tmp_path, *settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_average_of_sharded_weights_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_maskattn.training.train.check_launch", lambda args: None)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"average_checkpoints is not supported with FSDP, which shards weights"):
+        train(read(tmp_path))
