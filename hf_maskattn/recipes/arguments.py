@@ -291,9 +291,10 @@ class OwnTrainingArguments:
     split and `load_best_model_at_end`. Null trains to the end."""
 
     average_checkpoints: int | None = None
-    """Number of last checkpoints whose mean weights become the model if they score better on the validation split than the best
-    checkpoint (Izmailov et al. 2018). This can help if the learning rate stays high, as with `lr_scheduler_type:
-    constant_with_warmup`. Needs a validation split and `load_best_model_at_end`. Null averages none."""
+    """Number of last checkpoints, or of all if there are fewer, whose mean weights become the model if they score better on the
+    validation split than the best checkpoint (Izmailov et al. 2018). This can help if the learning rate stays high, as with
+    `lr_scheduler_type: constant_with_warmup`. Needs a validation split and `load_best_model_at_end`. The default of
+    `save_total_limit` is then one more. Null averages none."""
 
     class_weights: Literal["balanced"] | dict[str, float | int] | None = None
     """Weight of each class in the training loss, by label, or `balanced`: n / (k * n_c) for n labels, n_c of them of class c,

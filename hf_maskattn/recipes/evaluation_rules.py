@@ -1,7 +1,5 @@
 """Checks of settings that select the model by evaluations: early stopping, and averaged checkpoints."""
 
-import math
-
 from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.recipes.recipe import Recipe
@@ -59,7 +57,7 @@ def _check_setting(key: str, value: int, minimum: int, args: Seq2SeqTrainingArgu
 
 
 def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps: int, num_epochs: float | None) -> None:
-    """Check that a run is long enough for the evaluations and checkpoints that select its model.
+    """Check that a run with early stopping is evaluated.
 
     Args:
         args: The arguments of the Trainer.
@@ -68,27 +66,14 @@ def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps:
         num_epochs: Number of epochs of the run. None if only the steps are known.
 
     Raises:
-        ValueError: If `eval_delay` is not over before the end of a run with early stopping, or more checkpoints are averaged
-            than the run saves.
+        ValueError: If `eval_delay` is not over before the end of the run.
     """
-    patience, count = (recipe.training.get(key) for key in _MINIMUMS)
-    length, unit = (num_epochs, "epochs") if args.eval_strategy == "epoch" else (num_steps, "steps")
-    if length is None:
+    patience = recipe.training.get("early_stopping_patience")
+    if patience is None:
         return
-    if patience is not None and args.eval_delay > length:
+    length, unit = (num_epochs, "epochs") if args.eval_strategy == "epoch" else (num_steps, "steps")
+    if length is not None and args.eval_delay > length:
         raise ValueError(
             f"training.early_stopping_patience={patience} needs evaluations, got training.eval_delay={args.eval_delay} in a "
             f"run of {length:g} {unit}. Lower training.eval_delay."
         )
-    if count is None or args.save_strategy in ("best", "no"):
-        return
-    saves = length if args.save_strategy == "epoch" else num_steps / _steps_between_saves(args, num_steps)
-    if saves < count:
-        raise ValueError(
-            f"training.average_checkpoints must be at most {math.floor(saves)}, the number of checkpoints of this run, got "
-            f"{count}. Lower it, train longer, or save more often with training.save_strategy=steps and training.save_steps."
-        )
-
-
-def _steps_between_saves(args: Seq2SeqTrainingArguments, num_steps: int) -> float:
-    return args.save_steps if args.save_steps >= 1 else num_steps * args.save_steps

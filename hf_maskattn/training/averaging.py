@@ -23,7 +23,7 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
 
     Args:
         trainer: The Trainer after training, whose model has the weights of the best checkpoint.
-        count: Number of checkpoints to average.
+        count: Number of checkpoints to average. All are averaged if there are fewer.
         best: The evaluation of the best checkpoint. None if it is not known: the average is then used.
 
     Returns:
@@ -35,12 +35,10 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
     args = trainer.args
     steps = {path: step for path, step in list_checkpoints(Path(args.output_dir)).items() if is_complete(path)}
     last = [path for path in steps if steps[path] <= trainer.state.global_step][:count]
-    if len(last) < count:
+    if len(last) < 2:
         logger.warning(
-            f"training.average_checkpoints={count}, but {args.output_dir} has {len(last)} complete checkpoints, which are "
-            "averaged."
+            f"training.average_checkpoints={count} has no effect, because {args.output_dir} has {len(last)} checkpoint."
         )
-    if not last:
         return best
     model = trainer.accelerator.unwrap_model(trainer.model)
     saved = {key: value.clone() for key, value in model.state_dict().items()}
