@@ -46,10 +46,12 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
     metric = str(args.metric_for_best_model).removeprefix("eval_")
     value = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval").metrics[f"eval_{metric}"]
     average = BestEvaluation(steps[last[0]], None, metric, value, averaged_steps=sorted(steps[path] for path in last))
-    if best is None or (value > best.value if args.greater_is_better else value < best.value):
-        logger.info(f"The model is the {average}. The best checkpoint: {best}.")
+    is_better = best is None or (value > best.value if args.greater_is_better else value < best.value)
+    if best is not None:
+        chosen = "average" if is_better else "checkpoint"
+        logger.info(f"The {average}. The best checkpoint has {best.value:.4g}: the model is the {chosen}.")
+    if is_better:
         return average
-    logger.info(f"The model is the best checkpoint: {best}. The average is no better: {average}.")
     model.load_state_dict(saved)
     return best
 

@@ -50,7 +50,8 @@ def test_better_average_is_the_model(tmp_path, caplog, task):
     assert report.metrics["validation"]["loss"] < min(entry["eval_loss"] for entry in history if "eval_loss" in entry)
     assert report.metrics["validation"]["loss"] == pytest.approx(report.best.value)
     assert str(report.best).startswith("average of 3 checkpoints, steps 20 to 30, with loss ")
-    assert f"The model is the {report.best}. The best checkpoint: epoch " in caplog.text
+    assert f"The {report.best}. The best checkpoint has " in caplog.text
+    assert ": the model is the average." in caplog.text
     assert json.loads((folder / "metrics.json").read_text())["best_checkpoint"] is None
     assert RunReport.load(folder).best == report.best
 
@@ -61,7 +62,8 @@ def test_best_checkpoint_is_the_model_where_the_average_is_worse(tmp_path, caplo
     folder = tmp_path / "run"
     assert (report.best.step, report.best.averaged_steps) == (30, [])
     assert_equal_weights(weights(folder), weights(folder / "checkpoint-30"))
-    assert "The average is no better: average of 3 checkpoints, steps 20 to 30, with loss " in caplog.text
+    assert "The average of 3 checkpoints, steps 20 to 30, with loss " in caplog.text
+    assert ": the model is the checkpoint." in caplog.text
     assert json.loads((folder / "metrics.json").read_text())["best_checkpoint"] == "checkpoint-30"
 
 
