@@ -38,6 +38,7 @@ NAMES = [
     ("transformers:PreTrainedModel", "_init_weights"),
     ("transformers:Trainer", "_get_dataloader"),
     ("transformers:Trainer", "_get_eval_sampler"),
+    ("transformers:Trainer", "_determine_best_metric"),
     ("transformers:Trainer", "_get_output_dir"),
     ("transformers:Trainer", "_get_train_sampler"),
     ("transformers:Trainer", "_issue_warnings_after_load"),

@@ -205,7 +205,7 @@ def rotate_checkpoints(newest: Path, limit: int | None, best: Path | None) -> No
     kept = {newest, best} & steps.keys()
     leftovers = [path for path in steps if path not in kept and (not is_complete(path) or steps[path] > steps[newest])]
     oldest_first = [path for path in reversed(steps) if path not in kept and path not in leftovers]
-    _remove_old([*leftovers, *oldest_first][: max(0, len(steps) - max(limit, len(kept)))])
+    remove_checkpoints([*leftovers, *oldest_first][: max(0, len(steps) - max(limit, len(kept)))])
 
 
 def clean_checkpoints(folder: Path, keep: Literal["best_and_last", "all", "none"], best: Path | None) -> None:
@@ -219,15 +219,35 @@ def clean_checkpoints(folder: Path, keep: Literal["best_and_last", "all", "none"
     if keep == "all":
         return
     kept = {best, find_last_complete_checkpoint(folder)} if keep == "best_and_last" else set()
-    _remove_old(path for path in list_checkpoints(folder) if path not in kept)
+    remove_checkpoints(path for path in list_checkpoints(folder) if path not in kept)
 
 
-def _remove_old(checkpoints: Iterable[Path]) -> None:
+def remove_checkpoints(checkpoints: Iterable[Path]) -> None:
+    """Remove checkpoints. Warn about each that cannot be removed."""
     for path in checkpoints:
         try:
             remove_checkpoint(path)
         except OSError as error:
             logger.warning(f"The old checkpoint {path} could not be removed: {error}.")
+
+
+def incomplete_folder_error(folder: Path, error: Exception) -> OSError:
+    """Build the error for a folder that could not be written completely.
+
+    Args:
+        folder: The folder.
+        error: The error of the library that wrote it, which often does not name the file.
+
+    Returns:
+        An error with the folder, the file that was written last, and the free space.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
+    return OSError(
+        f"{folder} could not be written completely ({last.name}: {summarize_error(error)}). The disk has {free:,.0f} MiB of "
+        "free space."
+    )
 
 
 def _sync_folder(folder: Path) -> None:

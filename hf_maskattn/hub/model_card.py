@@ -58,6 +58,7 @@ def build_model_card(
     picture: str | None = None,
     attention: str | None = None,
     teacher: str | None = None,
+    selection: str | None = None,
 ) -> ModelCard:
     """Build the model card of a trained model.
 
@@ -77,6 +78,7 @@ def build_model_card(
             texts, or alignments, according to the task.
         attention: Sentences about the attention of the model.
         teacher: Name to show of the model that it was distilled from.
+        selection: A sentence about how its weights were selected.
 
     Returns:
         The card. `save(path)` writes it.
@@ -113,6 +115,7 @@ def build_model_card(
         license=_LICENSE,
         picture=picture,
         attention=attention,
+        selection=selection,
         install_command=install_command(),
         **_describe_model(config, task),
         **_describe_loading(name, task),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 from hf_maskattn.checkpoints.checkpoints import find_damage, is_complete, list_checkpoints
+from hf_maskattn.training.callbacks import scheduled_steps
 from hf_maskattn.training.results import BestEvaluation
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
         OSError: If a checkpoint is damaged.
     """
     args = trainer.args
-    steps = {path: step for path, step in list_checkpoints(Path(args.output_dir)).items() if is_complete(path)}
-    last = [path for path in steps if steps[path] <= trainer.state.global_step][:count]
+    steps = scheduled_steps(args, trainer.state)[-count:]
+    last = {step: path for path, step in list_checkpoints(Path(args.output_dir)).items() if step in steps and is_complete(path)}
     if len(last) < 2:
         logger.warning(
             f"training.average_checkpoints={count} has no effect, because {args.output_dir} has {len(last)} checkpoint."
@@ -42,10 +43,10 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
         return best
     model = trainer.accelerator.unwrap_model(trainer.model)
     saved = {key: value.clone() for key, value in model.state_dict().items()}
-    model.load_state_dict(average_weights(last), strict=False)  # tied weights are stored once
+    model.load_state_dict(average_weights([*last.values()]), strict=False)  # tied weights are stored once
     metric = str(args.metric_for_best_model).removeprefix("eval_")
     value = trainer.predict(trainer.eval_dataset, metric_key_prefix="eval").metrics[f"eval_{metric}"]
-    average = BestEvaluation(steps[last[0]], None, metric, value, averaged_steps=sorted(steps[path] for path in last))
+    average = BestEvaluation(max(last), None, metric, value, averaged_steps=sorted(last))
     is_better = best is None or (value > best.value if args.greater_is_better else value < best.value)
     if best is not None:
         chosen = "average" if is_better else "checkpoint"

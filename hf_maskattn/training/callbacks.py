@@ -18,9 +18,11 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
 
 from hf_maskattn.checkpoints.checkpoints import find_damage
 from hf_maskattn.data.streaming import RowStream
@@ -100,6 +102,16 @@ class StopOnInterrupt(TrainerCallback):
         return self._stopping
 
 
+def _evaluated_steps(state: TrainerState) -> list[int]:
+    return [entry["step"] for entry in state.log_history if "eval_runtime" in entry]
+
+
+def scheduled_steps(args: TrainingArguments, state: TrainerState) -> list[int]:
+    """List the evaluated steps at which a run saves a checkpoint however it is stopped, and whatever its scores are."""
+    steps = _evaluated_steps(state)
+    return [step for step in steps if step % state.save_steps == 0] if args.save_strategy == SaveStrategy.STEPS else steps
+
+
 class KeepTrackOfBest(TrainerCallback):
     """Updates the path of the best checkpoint when a run is resumed, or forgets its metric if it is missing or damaged.
 
@@ -140,7 +152,7 @@ class StopEarly(EarlyStoppingCallback):
         """Count an evaluation that is not better, and stop after too many of them."""
         super().on_evaluate(args, state, control, metrics, **kwargs)
         if self._stop_if_complete(control) and state.best_global_step is not None and state.global_step < state.max_steps:
-            steps = [entry["step"] for entry in state.log_history if "eval_runtime" in entry]
+            steps = _evaluated_steps(state)
             logger.info(
                 f"Stopped early after evaluation {len(steps)} (step {state.global_step} of {state.max_steps}). The best "
                 f"{args.metric_for_best_model.removeprefix('eval_')}, {state.best_metric:.4g}, is that of evaluation "

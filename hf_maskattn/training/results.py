@@ -316,6 +316,7 @@ def write_card(
     folder: Path,
     metrics: dict[str, dict[str, float]],
     attention: AttentionStatistics | None = None,
+    best: BestEvaluation | None = None,
 ) -> None:
     """Write `README.md` and, if matplotlib is installed, `attention.png` to the folder of a run.
 
@@ -325,6 +326,7 @@ def write_card(
         folder: The output folder.
         metrics: Values by metric name, by split.
         attention: How the model attends. A mean is stated, and not drawn.
+        best: The evaluation that selected the weights. None if they are the last ones.
     """
     trainer, data = assembly.trainer, assembly.data
     texts = [text for text in data.examples if text.strip()]
@@ -348,6 +350,7 @@ def write_card(
         picture=PICTURE_FILE if has_picture else None,
         attention=None if attention is None else f"On {attention.rows} rows of the validation split: {attention.describe()}",
         teacher=None if recipe.teacher is None else public_name(recipe.teacher.model),
+        selection=None if best is None else f"Weights: {best}.",
     )
     write_atomically(folder / CARD_FILE, str(card))
 

@@ -19,6 +19,7 @@ from hf_maskattn.checkpoints.checkpoints import (
     clean_checkpoints,
     find_last_complete_checkpoint,
     find_resume_checkpoint,
+    incomplete_folder_error,
     is_write_error,
     list_checkpoints,
     write_atomically,
@@ -58,7 +59,7 @@ from hf_maskattn.training.callbacks import (
 from hf_maskattn.training.error_analysis import ErrorAnalysis, evaluate_with_errors
 from hf_maskattn.training.publication import HubTarget, PublishEverySave, publish_run
 from hf_maskattn.training.results import BestEvaluation, RunReport, example_text, measure_attention, write_card
-from hf_maskattn.training.trainer import MaskAttnTrainer, incomplete_folder_error
+from hf_maskattn.training.trainer import MaskAttnTrainer
 from hf_maskattn.training.transfer_set import distillation_arguments
 
 logger = logging.getLogger(__name__)
@@ -353,7 +354,7 @@ def write_results(
     if is_main:
         _write_state(trainer, folder)
         report = replace(report, attention=measure_attention(assembly))
-        write_card(assembly, recipe, folder, metrics, report.attention)
+        write_card(assembly, recipe, folder, metrics, report.attention, best)
         report.save()
         if analysis is not None:
             analysis.write_files(folder)

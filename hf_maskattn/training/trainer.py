@@ -1,6 +1,5 @@
 """The Trainer: resumable at any step, the same results with one process and with several, checksummed checkpoints."""
 
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,21 +13,24 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 from transformers.trainer_pt_utils import LabelSmoother, LengthGroupedSampler
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, SaveStrategy
 
 from hf_maskattn.checkpoints.checkpoints import (
     find_damage,
+    incomplete_folder_error,
     is_complete,
     is_write_error,
+    list_checkpoints,
+    remove_checkpoints,
     remove_manifest,
     rotate_checkpoints,
-    summarize_error,
     write_manifest,
 )
 from hf_maskattn.data.collators import RowSeededCollator, StreamCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.training_rules import replace_arguments
+from hf_maskattn.training.callbacks import scheduled_steps
 from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
 
 _DEPRECATED_NAMES = ("ReproducibleTrainer", "ReproducibleSeq2SeqTrainer")
@@ -357,6 +359,13 @@ class MaskAttnTrainer(Seq2SeqTrainer):
 
     # Checkpoints
 
+    def _determine_best_metric(self, metrics, trial) -> bool:
+        """Save each new best checkpoint, also between `save_steps`: it could not be loaded at the end otherwise."""
+        is_best, args = super()._determine_best_metric(metrics, trial), self.args
+        if is_best and args.load_best_model_at_end and args.save_strategy == SaveStrategy.STEPS:
+            self.control.should_save |= self.state.global_step % self.state.save_steps != 0
+        return is_best
+
     def _save_checkpoint(self, model, trial) -> None:
         """Save a checkpoint, complete it with a manifest, and only then remove older ones."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -372,8 +381,17 @@ class MaskAttnTrainer(Seq2SeqTrainer):
                 raise
             raise incomplete_folder_error(folder, error) from error
         if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(folder, self.args.save_total_limit, None if best is None else Path(best))
+            self._rotate(folder)
+
+    def _rotate(self, newest: Path) -> None:
+        """Remove old checkpoints: first those of Ctrl-C, and those between `save_steps` that are no longer the best."""
+        state, limit, best = self.state, self.args.save_total_limit, self.state.best_model_checkpoint
+        scheduled = scheduled_steps(self.args, state)
+        if limit is not None and scheduled and self.args.load_best_model_at_end:
+            kept = {*scheduled, state.best_global_step}
+            steps = list_checkpoints(newest.parent)
+            remove_checkpoints(path for path in steps if steps[path] < state.global_step and steps[path] not in kept)
+        rotate_checkpoints(newest, limit, None if best is None else Path(best))
 
     def _push_from_checkpoint(self, checkpoint_folder) -> None:
         self._complete_checkpoint(Path(checkpoint_folder))
@@ -415,22 +433,3 @@ def _hide_further(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
     if labels.is_floating_point():
         return labels[:, :num_labels]
     return labels.masked_fill(labels >= num_labels, IGNORED)
-
-
-def incomplete_folder_error(folder: Path, error: Exception) -> OSError:
-    """Build the error for a folder that could not be written completely.
-
-    Args:
-        folder: The folder.
-        error: The error of the library that wrote it, which often does not name the file.
-
-    Returns:
-        An error with the folder, the file that was written last, and the free space.
-    """
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
-    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free / 2**20
-    return OSError(
-        f"{folder} could not be written completely ({last.name}: {summarize_error(error)}). The disk has {free:,.0f} MiB of "
-        "free space."
-    )

@@ -1,13 +1,17 @@
 import json
 import logging
+import os
 import shutil
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hf_maskattn.recipes.recipe import load_recipe
+from hf_maskattn.training import train as train_module
 from hf_maskattn.training.averaging import average_weights
+from hf_maskattn.training.callbacks import KeepTrackOfBest, TrainingInterrupted
 from hf_maskattn.training.results import RunReport
 from hf_maskattn.training.train import train
 from tests.tolerances import OUTPUT
@@ -80,6 +84,58 @@ def test_streams_are_averaged(tmp_path):
     steps = ("training.seed=1", "training.max_steps=30", "training.eval_steps=5")
     report = train(read(tmp_path, *BY_LOSS[1:], *STREAM, *steps, AROUND))
     assert report.best.averaged_steps == [20, 25, 30]
+
+
+@pytest.mark.parametrize("save_steps", [4, 8, 100])
+def test_best_evaluation_between_checkpoints_is_saved(tmp_path, save_steps):
+    steps = (
+        "training.max_steps=30",
+        "training.eval_strategy=steps",
+        "training.eval_steps=4",
+        f"training.save_steps={save_steps}",
+    )
+    settings = (*steps, f"training.save_steps={save_steps}", AROUND, "training.average_checkpoints=")
+    report = train(read(tmp_path, *BY_LOSS[1:2], *settings, task="text2text-generation"))
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    losses = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    assert losses[report.best.step] == min(losses.values())
+    assert report.metrics["validation"]["loss"] == pytest.approx(report.best.value)
+    assert (tmp_path / "run" / f"checkpoint-{report.best.step}").is_dir()
+    assert f"Weights: {report.best}." in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("interrupts", [[27], [22, 27]])
+def test_interrupted_run_averages_the_checkpoints_of_an_unbroken_one(tmp_path, monkeypatch, interrupts):
+    class Interrupting(KeepTrackOfBest):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if interrupts and state.global_step + 1 == interrupts[0]:
+                del interrupts[0]
+                os.kill(os.getpid(), signal.SIGINT)
+
+    recipe = read(tmp_path, *BY_LOSS, AROUND)
+    report, folder = train(recipe), tmp_path / "run"
+    expected, checkpoints = weights(folder), sorted(folder.glob("checkpoint-*"))
+    monkeypatch.setattr(train_module, "KeepTrackOfBest", Interrupting)
+    with pytest.raises(TrainingInterrupted):
+        train(recipe, overwrite=True)
+    while interrupts:
+        with pytest.raises(TrainingInterrupted):
+            train(recipe, resume=True)
+    resumed = train(recipe, resume=True)
+    assert resumed.best == report.best
+    assert_equal_weights(weights(folder), expected)
+    assert sorted(folder.glob("checkpoint-*")) == checkpoints
+
+
+def test_longer_run_averages_consecutive_checkpoints_only(tmp_path):
+    train(read(tmp_path, *BY_LOSS[1:2], AROUND, "training.num_train_epochs=4"))
+    longer = ("training.num_train_epochs=5", "training.average_checkpoints=4", "training.keep_checkpoints=all")
+    for step in (10, 15):  # as if the first run had kept its best and its last checkpoint
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}", ignore_errors=True)
+    first = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    report = train(read(tmp_path, *BY_LOSS[1:2], AROUND, *longer), resume=True)
+    assert first <= {"checkpoint-5", "checkpoint-20"}
+    assert 5 not in report.best.averaged_steps
 
 
 @pytest.mark.slow
