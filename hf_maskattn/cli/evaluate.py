@@ -61,6 +61,8 @@ def evaluate(
         from hf_maskattn.inference.evaluate import evaluate as run
 
         show_messages()
+        if str(errors) == "-":
+            raise ValueError("--errors must be a file, got '-'.")
         path = None if json_file in (None, "-") else Path(str(json_file))
         report = run(model, parsed, split, json_file=path, errors_file=errors, overwrite=overwrite)
         if not report.is_main_process:

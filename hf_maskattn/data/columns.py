@@ -287,6 +287,13 @@ def row_labels(value: Any) -> set[Hashable]:
     return {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, Hashable)}
 
 
+_WAYS_OUT = {
+    "single": "For several labels per text set model.problem_type=multi_label_classification.",
+    "multi": "Several labels per text need lists, as in JSON Lines. For one label remove model.problem_type.",
+    "tags": "Tags need lists with a tag for each word, as in JSON Lines.",
+}
+
+
 def _label_feature(split_name: str, split: Dataset, column: str, kind: LabelKind) -> Any:
     """Return the feature of the labels themselves, also for lists of labels."""
     feature = split.features[column]
@@ -295,7 +302,7 @@ def _label_feature(split_name: str, split: Dataset, column: str, kind: LabelKind
         expected, actual = ("one label", "a list") if kind == "single" else ("a list", "one value")
         raise ValueError(
             f"the column {column!r} of the split {split_name!r} must have {expected} per row for kind={kind!r}, got {actual} "
-            f"per row ({feature})."
+            f"per row ({feature}). {_WAYS_OUT[kind]}"
         )
     return feature if item is None else item
 
@@ -316,9 +323,22 @@ def _unique_labels(split_name: str, split: Dataset, column: str, kind: LabelKind
                 f"{locations[row]}: the split {split_name!r} has no label in the column {column!r}. Add it, or remove the row."
             )
         values.add(value)
+    if kind == "multi" and values <= {0, 1}:
+        _reject_zeros_and_ones(split_name, split, column)
     # CSV cells are strings, but integers among them are sorted by value.
     is_numeric = split.info.builder_name == "csv" and all(map(_is_integer, values))
     return [str(value) for value in sorted(values, key=int if is_numeric else None)]
+
+
+def _reject_zeros_and_ones(split_name: str, split: Dataset, column: str) -> None:
+    """Reject rows with a 0 or 1 for each label, which would be read as the labels 0 and 1."""
+    rows = [value for value in split[column] if value]
+    if rows and len(rows[0]) > 1 and len({len(row) for row in rows}) == 1:
+        names = [f"label {index}" for index, applies in enumerate(rows[0]) if applies]
+        raise ValueError(
+            f"the column {column!r} of the split {split_name!r} must have lists of the labels of a text, got a 0 or 1 for each "
+            f"label, such as {rows[0]}. Write the names of the labels that apply, such as {names}."
+        )
 
 
 def _label_values(split: Dataset, column: str, kind: LabelKind) -> Iterator[tuple[int, Any]]:

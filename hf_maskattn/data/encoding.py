@@ -268,6 +268,23 @@ def _encode_indexed_batch(
     return encode(batch, [locations[row] for row in rows])
 
 
+def check_text(text: Any, location: RowLocation) -> None:
+    """Reject a text that is not a string.
+
+    Args:
+        text: The text.
+        location: Location of its row, for the error.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"{location}: the text must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert the "
+            "column to strings."
+        )
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     texts: list[Any],
@@ -292,11 +309,7 @@ def tokenize(
         TypeError: A text is not a string.
     """
     for location, text in zip(locations, texts, strict=True):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"{location}: the text must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert the "
-                "column to strings."
-            )
+        check_text(text, location)
     encoded = tokenizer(
         texts,
         truncation=True,

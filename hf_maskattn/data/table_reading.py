@@ -104,6 +104,16 @@ def read_schema(file: TableFile) -> pa.Schema | None:
     return next(read_tables(file)).schema
 
 
+def read_header(file: TableFile) -> list[str]:
+    """Read the names of the columns of a CSV file.
+
+    Raises:
+        ValueError, ImportError, OSError: As in `read_tables`.
+    """
+    with _named_errors(file):
+        return next(_csv_rows(file, with_header=True), (1, []))[1]
+
+
 def separator_hint(columns: Sequence[str]) -> str | None:
     """Suggest a separator for a header that was read as a single cell; `None` if there is nothing to suggest."""
     candidates = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
@@ -237,6 +247,12 @@ def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[i
         width = len(header)
         while rows := _next_rows(file, reader, _ROWS_PER_STEP):
             for line, row in rows:
+                if separator == "\t" and any("\t" in cell and "\n" in cell for cell in row):
+                    raise ValueError(
+                        f"{file}, line {line}: a cell in double quotes has tabs and line breaks, as if it had swallowed rows. "
+                        "If double quotes are part of a text, quote its cell, and write each of them twice. Otherwise save the "
+                        "file as JSON Lines."
+                    )
                 if len(row) == width:
                     yield line, row
                 elif row:
@@ -253,7 +269,10 @@ def _next_rows(file: TableFile, reader: Any, rows: int) -> list[tuple[int, list[
     try:
         return [(reader.line_num, row) for row in islice(reader, rows)]
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: invalid CSV: {error}.") from error
+        raise ValueError(
+            f"{file}, line {reader.line_num}: invalid CSV: {error}. Write a double quote within a quoted cell twice, or set "
+            "data.csv_separator if another character separates the cells."
+        ) from error
     finally:
         csv.field_size_limit(previous_limit)
 

@@ -44,13 +44,16 @@ def detect_tag_scheme(names: Iterable[str], sentences: Iterable[Sequence[str]]) 
     Raises:
         ValueError: The tags mix the prefixes of BIOES and BILOU.
     """
-    parsed = [_TAG.fullmatch(name) for name in names if name != "O"]
-    prefixes = {match[1] for match in parsed if match is not None}
-    if not parsed or None in parsed:
+    parsed = {name: _TAG.fullmatch(name) for name in names if name != "O"}
+    prefixes = {match[1] for match in parsed.values() if match is not None}
+    others = sorted(name for name, match in parsed.items() if match is None)
+    if not parsed or others:
         if prefixes:
+            shown = f"{', '.join(map(repr, others[:3]))}{', ...' if len(others) > 3 else ''}"
             logger.warning(
-                "Only some tags have the prefix of an entity, so no tags are converted, as with data.tag_scheme=none. If they "
-                "mark entities, name the tag outside of entities O."
+                "Only some tags have the prefix of an entity, so no tags are converted, as with data.tag_scheme=none, and "
+                f"words are scored instead of entities. Without a prefix: {shown}. If tags mark entities, correct them, or "
+                "name the tag outside of entities O."
             )
         return "none"
     if prefixes <= set(_PREFIXES["IOB2"]):

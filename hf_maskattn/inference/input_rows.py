@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_maskattn.recipes.recipe import Recipe
 
 RESULT_COLUMNS = ("predictions", "error", "warning")
 """Columns that predictions add to a row."""
@@ -67,7 +70,8 @@ def load_rows(pattern: Path, model_folder: str | Path, column: str | None = None
     Args:
         pattern: The file, or a pattern of files.
         model_folder: Folder of the model, or its name on the Hub.
-        column: Column of the texts or lists of words. None for the one that the recipe of the model names, or "text".
+        column: Column of the texts or lists of words. None for the one that the recipe of the model names, or "text". The
+            cells of CSV files may be separated as in the files of the recipe.
 
     Returns:
         The rows, and the column.
@@ -76,19 +80,28 @@ def load_rows(pattern: Path, model_folder: str | Path, column: str | None = None
         ValueError: If a file is invalid or empty, or a row has no text. Likewise TypeError, FileNotFoundError.
     """
     from hf_maskattn.data.files import empty_file_error, list_files
-    from hf_maskattn.data.table_reading import RowLocations, read_rows
+    from hf_maskattn.data.table_reading import RowLocations, read_header, read_rows, separator_hint
 
+    recipe = _recipe_of(model_folder)
+    candidates = _columns_of_recipe(recipe) if column is None else [column]
     files = list_files(pattern)
+    if recipe is not None and recipe.data.csv_separator is not None and files[0].kind == "csv":
+        separated = list_files(pattern, recipe.data.csv_separator)
+        if not {*candidates}.isdisjoint(read_header(separated[0])):
+            files = separated
     rows = [row for file in files for row in read_rows(file)]
     if not rows:
         raise empty_file_error(pattern)
     names = list(dict.fromkeys(chain.from_iterable(rows)))
-    candidates = _columns_of_recipe(model_folder) if column is None else [column]
     found = next((name for name in candidates if name in names), None)
     if found is None:
+        way_out = "Set the column of the texts with --column NAME."
+        if separator_hint(names) is not None:
+            way_out = (
+                "The cells seem to be separated by another character than a comma. Save the file with commas, or as JSON Lines."
+            )
         raise ValueError(
-            f"{pattern} must have a column {' or '.join(map(repr, candidates))}, got the columns {', '.join(names)}. Set the "
-            "column of the texts with --column NAME."
+            f"{pattern} must have a column {' or '.join(map(repr, candidates))}, got the columns {', '.join(names)}. {way_out}"
         )
     locations = RowLocations(files)
     for index, row in enumerate(rows):
@@ -96,16 +109,20 @@ def load_rows(pattern: Path, model_folder: str | Path, column: str | None = None
     return rows, found
 
 
-def _columns_of_recipe(model_folder: str | Path) -> list[str]:
-    """List the columns that may have the texts: those that the recipe of a model names, and "text"."""
+def _recipe_of(model_folder: str | Path) -> "Recipe | None":
     from hf_maskattn.loading import find_file
     from hf_maskattn.recipes.recipe import load_recipe
-    from hf_maskattn.tasks import TASKS
 
     path = find_file(model_folder, "recipe.yaml")
-    if path is None:
+    return None if path is None else load_recipe(path)
+
+
+def _columns_of_recipe(recipe: "Recipe | None") -> list[str]:
+    """List the columns that may have the texts: those that the recipe of a model names, and "text"."""
+    from hf_maskattn.tasks import TASKS
+
+    if recipe is None:
         return ["text"]
-    recipe = load_recipe(path)
     keys = ("source_column", "text_column", "tokens_column")
     named = [getattr(recipe.data, key) for key in keys if key in TASKS[recipe.model.task].data_keys]
     return list(dict.fromkeys([*filter(None, named), "text"]))

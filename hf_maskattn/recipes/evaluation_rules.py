@@ -1,9 +1,12 @@
 """Checks of settings that select the model by evaluations: early stopping, and averaged checkpoints."""
 
+import os
+
 from transformers import Seq2SeqTrainingArguments
 
 from hf_maskattn.recipes.recipe import Recipe
 
+_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 _MINIMUMS = {"early_stopping_patience": 1, "average_checkpoints": 2}
 _REASONS = {
     "early_stopping_patience": "the last model would be one that had stopped improving",
@@ -11,13 +14,8 @@ _REASONS = {
 }
 
 
-def num_kept_checkpoints(average_checkpoints: int | None) -> int:
-    """Return how many checkpoints stay on disk during training: the best one, and the last ones.
-
-    Args:
-        average_checkpoints: Number of checkpoints that are averaged at the end.
-    """
-    return 1 + (average_checkpoints or 1)
+SELECTED_BY_EVALUATIONS = tuple(_MINIMUMS)
+"""Keys of the group `training` that need evaluations."""
 
 
 def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
@@ -28,17 +26,19 @@ def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> 
         recipe: The recipe that they were built from.
 
     Raises:
-        ValueError: If it has none, a number is too low, or too few checkpoints are kept.
+        ValueError: If it has none, a number is too low, too few checkpoints are kept, or sharded weights would be averaged.
     """
     for key, minimum in _MINIMUMS.items():
         value = recipe.training.get(key)
         if value is not None:
             _check_setting(key, value, minimum, args, recipe)
     count, limit = recipe.training.get("average_checkpoints"), args.save_total_limit
-    if count is not None and limit is not None and limit < num_kept_checkpoints(count):
+    if count is not None and any(os.environ.get(variable, "").lower() == "true" for variable in _SHARDING):
+        raise ValueError(f"training.average_checkpoints={count} is not supported with FSDP or DeepSpeed, which shard weights.")
+    if count is not None and limit is not None and limit <= count:
         raise ValueError(
-            f"training.save_total_limit must be at least {num_kept_checkpoints(count)} with "
-            f"training.average_checkpoints={count} (the best one and the last {count}), got {limit}. Remove it or raise it."
+            f"training.save_total_limit must be at least {count + 1} with training.average_checkpoints={count} (the best "
+            f"one and the last {count}), got {limit}. Remove it or raise it."
         )
 
 
@@ -54,26 +54,3 @@ def _check_setting(key: str, value: int, minimum: int, args: Seq2SeqTrainingArgu
         raise ValueError(f"{setting} needs evaluations during training. Set training.eval_strategy to epoch or steps.")
     if not args.load_best_model_at_end:
         raise ValueError(f"{setting} needs training.load_best_model_at_end=true: {_REASONS[key]}.")
-
-
-def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps: int, num_epochs: float | None) -> None:
-    """Check that a run with early stopping is evaluated.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-        num_steps: Number of steps of the run.
-        num_epochs: Number of epochs of the run. None if only the steps are known.
-
-    Raises:
-        ValueError: If `eval_delay` is not over before the end of the run.
-    """
-    patience = recipe.training.get("early_stopping_patience")
-    if patience is None:
-        return
-    length, unit = (num_epochs, "epochs") if args.eval_strategy == "epoch" else (num_steps, "steps")
-    if length is not None and args.eval_delay > length:
-        raise ValueError(
-            f"training.early_stopping_patience={patience} needs evaluations, got training.eval_delay={args.eval_delay} in a "
-            f"run of {length:g} {unit}. Lower training.eval_delay."
-        )

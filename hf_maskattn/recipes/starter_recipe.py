@@ -181,8 +181,9 @@ class _ColumnFinder:
         return [name for name, feature in self.features.items() if isinstance(feature, List)]
 
     def label_columns(self) -> list[str]:
-        """List all columns, the fewest different values first."""
-        return sorted(self.features, key=lambda name: len({str(value) for value in self.sample[name]}))
+        """List all columns, the fewest different values first, and those with a single value last."""
+        numbers = {name: len({str(value) for value in self.sample[name]}) for name in self.features}
+        return sorted(numbers, key=lambda name: (numbers[name] == 1, numbers[name]))
 
 
 def _label_lines(rows: Dataset, label: str) -> Iterable[tuple[str, _Line]]:

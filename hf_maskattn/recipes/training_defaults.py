@@ -24,13 +24,13 @@ from hf_maskattn.recipes.arguments import (
     OWN_TRAINING_KEYS,
     default_epochs,
 )
-from hf_maskattn.recipes.evaluation_rules import check_evaluations, num_kept_checkpoints
 from hf_maskattn.recipes.fields import ONLY_FOR, config_fields, settable_fields
 from hf_maskattn.recipes.recipe import Recipe, load_recipe
 from hf_maskattn.recipes.teacher_rules import resolve_teacher
 from hf_maskattn.recipes.training_rules import (
     WITHOUT_WARMUP,
     check_arguments,
+    check_evaluations,
     check_optimization,
     check_training,
     check_warmup,
@@ -58,7 +58,7 @@ def resolved_training(recipe: Recipe) -> dict[str, Any]:
         # A stream is shuffled by itself (data.shuffle_buffer), and the lengths of its rows are not known.
         "train_sampling_strategy": "random" if recipe.data.streaming else "group_by_length",
         "report_to": "none",
-        "save_total_limit": num_kept_checkpoints(training.get("average_checkpoints")),
+        "save_total_limit": 1 + (training.get("average_checkpoints") or 1),  # the best one, and the last ones
         **_optimization_defaults(recipe),
         **scoring_defaults(recipe),
         **_schedule(training, recipe.has_split("validation"), unit),

@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Seq2SeqTrainingArguments, Trainer, get_scheduler
 
 from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS
-from hf_maskattn.recipes.evaluation_rules import check_needed_evaluations
+from hf_maskattn.recipes.evaluation_rules import SELECTED_BY_EVALUATIONS, check_needed_evaluations
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 
@@ -208,7 +208,8 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
-    check_needed_evaluations(args, recipe)
+    if any(recipe.training.get(key) is not None for key in SELECTED_BY_EVALUATIONS):
+        check_needed_evaluations(args, recipe)
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("training.save_strategy=best has no effect without evaluation. Set training.eval_strategy.")
     for event in ("logging", "eval", "save"):
@@ -218,6 +219,29 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
                 f"training.{event}_steps={steps} has no effect with {event}_strategy={strategy.value}. Set "
                 f"training.{event}_strategy=steps."
             )
+
+
+def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps: int, num_epochs: float | None) -> None:
+    """Check that a run with early stopping is evaluated.
+
+    Args:
+        args: The arguments of the Trainer.
+        recipe: The recipe that they were built from.
+        num_steps: Number of steps of the run.
+        num_epochs: Number of epochs of the run. None if only the steps are known.
+
+    Raises:
+        ValueError: If `eval_delay` is not over before the end of the run.
+    """
+    patience = recipe.training.get("early_stopping_patience")
+    if patience is None:
+        return
+    length, unit = (num_epochs, "epochs") if args.eval_strategy == "epoch" else (num_steps, "steps")
+    if length is not None and args.eval_delay > length:
+        raise ValueError(
+            f"training.early_stopping_patience={patience} needs evaluations, got training.eval_delay={args.eval_delay} in a "
+            f"run of {length:g} {unit}. Lower training.eval_delay."
+        )
 
 
 def _check_class_weights(recipe: Recipe) -> None:

@@ -23,7 +23,7 @@ from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import decode_texts, score_rows
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
-from hf_maskattn.training.results import score, select_metrics
+from hf_maskattn.training.results import BestEvaluation, score, select_metrics
 from hf_maskattn.training.task_data import TaskData
 from hf_maskattn.training.trainer import MaskAttnTrainer, SplitOutputs
 
@@ -358,3 +358,16 @@ _ANALYSES: dict[str, Callable[[TaskData, str, dict[str, float], SplitOutputs], E
     "text2text-generation": _analyze_texts,
 }
 """Analysis of each problem type, or of each task."""
+
+
+def compare_evaluations(trainer: MaskAttnTrainer, best: BestEvaluation | None) -> list[str]:
+    """Return a warning if all evaluations of a run had the same score, so that the first one was selected."""
+    if best is None or best.metric == "loss" or best.averaged_steps:
+        return []
+    scores = [entry[f"eval_{best.metric}"] for entry in trainer.state.log_history if f"eval_{best.metric}" in entry]
+    if len(scores) < 2 or len({*scores}) > 1:
+        return []
+    return [
+        f"All {len(scores)} evaluations had {best.metric} {best.value:.4g}, so that the first one was selected. Train longer, "
+        "or select the checkpoint with training.metric_for_best_model=loss."
+    ]

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 MEAN_ENTROPY = 0.98
 """Normalized entropy above which weights are those of a mean."""
 
@@ -186,8 +185,8 @@ class BestEvaluation:
         """Describe it in a few words."""
         score = f"with {self.metric} {self.value:.4g} on the validation split"
         if self.averaged_steps:
-            first, *_, last = self.averaged_steps
-            return f"average of {len(self.averaged_steps)} checkpoints, steps {first:,} to {last:,}, {score}"
+            steps = f"steps {self.averaged_steps[0]:,} to {self.step:,}"
+            return f"average of {len(self.averaged_steps)} checkpoints, {steps}, {score}"
         epoch = "" if self.epoch is None else f"epoch {self.epoch:.4g}, "
         return f"{epoch}step {self.step:,}, {score}"
 
@@ -439,9 +438,8 @@ def example_text(assembly: "Assembly") -> str | None:
 
 def _describe_data(assembly: "Assembly", recipe: Recipe) -> TrainingData:
     data, info = recipe.data, assembly.data.info
-    hub_id = data.source and hub_id_of(data.source)
-    if data.name is not None and _HUB_NAME.fullmatch(data.name):
-        hub_id = data.name
+    is_hub_name = data.name is not None and _HUB_NAME.fullmatch(data.name)
+    hub_id = data.name if is_hub_name else data.source and hub_id_of(data.source)
     return TrainingData(
         name=data.name or (public_name(data.source) if data.source else Path(str(data.train_file)).name),
         hub_id=hub_id,

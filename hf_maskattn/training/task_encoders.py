@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.collators import UnknownWordCollator
 from hf_maskattn.data.columns import LabelKind, find_further_labels, item_feature, label_names, value_kind
-from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
+from hf_maskattn.data.encoding import check_text, encode_for_masked_lm, encode_texts
 from hf_maskattn.data.loading import Splits
 from hf_maskattn.data.pair_encoding import References, RowIds, collect_references, encode_pairs, reference_texts
 from hf_maskattn.data.streaming import RowStream, Shards
@@ -75,8 +75,10 @@ class TaskEncoder:
         return split[self.text_column]
 
     def tokenizer_texts(self, split: Dataset, locations: RowLocations) -> Iterable[str]:
-        """Return the text to train a tokenizer on."""
-        return self.input_texts(split)
+        """Yield the text to train a tokenizer on."""
+        for row, text in enumerate(self.input_texts(split)):
+            check_text(text, locations[row])
+            yield text
 
     def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
         """Collect the labels of a new model.
@@ -243,7 +245,7 @@ class PairEncoder(TaskEncoder):
     def tokenizer_texts(self, split: Dataset, locations: RowLocations) -> Iterable[str]:
         """Return the text to train a tokenizer on: sources and targets."""
         targets = (reference_texts(locations[row], value) for row, value in enumerate(split[self.recipe.data.target_column]))
-        return chain(self.input_texts(split), chain.from_iterable(targets))
+        return chain(super().tokenizer_texts(split, locations), chain.from_iterable(targets))
 
     def max_target_length(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Return the maximum number of tokens of a target."""

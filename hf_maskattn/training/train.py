@@ -56,7 +56,7 @@ from hf_maskattn.training.callbacks import (
     StopOnInterrupt,
     TrainingInterrupted,
 )
-from hf_maskattn.training.error_analysis import ErrorAnalysis, evaluate_with_errors
+from hf_maskattn.training.error_analysis import ErrorAnalysis, compare_evaluations, evaluate_with_errors
 from hf_maskattn.training.publication import HubTarget, PublishEverySave, publish_run
 from hf_maskattn.training.results import BestEvaluation, RunReport, example_text, measure_attention, write_card
 from hf_maskattn.training.trainer import MaskAttnTrainer
@@ -95,7 +95,6 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
     args = build_arguments(recipe)
     check_model(recipe.model)
     check_launch(args)
-    _check_averaging(recipe)
     warn_of_busy_cores(args)
     target = None
     if args.push_to_hub:
@@ -148,6 +147,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
                 if assembly.transfer_set is not None:
                     metrics[split] |= assembly.transfer_set.score(assembly.trainer, split, assembly.evaluation)
         report = write_results(assembly, recipe, folder, metrics, best, analysis)
+    warnings += compare_evaluations(assembly.trainer, best)
     if assembly.transfer_set is None:  # the loss of a teacher has another scale
         warnings += _compare_with_prior_loss(assembly)
     for warning in warnings:
@@ -421,12 +421,6 @@ def check_launch(args: TrainingArguments) -> None:
             "accelerate launch --cpu started a single process, because it needs mpirun for several (--mpirun_hostfile). To "
             "start them without mpirun: accelerate launch --multi_gpu --num_processes N ... training.use_cpu=true"
         )
-
-
-def _check_averaging(recipe: Recipe) -> None:
-    for variable, name in _SHARDED.items():
-        if _is_set(variable) and recipe.training.get("average_checkpoints") is not None:
-            raise ValueError(f"training.average_checkpoints is not supported with {name}, which shards weights. Remove it.")
 
 
 def _is_set(variable: str) -> bool:

@@ -193,5 +193,5 @@ def test_average_that_is_not_possible_raises(tmp_path, settings, message):
 def test_average_of_sharded_weights_raises(tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.check_launch", lambda args: None)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match=r"average_checkpoints is not supported with FSDP, which shards weights"):
+    with pytest.raises(ValueError, match=r"average_checkpoints=3 is not supported with FSDP or DeepSpeed, which shard weights"):
         train(read(tmp_path))
