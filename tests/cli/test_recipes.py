@@ -119,6 +119,13 @@ def test_init_finds_columns(tmp_path, task, row, found):
     assert {key: getattr(data, key) for key in found} == found
 
 
+def test_init_passes_over_a_column_with_one_value(tmp_path):
+    rows = [{"Text": f"a longer text {number}", "Stars": number % 2, "Comment": "c"} for number in range(8)]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    assert run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml").exit_code == 0
+    assert load_recipe(tmp_path / "new.yaml").data.label_column == "Stars"
+
+
 def test_init_sets_problem_type(tmp_path):
     for label, kind in ((1.5, "regression"), (["x"], "multi_label_classification"), ("x", None), (1, None)):
         write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": label}] * 8)

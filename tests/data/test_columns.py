@@ -96,6 +96,14 @@ def test_label_names_compares_class_labels_by_name():
         label_names(splits, "label", "single")
 
 
+def test_label_names_rejects_a_zero_or_one_for_each_label():
+    message = r"got a 0 or 1 for each label, such as \[0, 1, 1\]\. Write the names .*, such as \['label 1', 'label 2'\]\."
+    with pytest.raises(ValueError, match=message):
+        label_names(_splits([[0, 1, 1], [1, 0, 0]]), "label", "multi")
+    assert label_names(_splits([[0, 1], [1]]), "label", "multi") == ["0", "1"]
+    assert label_names(_splits([[0], [1]]), "label", "multi") == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [

@@ -105,6 +105,16 @@ def test_read_tables_tsv(write, suffix):
     assert columns(write(f"a.{suffix}", "a\tb\n1,5\tx\n")) == {"a": ["1,5"], "b": ["x"]}
 
 
+def test_read_tables_rejects_tsv_cells_that_swallow_rows(write):
+    quoted = write("a.tsv", 'a\tb\n"x\ty\nz"\tw\n')
+    message = r"a\.tsv, line 3: a cell in double quotes has tabs and line breaks, as if it had swallowed rows"
+    with pytest.raises(ValueError, match=message):
+        columns(quoted)
+    assert columns(write("b.tsv", 'a\tb\n"x\ny"\t"z\tw"\n')) == {"a": ["x\ny"], "b": ["z\tw"]}
+    with pytest.raises(ValueError, match=r"a\.csv, line 2: invalid CSV: .* set data\.csv_separator if another character"):
+        columns(write("a.csv", 'a;b\n"x";"y"\n'))
+
+
 @pytest.mark.parametrize(("separator", "content"), [(";", "a;b\n1,5;x\n"), ("|", "a|b\n1,5|x\n"), (",", 'a,b\n"1,5",x\n')])
 def test_read_tables_csv_separator(write, separator, content):
     file = write("a.csv", content)

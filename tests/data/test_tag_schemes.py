@@ -100,7 +100,8 @@ def test_detect_tag_scheme_rejects_mixed_schemes():
 
 
 def test_detect_tag_scheme_warns_about_mixed_prefixes(caplog):
-    assert detect("B-X I-X _") == "none"
+    assert detect("B-X I-X _ b-X O") == "none"
+    assert "Without a prefix: '_', 'b-X'. If tags mark entities, correct them, or " in caplog.text
     assert "name the tag outside of entities O" in caplog.text
 
 

@@ -61,6 +61,20 @@ def test_load_rows_selects_the_column(model, row, column, found):
     assert load_rows(model / "rows.jsonl", model, column) == ([row], found)
 
 
+def test_load_rows_with_the_separator_of_the_recipe(model):
+    text = (model / "recipe.yaml").read_text().replace("train_file: x.jsonl", "train_file: x.csv, csv_separator: ';'")
+    (model / "recipe.yaml").write_text(text)
+    for name, content in {"a.csv": "sentence;n\na, b;1\n", "b.csv": 'sentence,n\n"a, b",1\n'}.items():
+        (model / name).write_text(content)
+        assert load_rows(model / name, model) == ([{"sentence": "a, b", "n": "1"}], "sentence")
+
+
+def test_load_rows_names_a_separator_that_is_not_known(tmp_path):
+    (tmp_path / "a.csv").write_text("text;n\na;1\n")
+    with pytest.raises(ValueError, match=r"The cells seem to be separated by another character than a comma\. Save the file"):
+        load_rows(tmp_path / "a.csv", tmp_path)
+
+
 def test_load_rows_of_each_format(tmp_path):
     (tmp_path / "a.csv").write_text('id,text\n01,"x, y"\n02,z\n')
     pq.write_table(pa.table({"id": ["01", "02"], "text": ["x, y", "z"]}), tmp_path / "a.parquet")

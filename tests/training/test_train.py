@@ -434,3 +434,18 @@ def test_half_precision_evaluation_keeps_the_weights(tmp_path, precision):
     train(read(tmp_path, f"training.output_dir={tmp_path / 'full'}"))
     train(read(tmp_path, f"training.{precision}_full_eval=true", f"training.output_dir={tmp_path / 'half'}"))
     assert weights(tmp_path / "half") == weights(tmp_path / "full")
+
+
+def test_missing_text_is_located_before_a_tokenizer_is_trained(tmp_path):
+    recipe = read(tmp_path)
+    lines = (tmp_path / "train.jsonl").read_text().splitlines()
+    lines[6] = json.dumps({**json.loads(lines[6]), "text": None})
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(TypeError, match=r"train\.jsonl, line 7: the text must be a string, got None"):
+        train(recipe)
+
+
+def test_score_that_never_changes_is_reported(tmp_path, caplog):
+    train(read(tmp_path, "training.learning_rate=0"))
+    assert "All 2 evaluations had accuracy " in caplog.text
+    assert "so that the first one was selected" in caplog.text
