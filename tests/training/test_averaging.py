@@ -42,7 +42,7 @@ def assert_equal_weights(found, expected):
         torch.testing.assert_close(found[key].double(), value.double(), atol=OUTPUT, rtol=0)
 
 
-@pytest.mark.parametrize("task", ["fill-mask", "text2text-generation"])
+@pytest.mark.parametrize("task", ["fill-mask", pytest.param("text2text-generation", marks=pytest.mark.slow)])
 def test_better_average_is_the_model(tmp_path, caplog, task):
     recipe = read(tmp_path, *BY_LOSS, AROUND, task=task)
     with caplog.at_level(logging.INFO):
@@ -86,7 +86,7 @@ def test_streams_are_averaged(tmp_path):
     assert report.best.averaged_steps == [20, 25, 30]
 
 
-@pytest.mark.parametrize("save_steps", [4, 8, 100])
+@pytest.mark.parametrize("save_steps", [100, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (4, 8))])
 def test_best_evaluation_between_checkpoints_is_saved(tmp_path, save_steps):
     steps = (
         "training.max_steps=30",
@@ -104,6 +104,7 @@ def test_best_evaluation_between_checkpoints_is_saved(tmp_path, save_steps):
     assert f"Weights: {report.best}." in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupts", [[27], [22, 27]])
 def test_interrupted_run_averages_the_checkpoints_of_an_unbroken_one(tmp_path, monkeypatch, interrupts):
     class Interrupting(KeepTrackOfBest):
@@ -127,6 +128,7 @@ def test_interrupted_run_averages_the_checkpoints_of_an_unbroken_one(tmp_path, m
     assert sorted(folder.glob("checkpoint-*")) == checkpoints
 
 
+@pytest.mark.slow
 def test_longer_run_averages_consecutive_checkpoints_only(tmp_path):
     train(read(tmp_path, *BY_LOSS[1:2], AROUND, "training.num_train_epochs=4"))
     longer = ("training.num_train_epochs=5", "training.average_checkpoints=4", "training.keep_checkpoints=all")
@@ -150,6 +152,7 @@ def test_resumed_run_averages_the_same_checkpoints(tmp_path):
     assert_equal_weights(weights(folder), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "averaged"), [(["checkpoint-30", "checkpoint-25"], [25, 30]), (["checkpoint-30"], [])])
 def test_fewer_checkpoints_are_averaged_as_far_as_there_are_two(tmp_path, caplog, left, averaged):
     recipe = read(tmp_path, *BY_LOSS, AROUND)
