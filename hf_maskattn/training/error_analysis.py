@@ -361,11 +361,12 @@ _ANALYSES: dict[str, Callable[[TaskData, str, dict[str, float], SplitOutputs], E
 
 
 def compare_evaluations(trainer: MaskAttnTrainer, best: BestEvaluation | None) -> list[str]:
-    """Return a warning if all evaluations of a run had the same score, so that the first one was selected."""
+    """Return a warning if all evaluations of a run had the same score, and not the best one, so that the first was selected."""
     if best is None or best.metric == "loss" or best.averaged_steps:
         return []
     scores = [entry[f"eval_{best.metric}"] for entry in trainer.state.log_history if f"eval_{best.metric}" in entry]
-    if len(scores) < 2 or len({*scores}) > 1:
+    is_perfect = best.value == (1.0 if trainer.args.greater_is_better else 0.0)
+    if is_perfect or len(scores) < 2 or len({*scores}) > 1:
         return []
     return [
         f"All {len(scores)} evaluations had {best.metric} {best.value:.4g}, so that the first one was selected. Train longer, "

@@ -449,3 +449,8 @@ def test_score_that_never_changes_is_reported(tmp_path, caplog):
     train(read(tmp_path, "training.learning_rate=0"))
     assert "All 2 evaluations had accuracy " in caplog.text
     assert "so that the first one was selected" in caplog.text
+    caplog.clear()
+    settings = ["training.per_device_train_batch_size=1", "training.learning_rate=0.03", "training.num_train_epochs=3"]
+    report = train(read(tmp_path, *settings, f"training.output_dir={tmp_path / 'perfect'}"))
+    assert report.metrics["validation"]["accuracy"] == 1.0
+    assert "evaluations had" not in caplog.text
