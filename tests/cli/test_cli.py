@@ -170,6 +170,9 @@ def test_evaluate_reports_errors(trained, run, tmp_path):
     assert sum(scores["support"] for scores in report["classes"].values()) == 40
     printed = json.loads(run(*arguments, "--json", "-").stdout)
     assert printed["classes"] == report["classes"]
+    to_stdout = run(*arguments, "--errors", "-")
+    assert (to_stdout.exit_code, Path("-").exists()) == (MISTAKE, False)
+    assert "--errors must be a file, got '-'." in to_stdout.stderr
     again = run(*arguments, "--errors", tmp_path / "errors.jsonl")
     assert again.exit_code == 2
     assert "errors.jsonl exists. Replace it with --overwrite" in again.stderr
