@@ -40,6 +40,8 @@ def evaluate(
     with exit_on_error():
         from hf_maskattn.recipes.recipe import check_local_files, load_recipe
 
+        if str(errors) == "-":
+            raise ValueError("--errors must be a file, got '-'.")
         changes = list(overrides or ())
         if recipe is not None and "=" in recipe and not Path(recipe).is_file():
             changes, recipe = [recipe, *changes], None
@@ -61,8 +63,6 @@ def evaluate(
         from hf_maskattn.inference.evaluate import evaluate as run
 
         show_messages()
-        if str(errors) == "-":
-            raise ValueError("--errors must be a file, got '-'.")
         path = None if json_file in (None, "-") else Path(str(json_file))
         report = run(model, parsed, split, json_file=path, errors_file=errors, overwrite=overwrite)
         if not report.is_main_process:

@@ -82,9 +82,9 @@ def load_rows(pattern: Path, model_folder: str | Path, column: str | None = None
     from hf_maskattn.data.files import empty_file_error, list_files
     from hf_maskattn.data.table_reading import RowLocations, read_header, read_rows, separator_hint
 
-    recipe = _recipe_of(model_folder)
-    candidates = _columns_of_recipe(recipe) if column is None else [column]
     files = list_files(pattern)
+    recipe = _recipe_of(model_folder) if column is None or files[0].kind == "csv" else None
+    candidates = _columns_of_recipe(recipe) if column is None else [column]
     if recipe is not None and recipe.data.csv_separator is not None and files[0].kind == "csv":
         separated = list_files(pattern, recipe.data.csv_separator)
         if not {*candidates}.isdisjoint(read_header(separated[0])):

@@ -13,7 +13,6 @@ _REASONS = {
     "average_checkpoints": "the average is only used if it is better than the best checkpoint",
 }
 
-
 SELECTED_BY_EVALUATIONS = tuple(_MINIMUMS)
 """Keys of the group `training` that need evaluations."""
 

@@ -88,12 +88,7 @@ def test_streams_are_averaged(tmp_path):
 
 @pytest.mark.parametrize("save_steps", [100, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (4, 8))])
 def test_best_evaluation_between_checkpoints_is_saved(tmp_path, save_steps):
-    steps = (
-        "training.max_steps=30",
-        "training.eval_strategy=steps",
-        "training.eval_steps=4",
-        f"training.save_steps={save_steps}",
-    )
+    steps = ("training.max_steps=30", "training.eval_strategy=steps", "training.eval_steps=4")
     settings = (*steps, f"training.save_steps={save_steps}", AROUND, "training.average_checkpoints=")
     report = train(read(tmp_path, *BY_LOSS[1:2], *settings, task="text2text-generation"))
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
@@ -129,15 +124,15 @@ def test_interrupted_run_averages_the_checkpoints_of_an_unbroken_one(tmp_path, m
 
 
 @pytest.mark.slow
-def test_longer_run_averages_consecutive_checkpoints_only(tmp_path):
-    train(read(tmp_path, *BY_LOSS[1:2], AROUND, "training.num_train_epochs=4"))
-    longer = ("training.num_train_epochs=5", "training.average_checkpoints=4", "training.keep_checkpoints=all")
+def test_longer_run_averages_consecutive_checkpoints_only(tmp_path, caplog):
+    keep = (*BY_LOSS[1:], AROUND)
+    train(read(tmp_path, *keep, "training.num_train_epochs=4"))
     for step in (10, 15):  # as if the first run had kept its best and its last checkpoint
-        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}", ignore_errors=True)
-    first = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
-    report = train(read(tmp_path, *BY_LOSS[1:2], AROUND, *longer), resume=True)
-    assert first <= {"checkpoint-5", "checkpoint-20"}
-    assert 5 not in report.best.averaged_steps
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+    assert (tmp_path / "run" / "checkpoint-5").is_dir()
+    with caplog.at_level(logging.INFO):
+        train(read(tmp_path, *keep, "training.num_train_epochs=5", "training.average_checkpoints=4"), resume=True)
+    assert "The average of 2 checkpoints, steps 20 to 25, with loss " in caplog.text
 
 
 @pytest.mark.slow
@@ -198,3 +193,18 @@ def test_average_of_sharded_weights_raises(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match=r"average_checkpoints=3 is not supported with FSDP or DeepSpeed, which shard weights"):
         train(read(tmp_path))
+
+
+@pytest.mark.slow
+def test_run_resumes_from_a_best_checkpoint_at_the_end_of_an_epoch(tmp_path):
+    steps = ("training.max_steps=23", "training.eval_strategy=steps", "training.eval_steps=5", "training.save_steps=100")
+    settings = (*BY_LOSS[1:], *steps, TOWARDS, "training.save_total_limit=20", "training.average_checkpoints=")
+    recipe = read(tmp_path, *settings)
+    report, folder = train(recipe), tmp_path / "run"
+    expected = weights(folder / "checkpoint-23")
+    (folder / "metrics.json").unlink()
+    for step in (20, 23):  # as if the run had been killed after the best checkpoint of step 15, the last one of an epoch
+        shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
+    assert (folder / "checkpoint-15").is_dir()
+    assert train(recipe, resume=True).best == report.best
+    assert all(torch.equal(value, expected[key]) for key, value in weights(folder / "checkpoint-23").items())
