@@ -157,9 +157,8 @@ def test_lock_run_folder_ends_with_killed_process(tmp_path):
     child = fork()
     if child == 0:
         with lock_run_folder(tmp_path / "run"):
-            grandchild = fork()
-            if grandchild:
-                os.write(writer, str(grandchild).encode())
+            if fork() == 0:
+                os.write(writer, str(os.getpid()).encode())  # by then it has let go of what it inherited
             signal.pause()
     grandchild = int(os.read(reader, 20))
     try:
