@@ -1,7 +1,6 @@
 import os
 import re
 import signal
-import time
 import warnings
 
 import pytest
@@ -164,8 +163,10 @@ def test_lock_run_folder_ends_with_killed_process(tmp_path):
     try:
         with pytest.raises(ValueError, match=LOCKED), lock_run_folder(tmp_path / "run"):
             pass
+    finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+    try:
         assert (tmp_path / "run" / LOCK_FILE).exists()
         with lock_run_folder(tmp_path / "run"):
             pass
@@ -195,19 +196,29 @@ def test_lock_run_folder_rejects_file(tmp_path):
 
 def test_lock_run_folder_admits_one_of_many_processes(tmp_path):
     start, go = os.pipe()
+    hold, release = os.pipe()
+    results, report = os.pipe()
     children = []
     for _ in range(6):
         children.append(fork())
         if children[-1] == 0:
             os.close(go)
+            os.close(release)
             os.read(start, 1)  # returns for all at once, when the last writer is closed
             try:
                 with lock_run_folder(tmp_path / "run"):
-                    time.sleep(1)
-                os._exit(0)
+                    os.write(report, b"1")
+                    os.read(hold, 1)
             except ValueError:
-                os._exit(1)
-    os.close(start)
-    os.close(go)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert sorted(codes) == [0, 1, 1, 1, 1, 1]
+                os.write(report, b"0")
+            finally:
+                os._exit(0)
+    for end in (start, go, report):
+        os.close(end)
+    answers = b"".join(os.read(results, 1) for _ in children)
+    os.close(release)
+    for child in children:
+        os.waitpid(child, 0)
+    for end in (hold, results):
+        os.close(end)
+    assert sorted(answers) == sorted(b"000001")
