@@ -2,6 +2,7 @@ import os
 import re
 import signal
 import warnings
+from contextlib import suppress
 
 import pytest
 
@@ -163,15 +164,15 @@ def test_lock_run_folder_ends_with_killed_process(tmp_path):
     try:
         with pytest.raises(ValueError, match=LOCKED), lock_run_folder(tmp_path / "run"):
             pass
-    finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    try:
         assert (tmp_path / "run" / LOCK_FILE).exists()
         with lock_run_folder(tmp_path / "run"):
             pass
     finally:
-        os.kill(grandchild, signal.SIGKILL)
+        for process in (child, grandchild):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         os.close(reader)
         os.close(writer)
 
