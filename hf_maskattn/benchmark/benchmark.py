@@ -90,7 +90,7 @@ def describe_machine(device: torch.device) -> dict[str, str]:
         "CPU": f"{_read_cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
         "cores": f"{cores} (torch threads: {torch.get_num_threads()})",
         "oneDNN": f"bf16 {bf16}" if torch.backends.mkldnn.is_available() else "no",
-        "device": device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": f"hf_maskattn {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
         f"Python {platform.python_version()}",
     }

@@ -20,8 +20,9 @@ class Outcome:
     Attributes:
         value: Time, memory or rate, in the unit of the table; None if it was not measured.
         spread: Half of the interquartile range of the runs, relative to the median.
-        difference: Largest difference from the first implementation in units of the tolerance, relative to the largest value of
-            that output or gradient; None for the first implementation, and for those that compute another function.
+        difference: Largest difference from the first implementation, relative to the largest value of that output or gradient,
+            of the one that is nearest to its tolerance; None for the first implementation, and for those that compute another
+            function.
         unequal: Whether the difference is more than rounding; then there is no value.
         remark: Why there is no value, or how to read it.
     """

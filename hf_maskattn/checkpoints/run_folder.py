@@ -45,6 +45,7 @@ _RUN_FILES = {
     ERRORS_FILE,
     MANIFEST_FILE,
     "config.json",
+    "generation_config.json",
     "model.safetensors",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -7,9 +7,6 @@ import typer
 
 from hf_maskattn.cli.console import exit_on_error
 
-FAILED = 1
-_LOG_WIDTH = 140
-
 
 def audit(
     model: Annotated[str, typer.Argument(help="Folder of any text model of transformers, or its name on the Hub.")],
@@ -29,14 +26,15 @@ def audit(
     Exit code 1 if it does, or if an output is not finite.
     """
     with exit_on_error():
-        from rich.console import Console
-
-        from hf_maskattn.cli.console import show_messages
+        from hf_maskattn.cli.console import show_messages, show_report
         from hf_maskattn.data.files import read_lines
+        from hf_maskattn.inference.predict import check_output_path
         from hf_maskattn.inspection.audit import audit as run
         from hf_maskattn.loading import download_revision
 
         show_messages()
+        if json_file is not None:
+            check_output_path(json_file, overwrite=True)
         texts = None
         if text_file is not None:
             texts = [line for line in read_lines(text_file) if line.strip()]
@@ -49,11 +47,4 @@ def audit(
             max_length=max_length,
             trust_remote_code=trust_remote_code,
         )
-        console = Console()
-        if not console.is_terminal:
-            console.width = max(console.width, _LOG_WIDTH)
-        console.print(report)
-        if json_file is not None:
-            json_file.write_text(report.to_json() + "\n", encoding="utf-8")
-        if not report.passed:
-            raise typer.Exit(FAILED)
+        show_report(report, json_file)

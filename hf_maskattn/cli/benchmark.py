@@ -7,9 +7,6 @@ import typer
 
 from hf_maskattn.cli.console import exit_on_error
 
-FAILED = 1
-_LOG_WIDTH = 140
-
 
 def benchmark(
     part: Annotated[
@@ -32,10 +29,13 @@ def benchmark(
         from rich.progress import Progress
 
         from hf_maskattn.benchmark.benchmark import benchmark as run
-        from hf_maskattn.cli.console import show_messages
+        from hf_maskattn.cli.console import show_messages, show_report
         from hf_maskattn.data.cldr import build_cldr_languages
+        from hf_maskattn.inference.predict import check_output_path
 
         show_messages()
+        if json_file is not None:
+            check_output_path(json_file, overwrite=True)
         # A token of the recipe language_identification is a character.
         lengths = [len(text) for text in build_cldr_languages()["train"]["text"]]
         with Progress(console=Console(stderr=True)) as progress:
@@ -45,11 +45,4 @@ def benchmark(
                 progress.update(task, description=case, completed=done, total=total, visible=True)
 
             report = run(lengths=lengths, part=part, quick=quick, device=device, on_case=show)
-        console = Console()
-        if not console.is_terminal:
-            console.width = max(console.width, _LOG_WIDTH)
-        console.print(report)
-        if json_file is not None:
-            json_file.write_text(report.to_json() + "\n", encoding="utf-8")
-        if not report.passed:
-            raise typer.Exit(FAILED)
+        show_report(report, json_file)

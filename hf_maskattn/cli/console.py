@@ -22,16 +22,20 @@ from hf_maskattn import __version__
 from hf_maskattn.tasks import loading_call
 
 if TYPE_CHECKING:
+    from hf_maskattn.benchmark.report import Report as BenchmarkReport
     from hf_maskattn.hub.publish import Publication
     from hf_maskattn.inference.export import OnnxReport
+    from hf_maskattn.inspection.audit_report import AuditReport
     from hf_maskattn.training.results import RunReport
     from hf_maskattn.training.seeds import SeedScores
     from hf_maskattn.training.tuning import TuningReport
 
+NOT_PASSED = 1
 MISTAKE = 2
 INTERRUPTED = 130
 
 _TERMINATION_SECONDS = 30.0
+_LOG_WIDTH = 140
 _NOT_SHOWN = ("steps", "epochs", "samples_per_second")
 
 
@@ -156,6 +160,18 @@ def show_messages() -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     transformers_logging.disable_progress_bar()
+
+
+def show_report(report: "AuditReport | BenchmarkReport", json_file: Path | None) -> None:
+    """Print the report of `audit` or `benchmark`, write it to a file on request, and exit with 1 if it has not passed."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    console.print(report)
+    if json_file is not None:
+        json_file.write_text(report.to_json() + "\n", encoding="utf-8")
+    if not report.passed:
+        raise typer.Exit(NOT_PASSED)
 
 
 def show_metrics(report: "RunReport", task: str) -> None:

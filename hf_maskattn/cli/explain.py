@@ -188,22 +188,22 @@ def _describe_view(explanation: "Explanation", view: "View") -> str:
     name = "log-probability" if explanation.generated_text is not None else "logit"
     parts = [f"{name} {view.logit:.3f}", explanation.method]
     if explanation.method in ("contributions", "integrated_gradients", "gradient_x_input"):
-        column = explanation.labels.index(view.title)
-        total = float(explanation.scores[:, column].sum() + explanation.base[column])
-        parts.append(f"base {explanation.base[column]:.3f}, completeness gap {abs(total - view.logit):.1e}")
+        gap = abs(float(view.scores.sum()) + view.base - view.logit)
+        parts.append(f"base {view.base:.3f}, completeness gap {gap:.1e}")
     return ", ".join(parts)
 
 
 def _color_text(explanation: "Explanation", view: "View") -> Text:
     """Color the parts of a text by their scores; special tokens follow it."""
-    from hf_maskattn.inspection.explanations import diverging_color, largest_score
+    from hf_maskattn.inspection.explanations import diverging_color, largest_score, text_color
 
     colored = Text(to_visible(explanation.text))
     scale = largest_score(view.scores)
     parts = zip(explanation.tokens, explanation.offsets, view.scores.tolist(), strict=True)
     for token, (start, end), score in parts:
-        red, green, blue = diverging_color(score / scale)
-        style = f"{'white' if abs(score) > 0.75 * scale else 'black'} on rgb({red},{green},{blue})"
+        background = diverging_color(score / scale)
+        red, green, blue = background
+        style = f"{text_color(background)} on rgb({red},{green},{blue})"
         if end > start:
             colored.stylize(style, start, end)
         else:

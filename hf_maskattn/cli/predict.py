@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.console import exit_on_error, print_message
+from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message
 
-FAILED = 1
 _BAR_DELAY_SECONDS = 2.0
 
 
@@ -111,7 +110,7 @@ def predict(
                 typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
         if failures:
             print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
-            raise typer.Exit(FAILED)
+            raise typer.Exit(NOT_PASSED)
 
 
 def _parse_top_k(value: str | None) -> int | Literal["all"] | None:

@@ -1,5 +1,7 @@
 """The commands `recipes` and `init`."""
 
+import glob
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,10 +48,12 @@ def init(
 ) -> None:
     """Write a commented recipe for your own data, with the columns of the file filled in."""
     with exit_on_error():
+        if output is None and glob.has_magic(file):
+            raise ValueError(f"--output must name the recipe to write for several files, got {file!r}.")
         target = output or Path(f"{Path(file).name.split('.')[0]}.yaml")
         from hf_maskattn.cli.console import show_messages
         from hf_maskattn.recipes.starter_recipe import write_starter_recipe
 
         show_messages()
         write_starter_recipe(task, file, target, overrides or ())
-        typer.echo(f"Wrote {target}. Train with: hf-maskattn train {target}")
+        typer.echo(f"Wrote {target}. Train with: hf-maskattn train {shlex.quote(str(target))}")

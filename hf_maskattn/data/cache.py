@@ -6,8 +6,6 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
-_BLOCK = 2**20
-
 
 def cache_folder(kind: str, key: str) -> Path:
     """Return the folder of a cached result; it is not created.
@@ -23,13 +21,11 @@ def fingerprint(*parts: str | bytes | Path) -> str:
     """Return a hash of strings, bytes and the contents of files, in their order."""
     digest = hashlib.sha256()
     for part in parts:
-        content = hashlib.sha256()
         if isinstance(part, Path):
             with part.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    content.update(block)
+                content = hashlib.file_digest(file, "sha256")
         else:
-            content.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+            content = hashlib.sha256(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
         digest.update(content.digest())
     return digest.hexdigest()
 

@@ -166,7 +166,12 @@ def label_names(
 
 
 def find_further_labels(
-    splits: Mapping[str, Dataset], column: str, names: Sequence[str], is_known: Callable[[str], bool] | None = None
+    splits: Mapping[str, Dataset],
+    column: str,
+    names: Sequence[str],
+    is_known: Callable[[str], bool] | None = None,
+    *,
+    key: str = "data.labels",
 ) -> list[str]:
     """Find labels that a model does not have, in splits that it is evaluated on. A warning counts them in each split.
 
@@ -175,6 +180,7 @@ def find_further_labels(
         column: Column of the labels, or of lists of labels.
         names: Names of the labels of the data in the order of their ids.
         is_known: Whether the model has a label of this name. None if it has the labels `names`.
+        key: The key of the recipe that lists all labels, for the warning.
 
     Returns:
         Their names, sorted.
@@ -211,7 +217,7 @@ def find_further_labels(
             logger.warning(
                 f"{counts.total():,} labels in {num_rows:,} of {split.num_rows:,} rows of the split {split_name!r} are not "
                 f"among those that the model learns ({shown}{', ...' if len(counts) > 5 else ''}). They are scored as errors. "
-                "Correct them, or list all labels in data.labels and train on rows that have them."
+                f"Correct them, or list all labels in {key} and train on rows that have them."
             )
         further |= counts.keys()
     return sorted(further)

@@ -85,7 +85,9 @@ def encode_texts(
     return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
 
-def add_sequence_labels(encode: BatchEncoder, split: "Dataset | Shards", column: str, labels: Sequence[str]) -> BatchEncoder:
+def add_sequence_labels(
+    encode: BatchEncoder, split: "Dataset | Shards", column: str, labels: Sequence[str], further: Sequence[str] = ()
+) -> BatchEncoder:
     """Add the column `sequence_labels` to the outputs of a function: the label id of each row.
 
     Args:
@@ -93,8 +95,10 @@ def add_sequence_labels(encode: BatchEncoder, split: "Dataset | Shards", column:
         split: The rows.
         column: Column of the labels: names, values of a `ClassLabel`, or integers, as in `encode_texts`.
         labels: Label names in the order of their ids.
+        further: Names of labels that the model does not have, whose ids follow, for rows that are evaluated.
     """
-    encode_label = partial(_encode_label, label_ids=build_label_ids(split.features[column], labels), labels=list(labels))
+    label_ids = build_label_ids(split.features[column], labels, further)
+    encode_label = partial(_encode_label, label_ids=label_ids, labels=list(labels))
     return partial(_encode_with_sequence_label, encode=encode, column=column, encode_label=encode_label)
 
 

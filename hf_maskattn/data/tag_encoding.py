@@ -46,6 +46,7 @@ def encode_tags(
     max_length: int,
     sequence_label_column: str | None = None,
     sequence_labels: Sequence[str] | None = None,
+    further_sequence_labels: Sequence[str] = (),
     names: Sequence[str] | None = None,
     further_names: Sequence[str] = (),
     scheme: TagScheme | None = None,
@@ -70,6 +71,7 @@ def encode_tags(
         max_length: Maximum number of tokens; longer texts are truncated.
         sequence_label_column: Column with a label for each text; `None` if there is none.
         sequence_labels: Names of these labels by id.
+        further_sequence_labels: Names of labels of texts that the model does not have, for rows that are evaluated.
         names: Names of the tags of the data in the order of their ids; `None` if they are `labels`.
         further_names: Names of further tags of the data, which have no id.
         scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
@@ -101,7 +103,7 @@ def encode_tags(
     )
     features = _FEATURES
     if sequence_label_column is not None:
-        encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or ())
+        encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or (), further_sequence_labels)
         features = Features({**features, "sequence_labels": Value("int64")})
     limits = {"max_length": max_length}
     encoded = map_rows(split, encode, features=features, limits=limits, name=name, locations=locations)

@@ -18,6 +18,7 @@ from hf_maskattn.auto import FAMILIES, load_family
 from hf_maskattn.hub.model_card import parse_model_card
 from hf_maskattn.loading import find_newest_checkpoint, suggest_checkpoint
 from hf_maskattn.model.remote_code import CODE_VERSION, install_command, is_newer_version
+from hf_maskattn.recipes.recipe import parse_yaml
 
 CARD_FILE = "README.md"
 CONFIG_FILE = "config.json"
@@ -175,9 +176,9 @@ def load_without_package(folder: Path) -> int:
 def _strip_folders(recipe: Path) -> None:
     """Replace absolute paths in a recipe by file names, because they describe this machine."""
     try:
-        groups = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{recipe.name} is not valid YAML: {' '.join(str(error).split())}") from error
+        groups = parse_yaml(recipe.read_text(encoding="utf-8"), recipe.name)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{recipe.name} is not valid YAML: {error}.") from error
     for values in groups.values() if isinstance(groups, dict) else ():
         for key, value in values.items() if isinstance(values, dict) else ():
             # A label or a separator may be a slash.

@@ -59,7 +59,8 @@ def call_with_retries(
         What the method returns.
 
     Raises:
-        OSError: See `to_readable_error`, which may also return a ValueError.
+        OSError: See `to_readable_error`.
+        ValueError: Likewise.
     """
     waits = iter(WAITS)
     while True:

@@ -89,7 +89,7 @@ def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio
 
     def explain(text: str, method: Method, unit: Unit) -> list[Any]:
         if method not in explainers:
-            explainers[method] = Explainer(explainer.model, explainer.tokenizer, method)
+            explainers[method] = explainer.with_method(method)
         (explanation,) = explainers[method].explain_each([text], unit=unit)
         frame = _FRAME.format(html.escape(explanation.to_html())) if explanation.tokens else ""
         # The page of a tagger marks what is predicted in the text.

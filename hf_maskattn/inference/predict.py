@@ -105,10 +105,12 @@ def predict(
     Raises:
         ValueError: If the model has no task, or not the task of an option, a number is below 1, the ONNX file was not exported
             from this model, the picture cannot be drawn, or a row lacks the column.
-        TypeError: If a text is neither a string nor a list of strings.
+        TypeError: If `texts` is a single text, or one of them is neither a string nor a list of strings.
         OSError: If there is no such model, file or folder.
         ImportError: If onnxruntime or matplotlib is needed and not installed.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be an iterable of texts, got a single string ({texts[:20]!r}). Pass a list of one text.")
     onnx_file, alignment_file = (None if file is None else Path(file) for file in (onnx_file, alignment_file))
     beams = {"num_beams": num_beams, "num_return_sequences": num_return_sequences}
     numbers = {"batch_size": batch_size, "max_length": max_length, "top_k": None if top_k == "all" else top_k, **beams}
@@ -271,6 +273,9 @@ def _build_generator(model_folder: str | Path, config: PreTrainedConfig, max_len
 
     tokenizer = load_tokenizer(model_folder)
     model = load_verified_model(TASKS[_TEXT_TO_TEXT].auto_class.load(), model_folder, config)
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is not None:
+        model.to(device)
 
     def generate(rows: list[InputRow]) -> list[_Prediction]:
         texts, results = [row.text for row in rows], []

@@ -276,7 +276,7 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path, note: str = 
     installed fonts; characters without a font are drawn as code points, with a warning.
 
     Args:
-        maps: The alignments.
+        maps: The alignments. Those without a target are left out.
         path: File to write; its suffix selects the format.
         note: Text to add to the title.
 
@@ -290,6 +290,7 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path, note: str = 
     validate_plot_path(path)
     from matplotlib.figure import Figure
 
+    maps = [alignment for alignment in maps if alignment.target]
     if not maps:
         raise ValueError("There must be at least one alignment to draw, got none. Pass a text with a visible character.")
     tokens = {_shorten(token) for alignment in maps for token in (*alignment.source, *alignment.target)}

@@ -171,6 +171,10 @@ class Explainer:
             with eval_mode(self.model):
                 check_removal(self.model, tokenizer)
 
+    def with_method(self, method: Method) -> "Explainer":
+        """Build an explainer of the same model by another method."""
+        return Explainer(self._joint_model or self.model, self.tokenizer, method)
+
     def explain_each(
         self,
         texts: Sequence[str],

@@ -85,6 +85,8 @@ class ExplainedOutputs:
         Returns:
             `[R, columns]`, float, on the CPU.
         """
+        if not self.ids:  # nothing but padding was generated
+            return torch.zeros(len(masks), 0)
         length = max(1, len(row))  # a tokenizer may drop every character of a text
         rows_per_batch = min(_TOKENS_PER_BATCH // length, _VALUES_PER_BATCH // self._count_values(model, length))
         outputs = []

@@ -26,7 +26,7 @@ class ExplainedText:
         inputs: For each input of the model with a value per token, such as `input_ids`, the n values.
         tokens: The text of each unit.
         offsets: Start and end of each unit in the text.
-        columns: The positions of the tokens of each unit among the n tokens.
+        columns: The positions of the tokens of each unit among the n tokens; none for a span that was truncated away.
         all_unknown: Whether no token but special ones is in the vocabulary.
         token_offsets: Start and end of each of the n tokens in the text.
     """
@@ -76,7 +76,7 @@ def encode_texts(
         texts: Texts with a visible character.
         unit: What a unit is; a word or punctuation mark has the space before it.
         spans: Start and end of the units of each text, instead of `unit`.
-        with_special_tokens: Whether each special token is a unit.
+        with_special_tokens: Whether each special token is a unit too. Spans have none.
         max_length: Number of tokens that texts are truncated to; None truncates nothing.
     """
     encoded = tokenizer(
@@ -92,11 +92,11 @@ def encode_texts(
         ids, offsets, is_special = encoding.ids, encoding.offsets, encoding.special_tokens_mask
         if spans is None:
             units, columns = _group(text, offsets, is_special, unit)
+            if not with_special_tokens:
+                kept = [number for number, positions in enumerate(columns) if not is_special[positions[0]]]
+                units, columns = [units[number] for number in kept], [columns[number] for number in kept]
         else:
             units, columns = [*spans[index]], [_overlapping(span, offsets, is_special) for span in spans[index]]
-        if not with_special_tokens:
-            kept = [number for number, positions in enumerate(columns) if not is_special[positions[0]]]
-            units, columns = [units[number] for number in kept], [columns[number] for number in kept]
         rows.append(
             ExplainedText(
                 text=text,

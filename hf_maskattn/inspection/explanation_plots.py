@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_maskattn.inspection.attention_maps import choose_fonts, new_figure, replace_missing, validate_plot_path
-from hf_maskattn.inspection.explanations import Explanation, View, diverging_color, largest_score
+from hf_maskattn.inspection.explanations import Explanation, View, diverging_color, largest_score, text_color
 
 _WIDTH, _MARGIN, _LINE, _TITLE_LINE, _PADDING = 1600, 30, 52, 46, 9
 """Pixels: width of a plot, its margin, height of a line of tokens and of a title, and space around the text of a token."""
 
 _MAX_HEIGHT = 20_000
 _MAX_TITLE, _MAX_TOKEN = 120, 60
-_DARK = 0.75
-"""Share of the largest score from which a token is written in white."""
 
 
 class _Box(NamedTuple):
@@ -72,10 +70,10 @@ def draw_explanations(explanations: Sequence[Explanation], path: str | Path) -> 
     for center, title in titles:
         axes.text(_MARGIN, center, title, weight="bold", **style)
     for box in boxes:
-        color = tuple(channel / 255 for channel in diverging_color(box.share))
+        background = diverging_color(box.share)
+        color = tuple(channel / 255 for channel in background)
         axes.barh(box.y, box.width, height=_LINE - 10, left=box.x, color=[color], edgecolor="0.8", linewidth=0.6)
-        text_color = "white" if abs(box.share) > _DARK else "black"
-        axes.text(box.x + box.width / 2, box.y, box.text, ha="center", color=text_color, **style)
+        axes.text(box.x + box.width / 2, box.y, box.text, ha="center", color=text_color(background), **style)
     figure.savefig(path)
 
 

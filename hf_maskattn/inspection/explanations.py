@@ -28,11 +28,13 @@ class View(NamedTuple):
     Attributes:
         title: The output: a class, a token with its tag, or the generated text.
         scores: `[T]`, the score of each token.
+        base: The output without the tokens.
         logit: What the model returns for the output.
     """
 
     title: str
     scores: torch.Tensor
+    base: float
     logit: float
 
 
@@ -100,8 +102,11 @@ class Explanation:
     def views(self) -> list[View]:
         """Return what is worth showing: each predicted class, each token with another tag than "O", or the generated text."""
         if self.generated_text is not None:
-            return [View(self.generated_text, self.scores.sum(dim=1), float(self.logits.sum()))]
-        return [View(self.labels[column], self.scores[:, column], float(self.logits[column])) for column in self.predicted]
+            return [View(self.generated_text, self.scores.sum(dim=1), float(self.base.sum()), float(self.logits.sum()))]
+        return [
+            View(self.labels[column], self.scores[:, column], float(self.base[column]), float(self.logits[column]))
+            for column in self.predicted
+        ]
 
     def to_json(self) -> str:
         """Convert to a JSON object on one line, with the attributes as its keys; NaN is null."""

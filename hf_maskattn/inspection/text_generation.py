@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import count_truncated_tokens
@@ -59,9 +58,6 @@ def generate_texts(
     Yields:
         The generated texts of each source, in order.
     """
-    device = torch.accelerator.current_accelerator(check_available=True)
-    if device is not None:
-        model.to(device)
     for start in range(0, len(texts), batch_size):
         batch = list(texts[start : start + batch_size])
         inputs = tokenizer(

@@ -174,7 +174,7 @@ class MaskAttnConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Build a configuration from the dictionary of a `config.json`; warns if it was saved by newer code."""
         warn_about_newer_code(config_dict.get("code_version"))
-        # The first versions saved every field, and their default was "learned".
+        # Configurations save every field. One that lacks this was written by hand, when the default was "learned".
         config_dict = {"attention_query": "learned", **config_dict}
         return super().from_dict(config_dict, **kwargs)
 

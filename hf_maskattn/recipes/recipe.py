@@ -33,7 +33,7 @@ from hf_maskattn.recipes.fields import (
     settable_fields,
     suggestion,
 )
-from hf_maskattn.recipes.search_space import check_space
+from hf_maskattn.recipes.search_space import parse_space
 from hf_maskattn.recipes.shipped_recipes import explain_missing_recipe, shipped_recipes
 from hf_maskattn.recipes.stream_rules import check_stream
 from hf_maskattn.recipes.teacher_rules import check_teacher
@@ -344,7 +344,7 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
     if groups["teacher"] or any(key in groups["data"] for key in ONLY_FOR_DISTILLATION):
         check_teacher(groups)
     if groups["tuning"].get("space"):
-        check_space(groups["tuning"]["space"], groups["model"]["task"])
+        parse_space(groups["tuning"]["space"], groups["model"]["task"])
 
 
 def _check_task(groups: dict[str, dict[str, Any]]) -> None:

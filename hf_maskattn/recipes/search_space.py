@@ -64,11 +64,6 @@ class Range:
         return self.low <= value <= self.high and (isinstance(value, int) or not self.is_integer)
 
 
-def check_space(space: Mapping[str, Any], task: str) -> None:
-    """Check a declared space. See `parse_space`, which raises the errors."""
-    parse_space(space, task)
-
-
 def parse_space(space: Mapping[str, Any], task: str) -> dict[str, Choices | Range]:
     """Parse the space that a recipe declares.
 

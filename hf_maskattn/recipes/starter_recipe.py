@@ -83,8 +83,8 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
     for group, line in _columns(stored_task(task), rows, chosen, file):
         groups[group].append(line)
     for group, key, value in set_keys:
-        known = [line for line in groups[group] if line.key != key]
-        groups[group] = [*known, _Line(key, value)]
+        others = [line for line in groups.get(group, []) if line.key != key]
+        groups[group] = [*others, _Line(key, value)]
     origin = " ".join(f"Made from {file}: {len(rows):,} rows with the columns {', '.join(rows.column_names)}.".split())
     header = [
         f"# hf-maskattn train {shlex.quote(str(target))}",

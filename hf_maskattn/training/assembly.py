@@ -200,6 +200,7 @@ def build_trainer(
         compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=evaluation.preprocess_logits,
         num_labels=None if data.labels is None else len(data.labels),
+        num_sequence_labels=None if data.sequence_labels is None else len(data.sequence_labels),
         **settings,
     )
 
@@ -410,7 +411,9 @@ def _describe_training(trainer: MaskAttnTrainer) -> dict[str, str]:
     rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
     warmup = args.get_warmup_steps(steps)
-    device = str(args.device) if args.device.type == "cpu" else f"{args.device} ({torch.cuda.get_device_name(args.device)})"
+    device = str(args.device)
+    if args.device.type == "cuda":  # others may have no name
+        device += f" ({torch.cuda.get_device_name(args.device)})"
     processes = f", {args.world_size} processes" if args.world_size > 1 else ""
     return {
         "training": f"{steps:,} steps{length} of {rows_per_step} rows, weight decay {args.weight_decay:g}",

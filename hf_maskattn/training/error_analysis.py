@@ -306,7 +306,8 @@ def _analyze_both(data: TaskData, split: str, metrics: dict[str, float], outputs
     parts = zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
     of_tags, of_labels = (SplitOutputs(*values, metrics) for values in parts)
     tags = _analyze_tags(data, split, metrics, of_tags)
-    labels = _analyze_classes(data, split, metrics, of_labels, data.sequence_labels)
+    names = [*(data.sequence_labels or ()), *data.encoder.further_sequence_labels]
+    labels = _analyze_classes(data, split, metrics, of_labels, names)
 
     def describe(row: int) -> dict[str, Any]:
         return {**labels.describe(row), "tags": tags.describe(row)}

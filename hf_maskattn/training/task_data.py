@@ -173,8 +173,10 @@ def evaluation_data(
     encoder = _encoder_of(recipe)
     encoder.sequence_labels = sequence_labels
     raw = _load(recipe, encoder, seed, only=split)
-    for column, names in zip(encoder.label_columns, (labels, sequence_labels or []), strict=False):
-        _check_integer_labels(recipe, encoder, seed, raw[split].features[column], names)
+    names_of_heads = labels, sequence_labels or []
+    for (column, key), names in zip(encoder.label_columns.items(), names_of_heads, strict=False):
+        if not _is_set(recipe, key):
+            _check_integer_labels(recipe, encoder, seed, raw[split].features[column], names)
     encoder.use_labels(split, raw, labels, tag_scheme)
     data = _encode(recipe, encoder, {split: raw[split]}, tokenizer, evaluated=(split,), locations=raw.locations)
     return replace(data, tag_scheme=tag_scheme, raw=raw)
@@ -210,24 +212,30 @@ def _check_several_labels(recipe: Recipe, encoder: TaskEncoder) -> None:
     """Check that each head of a classifier has at least two classes."""
     if recipe.model.problem_type == "multi_label_classification":
         return
-    names_by_column = dict(zip(encoder.label_columns, (encoder.labels or [], encoder.sequence_labels or []), strict=False))
-    column = next((column for column, names in names_by_column.items() if len(names) < 2), None)
-    if column is None:
-        return
-    rows, advice = "the train split", "add rows with other labels"
-    if recipe.data.streaming:
-        rows, advice = f"the first {recipe.data.sample_rows} rows", "list all labels in data.labels, or raise data.sample_rows"
-    raise ValueError(
-        f"the column {column!r} must have at least two different labels, got {', '.join(names_by_column[column]) or 'none'} in "
-        f"{rows}. Set another column with data.label_column, or {advice}."
-    )
+    names_of_heads = encoder.labels or [], encoder.sequence_labels or []
+    for (column, key), names in zip(encoder.label_columns.items(), names_of_heads, strict=False):
+        if len(names) < 2:
+            rows, advice = "the train split", "add rows with other labels"
+            if recipe.data.streaming:
+                rows, advice = (
+                    f"the first {recipe.data.sample_rows} rows",
+                    f"list all labels in {key}, or raise data.sample_rows",
+                )
+            raise ValueError(
+                f"the column {column!r} must have at least two different labels, got {', '.join(names) or 'none'} in {rows}. "
+                f"Set another column with {encoder.required_columns()[column]}, or {advice}."
+            )
 
 
 def _check_integer_labels(recipe: Recipe, encoder: TaskEncoder, seed: int, feature: Any, labels: list[str]) -> None:
     """Check that integers may be ids of labels: the labels of the train split must not be strings."""
     is_id = value_kind(item_feature(feature) or feature) == "integer" and not has_integer_names(labels)
-    if is_id and recipe.data.labels is None and recipe.has_split("train") and not recipe.data.streaming:
+    if is_id and recipe.has_split("train") and not recipe.data.streaming:
         _encoder_of(recipe).learn_labels(_load(recipe, encoder, seed))
+
+
+def _is_set(recipe: Recipe, key: str) -> bool:
+    return getattr(recipe.data, key.removeprefix("data.")) is not None
 
 
 def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = None) -> Splits:
@@ -246,7 +254,7 @@ def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = No
         **settings,
         csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
-        label_columns=encoder.label_columns,
+        label_columns=[*encoder.label_columns],
         seed=seed,
         required_columns=encoder.required_columns(),
         streaming=data.streaming,
@@ -346,8 +354,10 @@ def _encode(
     stream = splits.get("train")
     if isinstance(stream, RowStream):
         encode = stream.encode
-        if recipe.data.labels is None:
-            encode = partial(_encode_with_labels_of_first_rows, encode=encode, rows=recipe.data.sample_rows)
+        learned = [key for key in encoder.label_columns.values() if not _is_set(recipe, key)]
+        if learned:
+            keys, rows = " and ".join(learned), recipe.data.sample_rows
+            encode = partial(_encode_with_labels_of_first_rows, encode=encode, keys=keys, rows=rows)
         splits["train"] = replace(stream, encode=encode, shuffle_buffer=recipe.data.shuffle_buffer)
     # Rows from the cache of datasets were not truncated just now. Saved tokenizers have the truncation of this run.
     tokenizer("", truncation=True, max_length=encoder.max_length(tokenizer))
@@ -364,12 +374,12 @@ def _encode(
 
 
 def _encode_with_labels_of_first_rows(
-    batch: dict[str, list[Any]], locations: list[Any], *, encode: Callable[..., dict[str, Any]], rows: int
+    batch: dict[str, list[Any]], locations: list[Any], *, encode: Callable[..., dict[str, Any]], keys: str, rows: int
 ) -> dict[str, Any]:
     try:
         return encode(batch, locations)
     except UnknownLabelError as error:
         raise ValueError(
-            f"{error} The labels were collected from the first {rows} rows. List all labels in data.labels, or raise "
+            f"{error} The labels were collected from the first {rows} rows. List all labels in {keys}, or raise "
             "data.sample_rows."
         ) from error

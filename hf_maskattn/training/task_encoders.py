@@ -37,6 +37,7 @@ class TaskEncoder:
         labels: Names of the labels by id, from `learn_labels` or `use_labels`. None for a task without labels.
         further_labels: Names of labels that only splits to evaluate have, which are scored as errors. Their ids follow.
         sequence_labels: Names of the labels of sequences by id, where `labels` are those of tokens. None for other tasks.
+        further_sequence_labels: As `further_labels`, for sequences.
         tag_scheme: Scheme of the tags of the training data. None if there is none, or if it was not recorded.
         token_counts: `[V]`, number of times that each token occurs in the training data, for `data.unknown_word_dropout`. None
             if it is 0.
@@ -49,6 +50,7 @@ class TaskEncoder:
         self.labels: list[str] | None = None
         self.further_labels: list[str] = []
         self.sequence_labels: list[str] | None = None
+        self.further_sequence_labels: list[str] = []
         self.tag_scheme: TagScheme | None = None
         self.token_counts: np.ndarray | None = None
 
@@ -58,9 +60,9 @@ class TaskEncoder:
         return self.task.label_column is not None and self.recipe.model.problem_type != "regression"
 
     @property
-    def label_columns(self) -> tuple[str, ...]:
-        """The columns with names of labels: those of `labels`, and then those of `sequence_labels`."""
-        return (self.recipe.label_column,) if self.has_labels else ()
+    def label_columns(self) -> dict[str, str]:
+        """The columns of `labels` and then `sequence_labels`, with the keys of the recipe that list their names."""
+        return {self.recipe.label_column: "data.labels"} if self.has_labels else {}
 
     def required_columns(self) -> dict[str, str]:
         """Return the columns that must exist, with the keys of the recipe that name them."""
@@ -219,10 +221,8 @@ class MaskedLMEncoder(TaskEncoder):
         evaluated: bool = False,
     ) -> Dataset | RowStream:
         """Encode a split. See `TaskEncoder.encode`."""
-        max_length = self.max_length(tokenizer)
-        return encode_for_masked_lm(
-            split, tokenizer, text_column=self.text_column, max_length=max_length, locations=locations, name=name
-        )
+        column, limit = self.text_column, self.max_length(tokenizer)
+        return encode_for_masked_lm(split, tokenizer, text_column=column, max_length=limit, locations=locations, name=name)
 
     def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
         """Build the data collator."""
@@ -328,8 +328,7 @@ class TagEncoder(TaskEncoder):
 
     def learn_labels(self, splits: Splits, *, as_tagged: bool = False) -> None:
         """Collect the labels of a new model: those of the entities in IOB2, or the tags if they mark no entities."""
-        column = self.tags_column
-        names = label_names(splits, column, "tags", known=self.known_tags, locations=splits.locations)
+        names = label_names(splits, self.tags_column, "tags", known=self.known_tags, locations=splits.locations)
         scheme = None if as_tagged else self._scheme(splits["train"], names)
         labels = names if scheme in (None, "none") else iob2_labels(names)
         tagging = Tagging(names, labels, scheme, is_strict=self.recipe.data.tag_scheme is not None)
@@ -349,7 +348,8 @@ class TagEncoder(TaskEncoder):
     def _set_tagging(self, tagging: Tagging, splits: Splits, evaluated: Mapping[str, Dataset] | None = None) -> None:
         """Store the tagging, with the tags of the splits to evaluate. Log warnings about tags and about empty words."""
         evaluated = _evaluated(splits) if evaluated is None else evaluated
-        further = find_further_labels(evaluated, self.tags_column, tagging.names, tagging.is_known)
+        key = self.label_columns[self.tags_column]
+        further = find_further_labels(evaluated, self.tags_column, tagging.names, tagging.is_known, key=key)
         if tagging.marks_entities:
             others = [_tags_in(split, self.tags_column) or [] for split in evaluated.values()]
             further = [tag for tag in {*further, *chain.from_iterable(others)} if has_prefix(tag)]
@@ -388,6 +388,7 @@ class TagEncoder(TaskEncoder):
             label_column=self.tags_column,
             sequence_label_column=None if self.sequence_labels is None else self.recipe.label_column,
             sequence_labels=self.sequence_labels,
+            further_sequence_labels=self.further_sequence_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
             by_word=evaluated,
             locations=locations,
@@ -418,9 +419,9 @@ class JointEncoder(TagEncoder):
         self.known_tags = recipe.data.tags
 
     @property
-    def label_columns(self) -> tuple[str, ...]:
-        """The columns with names of labels: those of tags, and that of the labels of texts."""
-        return self.tags_column, self.recipe.label_column
+    def label_columns(self) -> dict[str, str]:
+        """The columns of tags and of the labels of texts, with the keys of the recipe that list their names."""
+        return {self.tags_column: "data.tags", **super().label_columns}
 
     def required_columns(self) -> dict[str, str]:
         """Return the columns that must exist, with the keys of the recipe that name them."""
@@ -432,6 +433,13 @@ class JointEncoder(TagEncoder):
         super().learn_labels(splits, as_tagged=as_tagged)
         column, known = self.recipe.label_column, self.recipe.data.labels
         self.sequence_labels = label_names(splits, column, "single", known=known, locations=splits.locations)
+        self.further_sequence_labels = find_further_labels(_evaluated(splits), column, self.sequence_labels)
+
+    def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
+        """Use the tags of an existing model, and its `sequence_labels`."""
+        super().use_labels(name, splits, labels, tag_scheme)
+        names = self.sequence_labels or []
+        self.further_sequence_labels = find_further_labels({name: splits[name]}, self.recipe.label_column, names)
 
 
 def _tags_in(split: Dataset, column: str) -> list[str] | None:

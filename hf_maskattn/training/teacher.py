@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from hf_maskattn.data.cache import fingerprint
 from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR
 from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.loading import find_file, load_config, load_verified_model, weight_shapes
+from hf_maskattn.loading import find_weight_files, load_config, load_verified_model, weight_shapes
 from hf_maskattn.tasks import TASKS, TaskName
 
 _DEFAULT_MAX_LENGTH = 512
@@ -72,7 +71,8 @@ class Teacher:
         if isinstance(positions, int) and 0 < positions < self.max_length:
             if max_length is not None:
                 raise ValueError(
-                    f"teacher.max_length must be at most {positions}, the number of positions of {self.name}, got {max_length}."
+                    f"teacher.max_length (teacher_max_length of DistillationArguments) must be at most {positions}, the number "
+                    f"of positions of {self.name}, got {max_length}."
                 )
             self.max_length = positions
 
@@ -129,7 +129,7 @@ class Teacher:
     def fingerprint(self) -> str:
         """Hash of everything that the logits for a text depend on: weights, configuration, tokenizer and maximum length."""
         if isinstance(self._source, str):
-            weights: list[str | bytes | Path] = [Path(path) for path in _weight_files(self._source)]
+            weights: list[str | bytes | Path] = [*find_weight_files(self._source)]
         else:
             state = self._source.state_dict()
             weights = [part for name, value in state.items() for part in (name, _to_bytes(value))]
@@ -247,7 +247,10 @@ def match_labels(names: Sequence[str], labels: Sequence[str], renamed: dict[str,
     found = [renamed.get(name, name) for name in names]
     if len(names) == len(labels) and set(found) == set(labels):
         return [found.index(label) for label in labels]
-    ways_out = "Set teacher.labels={NAME OF THE TEACHER: NAME IN THE DATA, ...} where names differ"
+    ways_out = (
+        "Set teacher.labels={NAME OF THE TEACHER: NAME IN THE DATA, ...} (teacher_labels of DistillationArguments) where names "
+        "differ"
+    )
     if not set(found) & set(labels) and all(_DEFAULT_NAME.fullmatch(name) for name in names):
         ways_out = (
             "These are default names, which do not say what the teacher was trained on. Look it up, and set "
@@ -302,15 +305,6 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: TaskName, name: s
             f"the tokenizer of the teacher must be a fast one to align words with tokens, got {type(tokenizer).__name__} in "
             f"{name}. Convert it, or choose another teacher."
         )
-
-
-def _weight_files(name_or_folder: str) -> list[str]:
-    """Return the files with the weights of a model, in the order of their names."""
-    path = find_file(name_or_folder, SAFE_WEIGHTS_NAME)
-    if path is not None:
-        return [path]
-    index = Path(str(find_file(name_or_folder, SAFE_WEIGHTS_INDEX_NAME)))
-    return sorted(str(path) for path in index.parent.glob("*.safetensors"))
 
 
 def _to_bytes(value: torch.Tensor) -> bytes:

@@ -87,6 +87,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         embeddings_learning_rate: Learning rate of the input embeddings. None is that of all weights.
         num_labels: Number of labels of a classifier. Evaluated rows may have labels from this number on, which are scored and
             which the model does not get. None if labels are not those of a classifier.
+        num_sequence_labels: The same for the labels of sequences, where `num_labels` are those of tokens.
         training_loss: Loss of training, called as `compute_loss_func` of Trainer, which is also that of evaluation. None is the
             loss of the model.
         **kwargs: Further keyword arguments of `Trainer`.
@@ -108,6 +109,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         freeze_embeddings: bool | float = False,
         embeddings_learning_rate: float | None = None,
         num_labels: int | None = None,
+        num_sequence_labels: int | None = None,
         training_loss: Callable[..., torch.Tensor] | None = None,
         **kwargs: Any,
     ):
@@ -123,6 +125,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         self.frozen_epochs = 0.0 if isinstance(freeze_embeddings, bool) else freeze_embeddings
         self.embeddings_learning_rate = embeddings_learning_rate
         self.num_labels = num_labels
+        self.num_sequence_labels = num_sequence_labels
         self.training_loss = training_loss
         if training_loss is not None:
             kwargs["compute_loss_func"] = training_loss
@@ -344,12 +347,15 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         if not self.args.predict_with_generate or prediction_loss_only:
             if self.num_labels is None or inputs.get("labels") is None:
                 return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-            labels = inputs["labels"].to(self.args.device)
-            inputs = {**inputs, "labels": _hide_further(labels, self.num_labels)}
-            loss, predictions, found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-            if isinstance(found, tuple):  # of two heads
-                return loss, predictions, (labels, *found[1:])
-            return loss, predictions, None if prediction_loss_only else labels
+            numbers = {"labels": self.num_labels}
+            if self.num_sequence_labels is not None:
+                numbers["sequence_labels"] = self.num_sequence_labels
+            labels = {name: inputs[name].to(self.args.device) for name in numbers}
+            known = {name: _hide_further(values, numbers[name]) for name, values in labels.items()}
+            loss, predictions, _ = super().prediction_step(model, {**inputs, **known}, prediction_loss_only, ignore_keys)
+            if prediction_loss_only:
+                return loss, predictions, None
+            return loss, predictions, tuple(labels.values()) if len(labels) > 1 else labels["labels"]
         if len(inputs["labels"]) == 0:  # `generate()` needs at least one row
             loss, _, labels = Trainer.prediction_step(self, model, inputs, prediction_loss_only, ignore_keys)
             return loss, labels, labels

@@ -132,10 +132,8 @@ class TransferSet:
         )
         scores = {f"{TEACHER_PREFIX}{name}": values[name] for name in evaluation.metric_names}
         if self.recipe.model.problem_type != "regression":
-            # The rows of an evaluation are sorted by length.
-            order = list(trainer._get_eval_sampler(dataset))
-            by_student = trainer.predict(dataset).predictions
-            scores[AGREEMENT] = self._agreement([predicted[row] for row in order], by_student, dataset.select(order)["labels"])
+            by_student = trainer.predict_split(dataset, split).predictions
+            scores[AGREEMENT] = self._agreement(predicted, by_student, dataset["labels"])
         return scores
 
     def _predict(self, split: str, evaluation: TaskEvaluation) -> list[Any]:

@@ -285,6 +285,7 @@ class _Search:
             self._study.tell(trial, state=state.FAIL)
         else:
             self._study.tell(trial, score)
+        gc.collect()  # models and their Trainers refer to each other
 
     def _train(self, trial: "optuna.Trial", values: dict[str, Any]) -> float:
         """Train the recipe of a trial. Return its best score, negated if greater is better: a study minimizes."""
@@ -311,8 +312,6 @@ class _Search:
                 trainer.add_callback(EarlyStoppingCallback(patience))
             trainer.train()
             score = trainer.state.best_metric
-        del assembly, trainer
-        gc.collect()
         if score is None or not math.isfinite(score):
             raise ValueError(f"The {name} is not a finite number.")
         return -score if greater else score

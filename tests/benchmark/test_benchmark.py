@@ -47,6 +47,10 @@ def test_benchmark_rejects_unknown_parts_and_devices(settings):
         benchmark(lengths=[3], device="abacus")
 
 
+def test_accelerator_without_a_name_is_described():
+    assert describe_machine(torch.device("mps"))["device"] == "mps"
+
+
 def test_describe_machine_has_threads_and_versions():
     machine = describe_machine(torch.device("cpu"))
     assert list(machine) == ["CPU", "cores", "oneDNN", "device", "versions"]

@@ -55,7 +55,15 @@ def test_require_run_rejects_other_folder(tmp_path, name):
 
 def test_remove_run_removes_only_what_a_run_writes(tmp_path):
     mine = ["notes.txt", "my_model.py", "checkpoint-best", "data/train.jsonl", "checkpoint-3/.keep", "config.json.bak"]
-    written = ["config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py", "README.md", "checkpoint-3/x"]
+    written = [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "metrics.json",
+        "modeling_maskattn.py",
+        "README.md",
+        "checkpoint-3/x",
+    ]
     written += ["manifest.json", "recipe.yaml", "recipe.yaml.part"]
     written += ["gru_gradient.py", "softmax.py", "checkpoint-3/layout.py"]  # code of earlier versions
     for name in mine + written:

@@ -73,7 +73,7 @@ def test_audit_errors_are_one_line(run, folder, tmp_path):
         (folder, "--text-file", tmp_path / "nowhere"): "No such file or directory",
         (folder, "--text-file", tmp_path / "texts"): "`tokenizer` must be given if `batch` is texts",
         (folder, "--max-length", 0): "`max_length` must be at least 1, got 0",
-        (folder, "--json", tmp_path / "no" / "folder.json"): "No such file or directory",
+        (folder, "--json", tmp_path / "no" / "folder.json"): f"The folder {tmp_path / 'no'} does not exist.",
     }.items():
         result = run(*arguments)
         assert result.exit_code == 2, (arguments, result.stderr)

@@ -44,7 +44,10 @@ def test_unequal_results_have_exit_code_1(run, monkeypatch):
     assert "wrong: unequal, 5e-01 in " in result.stdout
 
 
-def test_benchmark_errors_are_one_line(run):
+def test_benchmark_errors_are_one_line(run, tmp_path):
+    result = run("--json", tmp_path / "no" / "file.json")  # before anything is measured
+    assert result.exit_code == 2
+    assert f"error: The folder {tmp_path / 'no'} does not exist." in result.stderr
     result = run("attention", "--device", "abacus")
     assert result.exit_code == 2
     assert "error: `device` must be available, got 'abacus'." in result.stderr

@@ -11,8 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hf_maskattn.cli import app
-from hf_maskattn.cli.audit import FAILED
-from hf_maskattn.cli.console import INTERRUPTED, MISTAKE
+from hf_maskattn.cli.console import INTERRUPTED, MISTAKE, NOT_PASSED
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
 from tests.toy_writer import toy_writer
@@ -91,7 +90,7 @@ def test_every_command_has_help(run, command):
 def test_exit_codes_are_documented(run):
     guide = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
     help_text = " ".join(run("--help").stdout.split())
-    for code in (0, FAILED, MISTAKE, INTERRUPTED):
+    for code in (0, NOT_PASSED, MISTAKE, INTERRUPTED):
         assert f"| {code} |" in guide
         assert f" {code} " in help_text.partition("Exit codes:")[2]
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
@@ -112,6 +113,15 @@ def test_terminal_shows_colors_and_the_largest_scores(classifier, capsys, monkey
     assert "48;2;230;97;1m" in printed  # the largest score has the darkest color
     rows = [line for line in printed.splitlines() if " to " in line]
     assert len(rows) == 1
+
+
+def test_terminal_shows_each_of_equal_tokens(capsys):
+    tagger = build_model("MaskAttnForTokenClassification", **tag_names("B-A", "B-B"))
+    (explanation,) = explain(*tagger, ["cat sat cat"], "contributions")
+    show_explanation(explanation, top_k=1)
+    gaps = re.findall(r"completeness gap (\S+)", capsys.readouterr().out.replace("\n", " "))
+    assert len(gaps) == 3
+    assert max(map(float, gaps)) < 1e-5
 
 
 def test_terminal_says_what_has_no_scores(classifier, capsys):

@@ -126,6 +126,25 @@ def test_init_passes_over_a_column_with_one_value(tmp_path):
     assert load_recipe(tmp_path / "new.yaml").data.label_column == "Stars"
 
 
+def test_init_takes_keys_of_any_group(tmp_path):
+    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    changes = ["teacher.model=a-teacher", "tuning.trials=5"]
+    result = run("init", "text-classification", tmp_path / "data.jsonl", *changes, "--output", tmp_path / "new.yaml")
+    assert result.exit_code == 0, result.stderr
+    recipe = load_recipe(tmp_path / "new.yaml")
+    assert (recipe.teacher.model, recipe.tuning.trials) == ("a-teacher", 5)
+
+
+def test_init_for_a_pattern_needs_the_name_of_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "data-1.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    result = run("init", "text-classification", "data-*.jsonl")
+    assert result.exit_code == 2
+    assert "--output must name the recipe to write for several files, got 'data-*.jsonl'." in result.stderr
+    result = run("init", "text-classification", "data-*.jsonl", "--output", "my data.yaml")
+    assert "hf-maskattn train 'my data.yaml'" in result.stdout
+
+
 def test_init_sets_problem_type(tmp_path):
     for label, kind in ((1.5, "regression"), (["x"], "multi_label_classification"), ("x", None), (1, None)):
         write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": label}] * 8)

@@ -11,6 +11,7 @@ from hf_maskattn.hub import publication_files
 from hf_maskattn.hub.publication_files import code_files, copy_published_files, is_obsolete, load_without_package
 from hf_maskattn.model import modeling_maskattn
 from hf_maskattn.model.remote_code import CODE_VERSION
+from hf_maskattn.recipes.recipe import parse_yaml
 from tests.toy_folder import PUBLISHED, write_model_folder
 
 
@@ -61,6 +62,13 @@ def test_copy_published_files_strips_folders_in_recipe(folder, target, tmp_path)
     groups["data"]["train_file"] = "train-*.jsonl"
     groups["training"]["output_dir"] = "run"
     assert published == groups
+
+
+def test_copy_published_files_reads_numbers_of_a_recipe_as_train_does(folder, target):
+    (folder / "recipe.yaml").write_text("training:\n  learning_rate: 2e-5\ndata:\n  labels: [no, yes]\n")
+    copy_published_files(folder, target)
+    published = parse_yaml((target / "recipe.yaml").read_text(), "recipe.yaml")
+    assert published == {"training": {"learning_rate": 2e-5}, "data": {"labels": ["no", "yes"]}}
 
 
 def test_code_files_are_those_of_save_pretrained(folder):

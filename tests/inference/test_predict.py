@@ -249,6 +249,8 @@ def test_predict_rejects_options_of_other_tasks(writer, trained):
         predict(writer, ["a"], top_k=2)
     with pytest.raises(ValueError, match="top_k must be a number for fill-mask, got 'all'"):
         predict(masked, ["a [MASK]"], top_k="all")
+    with pytest.raises(TypeError, match=r"texts must be an iterable of texts, got a single string \('cat'\)"):
+        predict(classifier, "cat")
     with pytest.raises(TypeError, match=r"row 1 \(counted from 0\): a text must be a string or a list of strings, got 3"):
         predict(classifier, ["a", 3])
 

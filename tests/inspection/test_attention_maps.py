@@ -204,6 +204,12 @@ def test_missing_glyphs_are_no_warnings(tmp_path, recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
 
+def test_draw_alignments_leaves_out_empty_targets(tmp_path):
+    draw_alignments([build_alignment(["a", "b"], ["c"]), build_alignment(["a"], [])], tmp_path / "map.png")
+    with pytest.raises(ValueError, match="There must be at least one alignment to draw, got none"):
+        draw_alignments([build_alignment(["a"], [])], tmp_path / "other.png")
+
+
 def test_draw_alignments_rejects_bad_input(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="There must be at least one alignment to draw, got none"):
         draw_alignments([], tmp_path / "map.png")

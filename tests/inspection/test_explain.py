@@ -260,6 +260,14 @@ def test_entities_need_no_second_pass(name, method, request):
             assert item == {**expected, "score": pytest.approx(expected["score"], abs=1e-6)}
 
 
+def test_other_method_of_a_joint_model_keeps_its_entities(joint):
+    explainer = Explainer(*joint)
+    other = explainer.with_method("removal")
+    explanations = [next(item.explain_each(TEXTS[:1])) for item in (explainer, other)]
+    assert [item.method for item in explanations] == ["contributions", "removal"]
+    assert explanations[0].entities == explanations[1].entities != []
+
+
 def test_joint_model_is_explained_as_classifier_of_texts(joint, tmp_path):
     model, tokenizer = joint
     explanation, empty = explain(model, tokenizer, [TEXTS[0], " "])

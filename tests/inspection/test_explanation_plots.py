@@ -2,7 +2,7 @@ import pytest
 
 from hf_maskattn.inspection.explain import explain
 from hf_maskattn.inspection.explanation_plots import draw_explanations
-from hf_maskattn.inspection.explanations import diverging_color
+from hf_maskattn.inspection.explanations import diverging_color, text_color
 from tests.inspection.explained_models import TEXTS, build_model
 
 
@@ -30,6 +30,24 @@ def test_tokens_are_colored_by_their_scores(classifier, drawn, tmp_path):
     assert [tuple(round(255 * channel) for channel in color) for *_, color in drawn] == expected
     lefts = [left for _, left, *_ in drawn]
     assert lefts == sorted(lefts)
+
+
+def test_tokens_are_written_in_the_readable_color(classifier, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    colors = []
+    write = Axes.text
+
+    def record(self, *args, color="black", **options):
+        colors.append(color)
+        return write(self, *args, color=color, **options)
+
+    monkeypatch.setattr(Axes, "text", record)
+    (explanation,) = explain(*classifier, TEXTS[:1])
+    draw_explanations([explanation], tmp_path / "a.png")
+    scores = explanation.views()[0].scores
+    expected = [text_color(diverging_color(float(score / scores.abs().max()))) for score in scores]
+    assert colors[-len(expected) :] == expected
 
 
 def test_long_texts_are_wrapped(classifier, drawn, tmp_path):

@@ -1,8 +1,10 @@
 import torch
 
+from hf_maskattn.inspection import explained_outputs
 from hf_maskattn.inspection.explain import explain
 from tests.inspection.explained_models import TEXTS, build_model, tag_names
 from tests.tolerances import LOG_PROBABILITY, OUTPUT, assert_near
+from tests.toy_writer import toy_writer
 
 
 @torch.no_grad()
@@ -69,6 +71,21 @@ def test_spans_are_removed_together(classifier):
     for scores, rest in zip(explanation.scores, ["cat sat", "the old sat"], strict=True):
         assert_near(explanation.logits - scores, run(model, tokenizer, rest), OUTPUT)
     assert_near(explanation.base, run(model, tokenizer, "sat"), OUTPUT)
+
+
+def test_generated_text_without_tokens_has_no_scores(monkeypatch):
+    model, tokenizer = toy_writer()
+    monkeypatch.setattr(explained_outputs, "target_length", lambda *_: 0)
+    (explanation,) = explain(model, tokenizer, ["meow"])
+    assert explanation.scores.shape == (len(explanation.tokens), 0)
+
+
+def test_span_that_was_truncated_has_no_effect(classifier):
+    model, tokenizer = classifier
+    (explanation,) = explain(model, tokenizer, ["the old cat sat"], spans=[[(0, 7), (12, 15)]], max_length=3)
+    assert explanation.tokens == ["the old", "sat"]
+    assert_near(explanation.logits - explanation.scores[0], run(model, tokenizer, "cat"), OUTPUT)
+    assert_near(explanation.scores[1], 0 * explanation.logits, OUTPUT)
 
 
 def test_characters_are_deleted_from_their_text():

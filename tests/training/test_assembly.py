@@ -202,6 +202,13 @@ def test_summary_states_every_fact(tmp_path):
     assert summary["output"] == str(tmp_path / "run")
 
 
+def test_summary_names_an_accelerator_without_a_name(tmp_path, monkeypatch):
+    recipe = load_recipe(write_recipe(tmp_path))
+    ready = assemble(recipe, training_arguments(recipe))
+    monkeypatch.setattr(type(ready.trainer.args), "device", torch.device("mps", 0))
+    assert summarize(ready)["device"] == "mps:0, float32, seed 42"
+
+
 def test_summary_of_a_stream(tmp_path):
     summary = summary_of(tmp_path, "token-classification", *STREAM)
     assert summary["task"] == "token-classification, 3 labels"

@@ -1,6 +1,7 @@
 """Labels of texts and of their words, from one file to predictions."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from hf_maskattn.metrics.classification import joint_classification_evaluation
 from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.starter_recipe import write_starter_recipe
-from hf_maskattn.training.assembly import build_model
-from hf_maskattn.training.task_data import training_data
+from hf_maskattn.recipes.training_defaults import training_arguments
+from hf_maskattn.training.assembly import assemble, build_model
+from hf_maskattn.training.error_analysis import evaluate_with_errors
+from hf_maskattn.training.task_data import evaluation_data, training_data
 from hf_maskattn.training.train import train
 from tests.training.toy_recipe import STREAM, write_recipe
 
@@ -158,10 +161,49 @@ def test_bad_recipes_are_reported(tmp_path, overrides, message):
         train(load_recipe(write_recipe(tmp_path, TASK), overrides))
 
 
-def test_labels_of_one_class_are_reported(tmp_path):
-    path = write_recipe(tmp_path, TASK, make=lambda row: {**row, "label": "cat"})
-    with pytest.raises(ValueError, match="the column 'label' must have at least two different labels, got cat"):
+@pytest.mark.parametrize("change", [{"label": "cat"}, {"tags": []}])
+def test_labels_of_one_class_are_reported(tmp_path, change):
+    ((column, value),) = change.items()
+    path = write_recipe(tmp_path, TASK, make=lambda row: {**row, column: value or ["O"] * len(row["tokens"])})
+    key = {"label": "data.label_column", "tags": "data.tags_column"}[column]
+    words = (
+        rf"the column '{column}' must have at least two different labels, got {value or 'O'} .* Set another column with {key}"
+    )
+    with pytest.raises(ValueError, match=words):
         training_data(load_recipe(path), seed=0)
+
+
+def test_further_labels_of_both_kinds_are_scored_as_errors(tmp_path, caplog):
+    path = write_recipe(tmp_path, TASK)
+    args = load_recipe(path), training_arguments(load_recipe(path))
+    known = assemble(*args)
+    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    rows[0]["label"] = "lion"
+    rows[1]["tags"][0] = "B-NOISE"
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ready = assemble(*args)
+    assert ready.data.sequence_labels == ["cat", "dog"]
+    assert ready.data.encoder.further_sequence_labels == ["lion"]
+    assert "in 1 of 12 rows of the split 'test' are not among those that the model learns (lion: 1)" in caplog.text
+    assert "(B-NOISE: 1). They are scored as errors. Correct them, or list all labels in data.tags" in caplog.text
+    before, after = (evaluate_with_errors(item.trainer, "test", item.data, item.evaluation) for item in (known, ready))
+    assert after[0]["accuracy"] in (pytest.approx(before[0]["accuracy"]), pytest.approx(before[0]["accuracy"] - 1 / 12))
+    assert math.isfinite(after[0]["loss"])
+    wrong = {row: after[1].describe(row) for row in after[1].rows}
+    assert (wrong[0]["label"], wrong[0]["score_of_label"]) == ("lion", 0)
+    again = evaluation_data(args[0], 0, "test", ready.data.tokenizer, ready.data.labels, "IOB2", ["cat", "dog"])
+    assert again.encoder.further_sequence_labels == ["lion"]
+    assert again.splits["test"]["sequence_labels"][:] == ready.data.splits["test"]["sequence_labels"][:]
+
+
+def test_labels_beyond_the_first_rows_name_both_lists(tmp_path):
+    path = write_recipe(tmp_path, TASK)
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    rows[-1]["tags"][0] = "B-NOISE"
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stream = training_data(load_recipe(path, [*STREAM, "data.sample_rows=30"]), seed=0).splits["train"]
+    with pytest.raises(ValueError, match=r"the first 30 rows\. List all labels in data\.tags and data\.labels, or raise"):
+        list(stream.for_process(seed=0, batch_size=1, process_index=0, num_processes=1))
 
 
 def test_teacher_is_not_supported(tmp_path):

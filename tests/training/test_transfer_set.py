@@ -83,9 +83,13 @@ def test_run_stores_and_prints_what_the_teacher_does(read, pet_teacher, tmp_path
     assert "teacher_accuracy" not in card
 
 
-def test_scores_of_the_teacher_are_those_of_its_own_predictions(read, pet_teacher, tmp_path):
-    recipe = read(pet_teacher, "data.test_file=" + str(tmp_path / "train.jsonl"), "data.max_length=3")
+@pytest.mark.parametrize("strategy", [None, "random"])
+def test_scores_of_the_teacher_are_those_of_its_own_predictions(read, pet_teacher, tmp_path, strategy, monkeypatch):
+    settings = () if strategy is None else (f"training.train_sampling_strategy={strategy}",)
+    recipe = read(pet_teacher, "data.test_file=" + str(tmp_path / "train.jsonl"), "data.max_length=3", *settings)
     ready = assembled(recipe)
+    if strategy is not None:  # as in one of several processes
+        monkeypatch.setattr(ready.trainer, "_get_eval_sampler", lambda dataset: None)
     scores = ready.transfer_set.score(ready.trainer, "test", ready.evaluation)
     raw = ready.data.raw["test"]
     logits = teacher_of(recipe).compute_logits(raw["text"], torch.device("cpu"))[0]
