@@ -2,7 +2,6 @@
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _BAR_DELAY_SECONDS = 2.0
 _STDOUT = Path("-")
-_VISIBLE = dict.fromkeys(("Cc", "Cs"), "\ufffd")
 
 
 def explain(
@@ -78,6 +76,8 @@ def explain(
         from tqdm import tqdm
 
         from hf_maskattn.cli.console import show_messages
+        from hf_maskattn.cli.predict import check_input, read_input
+        from hf_maskattn.inference.input_rows import parse_row
         from hf_maskattn.inference.predict import check_output_path
         from hf_maskattn.inspection.explain import Explainer, check_arguments
         from hf_maskattn.inspection.explanation_page import render_page
@@ -92,9 +92,11 @@ def explain(
                 check_output_path(path, overwrite)
         if plot is not None:
             validate_plot_path(plot)
+        check_input(text, file, column)
         show_messages()
         folder = download_revision(model, revision)
-        texts = _read_texts(text, file, column, folder)
+        rows, column = read_input(text, file, column, folder)
+        texts = [parse_row(row, column, file).text for row in rows]
         check_arguments(texts, method, unit, None, batch_size, max_length)
         is_shown = sys.stdout.isatty() and json_file != _STDOUT
         lines_file = _STDOUT if not sys.stdout.isatty() and json_file is plot is html_file is None else json_file
@@ -126,26 +128,6 @@ def explain(
                 show_explanation(explanation, top_k)
 
 
-def _read_texts(text: list[str] | None, file: Path | None, column: str | None, model: str | Path) -> list[str]:
-    from hf_maskattn.data.files import FILE_SUFFIXES, names_rows, read_lines, read_stream_lines
-    from hf_maskattn.inference.input_rows import load_rows, parse_row
-
-    if text and file:
-        raise ValueError("--text and --file are mutually exclusive.")
-    if column is not None and not (file and names_rows(file)):
-        raise ValueError(f"--column needs --file with one of the suffixes {', '.join(FILE_SUFFIXES)}.")
-    if text:
-        return text
-    if file and names_rows(file):
-        rows, column = load_rows(file, model, column)
-        return [parse_row(row, column, file).text for row in rows]
-    if file:
-        return read_lines(file)
-    if sys.stdin.isatty():
-        raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
-    return read_stream_lines(sys.stdin.buffer)
-
-
 def _write_lines(lines: Iterable[str], path: Path) -> None:
     """Write lines in UTF-8 to stdout, or to a file that appears when it is complete."""
     # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
@@ -164,6 +146,8 @@ def _write_lines(lines: Iterable[str], path: Path) -> None:
 
 def show_explanation(explanation: "Explanation", top_k: int) -> None:
     """Print a text for each predicted output, colored by score, with a table of the largest scores."""
+    from hf_maskattn.inspection.explanations import to_visible
+
     console = Console(highlight=False)
     if not explanation.tokens:
         console.print(Text(f"{explanation.text!r} has no visible character.", "dim"))
@@ -195,7 +179,7 @@ def _describe_view(explanation: "Explanation", view: "View") -> str:
 
 def _color_text(explanation: "Explanation", view: "View") -> Text:
     """Color the parts of a text by their scores; special tokens follow it."""
-    from hf_maskattn.inspection.explanations import diverging_color, largest_score, text_color
+    from hf_maskattn.inspection.explanations import diverging_color, largest_score, text_color, to_visible
 
     colored = Text(to_visible(explanation.text))
     scale = largest_score(view.scores)
@@ -229,10 +213,3 @@ def show_comparison(comparison: "Comparison") -> None:
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
-
-
-def to_visible(text: str) -> str:
-    """Replace control characters, one by one, so that a text cannot control the terminal."""
-    return "".join(
-        " " if character.isspace() else _VISIBLE.get(unicodedata.category(character), character) for character in text
-    )

@@ -67,28 +67,17 @@ def predict(
     """
     with exit_on_error():
         from hf_maskattn.cli.console import show_messages, show_predictions
-        from hf_maskattn.data.files import FILE_SUFFIXES, names_rows, read_lines, read_stream_lines
-        from hf_maskattn.inference.input_rows import load_rows
         from hf_maskattn.inference.predict import predict as run
         from hf_maskattn.loading import download_revision
 
-        if text and file:
-            raise ValueError("--text and --file are mutually exclusive.")
-        if column is not None and not (file and names_rows(file)):
-            raise ValueError(f"--column needs --file with one of the suffixes {', '.join(FILE_SUFFIXES)}.")
-        if not (text or file) and sys.stdin.isatty():
-            raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
+        check_input(text, file, column)
         show_messages()
         folder = download_revision(model, revision)
-        texts: Sequence[Any]
-        if file and names_rows(file):
-            texts, column = load_rows(file, folder, column)
-        else:
-            texts = text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer))
+        texts, column = read_input(text, file, column, folder)
         predictions = run(
             folder,
             texts,
-            column=column or "text",
+            column=column,
             top_k=_parse_top_k(top_k),
             num_beams=num_beams,
             num_return_sequences=num_return_sequences,
@@ -101,7 +90,7 @@ def predict(
         failures: list[str] = []
         results = _collect_errors(_with_bar(predictions, len(texts)), failures)
         if (output_format or ("table" if sys.stdout.isatty() else "jsonl")) == "table":
-            show_predictions(results, column or "text")
+            show_predictions(results, column)
         else:
             for result in results:
                 # UTF-8 cannot encode a lone surrogate; JSON has an escape for it. A Parquet file may have dates.
@@ -111,6 +100,32 @@ def predict(
         if failures:
             print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
             raise typer.Exit(NOT_PASSED)
+
+
+def check_input(text: list[str] | None, file: Path | None, column: str | None) -> None:
+    """Check the options that say where the texts are.
+
+    Raises:
+        ValueError: If they contradict each other, or there is no text.
+    """
+    from hf_maskattn.data.files import FILE_SUFFIXES, names_rows
+
+    if text and file:
+        raise ValueError("--text and --file are mutually exclusive.")
+    if column is not None and not (file and names_rows(file)):
+        raise ValueError(f"--column needs --file with one of the suffixes {', '.join(FILE_SUFFIXES)}.")
+    if not (text or file) and sys.stdin.isatty():
+        raise ValueError("No text was given. Pass --text TEXT or --file FILE, or pipe lines to stdin.")
+
+
+def read_input(text: list[str] | None, file: Path | None, column: str | None, model: str | Path) -> tuple[Sequence[Any], str]:
+    """Read the texts or the rows of options that `check_input` accepts, for a model; returns them and their column."""
+    from hf_maskattn.data.files import names_rows, read_lines, read_stream_lines
+    from hf_maskattn.inference.input_rows import load_rows
+
+    if file and names_rows(file):
+        return load_rows(file, model, column)
+    return text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer)), "text"
 
 
 def _parse_top_k(value: str | None) -> int | Literal["all"] | None:

@@ -1,13 +1,13 @@
 """Trains small tokenizers on your own texts, and loads tokenizers. Importing it does not import torch or transformers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     from hf_maskattn.tokenization import MaskAttnTokenizer
 
@@ -24,6 +24,9 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[MASK]")
 GENERATION_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 """Special tokens of a tokenizer for encoder-decoders, in the order of their ids."""
 
+BATCHES_PER_WINDOW = 64
+"""Batches whose texts are sorted by length together."""
+
 SPACE = "▁"
 """Token of a space in the kind `char`."""
 
@@ -33,6 +36,14 @@ WORDS_AND_PUNCTUATION = Regex(r"\w+|[^\w\s]")
 _TOKEN_ROLES = {"[PAD]": "pad_token", "[UNK]": "unk_token", "[MASK]": "mask_token", "[BOS]": "bos_token", "[EOS]": "eos_token"}
 _PUNCTUATION = Regex(r" ?[^\w\s]")
 _UNLIMITED = 2**31
+_MAX_KNOWN_LENGTH = 2**20
+"""A tokenizer without a limit has a `model_max_length` far above this number."""
+
+DEFAULT_MAX_LENGTH = 512
+"""Maximum number of tokens where neither a recipe nor a tokenizer has one."""
+
+_CHARACTERS_PER_BATCH = 2**17
+"""With padding: batches of long texts are smaller, because memory grows with the characters."""
 
 
 def train_tokenizer(
@@ -119,6 +130,22 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
+
+
+def find_max_length(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return the maximum number of tokens that a tokenizer states, or `DEFAULT_MAX_LENGTH` if it states none."""
+    limit = tokenizer.model_max_length
+    return limit if limit <= _MAX_KNOWN_LENGTH else DEFAULT_MAX_LENGTH
+
+
+def batch_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of batches of the texts with a visible character, longest first, smaller where texts are long."""
+    order = sorted((index for index, text in enumerate(texts) if text.strip()), key=lambda index: -len(texts[index]))
+    start = 0
+    while start < len(order):
+        size = max(1, min(batch_size, _CHARACTERS_PER_BATCH // len(texts[order[start]])))
+        yield order[start : start + size]
+        start += size
 
 
 def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None) -> "PreTrainedTokenizerFast":

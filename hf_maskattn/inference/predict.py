@@ -13,7 +13,7 @@ import torch
 from tokenizers import Encoding
 from transformers import BatchEncoding, GenerationConfig, Pipeline, PreTrainedConfig, PreTrainedTokenizerBase, pipeline
 
-from hf_maskattn.data.tokenizers import is_unknown, load_tokenizer
+from hf_maskattn.data.tokenizers import BATCHES_PER_WINDOW, batch_by_length, is_unknown, load_tokenizer
 from hf_maskattn.inference.input_rows import InputRow, parse_row
 from hf_maskattn.loading import has_file, load_config, load_verified_model, to_one_line
 from hf_maskattn.tasks import TASKS, task_of
@@ -25,11 +25,6 @@ logger = logging.getLogger(__name__)
 
 _TEXT_TO_TEXT = "text2text-generation"
 _JOINT = "joint-classification"
-
-_BATCHES_PER_WINDOW = 64
-
-_MAX_CHARACTERS = 2**17
-"""Per batch, with padding: batches of long texts are smaller, because memory grows with the characters."""
 
 _FAILURES = (ValueError, TypeError, IndexError, RuntimeError)
 """What tokenizers and models raise for a text that they do not accept. RuntimeError includes a lack of memory."""
@@ -238,22 +233,12 @@ def _predict_windows(
 ) -> Iterator[tuple[InputRow, _Prediction]]:
     """Predict in batches of texts of similar length, and yield in the order of the texts."""
     remaining = iter(rows)
-    while window := list(islice(remaining, _BATCHES_PER_WINDOW * batch_size)):
+    while window := list(islice(remaining, BATCHES_PER_WINDOW * batch_size)):
         results = [_Prediction()] * len(window)  # for texts without a visible character
-        for batch in _batches([row.text for row in window], batch_size):
+        for batch in batch_by_length([row.text for row in window], batch_size):
             for index, result in zip(batch, _predict_batch(predictor, [window[index] for index in batch]), strict=True):
                 results[index] = result
         yield from zip(window, results, strict=True)
-
-
-def _batches(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of the texts of each batch, longest texts first."""
-    order = sorted((row for row, text in enumerate(texts) if text.strip()), key=lambda row: len(texts[row]), reverse=True)
-    start = 0
-    while start < len(order):
-        size = max(1, min(batch_size, _MAX_CHARACTERS // len(texts[order[start]])))
-        yield order[start : start + size]
-        start += size
 
 
 def _predict_batch(predictor: _Predictor, rows: list[InputRow]) -> list[_Prediction]:

@@ -9,13 +9,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.tag_decoding import find_entities, split_words
-from hf_maskattn.data.tokenizers import load_tokenizer
+from hf_maskattn.data.tokenizers import BATCHES_PER_WINDOW, batch_by_length, load_tokenizer
 from hf_maskattn.inspection.attributions import check_captum, compute_attributions
 from hf_maskattn.inspection.audit import eval_mode
 from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.contributions import Explained, compute_attention, compute_contributions
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs
-from hf_maskattn.inspection.explained_texts import ExplainedText, Span, batch_by_length, encode_texts, stack_texts
+from hf_maskattn.inspection.explained_texts import ExplainedText, Span, encode_texts, stack_texts
 from hf_maskattn.inspection.explanations import METHODS, Explanation, Method, Unit, check_label
 from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compute_removal
 from hf_maskattn.loading import load_config, load_verified_model
@@ -28,7 +28,6 @@ CLASSIFIER_TASKS = ("text-classification", "token-classification")
 _JOINT = "joint-classification"
 _TASKS = (*CLASSIFIER_TASKS, "text2text-generation")
 _GRADIENT_METHODS = ("integrated_gradients", "gradient_x_input")
-_BATCHES_PER_WINDOW = 64
 
 
 def explain(
@@ -189,7 +188,7 @@ class Explainer:
         Yields:
             The explanations, in order. Texts are sorted by length in windows of 64 batches.
         """
-        window = _BATCHES_PER_WINDOW * batch_size
+        window = BATCHES_PER_WINDOW * batch_size
         for start in range(0, len(texts), window):
             part = texts[start : start + window]
             explanations = {index: self._explain_nothing(text, unit) for index, text in enumerate(part) if not text.strip()}

@@ -1,7 +1,7 @@
 """Texts as a model reads them, with the tokens, words or spans that are explained."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,6 @@ from hf_maskattn.inspection.audit_forward import read_signature
 from hf_maskattn.inspection.explanations import Unit
 
 Span = tuple[int, int]
-
-_CHARACTERS_PER_BATCH = 2**17
 
 
 @dataclass(frozen=True)
@@ -154,13 +152,3 @@ def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Pad rows of integers with 0 on the right: `[B, T]`. Faster than `pad_sequence` over a tensor for each row."""
     length = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], dtype=torch.long)
-
-
-def batch_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of batches of the texts with a visible character, longest first, smaller where texts are long."""
-    order = sorted((index for index, text in enumerate(texts) if text.strip()), key=lambda index: -len(texts[index]))
-    start = 0
-    while start < len(order):
-        size = max(1, min(batch_size, _CHARACTERS_PER_BATCH // len(texts[order[start]])))
-        yield order[start : start + size]
-        start += size

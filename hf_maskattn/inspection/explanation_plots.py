@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hf_maskattn.inspection.attention_maps import choose_fonts, new_figure, replace_missing, validate_plot_path
-from hf_maskattn.inspection.explanations import Explanation, View, diverging_color, largest_score, text_color
+from hf_maskattn.inspection.explanations import Explanation, View, diverging_color, largest_score, text_color, to_visible
 
 _WIDTH, _MARGIN, _LINE, _TITLE_LINE, _PADDING = 1600, 30, 52, 46, 9
 """Pixels: width of a plot, its margin, height of a line of tokens and of a title, and space around the text of a token."""
@@ -96,22 +96,16 @@ def _titles(panels: Sequence[tuple[Explanation, View]]) -> str:
 
 
 def _title(explanation: Explanation, view: View) -> str:
-    name = "".join(map(_show, view.title))
+    name = to_visible(view.title)
     name = name if len(name) <= _MAX_TITLE else f"{name[: _MAX_TITLE - 1]}…"
     return f"{name}   ({explanation.method}, {view.logit:.2f}, darkest color {largest_score(view.scores):.2f})"
 
 
 def _write(token: str) -> str:
     """Write a token so that each of its characters is visible."""
-    shown = "".join(map(_show, token)).strip() or "␣"
+    shown = to_visible(token).strip() or "␣"
     shown = f"◌{shown}" if unicodedata.combining(shown[0]) else shown
     return shown if len(shown) <= _MAX_TOKEN else f"{shown[: _MAX_TOKEN - 1]}…"
-
-
-def _show(character: str) -> str:
-    if character.isspace():
-        return " "
-    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
 
 
 def _runs_from_right(text: str) -> bool:

@@ -1,6 +1,7 @@
 """The explanation of one prediction: a score for each token or word of a text and each output of the model."""
 
 import json
+import unicodedata
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -20,6 +21,7 @@ _DARK_AGAINST, _DARK_ZERO, _DARK_FOR = (84, 156, 235), (24, 26, 31), (245, 130, 
 """Blue and orange: the ends of a diverging scale that color-blind readers can tell apart, on white and on a dark page."""
 
 _SHOWN_LABELS = 50
+_VISIBLE = dict.fromkeys(("Cc", "Cs"), "\ufffd")
 
 
 class View(NamedTuple):
@@ -189,6 +191,13 @@ def relative_luminance(color: Color) -> float:
     shares = [channel / 255 for channel in color]
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def to_visible(text: str) -> str:
+    """Replace white space by spaces and control characters by U+FFFD, one by one, so that a text cannot control a terminal."""
+    return "".join(
+        " " if character.isspace() else _VISIBLE.get(unicodedata.category(character), character) for character in text
+    )
 
 
 def largest_score(scores: torch.Tensor) -> float:

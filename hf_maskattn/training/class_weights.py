@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hf_maskattn.model.losses import IGNORED
+from hf_maskattn.model.losses import IGNORED, count_labels
 from hf_maskattn.model.masking import at_least_float32
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.training.task_data import TaskData
@@ -47,7 +47,7 @@ class WeightedLoss:
             is_labeled = ~labels.isnan().any(-1)
             logits, labels = logits[is_labeled], labels[is_labeled].to(logits.dtype)
             total = binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="sum")
-            count = torch.tensor(labels.numel())
+            count = count_labels(labels, labels.numel() if num_items_in_batch is None else num_items_in_batch)
         else:
             total = cross_entropy(
                 logits.flatten(0, -2),
@@ -57,10 +57,8 @@ class WeightedLoss:
                 reduction="sum",
                 label_smoothing=self.label_smoothing,
             )
-            count = (labels != IGNORED).sum()
-        return total / torch.as_tensor(count if num_items_in_batch is None else num_items_in_batch, device=total.device).clamp(
-            1
-        )
+            count = count_labels(labels, num_items_in_batch)
+        return total / count
 
 
 def build_weighted_loss(recipe: Recipe, data: TaskData, label_smoothing: float) -> WeightedLoss:

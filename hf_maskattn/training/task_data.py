@@ -17,7 +17,7 @@ from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
-from hf_maskattn.data.tokenizers import KINDS, load_tokenizer, train_tokenizer
+from hf_maskattn.data.tokenizers import DEFAULT_MAX_LENGTH, KINDS, find_max_length, load_tokenizer, train_tokenizer
 from hf_maskattn.data.unlabeled import load_unlabeled_texts, remove_held_out
 from hf_maskattn.embeddings.vocabulary import prune_vocabulary
 from hf_maskattn.recipes.recipe import Recipe
@@ -25,9 +25,6 @@ from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.task_encoders import TaskEncoder
 
 SPLITS = ("train", "validation", "test")
-DEFAULT_MAX_LENGTH = 512
-MAX_KNOWN_LENGTH = 2**20
-"""A tokenizer without a limit has a `model_max_length` far above this number."""
 _NUM_EXAMPLES = 20
 MANY_UNKNOWN = 0.2
 """Fraction of unknown tokens that is worth a warning."""
@@ -324,8 +321,7 @@ def _build_tokenizer(
     if saved_tokenizer is not None and (recipe.model.embeddings is not None or data.vocabulary == "prune"):
         return load_tokenizer(saved_tokenizer, max_length=data.max_length)
     tokenizer = load_tokenizer(str(source), max_length=data.max_length)
-    if tokenizer.model_max_length > MAX_KNOWN_LENGTH:
-        tokenizer.model_max_length = DEFAULT_MAX_LENGTH
+    tokenizer.model_max_length = find_max_length(tokenizer)
     if data.vocabulary == "prune":
         tokenizer = prune_vocabulary(tokenizer, texts)
     return tokenizer

@@ -14,12 +14,10 @@ from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTr
 
 from hf_maskattn.data.cache import fingerprint
 from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR
-from hf_maskattn.data.tokenizers import load_tokenizer
-from hf_maskattn.loading import find_weight_files, load_config, load_verified_model, weight_shapes
+from hf_maskattn.data.tokenizers import find_max_length, load_tokenizer
+from hf_maskattn.loading import find_model_class, find_weight_files, load_config, load_verified_model, weight_shapes
 from hf_maskattn.tasks import TASKS, TaskName
 
-_DEFAULT_MAX_LENGTH = 512
-_MAX_KNOWN_LENGTH = 2**20
 _NUM_BEAMS = 5
 _DEFAULT_NAME = re.compile(r"LABEL_\d+")
 
@@ -65,14 +63,13 @@ class Teacher:
         self._source = model
         _check_head(config, config.architectures or ([] if isinstance(model, str) else [type(model).__name__]), task, self.name)
         _check_tokenizer(tokenizer, task, self.name)
-        limit = tokenizer.model_max_length
-        self.max_length = (limit if limit <= _MAX_KNOWN_LENGTH else _DEFAULT_MAX_LENGTH) if max_length is None else max_length
+        self.max_length = find_max_length(tokenizer) if max_length is None else max_length
         positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int) and 0 < positions < self.max_length:
             if max_length is not None:
                 raise ValueError(
-                    f"teacher.max_length (teacher_max_length of DistillationArguments) must be at most {positions}, the number "
-                    f"of positions of {self.name}, got {max_length}."
+                    f"teacher.max_length must be at most {positions}, the number of positions of {self.name}, got {max_length}. "
+                    "It is teacher_max_length in DistillationArguments."
                 )
             self.max_length = positions
 
@@ -248,8 +245,8 @@ def match_labels(names: Sequence[str], labels: Sequence[str], renamed: dict[str,
     if len(names) == len(labels) and set(found) == set(labels):
         return [found.index(label) for label in labels]
     ways_out = (
-        "Set teacher.labels={NAME OF THE TEACHER: NAME IN THE DATA, ...} (teacher_labels of DistillationArguments) where names "
-        "differ"
+        "Set teacher.labels={NAME OF THE TEACHER: NAME IN THE DATA, ...} where names differ (teacher_labels in "
+        "DistillationArguments)"
     )
     if not set(found) & set(labels) and all(_DEFAULT_NAME.fullmatch(name) for name in names):
         ways_out = (
@@ -288,9 +285,7 @@ def check_problem_type(config: PreTrainedConfig, problem_type: str | None, name:
 
 def _check_head(config: PreTrainedConfig, architectures: list[str], task: TaskName, name: str) -> None:
     """Reject a model without the head of a task, which would be initialized at random."""
-    mapping = TASKS[task].auto_class.load()._model_mapping
-    expected = mapping[type(config)].__name__ if type(config) in mapping else None
-    if expected not in architectures:
+    if find_model_class(TASKS[task].auto_class.load(), config).__name__ not in architectures:
         raise ValueError(
             f"the teacher must be a model for {task}, got {name}, a {', '.join(architectures) or 'model without a head'}. "
             "Fine-tune it for this task, or choose another teacher."

@@ -28,7 +28,7 @@ from hf_maskattn.checkpoints.checkpoints import (
 )
 from hf_maskattn.data.collators import RowSeededCollator, StreamCollator
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.model.losses import IGNORED
+from hf_maskattn.model.losses import IGNORED, count_labels
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.training.callbacks import scheduled_steps
 from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
@@ -48,8 +48,8 @@ class FiniteLabelSmoother(LabelSmoother):
 
     def __call__(self, model_output, labels, shift_labels=False, num_items_in_batch=None):
         """Average the smoothed cross entropy over the labels that are not -100."""
-        count = (labels != self.ignore_index).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        return super().__call__(model_output, labels, shift_labels, num_items_in_batch=count.clamp(min=1))
+        count = count_labels(labels, num_items_in_batch)
+        return super().__call__(model_output, labels, shift_labels, num_items_in_batch=count)
 
 
 class SplitOutputs(NamedTuple):

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hf_maskattn.data.tokenizers import GENERATION_SPECIAL_TOKENS, KINDS, SPECIAL_TOKENS, load_tokenizer, train_tokenizer
+from hf_maskattn.data.tokenizers import (
+    GENERATION_SPECIAL_TOKENS,
+    KINDS,
+    SPECIAL_TOKENS,
+    batch_by_length,
+    load_tokenizer,
+    train_tokenizer,
+)
 
 TEXTS = [
     "Schweizer Franken (1927-2002)",
@@ -364,3 +371,8 @@ def test_min_frequency_limits_merges(kind):
 def test_invalid_min_frequency_raises(kind, min_frequency, message):
     with pytest.raises(ValueError, match=message):
         _train(kind, min_frequency=min_frequency)
+
+
+def testbatch_by_length_of_long_texts_are_smaller():
+    assert list(batch_by_length(["a" * 200_000, "b", "", "c" * 60_000, "d" * 60_000, "e"], 4)) == [[0], [3, 4], [1, 5]]
+    assert list(batch_by_length(["a" * 2**20], 4)) == [[0]]

@@ -12,7 +12,7 @@ from hf_maskattn import (
     MaskAttnModel,
 )
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.inference.predict import _batches, check_output_path, predict
+from hf_maskattn.inference.predict import check_output_path, predict
 from hf_maskattn.onnx.export import write_onnx
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
@@ -186,7 +186,7 @@ def test_predict_reads_long_texts_completely(trained):
 
 @pytest.mark.parametrize("task", ["text-classification", "token-classification", "fill-mask"])
 def test_predict_equals_pipeline(trained, task, monkeypatch):
-    monkeypatch.setattr("hf_maskattn.inference.predict._BATCHES_PER_WINDOW", 2)
+    monkeypatch.setattr("hf_maskattn.inference.predict.BATCHES_PER_WINDOW", 2)
     rng = random.Random(0)
     texts = [" ".join(rng.choices(["meow", "woof", "paw", "unknown", "."], k=rng.randint(1, 9))) for _ in range(50)]
     texts = [f"{text} [MASK]" if task == "fill-mask" else text for text in texts]
@@ -194,11 +194,6 @@ def test_predict_equals_pipeline(trained, task, monkeypatch):
     settings = {"aggregation_strategy": "simple"} if task == "token-classification" else {}
     for text, result in zip(texts, predict(trained(task), iter(texts), batch_size=4), strict=True):
         assert_same(result, {"text": text, "predictions": pipe(text, **settings)})
-
-
-def test_batches_of_long_texts_are_smaller():
-    assert list(_batches(["a" * 200_000, "b", "", "c" * 60_000, "d" * 60_000, "e"], 4)) == [[0], [3, 4], [1, 5]]
-    assert list(_batches(["a" * 2**20], 4)) == [[0]]
 
 
 @pytest.fixture(scope="module")
