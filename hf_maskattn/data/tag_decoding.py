@@ -7,7 +7,7 @@ import torch
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedConfig
 
-from hf_maskattn.data.tag_encoding import FOLLOWS_LOST_WORD, HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens
+from hf_maskattn.data.tag_encoding import FOLLOWS_LOST_WORD, HAS_NO_TOKEN, SHARES_TOKEN, find_first_tokens, split_word_label
 from hf_maskattn.data.tag_schemes import are_span_tags, continuing_tag, extract_entities
 from hf_maskattn.data.tokenizers import WORDS_AND_PUNCTUATION
 from hf_maskattn.model.crf import max_marginals, scheme_constraints
@@ -34,7 +34,7 @@ def decode_words(
     """
     if not names:
         return logits.argmax(dim=-1)
-    kinds = labels.div(len(names), rounding_mode="floor")
+    _, kinds = split_word_label(labels, len(names))
     is_own = (kinds == 0) | (kinds == FOLLOWS_LOST_WORD)
     predicted = decode_labels(logits, is_own, names[: logits.shape[-1]] if follows_scheme else ())
     ids = {name: index for index, name in enumerate(names)}

@@ -3,8 +3,8 @@
 import logging
 import unicodedata
 from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +32,7 @@ _FEATURES = Features(
 _MAX_ROWS_CHECKED = 1000
 
 SHARES_TOKEN, HAS_NO_TOKEN, FOLLOWS_LOST_WORD = 1, 2, 3
-"""How many times the number of labels is added to the label of a word that the model must not read (see `label_words`)."""
+"""Kinds of words whose labels the model must not read: `label_words` adds `kind * num_labels` to them. Other words have 0."""
 
 
 def encode_tags(
@@ -108,17 +108,14 @@ def encode_tags(
     limits = {"max_length": max_length}
     encoded = map_rows(split, encode, features=features, limits=limits, name=name, locations=locations)
     if by_word and isinstance(encoded, Dataset):
-        _warn_about_words_without_token(encoded["labels"], len(labels), max_length, name)
+        words = [label for row in encoded["labels"] for label in row if label != IGNORED]
+        num_lost = sum(split_word_label(label, len(labels))[1] == HAS_NO_TOKEN for label in words)
+        if num_lost:
+            logger.warning(
+                f"{num_lost:,} of {len(words):,} words of the split {name!r} have no token, because they are beyond "
+                f"max_length={max_length} or the tokenizer drops them. They are scored as if the model predicted O."
+            )
     return encoded
-
-
-def _warn_about_words_without_token(rows: Iterable[Sequence[int]], num_labels: int, max_length: int, name: str) -> None:
-    counts = Counter(label // num_labels for labels in rows for label in labels if label != IGNORED)
-    if counts[HAS_NO_TOKEN]:
-        logger.warning(
-            f"{counts[HAS_NO_TOKEN]:,} of {counts.total():,} words of the split {name!r} have no token, because they "
-            f"are beyond max_length={max_length} or the tokenizer drops them. They are scored as if the model predicted O."
-        )
 
 
 def locate_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
@@ -293,6 +290,11 @@ class LabeledWords(NamedTuple):
     labels: list[int]
 
 
+def split_word_label(label: Any, num_labels: int) -> tuple[Any, Any]:
+    """Split labels from `label_words`, an integer, array or tensor, into label and kind of word."""
+    return label % num_labels, label // num_labels
+
+
 def label_words(
     tokens: Sequence[Any],
     word_tokens: Sequence[int | None],
@@ -312,13 +314,13 @@ def label_words(
         word_tokens: Index of the token of each word, from `find_first_tokens`.
         word_labels: Label of each word, in `[0, num_labels)`, or -100.
         continues: Whether each word continues the entity of the previous word. Empty if none does.
-        num_labels: Number of labels. It is added to the label of a word that shares the token of the previous word, twice to
-            that of a word without a token, and three times where the scheme of the model forbids a label, because the word
-            that its entity begins at has no token of its own.
+        num_labels: Number of labels.
         padding: The token of a padding position.
 
     Returns:
-        The row with its labels.
+        The row with its labels, to which `kind * num_labels` is added: SHARES_TOKEN for a word that shares the token of the
+        previous word, HAS_NO_TOKEN for one without a token, and FOLLOWS_LOST_WORD where the scheme of the model forbids a
+        label, because the word that its entity begins at has no token of its own.
     """
     at_token = [IGNORED] * len(tokens)
     after_token: dict[int, list[int]] = defaultdict(list)  # -1: before the first token

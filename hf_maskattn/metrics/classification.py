@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, precis
 from transformers import EvalPrediction
 
 from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
+from hf_maskattn.data.tag_encoding import split_word_label
 from hf_maskattn.data.tag_schemes import are_span_tags
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
@@ -322,7 +323,9 @@ def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labe
     """Score each labeled position separately. Labels from `num_labels` on are those of words without a token of their own."""
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = _is_labeled(labels)
-    references = labels[is_labeled] % num_labels if num_labels else labels[is_labeled]
+    references = labels[is_labeled]
+    if num_labels:
+        references, _ = split_word_label(references, num_labels)
     return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=references)
 
 
@@ -330,8 +333,9 @@ def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, fl
     """Score the tags of each sentence together."""
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = _is_labeled(labels)  # [N, T]
+    references, _ = split_word_label(labels, len(tags))
     return SpanMetric(keep_in_memory=True).compute(
-        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(labels % len(tags), is_labeled, tags)
+        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(references, is_labeled, tags)
     )
 
 
@@ -349,7 +353,8 @@ def _score_both(
         EvalPrediction(predictions=predicted, label_ids=labels)
         for predicted, labels in zip(prediction.predictions, prediction.label_ids, strict=True)
     )
-    is_right_tag = (of_tags.predictions == of_tags.label_ids % num_tags) | (of_tags.label_ids == IGNORED)  # [N, T]
+    references, _ = split_word_label(of_tags.label_ids, num_tags)
+    is_right_tag = (of_tags.predictions == references) | (of_tags.label_ids == IGNORED)  # [N, T]
     is_right = is_right_tag.all(axis=1) & (of_sentences.predictions == of_sentences.label_ids)
     tag_scores = {_TAG_PREFIX + name: value for name, value in tags.compute_metrics(of_tags).items()}
     scores = {SENTENCE_ACCURACY: float(is_right.mean()), **sentences.compute_metrics(of_sentences), **tag_scores}

@@ -16,6 +16,7 @@ from hf_maskattn.checkpoints.checkpoints import partial_path, write_atomically
 from hf_maskattn.checkpoints.run_folder import CONFUSION_FILE, CONFUSION_PICTURE, ERRORS_FILE, REPORT_FILE
 from hf_maskattn.data.pair_encoding import reference_texts
 from hf_maskattn.data.tag_decoding import NO_LABEL
+from hf_maskattn.data.tag_encoding import split_word_label
 from hf_maskattn.data.tag_reading import is_visible
 from hf_maskattn.data.tag_schemes import are_span_tags
 from hf_maskattn.metrics.classification import score_by_class, score_by_entity
@@ -270,8 +271,8 @@ def _analyze_numbers(data: TaskData, split: str, metrics: dict[str, float], outp
 def _analyze_tags(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
     """Analyze the tags of words, as they are scored. Rows are sorted by the probability of their most probable wrong tag."""
     names, is_labeled = _label_names(data), outputs.labels != IGNORED  # [N, T]
-    has_token = is_labeled & (outputs.labels < len(names))
-    labels = np.where(is_labeled, outputs.labels % len(names), 0)
+    labels, kinds = split_word_label(np.where(is_labeled, outputs.labels, 0), len(names))
+    has_token = is_labeled & (kinds == 0)
     predictions = np.where(is_labeled, outputs.predictions, 0)
     if NO_LABEL in predictions:
         predictions, names = np.where(predictions == NO_LABEL, len(names), predictions), [*names, "O"]

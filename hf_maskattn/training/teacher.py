@@ -68,8 +68,8 @@ class Teacher:
         if isinstance(positions, int) and 0 < positions < self.max_length:
             if max_length is not None:
                 raise ValueError(
-                    f"teacher.max_length must be at most {positions}, the number of positions of {self.name}, got {max_length}. "
-                    "It is teacher_max_length in DistillationArguments."
+                    f"teacher.max_length must be at most {positions}, the number of positions of {self.name}, got {max_length} "
+                    "(teacher_max_length in DistillationArguments)."
                 )
             self.max_length = positions
 

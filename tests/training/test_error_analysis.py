@@ -37,6 +37,7 @@ def make_data(rows, labels, tag_scheme=None, **columns):
     encoder = SimpleNamespace(
         input_texts=lambda split: split["text"],
         further_labels=[],
+        further_sequence_labels=[],
         recipe=SimpleNamespace(data=SimpleNamespace(**settings), model=SimpleNamespace(problem_type=None)),
     )
     raw = Splits({"test": Dataset.from_list(rows)}, {"test": RowLocations()})
