@@ -254,6 +254,8 @@ def _backward(
     ]
     # One row per position: the gradient of 2 W s, then those of the gates, see `GRUBackward`. What the previous state was
     # multiplied by (W and W_h) comes first, so that its gradient is one product a step.
+    #   GRU:   2 W s | h_n | r | z | i_n    hidden gates h_n, r, z; input gates r, z, i_n
+    #   LSTM:  2 W s | i | f | g | o        hidden and input gates i, f, g, o
     grad_products = x.new_empty(len(x), attention_size + 4 * width)
     grad_queries, grad_gates = grad_products[:, :attention_size], grad_products[:, attention_size:]
     grad_hidden_products = grad_products[:, : attention_size + gate_sizes]  # of 2 W s and of W_h s

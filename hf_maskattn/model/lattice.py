@@ -196,6 +196,9 @@ class _MaxPlus(NamedTuple):
     The D first labels may follow many labels. Each of the others may follow at most two, as I-X of IOB2 may follow B-X and I-X,
     and only these are compared. The rows of the batch are the last dimension, along which a CPU compares several at once.
 
+    Of the labels O, B-X and I-X, the first D = 2 are O and B-X. They may follow all three; I-X has the sources B-X and I-X, and
+    is the only target of both.
+
     Attributes:
         order: `[K]`, int64, the labels in that order, which all other labels are in.
         scores: `[K, D, 1]`, of transitions to the first labels.
@@ -241,14 +244,14 @@ class _MaxPlus(NamedTuple):
             target_scores.T[..., None],
         )
 
-    def arrive(self, x: torch.Tensor) -> torch.Tensor:
+    def max_over_previous(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_j = max_i (x_i + transitions_ij)`, `[K, rows]` -> `[K, rows]`."""
         best = (x[:, None] + self.scores).amax(0)  # [D, rows]
         if not self.sources.shape[1]:
             return best
         return torch.cat([best, (x[self.sources] + self.source_scores).amax(0)])
 
-    def depart(self, x: torch.Tensor) -> torch.Tensor:
+    def max_over_next(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_i = max_j (transitions_ij + x_j)`, `[K, rows]` -> `[K, rows]`."""
         best = (x[: len(self.reversed_scores), None] + self.reversed_scores).amax(0)  # [K, rows]
         if not len(self.targets):
@@ -279,12 +282,12 @@ def max_product(
         current = state[:, : tokens.stop - tokens.start]
         after[:, tokens] = current
         if step:
-            best = max_plus.depart(emissions[:, tokens] + current)
+            best = max_plus.max_over_next(emissions[:, tokens] + current)
             state[:, : current.shape[1]] = lattice.keep_where_empty(tokens, current.T, best.T).T
     before = torch.empty_like(emissions)  # best score of what precedes each token
     before[:, lattice.slices[0]] = start[max_plus.order, None]
     for tokens, previous in lattice.neighbors():
-        before[:, tokens] = max_plus.arrive(before[:, previous] + emissions[:, previous])
+        before[:, tokens] = max_plus.max_over_previous(before[:, previous] + emissions[:, previous])
     unsorted = max_plus.order.argsort()
     before, after = before[unsorted].T.contiguous(), after[unsorted].T.contiguous()  # [N, K]
     scores = before + packed + after
