@@ -14,6 +14,7 @@ def audit(
     gradients: Annotated[bool, typer.Option("--gradients", help="Check gradients as well.")] = False,
     max_length: Annotated[int, typer.Option(help="Maximum number of tokens of a row.")] = 32,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this file.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the code that comes with the weights.")
     ] = False,
@@ -34,7 +35,7 @@ def audit(
 
         show_messages()
         if json_file is not None:
-            check_output_path(json_file, overwrite=True)
+            check_output_path(json_file, overwrite)
         texts = None
         if text_file is not None:
             texts = [line for line in read_lines(text_file) if line.strip()]

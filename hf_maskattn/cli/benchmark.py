@@ -19,6 +19,7 @@ def benchmark(
         typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one.", show_default=False),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this file.")] = False,
 ) -> None:
     """Measure the speed of this package on your machine against the alternatives.
 
@@ -35,7 +36,7 @@ def benchmark(
 
         show_messages()
         if json_file is not None:
-            check_output_path(json_file, overwrite=True)
+            check_output_path(json_file, overwrite)
         # A token of the recipe language_identification is a character.
         lengths = [len(text) for text in build_cldr_languages()["train"]["text"]]
         with Progress(console=Console(stderr=True)) as progress:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import datasets
 from datasets import ClassLabel, Dataset, LargeList, List
 
-from hf_maskattn.data.table_reading import RowLocation, RowLocations, separator_hint
+from hf_maskattn.data.files import separator_hint
+from hf_maskattn.data.table_reading import RowLocation, RowLocations
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import Shards
@@ -307,7 +308,7 @@ def _label_feature(split_name: str, split: Dataset, column: str, kind: LabelKind
     if (kind == "single") != (item is None):
         expected, actual = ("one label", "a list") if kind == "single" else ("a list", "one value")
         raise ValueError(
-            f"the column {column!r} of the split {split_name!r} must have {expected} per row for kind={kind!r}, got {actual} "
+            f"the column {column!r} of the split {split_name!r} must have {expected} per row, got {actual} "
             f"per row ({feature}). {_WAYS_OUT[kind]}"
         )
     return feature if item is None else item

@@ -4,6 +4,7 @@ import bz2
 import glob
 import gzip
 import io
+import json
 import lzma
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import IO, Any, BinaryIO, Literal
 
 FileKind = Literal["csv", "json", "parquet"]
 
+_SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
 _KINDS: dict[str, FileKind] = {
     ".jsonl": "json",
     ".ndjson": "json",
@@ -170,6 +172,18 @@ def check_separator(separator: str | None, files: Sequence[TableFile]) -> None:
         raise ValueError(f"csv_separator={separator!r} has no effect on {files[0]}, which is not a CSV file. Remove it.")
 
 
+def separator_hint(columns: Sequence[str]) -> str | None:
+    """Suggest a separator for a header that was read as a single cell; `None` if there is nothing to suggest."""
+    candidates = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
+    if not candidates:
+        return None
+    separator = max(sorted(candidates), key=columns[0].count)
+    return (
+        f"The only column is {columns[0]!r}, whose cells seem to be separated by {separator!r}. Set "
+        f"data.csv_separator={_SEPARATORS[separator]}."
+    )
+
+
 @contextmanager
 def open_bytes(file: TableFile) -> Iterator[IO[bytes]]:
     """Open a file, or its local copy, and decompress it.
@@ -225,6 +239,15 @@ def check_utf8(file: TableFile) -> None:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise _not_utf8_error(file, number, line[error.start]) from error
+
+
+def has_unpaired_surrogate(value: Any) -> bool:
+    """Return whether a text, or a text in a value of JSON, has half of a surrogate pair, which UTF-8 cannot encode."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def read_lines(path: Path) -> list[str]:

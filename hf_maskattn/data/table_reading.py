@@ -16,10 +16,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_maskattn.data.files import TableFile, check_utf8, empty_file_error, open_bytes, open_lines, unreadable_error
+from hf_maskattn.data.files import (
+    TableFile,
+    check_utf8,
+    empty_file_error,
+    has_unpaired_surrogate,
+    open_bytes,
+    open_lines,
+    separator_hint,
+    unreadable_error,
+)
 from hf_maskattn.data.schemas import JSON, has_objects, is_castable, merge_schemas, plain_type
 
-_SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
 """Separators of CSV cells, and how each is written on the command line."""
 
 _MAX_ROWS_PER_TABLE = 10_000
@@ -112,18 +120,6 @@ def read_header(file: TableFile) -> list[str]:
     """
     with _named_errors(file):
         return next(_csv_rows(file, with_header=True), (1, []))[1]
-
-
-def separator_hint(columns: Sequence[str]) -> str | None:
-    """Suggest a separator for a header that was read as a single cell; `None` if there is nothing to suggest."""
-    candidates = set(columns[0]) & _SEPARATORS.keys() if len(columns) == 1 else set()
-    if not candidates:
-        return None
-    separator = max(sorted(candidates), key=columns[0].count)
-    return (
-        f"The only column is {columns[0]!r}, whose cells seem to be separated by {separator!r}. Set "
-        f"data.csv_separator={_SEPARATORS[separator]}."
-    )
 
 
 @dataclass(frozen=True)
@@ -300,11 +296,13 @@ def _json_column(file: TableFile, name: str, values: list[Any], lines: list[int]
     try:
         column = pa.array(values)
     except UnicodeEncodeError as error:
-        line = next(line for line, value in zip(lines, values, strict=True) if _has_unpaired_surrogate(value))
+        line = next(line for line, value in zip(lines, values, strict=True) if has_unpaired_surrogate(value))
         raise ValueError(
             f"{file}, line {line}: the column {name!r} contains an unpaired surrogate (\\ud800 to \\udfff). Correct the text."
         ) from error
     except (pa.ArrowException, OverflowError):
+        if any(value != value for value in values):  # among texts, NaN is a missing value
+            return _json_column(file, name, [None if value != value else value for value in values], lines)
         return _as_json(values)
     return _as_json(values) if has_objects(column.type) else column
 
@@ -329,14 +327,6 @@ def _as_json(values: list[Any]) -> pa.Array:
     return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
 
 
-def _has_unpaired_surrogate(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _json_rows(file: TableFile) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSON file, each with the line where it begins."""
     with open_lines(file, newline="\n") as lines:
@@ -352,10 +342,19 @@ def _json_rows(file: TableFile) -> Iterator[tuple[int, dict[str, Any]]]:
             return
         for number, line in chain([first], numbered):
             try:
-                value = json.loads(line.rstrip())
-            except json.JSONDecodeError as error:
+                value = json.loads(line.rstrip(), object_pairs_hook=_unique_keys)
+            except ValueError as error:
                 raise _invalid_json_error(file, number, error) from error
             yield number, _object(file, number, value)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of JSON, none of whose keys may be given twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} is given twice in an object. Remove one of them.")
+    return values
 
 
 def _is_multiline(first_line: str) -> bool:
@@ -367,7 +366,7 @@ def _json_values(file: TableFile, text: str) -> Iterator[tuple[int, Any]]:
     """Yield the items of a list, or consecutive objects, each with the line where it begins."""
     is_list = text.lstrip().startswith("[")
     separators = re.compile(r"[\s,]*" if is_list else r"\s*")
-    decoder, position, line = json.JSONDecoder(), 0, 1
+    decoder, position, line = json.JSONDecoder(object_pairs_hook=_unique_keys), 0, 1
     try:
         if is_list:
             json.loads(text)
@@ -378,8 +377,8 @@ def _json_values(file: TableFile, text: str) -> Iterator[tuple[int, Any]]:
             value, position = decoder.raw_decode(text, start)
             yield line, value
             line += text.count("\n", start, position)
-    except json.JSONDecodeError as error:
-        raise _invalid_json_error(file, error.lineno, error) from error
+    except ValueError as error:
+        raise _invalid_json_error(file, getattr(error, "lineno", line), error) from error
 
 
 def _object(file: TableFile, line: int, value: Any) -> dict[str, Any]:
@@ -388,8 +387,10 @@ def _object(file: TableFile, line: int, value: Any) -> dict[str, Any]:
     return value
 
 
-def _invalid_json_error(file: TableFile, line: int, error: json.JSONDecodeError) -> ValueError:
-    return ValueError(f"{file}, line {line}: invalid JSON in column {error.colno}: {error.msg}.")
+def _invalid_json_error(file: TableFile, line: int, error: ValueError) -> ValueError:
+    if isinstance(error, json.JSONDecodeError):
+        return ValueError(f"{file}, line {line}: invalid JSON in column {error.colno}: {error.msg}.")
+    return ValueError(f"{file}, line {line}: {error}")
 
 
 def _read_parquet(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:

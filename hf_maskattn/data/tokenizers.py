@@ -148,12 +148,15 @@ def batch_by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]
         start += size
 
 
-def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None) -> "PreTrainedTokenizerFast":
+def load_tokenizer(
+    name_or_folder: str | Path, *, max_length: int | None = None, needs_padding: bool = True
+) -> "PreTrainedTokenizerFast":
     """Load a tokenizer that this package supports: a fast one with a padding token.
 
     Args:
         name_or_folder: Folder written by `save_pretrained`, or a name on the Hub.
         max_length: Overrides the maximum number of tokens of the tokenizer; `None` keeps it.
+        needs_padding: Whether it must have a padding token.
 
     Returns:
         The tokenizer. A plain `PreTrainedTokenizerFast` is loaded as a `MaskAttnTokenizer`.
@@ -189,7 +192,7 @@ def load_tokenizer(name_or_folder: str | Path, *, max_length: int | None = None)
             f"the tokenizer {name!r} must be fast, because character offsets are required, got {type(tokenizer).__name__}. Use "
             "one with a tokenizer.json, or train one with train_tokenizer."
         )
-    if tokenizer.pad_token_id is None:
+    if needs_padding and tokenizer.pad_token_id is None:
         raise ValueError(
             f"the tokenizer {name!r} must have a padding token. Load it with AutoTokenizer, call "
             'add_special_tokens({"pad_token": "[PAD]"}), save it with save_pretrained, and use that folder.'

@@ -31,15 +31,19 @@ def load_unlabeled_texts(
         ValueError: Neither or both of `source` and `file` are given, the dataset has no such split, or the column is missing.
         TypeError: A text is not a string.
     """
-    splits = load_splits(
-        source,
-        train_file=file,
-        csv_separator=csv_separator,
-        train_split=split,
-        validation_split=None,
-        test_split=None,
-        required_columns={text_column: "data.text_column"},
-    )
+    try:
+        splits = load_splits(
+            source,
+            train_file=file,
+            csv_separator=csv_separator,
+            train_split=split,
+            validation_split=None,
+            test_split=None,
+            required_columns=[text_column],
+        )
+    except ValueError as error:
+        given = f"data.unlabeled_file={file}" if source is None else f"data.unlabeled_source={source}"
+        raise ValueError(f"{given}: {error}") from error
     texts = list(splits["train"][text_column])
     for row, text in enumerate(texts):
         if not isinstance(text, str):

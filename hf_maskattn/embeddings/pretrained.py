@@ -53,7 +53,7 @@ class PretrainedEmbeddings:
     def __init__(self, source: str, kind: EmbeddingsKind = "input", device: torch.device | str = "cpu"):
         self.source, self.kind, self.device = source, kind, device
         self._config = load_config(source)
-        self._tokenizer = load_tokenizer(source)
+        self._tokenizer = load_tokenizer(source, needs_padding=False)
         meta = build_meta_model(AutoModel.from_config, self._config, weight_shapes(source), source)
         matrix = _input_matrix(meta, source)
         self.size: int = matrix.shape[1] if kind == "input" else _hidden_size(meta, source)
@@ -138,8 +138,12 @@ class PretrainedEmbeddings:
 
 
 def _token_states(output: Any, position: int) -> torch.Tensor:
-    """Return the mean of the hidden states of the token at a position, from the embeddings to the last layer, `[B, H]`."""
-    return torch.stack([states[:, position] for states in output.hidden_states]).mean(0)
+    """Return the mean of the hidden states of the token at a position, from the embeddings to the last layer, `[B, H]`.
+
+    States of another size than the last ones are left out: embeddings may be smaller.
+    """
+    size = output.hidden_states[-1].shape[-1]
+    return torch.stack([states[:, position] for states in output.hidden_states if states.shape[-1] == size]).mean(0)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

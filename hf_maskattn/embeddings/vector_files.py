@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +99,10 @@ class VectorFile:
 
     def _read_header(self, file: BinaryIO) -> tuple[int | None, int]:
         """Read the number of words, None if it is not stated, and the size of the vectors, to the start of the entries."""
+        start = 0
+        if not self.is_binary:
+            start = len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
+            file.seek(start)
         line = file.readline(_MAX_HEADER_BYTES) if self.is_binary else file.readline()
         if self.is_binary and line.startswith(_FASTTEXT_MODEL):
             raise ValueError(f"{self.path} must be in word2vec's binary format, got a model of fastText. Use its .vec file.")
@@ -108,8 +113,13 @@ class VectorFile:
         elif self.is_binary:
             raise self._error(1, "the file must start with a line of two numbers: the number of words and their size")
         else:
+            if size < 1:
+                raise self._error(
+                    1,
+                    "a word and the numbers of its vector are expected, got " + (line.decode()[:20].strip() or "an empty line"),
+                )
             self._parse(1, fields[1:])
-            file.seek(0)
+            file.seek(start)
         if not 1 <= size <= _MAX_SIZE:
             raise self._error(1, f"the size of the vectors must be in [1, {_MAX_SIZE}], got {size}")
         return count, size

@@ -110,7 +110,10 @@ def export_onnx(
 def _load_classifier(model_folder: str | Path, tasks: Sequence[str]) -> PreTrainedModel:
     config = load_config(model_folder)
     if config.model_type != MaskAttnConfig.model_type:
-        raise ValueError(f"{model_folder} must be a {MaskAttnConfig.model_type!r} model, got {config.model_type!r}.")
+        raise ValueError(
+            f"{model_folder} must be a {MaskAttnConfig.model_type!r} model, got {config.model_type!r}. Only classifiers of "
+            "texts and tokens can be exported."
+        )
     task = task_of(config.architectures)
     if task is None or task not in tasks:
         raise ValueError(

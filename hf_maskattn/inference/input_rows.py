@@ -79,8 +79,8 @@ def load_rows(pattern: Path, model_folder: str | Path, column: str | None = None
     Raises:
         ValueError: If a file is invalid or empty, or a row has no text. Likewise TypeError, FileNotFoundError.
     """
-    from hf_maskattn.data.files import empty_file_error, list_files
-    from hf_maskattn.data.table_reading import RowLocations, read_header, read_rows, separator_hint
+    from hf_maskattn.data.files import empty_file_error, list_files, separator_hint
+    from hf_maskattn.data.table_reading import RowLocations, read_header, read_rows
 
     files = list_files(pattern)
     recipe = _recipe_of(model_folder) if column is None or files[0].kind == "csv" else None

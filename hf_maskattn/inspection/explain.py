@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.data.files import has_unpaired_surrogate
 from hf_maskattn.data.tag_decoding import find_entities, split_words
 from hf_maskattn.data.tokenizers import BATCHES_PER_WINDOW, batch_by_length, load_tokenizer
 from hf_maskattn.inspection.attributions import check_captum, compute_attributions
@@ -102,6 +103,9 @@ def check_arguments(
     """
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of strings, got a single string ({texts[:20]!r}).")
+    for index, text in enumerate(texts):
+        if has_unpaired_surrogate(text):
+            raise ValueError(f"texts[{index}] must be Unicode, got the unpaired surrogate of {text[:20]!r}. Correct the text.")
     if unit not in get_args(Unit):
         raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, got {unit!r}.")
     for name, value in {"batch_size": batch_size, "max_length": max_length}.items():

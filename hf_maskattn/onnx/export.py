@@ -15,6 +15,7 @@ from hf_maskattn.inspection.contributions import split_context
 from hf_maskattn.model.crf import OPERATOR_NAME as MAX_MARGINALS
 from hf_maskattn.model.recurrent_kernel import OPERATOR_NAME as RECURRENCE
 from hf_maskattn.model.remote_code import install_command
+from hf_maskattn.onnx.runtime import MODEL_METADATA, describe_model
 
 try:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -207,7 +208,8 @@ def write_onnx(model: PreTrainedModel, path: Path, *, contributions: bool = Fals
     The inputs of the file are `input_ids` and `attention_mask`, `[B, T]`, int64, with any B >= 1, T >= 1 and any mask of 0 and
     1. Its outputs are `logits`, `[B, num_labels]` or `[B, T, num_labels]`, `attentions`, `[B, heads, 1, T]`, and, for both
     sequences and tokens, `sequence_logits`, `[B, num_sequence_labels]`. On request a classifier of sequences has
-    `contributions`, `[B, T, num_labels]`, which with the bias of the classifier add up to the logits.
+    `contributions`, `[B, T, num_labels]`, which with the bias of the classifier add up to the logits. Its metadata say what the
+    ids mean (see `describe_model`).
 
     Args:
         model: The model, in float32 on the CPU, in evaluation mode, with `attention_implementation="eager"`. The others
@@ -245,6 +247,7 @@ def write_onnx(model: PreTrainedModel, path: Path, *, contributions: bool = Fals
             custom_translation_table=custom_translation_table(),
         )
         fold_constants(exported.model)
+        exported.model.metadata_props[MODEL_METADATA] = describe_model(model.config)
         exported.save(path, external_data=False)
 
 

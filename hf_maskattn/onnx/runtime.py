@@ -1,5 +1,6 @@
 """Inference and quantization of the ONNX files of classifiers. Only this module needs onnxruntime."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,19 @@ from transformers import (
     TokenClassificationPipeline,
 )
 
+from hf_maskattn.loading import to_one_line
 from hf_maskattn.model.modeling_joint import JointClassifierOutput
 from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.tasks import TASKS
+
+MODEL_METADATA = "hf_maskattn.model"
+"""Key of `describe_model` in the metadata of a file."""
+
+
+def describe_model(config: PreTrainedConfig) -> str:
+    """Describe, as JSON, what the ids of inputs and outputs mean: the size of the vocabulary, and the names of the labels."""
+    labels = [config.id2label[number] for number in range(config.num_labels)]
+    return json.dumps({"vocab_size": config.vocab_size, "labels": labels, "sequence_labels": config.sequence_label_names})
 
 
 class OnnxSession:
@@ -33,6 +44,7 @@ class OnnxSession:
     Attributes:
         shapes: The shape of each output, with names for dynamic sizes.
         has_contributions: Whether the file has the output `contributions`.
+        model_description: What `describe_model` wrote, or None in files of earlier versions.
 
     Raises:
         ImportError: If onnxruntime is not installed.
@@ -41,7 +53,8 @@ class OnnxSession:
     """
 
     def __init__(self, path: str | Path):
-        path, onnxruntime = Path(path), _onnxruntime()
+        self._path = path = Path(path)
+        onnxruntime = _onnxruntime()
         if not path.is_file():
             raise FileNotFoundError(f"The file {path} does not exist. Create it with `hf-maskattn export MODEL --onnx {path}`.")
         options = onnxruntime.SessionOptions()
@@ -58,6 +71,7 @@ class OnnxSession:
         expected = ["attentions", *(["contributions"] if self.has_contributions else []), "logits", *further]
         self._check_names(path, self._session.get_outputs(), expected)
         self._outputs = ["logits", "attentions", *further]
+        self.model_description = self._session.get_modelmeta().custom_metadata_map.get(MODEL_METADATA)
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the file.
@@ -69,6 +83,9 @@ class OnnxSession:
         Returns:
             Logits `[B, num_labels]` or `[B, T, num_labels]`, attention weights `[B, heads, 1, T]`, and, for both sequences and
             tokens, logits of sequences `[B, num_sequence_labels]`, float32.
+
+        Raises:
+            ValueError: If there is no row, or an id is not in the vocabulary.
         """
         time = input_ids.shape[1]
         logits, weights, *further = self._run(self._outputs, input_ids, attention_mask)
@@ -79,10 +96,18 @@ class OnnxSession:
         return self._run(["contributions"], input_ids, attention_mask)[0][:, : input_ids.shape[1]]
 
     def _run(self, names: list[str], input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        if len(input_ids) == 0:
+            raise ValueError("`input_ids` must have at least one row, got none.")
         if input_ids.shape[1] == 0:
             # ONNX has no recurrence of zero steps. A padding position changes nothing.
             input_ids, attention_mask = (np.zeros((len(input_ids), 1), dtype=np.int64) for _ in range(2))
-        return self._session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+        try:
+            return self._session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
+        except Exception as error:
+            raise ValueError(
+                f"{self._path} could not be run for {' x '.join(map(str, input_ids.shape))} ids of at most {input_ids.max()}: "
+                f"{to_one_line(error)}. Use the file that was exported from this model."
+            ) from error
 
     @staticmethod
     def _check_names(path, found, expected):
@@ -216,4 +241,9 @@ def onnx_pipeline(task: str, path: str | Path, config: PreTrainedConfig, tokeniz
                 f"The {name} of {path} must have shape {expected} for {task}, got {actual}. Use the file that was exported "
                 "from this model."
             )
+    if session.model_description not in (None, describe_model(config)):
+        raise ValueError(
+            f"{path} must have the vocabulary and the labels of this model, got a file of another model. Use the file that was "
+            "exported from this model."
+        )
     return pipeline_class(model=_OnnxClassifier(session, config), tokenizer=tokenizer, task=task, device=-1)

@@ -326,6 +326,8 @@ def describe_type(annotation: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in get_args(annotation))
     if get_origin(annotation) is list:
         return f"a list of {describe_type(get_args(annotation)[0]).removeprefix('a ').removeprefix('an ')}s"
+    if get_origin(annotation) is dict and get_args(annotation) == (str, str):
+        return "a mapping of strings to strings"
     origin = get_origin(annotation) or annotation
     if origin is type(None):
         return "null"

@@ -343,7 +343,7 @@ def _check_groups(groups: dict[str, dict[str, Any]]) -> None:
         check_embeddings(groups["model"], groups["data"])
     if groups["teacher"] or any(key in groups["data"] for key in ONLY_FOR_DISTILLATION):
         check_teacher(groups)
-    if groups["tuning"].get("space"):
+    if groups["tuning"].get("space") is not None:
         parse_space(groups["tuning"]["space"], groups["model"]["task"])
 
 

@@ -78,6 +78,8 @@ def parse_space(space: Mapping[str, Any], task: str) -> dict[str, Choices | Rang
         ValueError: If a key does not exist or must not vary, or there is nothing to choose from.
         TypeError: If a value has another type than the key.
     """
+    if not space:
+        raise ValueError("tuning.space must have at least one key, got none. Remove it to search the usual ones.")
     parsed = {}
     for name, declared in space.items():
         try:

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from datasets import Dataset, Features, List, Value
 
+from hf_maskattn.data.columns import item_feature, value_kind
 from hf_maskattn.data.file_loading import load_file
+from hf_maskattn.data.files import separator_hint
 from hf_maskattn.recipes.arguments import FROM_SCRATCH, default_epochs
 from hf_maskattn.recipes.recipe import check_field, load_recipe, parse_override, stored_task
 
@@ -64,12 +66,13 @@ def write_starter_recipe(task: str, file: str, target: str | Path, overrides: It
         check_field(group, key, value, f"override {f'{group}.{key}'!r}")
     chosen = {key: value for group, key, value in set_keys if group == "data"}
     rows = load_file(file, split="train", separator=chosen.get("csv_separator"))
+    fraction = [] if chosen.get("validation_file") else [_VALIDATION_FRACTION]
     groups = {
         "model": [_Line("task", task)],
         "data": [
             _Line("train_file", file),
             _Line("validation_file", None, "FILE with the same columns, instead of:"),
-            _Line("validation_fraction", _VALIDATION_FRACTION, "of the rows of train_file find the best checkpoint"),
+            *(_Line("validation_fraction", value, "of the rows of train_file find the best checkpoint") for value in fraction),
             _Line("test_file", None, "FILE with the same columns, scored at the end"),
         ],
         "training": [
@@ -127,7 +130,7 @@ def _columns(task: str, rows: Dataset, chosen: dict[str, Any], file: str) -> Ite
         yield "data", _Line("tokenizer", "word", "char, word, bpe, wordpiece, or the name of a tokenizer")
         return
     is_labeled = task == "text-classification"
-    label = find.by_name("label_column", list(rows.features)) if is_labeled else None
+    label = find.by_name("label_column", find.label_columns()) if is_labeled else None
     text = find("text_column", find.text_columns(), taken=(label,))
     if is_labeled:
         label = find("label_column", find.label_columns(), taken=(text,))
@@ -157,15 +160,21 @@ class _ColumnFinder:
             return named
         if candidates:
             return candidates[0]
+        advice = separator_hint([*self.features]) or f"Name one of them: data.{key}=NAME."
         raise ValueError(
             f"{self.file} must have a column for data.{key} of {self.task}, got the columns {', '.join(self.features)}. "
-            f"Name one of them: data.{key}=NAME."
+            f"{advice}"
         )
 
     def by_name(self, key: str, candidates: Sequence[str], names: Sequence[str] | None = None) -> str | None:
         """Find the column that was chosen for a key, or that has a usual name."""
-        if self.chosen.get(key) is not None:
-            return self.chosen[key]
+        chosen = self.chosen.get(key)
+        if chosen is not None and chosen not in self.features:
+            raise ValueError(
+                f"data.{key} must be a column of {self.file}, got {chosen!r}. Its columns are {', '.join(self.features)}."
+            )
+        if chosen is not None:
+            return chosen
         by_name = {name.lower(): name for name in reversed(candidates)}
         return next((by_name[name] for name in names or _NAMES[key] if name in by_name), None)
 
@@ -181,8 +190,10 @@ class _ColumnFinder:
         return [name for name, feature in self.features.items() if isinstance(feature, List)]
 
     def label_columns(self) -> list[str]:
-        """List all columns, the fewest different values first, and those with a single value last."""
-        numbers = {name: len({str(value) for value in self.sample[name]}) for name in self.features}
+        """List the columns of possible labels, the fewest different values first, and those with a single value last."""
+        kinds = {name: value_kind(item_feature(feature) or feature) for name, feature in self.features.items()}
+        names = [name for name, kind in kinds.items() if kind is not None or _is_number(self.features[name])]
+        numbers = {name: len({str(value) for value in self.sample[name]}) for name in names}
         return sorted(numbers, key=lambda name: (numbers[name] == 1, numbers[name]))
 
 

@@ -372,6 +372,8 @@ def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
         for key in after_values | before_values:
             before, after = before_values.get(key, _UNSET), after_values.get(key, _UNSET)
             is_path = _path_key(group, key) in (*_PATHS, *_NAMES_OR_PATHS)
+            if is_path and isinstance(after, str) and before == os.path.abspath(after):  # it existed when the run started
+                continue
             is_moved = is_path and _relocate(before, old_folder, stored.parent) == after
             if before != after and key not in _WITHOUT_EFFECT_ON_MODEL and not is_moved:
                 changes[f"{group}.{key}"] = before, after

@@ -209,12 +209,14 @@ def check_model(arguments: ModelArguments) -> None:
     """Check the configuration of a new model before data is loaded.
 
     Args:
-        arguments: The group `model` of a recipe. A pretrained model is checked when it is loaded.
+        arguments: The group `model` of a recipe. The sizes of a pretrained model are checked when it is loaded.
 
     Raises:
-        ValueError: If a field has an invalid value, or fields contradict each other.
+        ValueError: If a field has an invalid value, fields contradict each other, or the pretrained model is of another type.
+        OSError: If there is no such pretrained model.
     """
     if arguments.pretrained is not None:
+        _load_pretrained_config(arguments)
         return
     try:
         TASKS[arguments.task].config_class.load()(**arguments.config)
@@ -258,12 +260,7 @@ def build_model(
         register()
         config = config_class(**settings, **_vocabulary_fields(tokenizer, generates=task.generates))
         return find_model_class(auto_class, config)._from_config(config)
-    pretrained = load_config(arguments.pretrained)
-    if pretrained.model_type != config_class.model_type:
-        raise ValueError(
-            f"model.pretrained must be a {config_class.model_type!r} model with model.task={arguments.task}, got "
-            f"{arguments.pretrained}, a {pretrained.model_type!r} model."
-        )
+    pretrained = _load_pretrained_config(arguments)
     shapes = weight_shapes(arguments.pretrained)
     encoder = _describe_encoder(pretrained, shapes, arguments)
     check_weights_match(encoder, shapes, arguments.pretrained)
@@ -276,6 +273,18 @@ def build_model(
         )
     # Only the head of another task or of other labels is initialized. All other weights must fit.
     return load_verified_model(auto_class, arguments.pretrained, config, new_head=True)
+
+
+def _load_pretrained_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """Load the configuration of `model.pretrained`, and check that the model is of the type of the task."""
+    config = load_config(str(arguments.pretrained))
+    model_type = TASKS[arguments.task].config_class.load().model_type
+    if config.model_type != model_type:
+        raise ValueError(
+            f"model.pretrained must be a {model_type!r} model with model.task={arguments.task}, got {arguments.pretrained}, a "
+            f"{config.model_type!r} model."
+        )
+    return config
 
 
 def _label_fields(arguments: ModelArguments, labels: list[str] | None) -> dict[str, Any]:

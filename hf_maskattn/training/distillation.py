@@ -1,6 +1,7 @@
 """Distillation: a Trainer whose loss compares the logits of a student with those of a teacher, which were computed before."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -154,6 +155,11 @@ class DistillationTrainer(MaskAttnTrainer):
         own_loss = {"labels": labels, "num_items_in_batch": num_labels} if has_crf else {}
         outputs = model(**inputs, **own_loss)
         problem_type = _problem_type(self.model.config, outputs.logits, labels)
+        if targets.shape != outputs.logits.shape:
+            raise ValueError(
+                f"{TEACHER_LOGITS} must have the shape of the logits of the model, {tuple(outputs.logits.shape)}, got "
+                f"{tuple(targets.shape)}. Its last size is the number of labels."
+            )
         kept = has_teacher(targets)
         losses = distillation_loss(
             outputs.logits[kept], targets[kept], self.args.distillation_loss, problem_type, self.args.temperature
@@ -204,20 +210,48 @@ class DistillationCollator(RowSeededCollator):
         Returns:
             Outputs of the other collator, and, if the rows have logits of a teacher, `teacher_logits`: float32, `[B, C]`, or
             `[B, T, C]` with NaN at padding.
+
+        Raises:
+            ValueError: If the logits of a row have another shape than those of the first one, or are infinite.
         """
         values = [row[TEACHER_LOGITS] for row in rows if TEACHER_LOGITS in row]
         batch = self.collator([{name: value for name, value in row.items() if name != TEACHER_LOGITS} for row in rows])
         if values:
-            logits = torch.from_numpy(np.concatenate([np.asarray(value, dtype=np.float32) for value in values]))
-            first = np.asarray(values[0])
-            if first.ndim == 1:
-                batch[TEACHER_LOGITS] = logits.view(len(values), -1)  # [B, C]
-            else:
-                mask = batch["attention_mask"].bool()  # [B, T]
-                padded = torch.full((*mask.shape, first.shape[-1]), torch.nan)  # [B, T, C]
-                padded[mask] = logits
-                batch[TEACHER_LOGITS] = padded
+            batch[TEACHER_LOGITS] = self._collate([_parse_logits(value) for value in values], batch)
         return batch
+
+    @staticmethod
+    def _collate(rows: list[np.ndarray], batch: Any) -> torch.Tensor:
+        first = rows[0]
+        if any(row.ndim != first.ndim or row.shape[-1] != first.shape[-1] for row in rows):
+            shapes = ", ".join(sorted({str(row.shape) for row in rows}))
+            raise ValueError(
+                f"{TEACHER_LOGITS} must have a number for each label in every row, got rows of the shapes {shapes}."
+            )
+        if first.ndim == 1:
+            return torch.from_numpy(np.stack(rows))  # [B, C]
+        mask = batch["attention_mask"].bool()  # [B, T]
+        lengths = [len(row) for row in rows]
+        if lengths != mask.sum(dim=1).tolist():
+            raise ValueError(
+                f"{TEACHER_LOGITS} must have numbers for each token of a row, got {lengths} for rows of "
+                f"{mask.sum(dim=1).tolist()} tokens."
+            )
+        padded = torch.full((*mask.shape, first.shape[-1]), torch.nan)  # [B, T, C]
+        padded[mask] = torch.from_numpy(np.concatenate(rows))
+        return padded
+
+
+def _parse_logits(value: Any) -> np.ndarray:
+    """Return the logits of a row as an array `[C]` or `[T, C]`, float32."""
+    with suppress(TypeError, ValueError):  # of lists of several lengths
+        logits: np.ndarray = np.asarray(value, dtype=np.float32)
+        if logits.ndim in (1, 2) and not np.isinf(logits).any():
+            return logits
+    raise ValueError(
+        f"{TEACHER_LOGITS} must be a list of finite numbers, one for each label, or a list of such lists, one for each token, "
+        f"got {str(value)[:60]}. NaN stands for a text or token that the teacher did not read."
+    )
 
 
 def distillation_loss(

@@ -117,11 +117,7 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
     _check_several_labels(recipe, encoder)
     unlabeled = _load_unlabeled(recipe, encoder, raw)
     tokenizer = _build_tokenizer(recipe, encoder, raw, saved_tokenizer, unlabeled)
-    if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
-        raise ValueError(
-            f"data.unknown_word_dropout must be 0 with {recipe.model.pretrained or recipe.data.tokenizer}, whose tokenizer has "
-            f"no unknown token, got {recipe.unknown_word_dropout}. Remove it."
-        )
+    _check_special_tokens(recipe, encoder, tokenizer)
     splits = raw if shards is None else {**raw, "train": shards}
     with record_truncation() as truncated:
         data = _encode(recipe, encoder, splits, tokenizer, evaluated=("validation", "test"), locations=raw.locations)
@@ -325,6 +321,22 @@ def _build_tokenizer(
     if data.vocabulary == "prune":
         tokenizer = prune_vocabulary(tokenizer, texts)
     return tokenizer
+
+
+def _check_special_tokens(recipe: Recipe, encoder: TaskEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer has the tokens that its task needs."""
+    task, source = recipe.model.task, recipe.model.pretrained or recipe.data.tokenizer or recipe.model.embeddings
+    if recipe.unknown_word_dropout > 0 and tokenizer.unk_token_id is None:
+        raise ValueError(
+            f"data.unknown_word_dropout must be 0 with {source}, whose tokenizer has no unknown token, got "
+            f"{recipe.unknown_word_dropout}. Remove it."
+        )
+    kind, token = ("mask", tokenizer.mask_token) if task == "fill-mask" else ("end-of-sequence", tokenizer.eos_token)
+    if (task == "fill-mask" or encoder.task.generates) and token is None:
+        raise ValueError(
+            f"the tokenizer of {source} must have a token for {kind}, which model.task={encoder.task.recipe_name} needs, got "
+            "none. Set data.tokenizer to another one, or to bpe to train one."
+        )
 
 
 def _examples(encoder: TaskEncoder, raw: Mapping[str, Dataset]) -> list[str]:

@@ -115,6 +115,8 @@ class Teacher:
         missing = ", ".join(sorted(loading["missing_keys"]))
         if missing:
             raise ValueError(f"the teacher must have all weights, got {self.name} without {missing}. Fine-tune it first.")
+        if model.config.pad_token_id is None:  # decoders find the last token by it
+            model.config.pad_token_id = self.tokenizer.pad_token_id
         return model.eval()
 
     def release(self) -> None:

@@ -176,9 +176,10 @@ def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
         share = split.num_rows / max(1, (labels != IGNORED).sum())
         prior += share * prior_loss(np.asarray(split["sequence_labels"]), None)
     if prior > 0 and losses[-1] > _NOTHING_LEARNED * prior:
+        constant = "mean" if assembly.recipe.model.problem_type == "regression" else "frequencies of the labels"
         return [
-            f"The training loss ended at {losses[-1]:.3f}, where predicting the frequencies of the labels for any text gives "
-            f"{prior:.3f}: the model has learned next to nothing. Try another training.learning_rate (here "
+            f"The training loss ended at {losses[-1]:.3f}, where predicting the {constant} for any text gives {prior:.3f}: the "
+            f"model has learned next to nothing. Try another training.learning_rate (here "
             f"{trainer.args.learning_rate:g}; 2e-3 is usual for a model from scratch) or more training.num_train_epochs, and "
             "check that the labels of the data belong to its texts."
         ]

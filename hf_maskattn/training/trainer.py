@@ -120,6 +120,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
                 "hub_token must be None, because it would be stored in every training_args.bin. Run `hf auth login`, or set "
                 "the variable HF_TOKEN."
             )
+        if freeze_embeddings is True and embeddings_learning_rate is not None:
+            raise ValueError(f"embeddings_learning_rate={embeddings_learning_rate} has no effect with freeze_embeddings=True.")
         if freeze_embeddings is True:
             model.get_input_embeddings().requires_grad_(False)
         self.frozen_epochs = 0.0 if isinstance(freeze_embeddings, bool) else freeze_embeddings

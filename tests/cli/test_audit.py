@@ -62,6 +62,12 @@ def test_text_file_is_tokenized(run, folder, tmp_path):
     assert "texts, 2 rows of 1 to 3 tokens" in result.stdout
 
 
+def test_report_is_replaced_on_request(run, folder, tmp_path):
+    (tmp_path / "report.json").write_text("an earlier one")
+    assert run(folder, "--json", tmp_path / "report.json", "--overwrite").exit_code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["passed"]
+
+
 def test_audit_errors_are_one_line(run, folder, tmp_path):
     (tmp_path / "blank").write_text("\n \n", encoding="utf-8")
     (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
@@ -73,6 +79,7 @@ def test_audit_errors_are_one_line(run, folder, tmp_path):
         (folder, "--text-file", tmp_path / "nowhere"): "No such file or directory",
         (folder, "--text-file", tmp_path / "texts"): "`tokenizer` must be given if `batch` is texts",
         (folder, "--max-length", 0): "`max_length` must be at least 1, got 0",
+        (folder, "--json", tmp_path / "texts"): "texts exists. Replace it with --overwrite, or choose another file.",
         (folder, "--json", tmp_path / "no" / "folder.json"): f"The folder {tmp_path / 'no'} does not exist.",
     }.items():
         result = run(*arguments)

@@ -135,6 +135,29 @@ def test_init_takes_keys_of_any_group(tmp_path):
     assert (recipe.teacher.model, recipe.tuning.trials) == ("a-teacher", 5)
 
 
+def test_init_with_a_validation_file_leaves_out_the_fraction(tmp_path):
+    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    file = f"data.validation_file={tmp_path / 'data.jsonl'}"
+    result = run("init", "text-classification", tmp_path / "data.jsonl", file, "--output", tmp_path / "new.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert "validation_fraction" not in (tmp_path / "new.yaml").read_text()
+
+
+def test_init_rejects_columns_that_cannot_be_used(tmp_path):
+    def run_init(name, *overrides):
+        result = run("init", "text-classification", tmp_path / name, *overrides, "--output", tmp_path / "new.yaml")
+        assert result.exit_code == 2
+        assert not (tmp_path / "new.yaml").exists()
+        return result.stderr
+
+    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    assert "data.jsonl, got 'body'. Its columns are text, label." in run_init("data.jsonl", "data.text_column=body")
+    (tmp_path / "semi.csv").write_text("text;label\na;x\nb;y\n")
+    assert "Set data.csv_separator=';'." in run_init("semi.csv")
+    write_jsonl(tmp_path / "objects.jsonl", [{"text": text, "label": {"name": text}} for text in ("a", "b")] * 8)
+    assert "must have a column for data.label_column" in run_init("objects.jsonl")
+
+
 def test_init_for_a_pattern_needs_the_name_of_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "data-1.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)

@@ -83,7 +83,7 @@ def test_label_names_keeps_order_of_known_labels():
     message = r"the labels of the split 'train' in 'label' must be among the given labels \(c, b\), got a\."
     with pytest.raises(ValueError, match=message):
         label_names(splits, "label", "single", known=["c", "b"])
-    with pytest.raises(ValueError, match="for kind='tags'"):
+    with pytest.raises(ValueError, match="must have a list per row, got one value"):
         label_names(splits, "label", "tags", known=["a", "b"])
 
 
@@ -107,8 +107,8 @@ def test_label_names_rejects_a_zero_or_one_for_each_label():
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        (["a"], "tags", "'label' of the split 'train' must have a list per row for kind='tags', got one value per row"),
-        ([["a"]], "single", "'label' of the split 'train' must have one label per row for kind='single', got a list per row"),
+        (["a"], "tags", "'label' of the split 'train' must have a list per row, got one value per row"),
+        ([["a"]], "single", "'label' of the split 'train' must have one label per row, got a list per row"),
         (["a"], "both", "kind must be one of single, multi, tags, got 'both'"),
         ([1.5], "single", "must be strings, integers or a ClassLabel, got float64"),
         (["a", None], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\."),

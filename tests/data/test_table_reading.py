@@ -100,6 +100,18 @@ def test_read_tables_rejects_unpaired_surrogate(write):
         columns(write("a.jsonl", '{"x": ["a"]}\n{"x": ["\\ud800"]}\n'))
 
 
+@pytest.mark.parametrize("content", ['{"x": 0}\n{"x": 1, "y": 2, "x": 3}\n', '[{"x": 0},\n{"x": 1, "y": 2, "x": 3}]'])
+def test_read_tables_rejects_key_that_is_given_twice(write, content):
+    with pytest.raises(ValueError, match=r"a\.json, line 2: the key 'x' is given twice in an object\. Remove one of them"):
+        columns(write("a.json", content))
+
+
+def test_read_tables_nan_among_texts_is_missing(write):
+    assert columns(write("a.jsonl", '{"x": "a"}\n{"x": NaN}\n{"x": null}\n')) == {"x": ["a", None, None]}
+    numbers = columns(write("b.jsonl", '{"x": 0.5}\n{"x": NaN}\n'))["x"]
+    assert str(numbers) == "[0.5, nan]"
+
+
 @pytest.mark.parametrize("suffix", ["tsv", "TSV"])
 def test_read_tables_tsv(write, suffix):
     assert columns(write(f"a.{suffix}", "a\tb\n1,5\tx\n")) == {"a": ["1,5"], "b": ["x"]}

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BartConfig, BartModel
 
+from hf_maskattn import MaskAttnConfig, MaskAttnModel
 from hf_maskattn.embeddings import pretrained
 from hf_maskattn.embeddings.pretrained import PretrainedEmbeddings
 from tests.embeddings.toy_source import PIECES, SIZE, build_tokenizer
@@ -114,6 +115,25 @@ def test_encoder_of_an_encoder_decoder_is_used(tmp_path):
         states = model.get_encoder()(ids, output_hidden_states=True).hidden_states
         expected = sum(layer[:, 1] for layer in states) / len(states)
     torch.testing.assert_close(vectors, expected, atol=1e-6, rtol=0)
+
+
+def test_states_of_another_size_than_the_last_are_left_out(tmp_path):
+    config = MaskAttnConfig(vocab_size=len(PIECES), embedding_size=4, hidden_size=6, attention_size=4, pad_token_id=0)
+    model = MaskAttnModel(config).eval()
+    model.save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    _, vectors = PretrainedEmbeddings(str(tmp_path), "static").load(["meow"])
+    with torch.no_grad():
+        states = model(torch.tensor([[3, PIECES.index("meow"), 4]]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(vectors, states[-1][:, 1], atol=1e-6, rtol=0)
+
+
+def test_tokenizer_of_the_source_needs_no_padding_token(changed):
+    tokenizer = AutoTokenizer.from_pretrained(changed)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(changed)
+    assert AutoTokenizer.from_pretrained(changed).pad_token is None
+    assert PretrainedEmbeddings(str(changed)).load(TOKENS)[0] == FOUND
 
 
 def test_check_tokens(source):

@@ -33,6 +33,14 @@ def test_other_line_ends(tmp_path, end):
     assert vectors.tolist() == [[3, pytest.approx(-0.4)], [1, 2]]
 
 
+@pytest.mark.parametrize(("name", "header"), [("a.vec", ""), ("a.vec", "2 2\n"), ("a.vec.gz", "2 2\n")])
+def test_byte_order_mark_is_skipped(tmp_path, name, header):
+    content = f"\ufeff{header}dog 1 2\ncat 3 4\n".encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    found, vectors = VectorFile(str(tmp_path / name)).load(["dog", "cat"])
+    assert (found, vectors.tolist()) == ([0, 1], [[1, 2], [3, 4]])
+
+
 def test_no_word_is_found(tmp_path):
     write_vectors(tmp_path / "a.vec", ["cat"], SIZE)
     assert VectorFile(str(tmp_path / "a.vec")).load(["dog"])[1].shape == (0, SIZE)
@@ -52,7 +60,9 @@ BROKEN = {
     "2 3\ncat 1 2\ndog 1 2": r"line 2: a word and 3 numbers, separated by spaces, are expected, got 2 numbers",
     "not a vector": r"line 1: a word and numbers are expected, could not convert string to float: b'a'",
     "9 99999999": r"line 1: the size of the vectors must be in \[1, 65536\], got 99999999",
-    "": r"line 1: the size of the vectors must be in \[1, 65536\], got -1",
+    "": r"line 1: a word and the numbers of its vector are expected, got an empty line",
+    "\ncat 1 2": r"line 1: a word and the numbers of its vector are expected, got an empty line",
+    "cat": r"line 1: a word and the numbers of its vector are expected, got cat",
 }
 
 

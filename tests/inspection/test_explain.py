@@ -171,6 +171,7 @@ def test_models_that_read_padding_are_refused(classifier):
 
 ERRORS = {
     "a text": ({"texts": "cat"}, TypeError, "texts must be a list of strings, got a single string"),
+    "surrogate": ({"texts": ["a", "b\ud83d"]}, ValueError, r"texts\[1\] must be Unicode, got the unpaired surrogate of 'b"),
     "method": ({"method": "shap"}, ValueError, "method must be one of contributions, removal, .*, got 'shap'"),
     "unit": ({"unit": "letter"}, ValueError, "unit must be one of token, word, got 'letter'"),
     "batch": ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),

@@ -9,7 +9,7 @@ import torch
 from transformers import TextClassificationPipeline
 
 from hf_maskattn.data.tokenizers import train_tokenizer
-from hf_maskattn.onnx.runtime import OnnxSession, onnx_pipeline, quantize_onnx
+from hf_maskattn.onnx.runtime import OnnxSession, describe_model, onnx_pipeline, quantize_onnx
 from tests.masks import ragged_mask
 from tests.tolerances import MANY_STEPS
 
@@ -121,3 +121,35 @@ def test_onnx_pipeline_rejects_file_of_other_model(exported, tokenizer, tiny_con
         onnx_pipeline("text-classification", path, tiny_config(num_labels=2), tokenizer)
     with pytest.raises(ValueError, match=words.format("'time', 3", "token-classification")):
         onnx_pipeline("token-classification", path, model.config, tokenizer)
+
+
+def test_onnx_pipeline_rejects_other_vocabulary_and_labels(exported, tokenizer, tiny_config, tmp_path):
+    model, path = exported("lstm")
+    size, names = model.config.vocab_size, ["x", "y", "z"]
+    for config in (
+        tiny_config(num_labels=3, vocab_size=size + 1),
+        tiny_config(id2label=dict(enumerate(names)), vocab_size=size),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must have the vocabulary and the labels of this model, .* exported from this model"
+        ):
+            onnx_pipeline("text-classification", path, config, tokenizer)
+    earlier = onnx.load(path)
+    del earlier.metadata_props[:]
+    onnx.save(earlier, tmp_path / "earlier.onnx")
+    onnx_pipeline("text-classification", tmp_path / "earlier.onnx", model.config, tokenizer)
+    ids = np.full((1, 2), size + 1)
+    with pytest.raises(ValueError, match=rf"earlier.onnx could not be run for 1 x 2 ids of at most {size + 1}: "):
+        OnnxSession(tmp_path / "earlier.onnx").run(ids, np.ones_like(ids))
+
+
+def test_quantized_file_keeps_the_description_of_its_model(exported, tmp_path):
+    model, path = exported("lstm")
+    quantize_onnx(path, tmp_path / "int8.onnx")
+    assert OnnxSession(tmp_path / "int8.onnx").model_description == describe_model(model.config)
+
+
+def test_session_rejects_no_rows(exported):
+    nothing = np.zeros((0, 2), dtype=np.int64)
+    with pytest.raises(ValueError, match="`input_ids` must have at least one row, got none"):
+        OnnxSession(exported("lstm")[1]).run(nothing, nothing)

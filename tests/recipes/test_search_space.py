@@ -77,6 +77,13 @@ def test_invalid_space_is_reported_when_the_recipe_is_loaded(tmp_path, name, dec
         load_recipe(path)
 
 
+def test_empty_space_is_reported(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "tuning": {"space": {}}}))
+    with pytest.raises(ValueError, match=r"tuning\.space must have at least one key, got none\. Remove it to search"):
+        load_recipe(path)
+
+
 def test_key_of_another_task_is_reported():
     with pytest.raises(ValueError, match=r"data\.unknown_word_dropout has no effect with model\.task=seq2seq"):
         parse_space({"data.unknown_word_dropout": [0.0, 0.5]}, "text2text-generation")

@@ -92,6 +92,7 @@ def test_missing_file_of_unlabeled_texts_raises(read, tmp_path, monkeypatch):
         ("teacher.temperature=0", "teacher.temperature must be greater than 0, got 0."),
         ("teacher.alpha=0", "teacher.alpha must be in (0, 1], got 0. Remove the group `teacher`"),
         ("teacher.alpha=1.5", "teacher.alpha must be in (0, 1], got 1.5."),
+        ("teacher.labels={a: 1}", "teacher.labels must be a mapping of strings to strings or null, got {'a': 1}."),
         ("teacher.loss=l1", "teacher.loss must be one of 'kl', 'mse' or null, got 'l1'."),
         ("teacher.batch_size=0", "teacher.batch_size must be at least 1, got 0."),
         ("teacher.max_length=0", "teacher.max_length must be at least 1, got 0."),

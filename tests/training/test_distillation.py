@@ -154,6 +154,23 @@ def test_computed_logits_need_no_teacher(build, student):
     assert build(rows, teacher="nowhere").train_dataset["teacher_logits"][0] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[0.3]] * 8, r"must have the shape of the logits of the model, \(4, 2\), got \(4, 1\)"),
+        ([[0.3, 1.0, 2.0]] * 8, r"must have the shape of the logits of the model, \(4, 2\), got \(4, 3\)"),
+        ([0.3] * 8, r"must be a list of finite numbers, .* got 0\.3"),
+        ([None] * 8, r"must be a list of finite numbers, .* got None"),
+        ([[0.3, -math.inf]] * 8, r"must be a list of finite numbers, .* got \[0\.3\S*, -inf\]"),
+        ([[0.3, 1.0], [0.3]] * 4, r"must have a number for each label in every row, got rows of the shapes \(1,\), \(2,\)"),
+    ],
+)
+def test_unusable_logits_raise(build, values, message):
+    rows = encode(build_tokenizer()).add_column("teacher_logits", values)
+    with pytest.raises(ValueError, match=f"teacher_logits {message}"):
+        build(rows, teacher="nowhere", train_sampling_strategy="sequential").train()
+
+
 def test_given_tokenizer_needs_none_in_the_folder(build, tmp_path):
     build_teacher(["dog", "cat"])[0].save_pretrained(tmp_path / "teacher")
     loaded = build(teacher=str(tmp_path / "teacher"), processing_class=build_tokenizer()).train_dataset["teacher_logits"]
@@ -192,6 +209,15 @@ def test_collator_pads_logits_of_tokens_as_tokens(side):
     is_padding = batch["attention_mask"] == 0
     assert torch.equal(batch["teacher_logits"].isnan().all(-1), is_padding)
     assert batch["teacher_logits"][~is_padding].tolist() == [[1, 0], [3, 0], [3, 1], [3, 2]]
+
+
+def test_logits_of_another_number_of_tokens_raise():
+    collator = DistillationCollator(DataCollatorForTokenClassification(build_tokenizer()))
+    row = {"input_ids": [5, 5], "attention_mask": [1, 1], "labels": [0, 0], "teacher_logits": [[0.0, 1.0]]}
+    with pytest.raises(
+        ValueError, match=r"teacher_logits must have numbers for each token of a row, got \[1\] for rows of \[2\]"
+    ):
+        collator([row])
 
 
 def test_unknown_word_dropout_stays_in_training():

@@ -126,6 +126,12 @@ def test_own_learning_rate_needs_an_optimizer_with_the_weights(vectors_recipe, m
         trainer.create_optimizer()
 
 
+def test_own_learning_rate_of_frozen_embeddings_is_an_error(vectors_recipe):
+    trainer = build(vectors_recipe)
+    with pytest.raises(ValueError, match=r"embeddings_learning_rate=0\.1 has no effect with freeze_embeddings=True"):
+        MaskAttnTrainer(trainer.model, trainer.args, freeze_embeddings=True, embeddings_learning_rate=0.1)
+
+
 def test_deepspeed_is_an_error(vectors_recipe, monkeypatch):
     create = MaskAttnTrainer.create_accelerator_and_postprocess
 
@@ -150,7 +156,9 @@ def test_run_resumes_and_evaluates_without_its_source(model_recipe, tmp_path, mo
             train(load_recipe(model_recipe, [*overrides, f"training.output_dir={broken}"]))
     shutil.rmtree(tmp_path / "source")
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-    report = train(load_recipe(broken / "recipe.yaml"), resume=True)
+    monkeypatch.chdir(tmp_path)  # the source by its relative path, which no longer exists
+    recipe = load_recipe(broken / "recipe.yaml", ["model.embeddings=source"])
+    report = train(recipe, resume=True)
     assert (broken / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
     again = evaluate(broken, load_recipe(broken / "recipe.yaml"), "test").metrics["test"]
     assert again["accuracy"] == report.metrics["test"]["accuracy"]

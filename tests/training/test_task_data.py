@@ -350,3 +350,41 @@ def test_unknown_word_dropout_without_unknown_token_raises(tmp_path):
     recipe = load_recipe(path, [f"data.tokenizer={tmp_path / 'tokenizer'}", "data.unknown_word_dropout=0.1"])
     with pytest.raises(ValueError, match=r"data\.unknown_word_dropout must be 0 with .*, whose tokenizer has no unknown token"):
         training_data(recipe, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "token", "message"),
+    [
+        (
+            "fill-mask",
+            "mask_token",
+            r"the tokenizer of .* must have a token for mask, which model\.task=fill-mask needs",
+        ),
+        ("text2text-generation", "eos_token", r"must have a token for end-of-sequence, which model\.task=seq2seq needs"),
+    ],
+)
+def test_tokenizer_without_the_token_of_its_task_raises(tmp_path, task, token, message):
+    settings = {"kind": "bpe", "vocab_size": 400, "max_length": 7, "for_generation": task != "fill-mask"}
+    tokenizer = train_tokenizer(["meow woof a b c d"], **settings)
+    setattr(tokenizer, token, None)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    path = write_recipe(tmp_path, task)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "vocab_size" not in line))
+    with pytest.raises(ValueError, match=message):
+        training_data(load_recipe(path, [f"data.tokenizer={tmp_path / 'tokenizer'}"]), seed=0)
+
+
+def test_missing_text_written_as_nan_raises_with_its_line(tmp_path):
+    path = write_recipe(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"text": NaN, "label": "cat"}\n')
+    with pytest.raises(TypeError, match=r"train\.jsonl, line 41: .*got None"):
+        training_data(load_recipe(path), seed=0)
+
+
+def test_unlabeled_file_without_the_column_is_named(tmp_path):
+    (tmp_path / "more.csv").write_text("body\na b\n")
+    overrides = [f"data.unlabeled_file={tmp_path / 'more.csv'}", "teacher.model=x"]
+    words = r"data\.unlabeled_file=.*more\.csv: .*has no column 'text'; its columns are body\."
+    with pytest.raises(ValueError, match=words):
+        training_data(load_recipe(write_recipe(tmp_path), overrides), seed=0)

@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 import yaml
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
+from hf_maskattn import MaskAttnForTokenClassification
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.teacher import Words
 from hf_maskattn.training.train import train
 from hf_maskattn.training.transfer_set import distillation_arguments, load_teacher
-from tests.training.teachers import save_pair_teacher, save_teacher
+from tests.training.teachers import build_tokenizer, save_pair_teacher, save_teacher
 from tests.training.toy_recipe import write_recipe
 
 
@@ -175,6 +177,29 @@ def test_other_teachers_raise_before_training(read, tmp_path, labels, settings, 
     recipe = read(save_teacher(tmp_path / "teacher", labels, **settings))
     with pytest.raises(ValueError, match=message):
         assembled(recipe)
+
+
+def test_crf_teacher_needs_kl(read, tmp_path, tiny_config):
+    labels = ["B-SOUND", "I-SOUND", "O"]
+    tokenizer = build_tokenizer()
+    config = tiny_config(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), use_crf=True)
+    MaskAttnForTokenClassification(config).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    recipe = read(str(tmp_path / "teacher"), task="token-classification")
+    ready = assembled(recipe)
+    assert [labels[index] for index in ready.transfer_set.order] == ready.data.labels
+    with pytest.raises(ValueError, match=r"teacher\.loss must be kl for a teacher with a CRF, got mse with .*teacher"):
+        assembled(read(str(tmp_path / "teacher"), "teacher.loss=mse", task="token-classification"))
+
+
+def test_decoder_without_padding_id_is_a_teacher(read, tmp_path):
+    tokenizer = build_tokenizer()
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 64}
+    config = GPT2Config(vocab_size=len(tokenizer), id2label={0: "cat", 1: "dog"}, **sizes)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    logits = assembled(read(str(tmp_path / "teacher"))).trainer.train_dataset["teacher_logits"]
+    assert torch.tensor(logits[:]).isfinite().all()
 
 
 def test_missing_teacher_raises_before_data_is_read(read, tmp_path):
