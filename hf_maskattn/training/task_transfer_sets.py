@@ -34,6 +34,11 @@ class TokenTransferSet(TransferSet):
     """
 
     def _match_labels(self) -> list[int]:
+        if getattr(self.teacher.config, "use_crf", False) and self.settings.loss == "mse":
+            raise ValueError(
+                f"teacher.loss must be kl for a teacher with a CRF, got mse with {self.teacher.name}: the logarithm of a "
+                "probability of 0 has no squared error."
+            )
         return self.teacher.label_order(self.data.labels, self.settings.labels)
 
     @property

@@ -91,13 +91,7 @@ class TransferSet:
 
     def _match_labels(self) -> list[int]:
         """Return the position of the logit of each label of the student."""
-        config, problem_type = self.teacher.config, self.recipe.model.problem_type
-        check_problem_type(config, problem_type, self.teacher.name)
-        if getattr(config, "use_crf", False) and teacher_loss(self.settings, problem_type) == "mse":
-            raise ValueError(
-                f"teacher.loss must be kl for a teacher with a CRF, got mse with {self.teacher.name}: the logarithm of a "
-                "probability of 0 has no squared error."
-            )
+        check_problem_type(self.teacher.config, self.recipe.model.problem_type, self.teacher.name)
         return self.teacher.label_order(self.data.labels, self.settings.labels)
 
     def training_split(self, seed: int) -> Dataset:
