@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import RowStream
@@ -120,12 +120,31 @@ class StreamCollator:
 
 
 @dataclass
+class _LabelShift:
+    """What `DataCollatorForSeq2Seq` needs of a model, without its weights, which each worker of a dataloader would be sent."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.config = model.config
+        self._shift = type(model).prepare_decoder_input_ids_from_labels
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        return self._shift(self, labels)
+
+
 class PairCollator(DataCollatorForSeq2Seq):
     """`DataCollatorForSeq2Seq` that adds the mask of the target tokens.
 
     A model infers it from labels. With label smoothing Trainer does not pass labels to the model, and padding before a target
     would be treated as tokens.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        model: The encoder-decoder, whose configuration alone is kept.
+        **settings: Further arguments of `DataCollatorForSeq2Seq`.
     """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, **settings: Any):
+        super().__init__(tokenizer, model=_LabelShift(model), **settings)
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
         """Pad rows of `encode_pairs`.

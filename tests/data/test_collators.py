@@ -1,3 +1,4 @@
+import pickle
 import random
 from itertools import islice
 
@@ -144,6 +145,19 @@ def test_pair_collator_keeps_ignored_label_inside_target(generation_tokenizer, c
 def test_pair_collator_does_not_change_the_loss(collate, side):
     model, batch = collate(side)
     assert torch.equal(model(**batch).loss, model(**collate(side, DataCollatorForSeq2Seq)[1]).loss)
+
+
+def test_pair_collator_is_sent_to_workers_without_the_model(generation_tokenizer, collate):
+    model, batch = collate("right")
+    model.enable_input_require_grads()  # hooks cannot be pickled
+    collator = pickle.loads(pickle.dumps(PairCollator(generation_tokenizer, model=model)))
+    assert len(pickle.dumps(collator.model)) < 3000
+    rows = [
+        {"input_ids": ids[is_token.bool()].tolist(), "labels": labels[labels != -100].tolist()}
+        for ids, is_token, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+    ]
+    again = collator(rows)
+    assert all(torch.equal(value, again[name]) for name, value in batch.items())
 
 
 def test_pair_collator_smoothed_loss_ignores_padding_side(collate):

@@ -11,12 +11,12 @@ PROBE = """
     import sys, threading
     from pathlib import Path
 
-    CO_OPTIMIZED = 1  # a function; not the body of a module or class, nor a comprehension in it
+    CO_OPTIMIZED = 1  # a function; not the body of a module or class, nor a comprehension in it, nor an annotation
     entered = set()
 
     def profile(frame, event, argument):
         code = frame.f_code
-        if event == "call" and code.co_flags & CO_OPTIMIZED and not code.co_name.startswith("<"):
+        if event == "call" and code.co_flags & CO_OPTIMIZED and not code.co_name.startswith(("<", "__annotate")):
             entered.add(code.co_filename)
 
     sys.setprofile(profile)
