@@ -227,8 +227,8 @@ def show_seeds(scores: "SeedScores") -> None:
         column.justify = "right"
     for split, mean in scores.mean.items():
         for name, value in mean.items():
-            of_seeds = (f"{metrics[split][name]:.4f}" for metrics in scores.metrics.values())
-            table.add_row(f"{split} {name}", *of_seeds, f"{value:.4f}", f"{scores.std[split][name]:.4f}")
+            cells = [f"{metrics[split][name]:.4f}" for metrics in scores.metrics.values()]
+            table.add_row(f"{split} {name}", *cells, f"{value:.4f}", f"{scores.std[split][name]:.4f}")
     Console().print(table)
     if scores.best is not None:
         _print_line(f"Best {scores.metric} on the validation split: seed {scores.best}, {scores.folder_of(scores.best)}")

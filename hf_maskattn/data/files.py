@@ -39,13 +39,13 @@ VECTOR_SUFFIXES = (".txt", ".vec", ".bin")
 
 
 def names_vector_file(name: str) -> bool:
-    """Return whether a name is that of a file of word vectors and not of a model: by its suffix, or as it is a file."""
+    """Return whether a name belongs to a file of word vectors and not to a model: by its suffix, or as it is a file."""
     has_suffix = name.lower().removesuffix(".gz").endswith(VECTOR_SUFFIXES)
     return Path(name).is_file() or (has_suffix and not Path(name).is_dir())
 
 
 def names_rows(path: str | Path) -> bool:
-    """Return whether a name is that of a file of rows, by its suffix."""
+    """Return whether a name belongs to a file of rows, by its suffix."""
     return TableFile(str(path)).kind is not None
 
 

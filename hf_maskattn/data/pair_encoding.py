@@ -43,7 +43,7 @@ def encode_pairs(
     """Encode pairs of a source and a target.
 
     Args:
-        split: Rows with a source text, and a target text or a list of references, the first of which is the target.
+        split: Rows with a source text, and a target text or a list of references, whose first one is the target.
         tokenizer: Tokenizer of both; it needs an end-of-sequence token.
         source_column: Column of the sources.
         target_column: Column of the targets.

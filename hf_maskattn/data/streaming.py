@@ -27,7 +27,7 @@ class Shards:
     """A split that is read from its source, shard by shard, whenever it is iterated.
 
     Args:
-        source: Dataset of `datasets.load_dataset(..., streaming=True)`, or files, each of which is a shard.
+        source: Dataset of `datasets.load_dataset(..., streaming=True)`, or files; each file is a shard.
         class_labels: Columns of files whose labels are named; they are converted to label ids.
 
     Attributes:

@@ -106,8 +106,8 @@ def tag_words(
     """
     tokens = [find_first_tokens(*row) for row in zip(texts, spans, offsets, strict=True)]
     is_word = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for row, of_words in enumerate(tokens):
-        is_word[row, [token for token in of_words if token is not None]] = True
+    for row, word_tokens in enumerate(tokens):
+        is_word[row, [token for token in word_tokens if token is not None]] = True
     predicted = decode_labels(logits, is_word.to(logits.device), names if follows_scheme else ())
     scores = logits.float().softmax(dim=-1).gather(-1, predicted[..., None])[..., 0].tolist()  # [B, T]
     tagged = []

@@ -187,7 +187,7 @@ def align_tags(
 def align_words(
     text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]], *, mark_entities: bool = True
 ) -> list[int]:
-    """Align words with tokens whose tag is that of the word.
+    """Align words with the tokens that have their tags.
 
     Args:
         text: The text.
@@ -253,7 +253,7 @@ def warn_about_lost_entities(
 
 
 def find_first_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
-    """Find the token of each word whose prediction is that of the word: its first one.
+    """Find the token of each word whose prediction counts for the word: its first one.
 
     Args:
         text: The text.
@@ -282,7 +282,7 @@ class LabeledWords(NamedTuple):
     Args:
         tokens: Its tokens, and padding for words without a token of their own.
         mask: 1 for a token, 0 for padding.
-        labels: The label of the word whose prediction is that of the position; -100 if there is none.
+        labels: The label of the word that is predicted at the position; -100 if there is none.
     """
 
     tokens: list[Any]

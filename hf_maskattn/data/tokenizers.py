@@ -132,7 +132,7 @@ def train_tokenizer(
     )
 
 
-def find_max_length(tokenizer: "PreTrainedTokenizerBase") -> int:
+def resolve_max_length(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the maximum number of tokens that a tokenizer states, or `DEFAULT_MAX_LENGTH` if it states none."""
     limit = tokenizer.model_max_length
     return limit if limit <= _MAX_KNOWN_LENGTH else DEFAULT_MAX_LENGTH

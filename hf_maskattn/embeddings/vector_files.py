@@ -67,7 +67,7 @@ class VectorFile:
 
         Raises:
             ValueError: If an entry is broken, has another size or is not finite, a token has two entries, or the number of
-                entries is not that of the header.
+                entries is not the one in the header.
         """
         wanted = {token.encode(): index for index, token in enumerate(tokens)}
         vectors: dict[int, torch.Tensor] = {}

@@ -61,7 +61,8 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
-    json_file, errors_file = (None if file is None else Path(file) for file in (json_file, errors_file))
+    json_file = None if json_file is None else Path(json_file)
+    errors_file = None if errors_file is None else Path(errors_file)
     for path in (json_file, errors_file):
         if path is not None:
             check_output_path(path, overwrite)
@@ -81,7 +82,8 @@ def evaluate(
         tokenizer = load_tokenizer(model_folder)
         labels = [config.id2label[number] for number in range(config.num_labels)]
         with args.main_process_first(desc="data preparation"):
-            tag_scheme, sequence_labels = (getattr(config, name, None) for name in ("tag_scheme", "sequence_label_names"))
+            tag_scheme = getattr(config, "tag_scheme", None)
+            sequence_labels = getattr(config, "sequence_label_names", None)
             data = evaluation_data(recipe, args.seed, split, tokenizer, labels, tag_scheme, sequence_labels)
         model = load_verified_model(TASKS[recipe.model.task].auto_class.load(), model_folder, config)
         evaluation = data.encoder.build_evaluation(data)

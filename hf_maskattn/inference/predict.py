@@ -49,7 +49,7 @@ class _Prediction:
 _Predictor = Callable[[list[InputRow]], list[_Prediction]]
 
 UNKNOWN_TEXT = "All tokens of this text are unknown to the tokenizer of the model."
-"""Warning in the result of a text of which the model reads nothing but its length."""
+"""Warning in the result of a text whose words the model cannot read."""
 
 
 def predict(
@@ -106,7 +106,8 @@ def predict(
     """
     if isinstance(texts, str):
         raise TypeError(f"texts must be an iterable of texts, got a single string ({texts[:20]!r}). Pass a list of one text.")
-    onnx_file, alignment_file = (None if file is None else Path(file) for file in (onnx_file, alignment_file))
+    onnx_file = None if onnx_file is None else Path(onnx_file)
+    alignment_file = None if alignment_file is None else Path(alignment_file)
     beams = {"num_beams": num_beams, "num_return_sequences": num_return_sequences}
     numbers = {"batch_size": batch_size, "max_length": max_length, "top_k": None if top_k == "all" else top_k, **beams}
     for name, value in numbers.items():

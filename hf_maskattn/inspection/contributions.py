@@ -27,7 +27,7 @@ def split_logits(
 
         logit_c = b_c + sum over t of (sum over h of w_ht W_ch . s_ht)
 
-    of which the inner sum is the contribution of token t.
+    whose inner sum is the contribution of token t.
 
     Args:
         model: A sequence classifier of this package, in eval mode.

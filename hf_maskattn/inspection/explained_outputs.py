@@ -142,7 +142,7 @@ def tag_outputs(
     names, outputs = config.id2label, []
     for row, row_logits, best in zip(rows, logits, logits.argmax(dim=-1).tolist(), strict=True):
         units = [*range(len(row.columns))] if columns is None else [*columns]
-        positions = [row.columns[unit][0] for unit in units]  # the tag of a word is that of its first token
+        positions = [row.columns[unit][0] for unit in units]  # a word has the tag of its first token
         tags, tokens = [best[position] for position in positions], [row.tokens[unit] for unit in units]
         labels = [f"{token.strip() or token}: {names[tag]}" for token, tag in zip(tokens, tags, strict=True)]
         outputs.append(ExplainedOutputs(labels, tags, positions, tag_logits=row_logits))

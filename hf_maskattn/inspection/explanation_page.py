@@ -76,7 +76,7 @@ def render_page(explanations: Sequence[Explanation], title: str = "") -> str:
     Each text has its tokens on the color of their scores (orange for the output, blue against it), a legend and a table of the
     scores. For a tagger its entities are marked in the text; for text to text the table is the alignment of source and output.
     A script shows another class on choice; without it the first prediction is colored. Tokens that share a letter with an
-    accent, an emoji or another character have one color, that of their sum.
+    accent, an emoji or another character have one color, by their sum.
 
     Args:
         explanations: The explanations.

@@ -160,7 +160,7 @@ def check_label(label: str, labels: list[str]) -> None:
 
 
 def diverging_color(value: float, *, is_dark: bool = False) -> Color:
-    """Return the color of a score: that of the page for 0, orange towards 1, blue towards -1.
+    """Return the color of a score: the background for 0, orange towards 1, blue towards -1.
 
     Args:
         value: The score divided by the largest absolute score; NaN is 0.

@@ -221,8 +221,8 @@ def joint_classification_evaluation(
     """
     tags = token_classification_evaluation(label_names=label_names, tag_scheme=tag_scheme)
     sentences = text_classification_evaluation()
-    of_tags = (name for name in tags.metric_names if "f1" not in tags.metric_names or name != "accuracy")
-    names = (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in of_tags))
+    tag_names = [name for name in tags.metric_names if "f1" not in tags.metric_names or name != "accuracy"]
+    names = (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in tag_names))
     return TaskEvaluation(
         names,
         partial(_score_both, names=names, tags=tags, sentences=sentences, num_tags=len(label_names)),
@@ -268,8 +268,8 @@ def class_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     probabilities = logits.float().softmax(dim=-1)
     is_known = (labels >= 0) & (labels < logits.shape[-1])
-    of_label = probabilities.gather(-1, labels.where(is_known, 0)[:, None])[:, 0] * is_known
-    return torch.stack([probabilities.amax(dim=-1), of_label], dim=-1)
+    label_scores = probabilities.gather(-1, labels.where(is_known, 0)[:, None])[:, 0] * is_known
+    return torch.stack([probabilities.amax(dim=-1), label_scores], dim=-1)
 
 
 def label_set_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -349,15 +349,15 @@ def _apply_both(
 def _score_both(
     prediction: EvalPrediction, *, names: Sequence[str], tags: TaskEvaluation, sentences: TaskEvaluation, num_tags: int
 ) -> dict[str, float]:
-    of_tags, of_sentences = (
-        EvalPrediction(predictions=predicted, label_ids=labels)
-        for predicted, labels in zip(prediction.predictions, prediction.label_ids, strict=True)
-    )
-    references, _ = split_word_label(of_tags.label_ids, num_tags)
-    is_right_tag = (of_tags.predictions == references) | (of_tags.label_ids == IGNORED)  # [N, T]
-    is_right = is_right_tag.all(axis=1) & (of_sentences.predictions == of_sentences.label_ids)
-    tag_scores = {_TAG_PREFIX + name: value for name, value in tags.compute_metrics(of_tags).items()}
-    scores = {SENTENCE_ACCURACY: float(is_right.mean()), **sentences.compute_metrics(of_sentences), **tag_scores}
+    predicted_tags, predicted_labels = prediction.predictions
+    tag_ids, label_ids = prediction.label_ids
+    references, _ = split_word_label(tag_ids, num_tags)
+    is_right_tag = (predicted_tags == references) | (tag_ids == IGNORED)  # [N, T]
+    is_right = is_right_tag.all(axis=1) & (predicted_labels == label_ids)
+    tag_scores = tags.compute_metrics(EvalPrediction(predictions=predicted_tags, label_ids=tag_ids))
+    label_scores = sentences.compute_metrics(EvalPrediction(predictions=predicted_labels, label_ids=label_ids))
+    scores = {SENTENCE_ACCURACY: float(is_right.mean()), **label_scores}
+    scores |= {_TAG_PREFIX + name: value for name, value in tag_scores.items()}
     return {name: scores[name] for name in names}
 
 

@@ -248,5 +248,5 @@ if not hasattr(torch.ops.hf_maskattn, OPERATOR_NAME.partition("::")[2]):
 
 
 def _widen(x: torch.Tensor) -> torch.Tensor:
-    """Convert to float64, or to float32 on a device without it, outside of which probabilities of rows underflow."""
+    """Convert to float64, in which probabilities of rows do not underflow; to float32 on a device without it."""
     return x.float() if x.device.type == "mps" else x.double()

@@ -88,7 +88,7 @@ class Lattice(NamedTuple):
 
 def _add_padding(x: torch.Tensor) -> torch.Tensor:
     """Add a row to a batch without rows, and a column to one without columns: `[B, T, ...]`."""
-    rows, columns = (int(not size) for size in x.shape[:2])
+    rows, columns = int(x.shape[0] == 0), int(x.shape[1] == 0)
     return nn.functional.pad(x, (*[0, 0] * (x.dim() - 2), 0, columns, 0, rows)) if rows or columns else x
 
 

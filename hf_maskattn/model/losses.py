@@ -1,4 +1,4 @@
-"""Losses summed over the labels that exist and divided by their number, or by that of the whole step if Trainer passes it."""
+"""Losses summed over the labels that exist and divided by their number, of the whole step if Trainer passes it."""
 
 from collections.abc import Callable
 

@@ -165,7 +165,7 @@ def compare_predictions(
             return_special_tokens_mask=True,
             return_tensors="np",
         )
-        ids, mask = (inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask"))
+        ids, mask = inputs["input_ids"].astype(np.int64), inputs["attention_mask"].astype(np.int64)
         (logits, _, *further), (other_logits, _, *other_further) = session.run(ids, mask), other.run(ids, mask)
         if logits.ndim == 3:
             is_word = (mask == 1) & (inputs["special_tokens_mask"] == 0)

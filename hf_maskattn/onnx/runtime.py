@@ -100,7 +100,7 @@ class OnnxSession:
             raise ValueError("`input_ids` must have at least one row, got none.")
         if input_ids.shape[1] == 0:
             # ONNX has no recurrence of zero steps. A padding position changes nothing.
-            input_ids, attention_mask = (np.zeros((len(input_ids), 1), dtype=np.int64) for _ in range(2))
+            input_ids = attention_mask = np.zeros((len(input_ids), 1), dtype=np.int64)
         try:
             return self._session.run(names, {"input_ids": input_ids, "attention_mask": attention_mask})
         except Exception as error:

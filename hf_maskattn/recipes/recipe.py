@@ -405,7 +405,7 @@ def _check_tokenizer(data: dict[str, Any], pretrained: str | None, embeddings: s
         pretrained = pretrained or embeddings
         if tokenizer in KINDS:
             raise ValueError(
-                f"data.tokenizer must be that of model.embeddings={embeddings}, got {tokenizer!r}. Remove it, or set "
+                f"data.tokenizer must be the tokenizer of model.embeddings={embeddings}, got {tokenizer!r}. Remove it, or set "
                 "model.embeddings to a file of word vectors."
             )
     elif pretrained is not None and tokenizer is not None:

@@ -250,7 +250,7 @@ def _check_class_weights(recipe: Recipe) -> None:
     if recipe.model.problem_type == "regression":
         raise ValueError(f"{setting} is not supported with model.problem_type=regression, which has no classes. Remove it.")
     if recipe.model.config.get("use_crf"):
-        raise ValueError(f"{setting} is not supported with model.use_crf=true, whose loss is that of whole rows. Remove one.")
+        raise ValueError(f"{setting} is not supported with model.use_crf=true, whose loss is for whole rows. Remove one.")
     if weights == "balanced" and recipe.data.streaming:
         raise ValueError(
             f"{setting} is not supported with data.streaming=true, because it needs all rows. Set a weight for each label: "

@@ -320,7 +320,7 @@ def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: in
         recipe: The recipe.
         max_target_length: Maximum number of tokens of a target.
     """
-    max_length, num_beams = (recipe.training.get(f"generation_{name}") for name in ("max_length", "num_beams"))
+    max_length, num_beams = recipe.training.get("generation_max_length"), recipe.training.get("generation_num_beams")
     # The token that the decoder starts from counts.
     model.generation_config.max_length = max_target_length + 1 if max_length is None else max_length
     model.generation_config.num_beams = 1 if num_beams is None else num_beams

@@ -155,7 +155,7 @@ class StopEarly(EarlyStoppingCallback):
             steps = _evaluated_steps(state)
             logger.info(
                 f"Stopped early after evaluation {len(steps)} (step {state.global_step} of {state.max_steps}). The best "
-                f"{args.metric_for_best_model.removeprefix('eval_')}, {state.best_metric:.4g}, is that of evaluation "
+                f"{args.metric_for_best_model.removeprefix('eval_')}, {state.best_metric:.4g}, was reached in evaluation "
                 f"{steps.index(state.best_global_step) + 1} (step {state.best_global_step})."
             )
 

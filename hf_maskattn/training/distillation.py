@@ -150,7 +150,7 @@ class DistillationTrainer(MaskAttnTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs.pop("labels", None)
         num_targets, num_labels = (None, None) if num_items_in_batch is None else num_items_in_batch
-        # The loss of a CRF is that of the model. Its parameters are used in every step, as DistributedDataParallel requires.
+        # A CRF has the loss of the model. Its parameters are used in every step, as DistributedDataParallel requires.
         has_crf = getattr(self.model, "crf", None) is not None
         own_loss = {"labels": labels, "num_items_in_batch": num_labels} if has_crf else {}
         outputs = model(**inputs, **own_loss)
@@ -275,7 +275,7 @@ def distillation_loss(
         `[N]`, the loss of each row.
 
     Source:
-        Hinton et al. (2015), section 2: the factor T^2 keeps the gradient comparable with that of the labels.
+        Hinton et al. (2015), section 2: the factor T^2 keeps the gradient comparable with the gradient of the labels.
     """
     logits, targets = logits.float(), targets.to(logits.device).float()
     if loss == "mse":
@@ -352,8 +352,8 @@ def _build_teacher(
         vocab_size = teacher_model.config.vocab_size
         if tokenizer is None or (tokenizer is student_tokenizer and len(tokenizer) != vocab_size):
             raise ValueError(
-                "teacher_processing_class must be the tokenizer of the teacher, got None, and that of the student does not fit "
-                f"its vocabulary of {vocab_size:,} tokens."
+                "teacher_processing_class must be the tokenizer of the teacher, got None. The tokenizer of the student does "
+                f"not fit its vocabulary of {vocab_size:,} tokens."
             )
         return Teacher(teacher_model, tokenizer, teacher_model.config, task, max_length=args.teacher_max_length)
     return Teacher.from_pretrained(str(teacher_model), task, tokenizer=tokenizer, max_length=args.teacher_max_length)

@@ -248,7 +248,8 @@ def _analyze_label_sets(data: TaskData, split: str, metrics: dict[str, float], o
     rows = rows[np.argsort(-distances[rows], kind="stable")]
 
     def describe(row: int) -> dict[str, Any]:
-        label_names, predicted_names = ([names[index] for index in np.flatnonzero(ids[row])] for ids in (labels, predictions))
+        label_names = [names[index] for index in np.flatnonzero(labels[row])]
+        predicted_names = [names[index] for index in np.flatnonzero(predictions[row])]
         scores = {names[index]: float(probabilities[row, index]) for index in np.flatnonzero(is_wrong[row])}
         return {"labels": label_names, "predictions": predicted_names, "scores_of_errors": scores}
 
@@ -304,11 +305,13 @@ def _analyze_tags(data: TaskData, split: str, metrics: dict[str, float], outputs
 
 def _analyze_both(data: TaskData, split: str, metrics: dict[str, float], outputs: SplitOutputs) -> ErrorAnalysis:
     """Analyze a label per row and the tags of its words. Rows with a wrong label are first, those with wrong tags last."""
-    parts = zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
-    of_tags, of_labels = (SplitOutputs(*values, metrics) for values in parts)
-    tags = _analyze_tags(data, split, metrics, of_tags)
+    tag_outputs, label_outputs = [
+        SplitOutputs(predictions, labels, scores, metrics)
+        for predictions, labels, scores in zip(outputs.predictions, outputs.labels, outputs.scores, strict=True)
+    ]
+    tags = _analyze_tags(data, split, metrics, tag_outputs)
     names = [*(data.sequence_labels or ()), *data.encoder.further_sequence_labels]
-    labels = _analyze_classes(data, split, metrics, of_labels, names)
+    labels = _analyze_classes(data, split, metrics, label_outputs, names)
 
     def describe(row: int) -> dict[str, Any]:
         return {**labels.describe(row), "tags": tags.describe(row)}

@@ -203,7 +203,7 @@ class RunReport:
         attention: How the model attends. None if it was not measured.
         best: The evaluation that selected the weights. None if they are the last ones.
         example: A text that the model can read. None if there is none.
-        seeds: Scores of all seeds of the recipe, if it has several. The model is then that of the best one.
+        seeds: Scores of all seeds of the recipe, if it has several. The model is then the one of the best seed.
         analysis: The errors on the split that was evaluated last. None for a task without an analysis.
     """
 

@@ -154,7 +154,7 @@ def summarize_seeds(folder: Path, metrics: dict[int, Metrics], recipe: Recipe) -
     mean, std = _over_seeds(metrics, statistics.mean), _over_seeds(metrics, statistics.stdev)
     if "validation" not in mean:
         return SeedScores(folder, metrics, mean, std, None, None)
-    names = list(mean["validation"])  # the loss, then the metrics of the task, the first of which selects checkpoints too
+    names = list(mean["validation"])  # the loss, then the metrics of the task, whose first one selects checkpoints too
     metric = recipe.training.get("metric_for_best_model") or (names[1:] or names)[0]
     metric = metric.removeprefix("eval_")
     greater = recipe.training.get("greater_is_better")

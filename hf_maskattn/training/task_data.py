@@ -17,7 +17,7 @@ from hf_maskattn.data.loading import Splits, load_shards, load_splits
 from hf_maskattn.data.pair_encoding import References
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
-from hf_maskattn.data.tokenizers import DEFAULT_MAX_LENGTH, KINDS, find_max_length, load_tokenizer, train_tokenizer
+from hf_maskattn.data.tokenizers import DEFAULT_MAX_LENGTH, KINDS, load_tokenizer, resolve_max_length, train_tokenizer
 from hf_maskattn.data.unlabeled import load_unlabeled_texts, remove_held_out
 from hf_maskattn.embeddings.vocabulary import prune_vocabulary
 from hf_maskattn.recipes.recipe import Recipe
@@ -47,7 +47,7 @@ class TaskData:
         max_target_length: For text-to-text generation, the maximum number of tokens of a target, else None.
         examples: Some texts of the validation or test split.
         raw: The rows before they were encoded, which a teacher and the analysis of errors read.
-        unlabeled: Further texts for a teacher, none of which is in the validation or test split.
+        unlabeled: Further texts for a teacher, without texts of the validation and test split.
         truncated: What the limits on the number of tokens truncate in the splits that are loaded.
         unknown: Number of unknown tokens and of all tokens in "train", unless it is a stream, and "validation".
     """
@@ -99,8 +99,8 @@ def training_data(recipe: Recipe, seed: int, *, as_tagged: bool = False, saved_t
         recipe: The recipe.
         seed: Seed of `data.validation_fraction`.
         as_tagged: Use tags as labels without conversion, as runs did before `tag_scheme` was recorded.
-        saved_tokenizer: Checkpoint of a run to resume. Its tokenizer is used where that of a new run is loaded from the source
-            of `model.embeddings` or pruned.
+        saved_tokenizer: Checkpoint of a run to resume. Its tokenizer is used where a new run would load one from the source of
+            `model.embeddings`, or prune one.
 
     Returns:
         The data, with a "train" split.
@@ -317,7 +317,7 @@ def _build_tokenizer(
     if saved_tokenizer is not None and (recipe.model.embeddings is not None or data.vocabulary == "prune"):
         return load_tokenizer(saved_tokenizer, max_length=data.max_length)
     tokenizer = load_tokenizer(str(source), max_length=data.max_length)
-    tokenizer.model_max_length = find_max_length(tokenizer)
+    tokenizer.model_max_length = resolve_max_length(tokenizer)
     if data.vocabulary == "prune":
         tokenizer = prune_vocabulary(tokenizer, texts)
     return tokenizer
@@ -340,7 +340,7 @@ def _check_special_tokens(recipe: Recipe, encoder: TaskEncoder, tokenizer: PreTr
 
 
 def _examples(encoder: TaskEncoder, raw: Mapping[str, Dataset]) -> list[str]:
-    """Return texts to show in the model card, none of which the model is trained on."""
+    """Return texts to show in the model card, which the model is not trained on."""
     split = next((raw[name] for name in ("validation", "test") if name in raw), None)
     if split is None:
         return []

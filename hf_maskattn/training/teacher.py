@@ -14,7 +14,7 @@ from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTr
 
 from hf_maskattn.data.cache import fingerprint
 from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR
-from hf_maskattn.data.tokenizers import find_max_length, load_tokenizer
+from hf_maskattn.data.tokenizers import load_tokenizer, resolve_max_length
 from hf_maskattn.loading import find_model_class, find_weight_files, load_config, load_verified_model, weight_shapes
 from hf_maskattn.tasks import TASKS, TaskName
 
@@ -63,7 +63,7 @@ class Teacher:
         self._source = model
         _check_head(config, config.architectures or ([] if isinstance(model, str) else [type(model).__name__]), task, self.name)
         _check_tokenizer(tokenizer, task, self.name)
-        self.max_length = find_max_length(tokenizer) if max_length is None else max_length
+        self.max_length = resolve_max_length(tokenizer) if max_length is None else max_length
         positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int) and 0 < positions < self.max_length:
             if max_length is not None:

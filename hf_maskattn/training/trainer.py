@@ -84,12 +84,12 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         args: The arguments.
         *more: Further positional arguments of `Trainer`.
         freeze_embeddings: Whether the input embeddings of the model are not trained, or the number of epochs until they are.
-        embeddings_learning_rate: Learning rate of the input embeddings. None is that of all weights.
+        embeddings_learning_rate: Learning rate of the input embeddings. None is the rate of all weights.
         num_labels: Number of labels of a classifier. Evaluated rows may have labels from this number on, which are scored and
             which the model does not get. None if labels are not those of a classifier.
         num_sequence_labels: The same for the labels of sequences, where `num_labels` are those of tokens.
-        training_loss: Loss of training, called as `compute_loss_func` of Trainer, which is also that of evaluation. None is the
-            loss of the model.
+        training_loss: Loss of training, called as `compute_loss_func` of Trainer, which computes the loss of evaluation too.
+            None is the loss of the model.
         **kwargs: Further keyword arguments of `Trainer`.
 
     Raises:

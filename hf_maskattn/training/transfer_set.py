@@ -158,9 +158,10 @@ class TransferSet:
             kind="augmented",
             to_text=lambda words: join_words(words, _DEFAULT_MASK),
         )
-        masks = _mask_of(self.teacher.tokenizer), _mask_of(self.data.tokenizer)
-        for_teacher, for_student = ([*self.data.unlabeled, *(join_words(words, mask) for words in new)] for mask in masks)
-        return FurtherTexts(for_teacher, for_student)
+        teacher_mask, student_mask = _mask_of(self.teacher.tokenizer), _mask_of(self.data.tokenizer)
+        for_teacher = [join_words(words, teacher_mask) for words in new]
+        for_student = [join_words(words, student_mask) for words in new]
+        return FurtherTexts([*self.data.unlabeled, *for_teacher], [*self.data.unlabeled, *for_student])
 
     def _encode_further(self, texts: list[str], feature: Any) -> Dataset:
         """Encode texts as the rows of a labeled split, with labels of the same feature that mean none."""

@@ -17,7 +17,7 @@ def recipe_file(tmp_path_factory):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([MODEL], r"data.tokenizer must be that of model.embeddings=user/encoder, got 'word'. Remove it, or set"),
+        ([MODEL], r"data.tokenizer must be the tokenizer of model.embeddings=user/encoder, got 'word'. Remove it, or set"),
         ([FILE, "data.tokenizer="], r"data.tokenizer is missing. Set it to one of char, word"),
         ([FILE, "data.tokenizer=bpe"], r"data.tokenizer must be word with the word vectors of .*, got 'bpe'."),
         ([MODEL, "data.tokenizer=", "data.lowercase=true"], r"data.lowercase has no effect with the tokenizer user/encoder"),

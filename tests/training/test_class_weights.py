@@ -118,7 +118,7 @@ def test_weights_without_meaning_raise(tmp_path, settings, message):
 
 def test_weights_of_a_crf_raise(tmp_path):
     recipe = read(tmp_path, BALANCED, task="token-classification")
-    with pytest.raises(ValueError, match=r"is not supported with model\.use_crf=true, whose loss is that of whole rows"):
+    with pytest.raises(ValueError, match=r"is not supported with model\.use_crf=true, whose loss is for whole rows"):
         train(replace(recipe, model=replace(recipe.model, config={"use_crf": True})))
 
 

@@ -29,7 +29,7 @@ def test_training_stops_and_names_the_best_evaluation(tmp_path, caplog):
     assert evaluated_steps(tmp_path / "run") == [5, 10, 15]
     assert report.metrics["train"]["epochs"] == 3
     assert "Stopped early after evaluation 3 (step 15 of 30). The best accuracy, " in caplog.text
-    assert "is that of evaluation 1 (step 5)." in caplog.text
+    assert "was reached in evaluation 1 (step 5)." in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["best_checkpoint"] == "checkpoint-5"
 
 
