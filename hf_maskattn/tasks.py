@@ -16,7 +16,7 @@ TaskName = Literal["text-classification", "token-classification", "joint-classif
 class ImportPath:
     """A class or function that is imported when it is needed.
 
-    Args:
+    Attributes:
         module: Full name of its module.
         name: Its name in the module.
     """

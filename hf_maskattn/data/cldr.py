@@ -157,7 +157,7 @@ def build_cldr_date_fields() -> DatasetDict:
 class HashedDate:
     """A date with a hash that determines pseudo-random choices for it.
 
-    Args:
+    Attributes:
         digest: SHA-256 of the ISO date.
         date: The date.
     """

@@ -205,7 +205,7 @@ class _StreamEncoder:
 class Truncation:
     """The rows of a split that a limit truncates.
 
-    Args:
+    Attributes:
         split: Name of the split.
         key: Key of the limit in the group `data` of a recipe.
         limit: Maximum number of tokens.

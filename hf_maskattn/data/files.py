@@ -53,7 +53,7 @@ def names_rows(path: str | Path) -> bool:
 class TableFile:
     """A file of rows.
 
-    Args:
+    Attributes:
         path: Local path, or a URL such as "hf://datasets/user/name@revision/train.csv".
         separator: Character between the cells of a CSV file. `None` for a tab in `.tsv` files, otherwise a comma.
         copy: Local copy of a remote file, which is read instead.

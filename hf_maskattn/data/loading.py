@@ -151,7 +151,7 @@ def load_shards(
 class _Source:
     """A source whose splits are listed, but not loaded.
 
-    Args:
+    Attributes:
         splits: The splits by name: files, or datasets.
         class_labels: Columns of files whose labels are named by the source.
         reading: Context in which files are read, which explains errors.

@@ -349,7 +349,7 @@ class RowStream(IterableDataset):
     Shards are distributed over processes, and the shards of a process over the workers of its `DataLoader`. If there are fewer
     shards than processes or workers, each of them reads all shards and keeps every n-th row.
 
-    Args:
+    Attributes:
         shards: The rows.
         encode: Function from the columns of a batch and the locations of its rows to columns of model inputs.
         shuffle_buffer: Number of rows that are permuted together, in consecutive windows; shards are permuted as well. 0

@@ -126,7 +126,7 @@ def read_header(file: TableFile) -> list[str]:
 class RowLocation:
     """Location of a row, for error messages. Its line is looked up only when the location is formatted.
 
-    Args:
+    Attributes:
         row: Zero-based index of the row in its files, or in `source`.
         files: Files that contain the rows, in order. Empty if the rows do not come from files.
         source: Name of the source of rows that do not come from files. Empty for the split itself.
@@ -154,7 +154,7 @@ class RowLocation:
 class RowLocations:
     """Locations of the rows of a split.
 
-    Args:
+    Attributes:
         files: Files that contain the rows, in order. Empty if the rows do not come from files.
         rows: Index of each row in the files. `None` for rows in the order of the files.
     """

@@ -26,7 +26,7 @@ _BATCH_SIZE = 1000
 class TagReader:
     """Reads the words and tags of rows.
 
-    Args:
+    Attributes:
         tags: Tag of each value of the column, as named in the data.
         labels: Labels of the model.
         scheme: Scheme of the tags, which are converted to IOB2; tags are not converted for "none" and `None`.
@@ -139,7 +139,7 @@ class TagReader:
 class Tagging:
     """How the tags of a dataset become labels of a model.
 
-    Args:
+    Attributes:
         names: Names of the tags of the dataset, by id.
         labels: Names of the labels of the model, by id.
         scheme: Scheme of the tags. None if tags are the labels, as in models of version 0.1 before it was recorded.

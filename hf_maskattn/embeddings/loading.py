@@ -19,7 +19,7 @@ _SCALE = 1.0
 class EmbeddingsReport:
     """What was loaded into the input embeddings of a model.
 
-    Args:
+    Attributes:
         source: Where the embeddings come from.
         num_tokens: Number of tokens of the tokenizer, without padding.
         num_found: Number of these tokens that the source has. The others keep their random first values.

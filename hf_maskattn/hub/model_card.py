@@ -26,7 +26,7 @@ _LOADING_CALLS = ('model="{name}"', 'from_pretrained("{name}"')
 class TrainingData:
     """What a model card says about the data.
 
-    Args:
+    Attributes:
         name: Name to show.
         hub_id: Name of the dataset on the Hub, None if it is not from there.
         description: Its description, empty if unknown.

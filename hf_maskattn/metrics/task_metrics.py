@@ -15,7 +15,7 @@ LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
 class TaskEvaluation:
     """Evaluation of a task.
 
-    Args:
+    Attributes:
         metric_names: Names of the metrics; the first one selects the best checkpoint.
         compute_metrics: For `Trainer(compute_metrics=...)`: predictions and labels -> name to value.
         preprocess_logits: For `Trainer(preprocess_logits_for_metrics=...)`: logits and labels -> predictions. With two heads

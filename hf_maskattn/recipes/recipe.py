@@ -105,7 +105,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 class Recipe:
     """A validated recipe.
 
-    Args:
+    Attributes:
         name: Name of its file without the suffix.
         model: The model to train.
         data: The dataset, its columns and the tokenizer.

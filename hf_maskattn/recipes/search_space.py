@@ -29,7 +29,7 @@ _RANGE_KEYS = ("low", "high", "log")
 class Choices:
     """Values to choose from.
 
-    Args:
+    Attributes:
         values: The values.
     """
 
@@ -43,7 +43,7 @@ class Choices:
 class Range:
     """A range of numbers.
 
-    Args:
+    Attributes:
         low: Least value.
         high: Greatest value.
         is_log: Whether the logarithm of the value is uniform.

@@ -60,7 +60,7 @@ _NUM_REFERENCES_TO_CHECK = 20
 class Assembly:
     """A Trainer and its parts.
 
-    Args:
+    Attributes:
         trainer: The Trainer.
         data: Its data.
         evaluation: Its metrics.

@@ -20,7 +20,7 @@ class WeightedLoss:
     It is the sum over the labels divided by their number in the step, not by the sum of their weights, so that it does not
     depend on how rows are distributed to batches and processes.
 
-    Args:
+    Attributes:
         weights: `[C]`, float32, weight of each class; with several labels per text, weight of the texts that have a label
             (`pos_weight` of `torch.nn.BCEWithLogitsLoss`).
         is_multi_label: Whether a text has several labels.

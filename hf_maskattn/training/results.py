@@ -195,7 +195,7 @@ class BestEvaluation:
 class RunReport:
     """The results of a run.
 
-    Args:
+    Attributes:
         model_folder: Folder of the model.
         metrics: Values by metric name, by split.
         is_main_process: Whether this process may print and write.

@@ -35,7 +35,7 @@ _ROWS_PER_BATCH = 1000
 class TaskData:
     """The data that a model is trained and evaluated on.
 
-    Args:
+    Attributes:
         splits: Model inputs by split. "train" is a `RowStream` if the recipe streams it.
         tokenizer: The tokenizer that encoded them.
         encoder: What encoded them.

@@ -26,7 +26,7 @@ _DEFAULT_NAME = re.compile(r"LABEL_\d+")
 class Words:
     """A text whose words a teacher labels.
 
-    Args:
+    Attributes:
         text: The text.
         starts: First character of each word.
     """

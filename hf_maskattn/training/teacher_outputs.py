@@ -31,7 +31,7 @@ Shard = dict[str, np.ndarray]
 class TeacherPass:
     """A pass of a teacher over some rows.
 
-    Args:
+    Attributes:
         teacher: The teacher.
         kind: What is computed; the name of its folder in the cache.
         rows: Texts, or texts with words.

@@ -31,7 +31,7 @@ _DEFAULT_MASK = "[MASK]"
 class FurtherTexts:
     """Texts without labels.
 
-    Args:
+    Attributes:
         for_teacher: What the teacher reads.
         for_student: What the student reads: the same texts with the mask token of its own tokenizer.
     """
