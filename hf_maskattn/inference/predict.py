@@ -281,6 +281,8 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
     The pipeline's own `__call__` tokenizes and collates each text, which takes longer than a small model. Here a batch is
     tokenized at once, and the pipeline runs the model and converts its outputs to predictions.
     """
+    from hf_maskattn.data.encoding import count_truncated_tokens
+
     tokenizer, is_tagger = pipe.tokenizer, pipe.task == "token-classification"
     has_tags = is_tagger or pipe.task == _JOINT
     # A batch is too small for threads of the tokenizer. Pipelines disable them, too.
@@ -304,7 +306,7 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
         tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value)}
         tagged = _tag(rows, encoded, outputs["logits"], pipe.model.config) if has_tags else []
         results = []
-        cuts = [0] * len(texts) if max_length is None else _count_truncated_tokens(encoded)
+        cuts = [0] * len(texts) if max_length is None else count_truncated_tokens(encoded)
         for index, encoding in enumerate(encoded.encodings):
             error = _find_mask_error(tokenizer, encoding, max_length) if pipe.task == "fill-mask" else None
             if error is not None:
@@ -321,12 +323,6 @@ def _build_classifier(pipe: Pipeline, max_length: int | None, top_k: int | str |
         return results
 
     return classify
-
-
-def _count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
-    from hf_maskattn.data.encoding import count_truncated_tokens
-
-    return count_truncated_tokens(encoded)
 
 
 def _tag(

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.auto import FAMILIES
 from hf_maskattn.data.files import has_unpaired_surrogate
 from hf_maskattn.data.tag_decoding import find_entities, split_words
 from hf_maskattn.data.tokenizers import BATCHES_PER_WINDOW, batch_by_length, load_tokenizer
@@ -18,7 +19,7 @@ from hf_maskattn.inspection.contributions import Explained, compute_attention, c
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs
 from hf_maskattn.inspection.explained_texts import ExplainedText, Span, encode_texts, stack_texts
 from hf_maskattn.inspection.explanations import METHODS, Explanation, Method, Unit, check_label
-from hf_maskattn.inspection.removal import OWN_MODEL_TYPES, check_removal, compute_removal
+from hf_maskattn.inspection.removal import check_removal, compute_removal
 from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.model.modeling_maskattn import MaskAttnForSequenceClassification
 from hf_maskattn.tasks import TASKS, task_of
@@ -272,7 +273,7 @@ class Explainer:
 
 def select_method(config: PreTrainedConfig, task: str) -> Method:
     """Select the default method of a model."""
-    is_own = config.model_type in OWN_MODEL_TYPES
+    is_own = config.model_type in FAMILIES
     return "contributions" if is_own and task == "text-classification" else "removal"
 
 
@@ -287,7 +288,7 @@ def check_method(method: str, config: PreTrainedConfig, task: str) -> None:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     if method != "removal" and task not in CLASSIFIER_TASKS:
         raise ValueError(f'method must be "removal" for {task}, got {method!r}.')
-    if method in ("contributions", "attention") and config.model_type not in OWN_MODEL_TYPES:
+    if method in ("contributions", "attention") and config.model_type not in FAMILIES:
         raise ValueError(
             f'method="{method}" needs a model of hf_maskattn, whose head is linear over one attention, got '
             f'{config.model_type}. Use method="removal".'

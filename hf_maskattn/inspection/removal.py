@@ -5,15 +5,13 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.auto import FAMILIES
 from hf_maskattn.inspection.audit import audit_holes
 from hf_maskattn.inspection.audit_report import Verdict
 from hf_maskattn.inspection.contributions import Explained
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs, Scores, class_outputs, generate_outputs, tag_outputs
 from hf_maskattn.inspection.explained_texts import ExplainedText, stack_texts
 from hf_maskattn.tasks import task_of
-
-OWN_MODEL_TYPES = ("maskattn", "maskattn_rnnsearch")
-"""Models in which a token that is masked out does not exist, as the tests of this package verify."""
 
 
 def check_removal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -26,7 +24,7 @@ def check_removal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     Raises:
         ValueError: If a model that is not of this package fails the audit on holes.
     """
-    if model.config.model_type in OWN_MODEL_TYPES:
+    if model.config.model_type in FAMILIES:  # as the tests of this package verify
         return
     finding = audit_holes(model, tokenizer)
     if finding.verdict not in (Verdict.EXACT, Verdict.WITHIN_TOLERANCE):

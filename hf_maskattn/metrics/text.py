@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from hf_maskattn.data.pair_encoding import RowIds
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.model.remote_code import install_command
@@ -281,15 +282,12 @@ _TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
     "translation": (TranslationMetric, require_sacrebleu),
 }
 
-_RowIds = tuple[tuple[int, ...], tuple[int, ...]]
-"""Token ids of a source, and labels of its row."""
-
 
 def evaluation_for_generation(
     metric: str,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    references: Mapping[_RowIds, list[str]] | None = None,
+    references: Mapping[RowIds, list[str]] | None = None,
 ) -> TaskEvaluation:
     """Return the evaluation of generated texts.
 
@@ -362,7 +360,7 @@ def _inputs(prediction: EvalPrediction) -> np.ndarray:
     return prediction.inputs
 
 
-def _look_up(references: dict[_RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
+def _look_up(references: dict[RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
     if (source, labels) not in references:
         raise ValueError(
             f"references must contain all rows, got none for the source ids {source[:10]} and the labels {labels[:10]}. "
