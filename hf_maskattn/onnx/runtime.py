@@ -241,7 +241,8 @@ def onnx_pipeline(task: str, path: str | Path, config: PreTrainedConfig, tokeniz
                 f"The {name} of {path} must have shape {expected} for {task}, got {actual}. Use the file that was exported "
                 "from this model."
             )
-    if session.model_description not in (None, describe_model(config)):
+    description = getattr(session, "model_description", None)  # another class may run the file
+    if description not in (None, describe_model(config)):
         raise ValueError(
             f"{path} must have the vocabulary and the labels of this model, got a file of another model. Use the file that was "
             "exported from this model."
