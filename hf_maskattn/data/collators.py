@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 if TYPE_CHECKING:
     from hf_maskattn.data.streaming import RowStream
@@ -123,9 +124,9 @@ class StreamCollator:
 class _LabelShift:
     """What `DataCollatorForSeq2Seq` needs of a model, without its weights, which each worker of a dataloader would be sent."""
 
-    def __init__(self, model: PreTrainedModel):
-        self.config = model.config
-        self._shift = type(model).prepare_decoder_input_ids_from_labels
+    def __init__(self, method: MethodType):
+        self.config = method.__self__.config
+        self._shift = method.__func__
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         return self._shift(self, labels)
@@ -139,12 +140,13 @@ class PairCollator(DataCollatorForSeq2Seq):
 
     Args:
         tokenizer: Tokenizer of the model.
-        model: The encoder-decoder, whose configuration alone is kept.
+        model: The encoder-decoder, whose configuration alone is kept. None adds no inputs of the decoder.
         **settings: Further arguments of `DataCollatorForSeq2Seq`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, **settings: Any):
-        super().__init__(tokenizer, model=_LabelShift(model), **settings)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, model: Any = None, **settings: Any):
+        method = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        super().__init__(tokenizer, model=None if method is None else _LabelShift(method), **settings)
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
         """Pad rows of `encode_pairs`.

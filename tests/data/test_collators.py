@@ -158,6 +158,7 @@ def test_pair_collator_is_sent_to_workers_without_the_model(generation_tokenizer
     ]
     again = collator(rows)
     assert all(torch.equal(value, again[name]) for name, value in batch.items())
+    assert "decoder_input_ids" not in PairCollator(generation_tokenizer)(rows)
 
 
 def test_pair_collator_smoothed_loss_ignores_padding_side(collate):
