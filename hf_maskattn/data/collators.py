@@ -125,7 +125,8 @@ class _LabelShift:
     """What `DataCollatorForSeq2Seq` needs of a model, without its weights, which each worker of a dataloader would be sent."""
 
     def __init__(self, method: MethodType):
-        self.config = method.__self__.config
+        model: Any = method.__self__
+        self.config = model.config
         self._shift = method.__func__
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:

@@ -114,10 +114,8 @@ class VectorFile:
             raise self._error(1, "the file must start with a line of two numbers: the number of words and their size")
         else:
             if size < 1:
-                raise self._error(
-                    1,
-                    "a word and the numbers of its vector are expected, got " + (line.decode()[:20].strip() or "an empty line"),
-                )
+                found = line.decode(errors="replace").strip()[:20] or "an empty line"
+                raise self._error(1, f"a word and the numbers of its vector are expected, got {found}")
             self._parse(1, fields[1:])
             file.seek(start)
         if not 1 <= size <= _MAX_SIZE:

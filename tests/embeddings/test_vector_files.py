@@ -66,6 +66,12 @@ BROKEN = {
 }
 
 
+def test_first_line_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.vec").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="line 1: a word and the numbers of its vector are expected, got caf\ufffd"):
+        VectorFile(str(tmp_path / "a.vec"))
+
+
 @pytest.mark.parametrize("text", BROKEN)
 def test_broken_text_file(tmp_path, text):
     path = tmp_path / "broken.vec"
