@@ -43,8 +43,9 @@ whose loss may be a sum of squares over all tokens, and encoder-decoders, whose 
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float, name: str = "") -> None:
-    """Compare within a tolerance for numbers up to 1, scaled by the largest value of `expected` if it is larger."""
-    size = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    """Compare within a tolerance for numbers up to 1, scaled by the largest finite value of `expected` if it is larger."""
+    finite = expected[expected.isfinite()]
+    size = max(1.0, finite.abs().max().item()) if finite.numel() else 1.0
     torch.testing.assert_close(actual, expected, atol=tolerance * size, rtol=0, msg=lambda text: f"{name}: {text}")
 
 

@@ -73,6 +73,10 @@ class Lattice(NamedTuple):
         order = self.layout.sorted_indices
         return (values if order is None else values[order.argsort()])[: self.shape[0]]
 
+    def num_rows(self, step: int) -> int:
+        """Return how many rows have a token at a step."""
+        return self.slices[step].stop - self.slices[step].start
+
     def neighbors(self) -> Iterator[tuple[slice, slice]]:
         """Yield the positions of each step but the first one, and of the tokens before them in the same rows."""
         for before, tokens in pairwise(self.slices):
@@ -187,76 +191,92 @@ def sum_backward(
     return grad_packed, grad_transitions, grad_start, grad_end
 
 
-_FEW = 2
+_CACHED_SUMS = 2**18
+"""Number of sums that stay in the cache of a CPU between addition and comparison: 1 MiB in float32."""
 
 
 class _MaxPlus(NamedTuple):
     """The steps of the Viterbi algorithm, with half of the work where IOB2 forbids half of the transitions.
 
-    The D first labels may follow many labels. Each of the others may follow at most two, as I-X of IOB2 may follow B-X and I-X,
-    and only these are compared. The rows of the batch are the last dimension, along which a CPU compares several at once.
-
-    Of the labels O, B-X and I-X, the first D = 2 are O and B-X. They may follow all three; I-X has the sources B-X and I-X, and
-    is the only target of both.
+    I-X of IOB2 may only follow B-X and I-X, and only these are compared. All other labels may follow any label. The rows of the
+    batch are the last dimension, along which a CPU compares several at once.
 
     Attributes:
-        order: `[K]`, int64, the labels in that order, which all other labels are in.
-        scores: `[K, D, 1]`, of transitions to the first labels.
+        order: `[K]`, int64, the labels in the order of all other tensors: D labels that are no I-X, the last E of them the B-X
+            that have an I-X, then these E I-X in the same order.
+        scores: `[K, D, 1]`, of transitions to the first D labels.
         reversed_scores: `[D, K, 1]`, the same.
-        sources: `[2, K - D]`, int64, the labels that each of the others may follow.
-        source_scores: `[2, K - D, 1]`, minus infinity for a source that fills up the table.
-        targets: `[M, K]`, int64, which of the others may follow each label.
-        target_scores: `[M, K, 1]`, minus infinity for a target that fills up the table.
+        inside_scores: `[2, E, 1]`, of transitions from B-X and from I-X to I-X.
+        workspace: Memory of the sums of a step, which would take longer to allocate than to compute.
     """
 
     order: torch.Tensor
     scores: torch.Tensor
     reversed_scores: torch.Tensor
-    sources: torch.Tensor
-    source_scores: torch.Tensor
-    targets: torch.Tensor
-    target_scores: torch.Tensor
+    inside_scores: torch.Tensor
+    workspace: torch.Tensor
 
     @classmethod
-    def of(cls, transitions: torch.Tensor) -> "_MaxPlus":
-        """Sort the labels of transitions `[K, K]`. Where the host cannot read them, D is K."""
-        num_labels, num_others, num_targets = len(transitions), 0, 0
-        order = torch.arange(num_labels, device=transitions.device)
-        if is_host_readable(transitions):
-            is_allowed = transitions != -float("inf")
-            has_few = is_allowed.sum(0) <= _FEW  # [K]
-            if not has_few.all():
-                order = has_few.long().argsort(stable=True)
-                num_others = int(has_few.sum())
-                num_targets = int(is_allowed[:, has_few].sum(1).max())
-        transitions = transitions[order[:, None], order]
-        first, others = transitions.split([num_labels - num_others, num_others], dim=1)
-        source_scores, sources = others.topk(min(_FEW, num_labels), dim=0)
-        target_scores, targets = others.topk(num_targets, dim=1)
-        targets = targets.T + first.shape[1]
+    def of(cls, transitions: torch.Tensor, num_rows: int) -> "_MaxPlus":
+        """Sort the labels of transitions `[K, K]` for B rows at most. Where the host cannot read them, D is K."""
+        pairs = _pair_labels(transitions) if is_host_readable(transitions) else {}
+        is_paired = {*pairs, *pairs.values()}
+        others = [label for label in range(len(transitions)) if label not in is_paired]
+        order = torch.tensor([*others, *pairs.values(), *pairs], device=transitions.device)
+        transitions = transitions.index_select(0, order).index_select(1, order)
+        num_pairs = len(pairs)
+        scores, to_insides = transitions.split([len(transitions) - num_pairs, num_pairs], dim=1)
+        inside_scores = to_insides[len(others) :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)
         return cls(
             order,
-            first.contiguous()[..., None],
-            first.T.contiguous()[..., None],
-            sources,
-            source_scores[..., None],
-            targets,
-            target_scores.T[..., None],
+            scores.contiguous()[..., None],
+            scores.T.contiguous()[..., None],
+            inside_scores[..., None],
+            transitions.new_empty(min(scores.numel() * num_rows, max(_CACHED_SUMS, len(transitions) * num_rows))),
         )
 
     def max_over_previous(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_j = max_i (x_i + transitions_ij)`, `[K, rows]` -> `[K, rows]`."""
-        best = (x[:, None] + self.scores).amax(0)  # [D, rows]
-        if not self.sources.shape[1]:
+        best = self._max_over_rows(x, self.scores)
+        if not self.inside_scores.shape[1]:
             return best
-        return torch.cat([best, (x[self.sources] + self.source_scores).amax(0)])
+        return torch.cat([best, (self._begins_and_insides(x) + self.inside_scores).amax(0)])
 
     def max_over_next(self, x: torch.Tensor) -> torch.Tensor:
         """Compute `best_i = max_j (transitions_ij + x_j)`, `[K, rows]` -> `[K, rows]`."""
-        best = (x[: len(self.reversed_scores), None] + self.reversed_scores).amax(0)  # [K, rows]
-        if not len(self.targets):
-            return best
-        return torch.maximum(best, (x[self.targets] + self.target_scores).amax(0))
+        num_first = len(self.reversed_scores)
+        best = self._max_over_rows(x[:num_first], self.reversed_scores)
+        if self.inside_scores.shape[1]:
+            to_inside = self._begins_and_insides(best)
+            torch.maximum(to_inside, x[num_first:] + self.inside_scores, out=to_inside)
+        return best
+
+    def _max_over_rows(self, x: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Compute `max_i (x_i + scores_ij)`: `[I, rows]`, `[I, J, 1]` -> `[J, rows]`."""
+        num_sums = scores.numel() * x.shape[1]
+        if num_sums > len(self.workspace):
+            half = len(x) // 2
+            return torch.maximum(self._max_over_rows(x[:half], scores[:half]), self._max_over_rows(x[half:], scores[half:]))
+        sums = self.workspace[:num_sums].view(len(x), -1, x.shape[1])
+        return torch.add(x[:, None], scores, out=sums).amax(0)
+
+    def _begins_and_insides(self, x: torch.Tensor) -> torch.Tensor:
+        """View the values of all B-X that have an I-X, and of these I-X: `[K, rows]` -> `[2, E, rows]`."""
+        num_pairs = self.inside_scores.shape[1]
+        return x[len(x) - 2 * num_pairs :].view(2, num_pairs, -1)
+
+
+def _pair_labels(transitions: torch.Tensor) -> dict[int, int]:
+    """Return the B-X of each label I-X that may only follow B-X and itself. No label is the B-X of two others, or an I-X."""
+    is_allowed = ~transitions.isneginf()
+    candidates = (is_allowed.sum(0) == 2).nonzero()[:, 0]
+    sources = is_allowed.T.index_select(0, candidates).nonzero()[:, 1].view(-1, 2)  # [candidates, 2]
+    pairs = {}
+    for inside, (first, second) in zip(candidates.tolist(), sources.tolist(), strict=True):
+        if inside in (first, second):
+            pairs[inside] = first + second - inside
+    begins = [*pairs.values()]
+    return pairs if len({*begins, *pairs}) == 2 * len(pairs) else {}
 
 
 def max_product(
@@ -274,47 +294,57 @@ def max_product(
     Returns:
         `[N, K]`.
     """
-    max_plus = _MaxPlus.of(transitions)
+    max_plus = _MaxPlus.of(transitions, len(lattice.has_token))
+    sizes = [tokens.stop - tokens.start for tokens in lattice.slices]
     emissions = packed.T[max_plus.order]  # [K, N]
-    after = torch.empty_like(emissions)  # best score of what follows each token
-    state = end[max_plus.order, None].repeat(1, len(lattice.has_token))  # [K, B]
-    for step, tokens in reversed([*enumerate(lattice.slices)]):
-        current = state[:, : tokens.stop - tokens.start]
-        after[:, tokens] = current
-        if step:
-            best = max_plus.max_over_next(emissions[:, tokens] + current)
-            state[:, : current.shape[1]] = lattice.keep_where_empty(tokens, current.T, best.T).T
-    before = torch.empty_like(emissions)  # best score of what precedes each token
-    before[:, lattice.slices[0]] = start[max_plus.order, None]
-    for tokens, previous in lattice.neighbors():
-        before[:, tokens] = max_plus.max_over_previous(before[:, previous] + emissions[:, previous])
-    unsorted = max_plus.order.argsort()
-    before, after = before[unsorted].T.contiguous(), after[unsorted].T.contiguous()  # [N, K]
-    scores = before + packed + after
-    guess = scores.argmax(-1)
-    path = _best_path(guess, packed, after, transitions, start, lattice)
-    return scores if path is guess else _raise_path(scores, path)
+    steps = emissions.split(sizes, dim=1)  # [K, rows]
+    ends = end[max_plus.order, None].expand(-1, len(lattice.has_token))  # [K, B]
+    afters = [ends[:, : sizes[-1]]]  # [K, rows], best score of what follows each token, last step first
+    for step in range(len(sizes) - 1, 0, -1):
+        after = max_plus.max_over_next(steps[step] + afters[-1])
+        if lattice.layout.is_empty is not None:
+            after = torch.where(lattice.layout.is_empty[lattice.slices[step], 0], afters[-1], after)
+        if sizes[step] < sizes[step - 1]:
+            after = torch.cat([after, ends[:, sizes[step] : sizes[step - 1]]], dim=1)
+        afters.append(after)
+    befores = [start[max_plus.order, None].expand(-1, sizes[0])]  # [K, rows], best score of what precedes each token
+    for step in range(1, len(sizes)):
+        best = steps[step - 1] + befores[-1]
+        befores.append(max_plus.max_over_previous(best[:, : sizes[step]]))
+    before, after = torch.cat(befores, dim=1), torch.cat(afters[::-1], dim=1)  # [K, N]
+    rank = max_plus.order.argsort()
+    scores = (before + emissions + after).index_select(0, rank).T.contiguous()  # [N, K]
+    guess = scores.max(-1).indices  # faster than argmax on a CPU
+    if is_host_readable(guess) and _is_path(guess, before, emissions, transitions, rank, lattice):
+        return scores
+    return _raise_path(scores, _best_path(packed, after[rank].T, transitions, start, lattice))
+
+
+def _is_path(
+    guess: torch.Tensor,
+    before: torch.Tensor,
+    emissions: torch.Tensor,
+    transitions: torch.Tensor,
+    rank: torch.Tensor,
+    lattice: Lattice,
+) -> bool:
+    """Return whether the best way to each label of a guess `[N]` comes from the label guessed for the previous token."""
+    if len(lattice.slices) == 1:
+        return True
+    positions = torch.arange(len(guess))
+    num_first = lattice.slices[0].stop
+    previous = torch.cat([positions[previous] for _, previous in lattice.neighbors()])
+    best, emissions = (x.gather(0, rank[guess][None])[0] for x in (before, emissions))  # [N]
+    way = (best + emissions)[previous] + transitions[guess[previous], guess[num_first:]]
+    return torch.equal(way, best[num_first:])
 
 
 def _best_path(
-    guess: torch.Tensor,
-    packed: torch.Tensor,
-    after: torch.Tensor,
-    transitions: torch.Tensor,
-    start: torch.Tensor,
-    lattice: Lattice,
+    packed: torch.Tensor, after: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, lattice: Lattice
 ) -> torch.Tensor:
-    """Select `y_t = argmax_j (transitions[y_t-1, j] + emissions[t, j] + after[t, j])`, the smallest label of several: `[N]`.
-
-    A guess that solves the equation at all tokens is the path, by induction. Otherwise labels are selected one after the other.
-    """
+    """Select `y_t = argmax_j (transitions[y_t-1, j] + packed[t, j] + after[t, j])`, the smallest label of several: `[N]`."""
     first = lattice.slices[0]
-    if is_host_readable(guess):
-        from_tokens = torch.cat([torch.arange(tokens.start, tokens.stop) for _, tokens in lattice.neighbors()] or [guess[:0]])
-        from_previous = torch.cat([start.expand(first.stop, -1), transitions.index_select(0, guess[from_tokens])])  # [N, K]
-        if torch.equal((from_previous + packed + after).argmax(-1), guess):
-            return guess
-    path = torch.empty_like(guess)
+    path = torch.empty(len(packed), dtype=torch.long, device=packed.device)
     path[first] = (start + packed[first] + after[first]).argmax(-1)
     for tokens, previous in lattice.neighbors():
         path[tokens] = (transitions[path[previous]] + packed[tokens] + after[tokens]).argmax(-1)

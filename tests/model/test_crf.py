@@ -231,11 +231,12 @@ def test_autocast_computes_in_float32(dtype):
         assert torch.equal(value, expected_value)
 
 
-def test_uniform_layout_equals_sorted_layout(monkeypatch):
+@pytest.mark.parametrize("mask_kind", MASK_KINDS)
+def test_uniform_layout_equals_sorted_layout(mask_kind, monkeypatch):
     crf = LinearChainCRF(5, IOB2).double()
     for parameter in crf.parameters():
         torch.nn.init.normal_(parameter)
-    emissions, mask = torch.randn(5, 6, 5, dtype=torch.float64, requires_grad=True), ragged_mask(5, 6, "empty")
+    emissions, mask = torch.randn(5, 6, 5, dtype=torch.float64, requires_grad=True), ragged_mask(5, 6, mask_kind)
     labels = torch.full(mask.shape, -100).where(~mask, 0)
 
     def compute():
@@ -248,6 +249,14 @@ def test_uniform_layout_equals_sorted_layout(monkeypatch):
     monkeypatch.setattr("hf_maskattn.model.lattice.is_host_readable", lambda tensor: False)  # as on an accelerator
     for actual, expected_value in zip(compute(), expected, strict=True):
         assert_near(actual, expected_value, GRADIENT_BY_DTYPE[torch.float64])
+
+
+def test_max_marginals_in_parts_are_the_same(monkeypatch):
+    scores = LinearChainCRF(5, IOB2).constrained_scores()
+    emissions, mask = torch.randn(7, 6, 5), ragged_mask(7, 6, "empty")
+    expected = max_marginals(emissions, mask, *scores)
+    monkeypatch.setattr("hf_maskattn.model.lattice._CACHED_SUMS", 1)
+    assert torch.equal(max_marginals(emissions, mask, *scores), expected)
 
 
 @pytest.mark.parametrize(
