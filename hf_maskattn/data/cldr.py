@@ -5,7 +5,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -153,46 +152,21 @@ def build_cldr_date_fields() -> DatasetDict:
     return _build_splits(dates, FIELD_SPLIT_SIZES, lambda date: _build_tagged_row(date, patterns_of), _FIELDS_INFO)
 
 
-@dataclass(frozen=True)
-class HashedDate:
-    """A date with a hash that determines pseudo-random choices for it.
-
-    Attributes:
-        digest: SHA-256 of the ISO date.
-        date: The date.
-    """
-
-    digest: bytes
-    date: datetime.date
-
-    def choose(self, choices: Sequence[Choice], index: int) -> Choice:
-        """Choose one of several items.
-
-        Args:
-            choices: The items.
-            index: Index of this choice for the date, 0 or 1. Different choices are independent.
-
-        Returns:
-            The item.
-        """
-        # Dates are sorted by the first bytes of the digest, so choices use the last ones.
-        end = len(self.digest) - 8 * index
-        return choices[int.from_bytes(self.digest[end - 8 : end]) % len(choices)]
+def _digest(date: datetime.date) -> bytes:
+    return hashlib.sha256(date.isoformat().encode()).digest()
 
 
-def shuffle_dates(first: datetime.date, last: datetime.date) -> list[HashedDate]:
-    """Shuffle all dates of a range by their SHA-256.
+def choose_by_hash(date: datetime.date, choices: Sequence[Choice], index: int) -> Choice:
+    """Choose one of several items for a date. The choices with index 0 and 1 are independent."""
+    # Dates are sorted by the first bytes of the digest, so choices use the last ones.
+    end = hashlib.sha256().digest_size - 8 * index
+    return choices[int.from_bytes(_digest(date)[end - 8 : end]) % len(choices)]
 
-    Args:
-        first: First date of the range.
-        last: Last date, included.
 
-    Returns:
-        The dates, sorted by their digests.
-    """
+def shuffle_dates(first: datetime.date, last: datetime.date) -> list[datetime.date]:
+    """Shuffle all dates from the first to the last one, included, by the SHA-256 of the ISO date."""
     dates = [first + datetime.timedelta(days=day) for day in range((last - first).days + 1)]
-    hashed = [HashedDate(hashlib.sha256(date.isoformat().encode()).digest(), date) for date in dates]
-    return sorted(hashed, key=lambda date: date.digest)
+    return sorted(dates, key=_digest)
 
 
 def split_by_hash(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -211,7 +185,7 @@ def split_by_hash(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _build_splits(
-    dates: list[HashedDate], sizes: dict[str, int], build_row: Callable[[HashedDate], dict[str, Any]], info: DatasetInfo
+    dates: list[datetime.date], sizes: dict[str, int], build_row: Callable[[datetime.date], dict[str, Any]], info: DatasetInfo
 ) -> DatasetDict:
     splits = DatasetDict()
     start = 0
@@ -222,22 +196,18 @@ def _build_splits(
     return splits
 
 
-def _build_date_row(hashed: HashedDate, patterns_of: dict[str, list[str]]) -> dict[str, str]:
-    locale = hashed.choose(DATE_LOCALES, 0)
-    pattern = hashed.choose(patterns_of[locale], 1)
-    return {
-        "source": format_date(pattern, hashed.date, locale),
-        "target": hashed.date.isoformat(),
-        "language": locale.split("_")[0],
-    }
+def _build_date_row(date: datetime.date, patterns_of: dict[str, list[str]]) -> dict[str, str]:
+    locale = choose_by_hash(date, DATE_LOCALES, 0)
+    pattern = choose_by_hash(date, patterns_of[locale], 1)
+    return {"source": format_date(pattern, date, locale), "target": date.isoformat(), "language": locale.split("_")[0]}
 
 
-def _build_tagged_row(hashed: HashedDate, patterns_of: dict[str, list[str]]) -> dict[str, Any]:
-    locale = hashed.choose(FIELD_LOCALES, 0)
-    pattern = hashed.choose(patterns_of[locale], 1)
+def _build_tagged_row(date: datetime.date, patterns_of: dict[str, list[str]]) -> dict[str, Any]:
+    locale = choose_by_hash(date, FIELD_LOCALES, 0)
+    pattern = choose_by_hash(date, patterns_of[locale], 1)
     text, tokens, tags = "", [], []
     for is_field, value in split_pattern(pattern):
-        piece = unicodedata.normalize("NFC", format_field(value, hashed.date, locale) if is_field else value)
+        piece = unicodedata.normalize("NFC", format_field(value, date, locale) if is_field else value)
         words = _WORD.findall(piece)
         text += piece
         tokens += words
@@ -296,11 +266,8 @@ def date_patterns(locale: str) -> list[str]:
 
 def unambiguous_patterns(locale: str) -> list[str]:
     """Read the date patterns of a locale that determine day, month and century; see `date_patterns`."""
-    return [pattern for pattern in date_patterns(locale) if not (_has_short_year(pattern) or is_month_first(pattern))]
-
-
-def _has_short_year(pattern: str) -> bool:
-    return any(is_field and value == "yy" for is_field, value in split_pattern(pattern))
+    patterns = [pattern for pattern in date_patterns(locale) if not is_month_first(pattern)]
+    return [pattern for pattern in patterns if (True, "yy") not in split_pattern(pattern)]
 
 
 def is_month_first(pattern: str) -> bool:

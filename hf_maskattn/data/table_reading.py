@@ -28,8 +28,6 @@ from hf_maskattn.data.files import (
 )
 from hf_maskattn.data.schemas import JSON, has_objects, is_castable, merge_schemas, plain_type
 
-"""Separators of CSV cells, and how each is written on the command line."""
-
 _MAX_ROWS_PER_TABLE = 10_000
 _MAX_CHARACTERS_PER_TABLE = 1 << 24
 _ROWS_PER_STEP = 100

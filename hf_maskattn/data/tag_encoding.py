@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
+from hf_maskattn.data.encoding import LABELED_TOKENS, BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
 from hf_maskattn.data.tag_reading import TagReader
 from hf_maskattn.data.tag_schemes import TagScheme, continuing_tag, extract_entities
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "attention_mask": List(Value("int8")),
-        "labels": List(Value("int64")),
-    }
-)
 _MAX_ROWS_CHECKED = 1000
 
 SHARES_TOKEN, HAS_NO_TOKEN, FOLLOWS_LOST_WORD = 1, 2, 3
@@ -101,7 +94,7 @@ def encode_tags(
         max_length=max_length,
         by_word=by_word,
     )
-    features = _FEATURES
+    features = LABELED_TOKENS
     if sequence_label_column is not None:
         encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or (), further_sequence_labels)
         features = Features({**features, "sequence_labels": Value("int64")})

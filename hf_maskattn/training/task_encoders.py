@@ -124,6 +124,10 @@ class TaskEncoder:
         Returns:
             Model inputs.
         """
+        return self._encode(split, tokenizer, evaluated, locations=locations, name=name)
+
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
+        """Encode a split by the function of the task, whose arguments `settings` name the split and its rows."""
         raise NotImplementedError
 
     def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
@@ -185,16 +189,7 @@ class TextEncoder(TaskEncoder):
             self.labels = labels
             self.further_labels = find_further_labels({name: splits[name]}, self.recipe.label_column, labels)
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_texts(
             split,
             tokenizer,
@@ -203,26 +198,16 @@ class TextEncoder(TaskEncoder):
             labels=self.labels,
             further_labels=self.further_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
-            locations=locations,
-            name=name,
+            **settings,
         )
 
 
 class MaskedLMEncoder(TaskEncoder):
     """Masked language modeling: a text. The collator masks tokens and sets the labels."""
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
-        column, limit = self.text_column, self.max_length(tokenizer)
-        return encode_for_masked_lm(split, tokenizer, text_column=column, max_length=limit, locations=locations, name=name)
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
+        max_length = self.max_length(tokenizer)
+        return encode_for_masked_lm(split, tokenizer, text_column=self.text_column, max_length=max_length, **settings)
 
     def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
         """Build the data collator."""
@@ -252,16 +237,7 @@ class PairEncoder(TaskEncoder):
         length = self.recipe.data.max_target_length
         return self.max_length(tokenizer) if length is None else length
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_pairs(
             split,
             tokenizer,
@@ -269,8 +245,7 @@ class PairEncoder(TaskEncoder):
             target_column=self.recipe.data.target_column,
             max_source_length=self.max_length(tokenizer),
             max_target_length=self.max_target_length(tokenizer),
-            locations=locations,
-            name=name,
+            **settings,
         )
 
     def references(
@@ -370,16 +345,7 @@ class TagEncoder(TaskEncoder):
         reader = TagReader.from_column(split, self.tags_column, names, labels=names, scheme=None)
         return detect_tag_scheme(names, iterate_tags(split, self.tags_column, reader.tags))
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_tags(
             split,
             tokenizer,
@@ -391,8 +357,7 @@ class TagEncoder(TaskEncoder):
             further_sequence_labels=self.further_sequence_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
             by_word=evaluated,
-            locations=locations,
-            name=name,
+            **settings,
             **vars(self.tagging.for_evaluation() if evaluated else self.tagging),
         )
 

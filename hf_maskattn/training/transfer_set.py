@@ -1,7 +1,6 @@
 """The transfer set of a distillation: labeled, unlabeled and augmented texts, and the logits of the teacher for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,6 @@ from hf_maskattn.training.teacher import Teacher, Words, check_problem_type
 from hf_maskattn.training.teacher_outputs import teacher_logits
 
 _DEFAULT_MASK = "[MASK]"
-
-
-@dataclass(frozen=True)
-class FurtherTexts:
-    """Texts without labels.
-
-    Attributes:
-        for_teacher: What the teacher reads.
-        for_student: What the student reads: the same texts with the mask token of its own tokenizer.
-    """
-
-    for_teacher: list[str]
-    for_student: list[str]
 
 
 def load_teacher(settings: TeacherArguments, task: TaskName) -> Teacher:
@@ -108,10 +94,10 @@ class TransferSet:
         """
         rows: Any = self.data.splits["train"]  # a Dataset, because a recipe with a teacher does not stream
         texts = list(self.data.encoder.input_texts(self.raw["train"]))
-        further = self._further_texts(texts, seed)
-        if further.for_student:
-            rows = concatenate_datasets([rows, self._encode_further(further.for_student, rows.features["labels"])])
-        return add_teacher_logits(rows, self._logits([*texts, *further.for_teacher]))
+        for_teacher, for_student = self._further_texts(texts, seed)
+        if for_student:
+            rows = concatenate_datasets([rows, self._encode_further(for_student, rows.features["labels"])])
+        return add_teacher_logits(rows, self._logits([*texts, *for_teacher]))
 
     def score(self, trainer: Trainer, split: str, evaluation: TaskEvaluation) -> dict[str, float]:
         """Score the teacher on a split, and compare it with the student.
@@ -149,8 +135,11 @@ class TransferSet:
         logits = teacher_logits(self.teacher, rows, batch_size=self.settings.batch_size, device=self.device)
         return logits[:, self.order]
 
-    def _further_texts(self, texts: Sequence[str], seed: int) -> FurtherTexts:
-        """Return the unlabeled texts of the data, and augment the train split, without the texts of other splits."""
+    def _further_texts(self, texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+        """Return the unlabeled texts of the data, and augment the train split, without the texts of other splits.
+
+        The teacher reads the first list, and the student the second one: the same texts with the mask token of its tokenizer.
+        """
         augmented = augment_texts(texts, self.recipe.data.augmentation, seed)
         new = remove_held_out(
             augmented,
@@ -158,10 +147,9 @@ class TransferSet:
             kind="augmented",
             to_text=lambda words: join_words(words, _DEFAULT_MASK),
         )
-        teacher_mask, student_mask = _mask_of(self.teacher.tokenizer), _mask_of(self.data.tokenizer)
-        for_teacher = [join_words(words, teacher_mask) for words in new]
-        for_student = [join_words(words, student_mask) for words in new]
-        return FurtherTexts([*self.data.unlabeled, *for_teacher], [*self.data.unlabeled, *for_student])
+        for_teacher = [join_words(words, _mask_of(self.teacher.tokenizer)) for words in new]
+        for_student = [join_words(words, _mask_of(self.data.tokenizer)) for words in new]
+        return [*self.data.unlabeled, *for_teacher], [*self.data.unlabeled, *for_student]
 
     def _encode_further(self, texts: list[str], feature: Any) -> Dataset:
         """Encode texts as the rows of a labeled split, with labels of the same feature that mean none."""
