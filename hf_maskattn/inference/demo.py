@@ -1,6 +1,5 @@
 """A page on this machine that shows the prediction for a text and its explanation as one types, made with gradio."""
 
-import html
 import logging
 import socket
 import time
@@ -11,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from hf_maskattn.hub.model_card import parse_model_card
 from hf_maskattn.inspection.explain import Explainer, list_methods
+from hf_maskattn.inspection.explanation_page import render_frame
 from hf_maskattn.inspection.explanations import UNITS, Explanation, Method, Unit
 from hf_maskattn.loading import find_file
 from hf_maskattn.model.remote_code import install_command
@@ -26,8 +26,7 @@ PORT = 7860
 _MAX_CHARACTERS = 2000
 _NUM_LABELS = 5
 _POLL_SECONDS = 0.2
-_FRAME = '<iframe title="Explanation" sandbox="allow-scripts" style="width:100%;height:38rem;border:0" srcdoc="{}"></iframe>'
-"""A frame keeps the styles of the page and of the explanation apart."""
+_FRAME_HEIGHT = "38rem"
 
 
 def serve_demo(model: str | Path, *, host: str = LOOPBACK, port: int = PORT) -> None:
@@ -91,7 +90,7 @@ def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio
         if method not in explainers:
             explainers[method] = explainer.with_method(method)
         (explanation,) = explainers[method].explain_each([text], unit=unit)
-        frame = _FRAME.format(html.escape(explanation.to_html())) if explanation.tokens else ""
+        frame = render_frame(explanation, _FRAME_HEIGHT) if explanation.tokens else ""
         # The page of a tagger marks what is predicted in the text.
         return [frame] if task == "token-classification" else [describe_prediction(explanation, config), frame]
 

@@ -98,14 +98,12 @@ def render_page(explanations: Sequence[Explanation], title: str = "") -> str:
     )
 
 
-def render_frame(explanation: Explanation) -> str:
-    """Render an explanation for a notebook: its page in a frame, so that neither changes the styles of the other."""
+def render_frame(explanation: Explanation, height: str | None = None) -> str:
+    """Render an explanation in a frame of a page or a notebook, so that neither changes the styles of the other."""
     page = html.escape(render_page([explanation]))
-    height = min(640, 260 + 30 * (len(explanation.text) // 80))
-    return (
-        f'<iframe title="Explanation" sandbox="allow-scripts" style="width:100%;height:{height}px;border:0" '
-        f'srcdoc="{page}"></iframe>'
-    )
+    height = height or f"{min(640, 260 + 30 * (len(explanation.text) // 80))}px"
+    style = f"width:100%;height:{height};border:0"
+    return f'<iframe title="Explanation" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
 
 
 @cache

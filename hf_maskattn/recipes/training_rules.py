@@ -348,22 +348,16 @@ def _check_optimization_settings(training: Mapping[str, Any]) -> None:
 
 
 def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
-    problem = recipe.model.problem_type
-    if training.get("label_smoothing_factor") and problem in ("regression", "multi_label_classification"):
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
-            f"model.problem_type={problem}, because it is defined for one class out of several. Remove it."
-        )
-    if training.get("label_smoothing_factor") and recipe.model.config.get("use_crf"):
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with model.use_crf=true, "
-            "whose loss is of whole sequences of labels. Remove it."
-        )
-    if training.get("label_smoothing_factor") and recipe.model.task == "joint-classification":
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
-            "model.task=joint-classification, because Trainer smooths one kind of labels only. Remove it."
-        )
+    smoothing, problem = training.get("label_smoothing_factor"), recipe.model.problem_type
+    reason = None
+    if problem in ("regression", "multi_label_classification"):
+        reason = f"model.problem_type={problem}, because it is defined for one class out of several"
+    elif recipe.model.config.get("use_crf"):
+        reason = "model.use_crf=true, whose loss is of whole sequences of labels"
+    elif recipe.model.task == "joint-classification":
+        reason = "model.task=joint-classification, because Trainer smooths one kind of labels only"
+    if smoothing and reason is not None:
+        raise ValueError(f"training.label_smoothing_factor={smoothing} is not supported with {reason}. Remove it.")
     if not recipe.has_split("validation"):
         for key in ("eval_strategy", "eval_on_start", "load_best_model_at_end"):
             if training.get(key) not in (None, False, "no"):

@@ -116,7 +116,8 @@ def assemble(
     teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, recipe.model.task)
     with args.main_process_first(desc="preparing the data"):
         if embeddings is not None:
-            open_embeddings(embeddings, _embedding_size(recipe.model), kind=recipe.model.embeddings_kind)
+            config = TASKS[recipe.model.task].config_class.load()(**recipe.model.config)
+            open_embeddings(embeddings, config.embedding_size, kind=recipe.model.embeddings_kind)
         if data is None:
             data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
     transfer_set = None
@@ -222,10 +223,6 @@ def check_model(arguments: ModelArguments) -> None:
         TASKS[arguments.task].config_class.load()(**arguments.config)
     except StrictDataclassError as error:
         raise ValueError(f"model.{error.__cause__}") from error
-
-
-def _embedding_size(arguments: ModelArguments) -> int:
-    return TASKS[arguments.task].config_class.load()(**arguments.config).embedding_size
 
 
 def build_model(

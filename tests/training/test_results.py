@@ -194,7 +194,7 @@ def test_no_picture_without_texts(model, tokenizer, tmp_path, monkeypatch):
 
 
 def test_no_picture_without_matplotlib(model, tokenizer, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
     assert 'no picture. Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
