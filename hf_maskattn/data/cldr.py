@@ -170,10 +170,7 @@ def shuffle_dates(first: datetime.date, last: datetime.date) -> list[datetime.da
 
 
 def split_by_hash(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Assign each text to a split by its SHA-256.
-
-    Args:
-        texts: Unique texts.
+    """Assign each of several unique texts to a split by its SHA-256.
 
     Returns:
         The texts of `"train"`, `"validation"` and `"test"` (about 80, 10 and 10 percent), sorted by their hashes.
@@ -220,10 +217,7 @@ def _build_tagged_row(date: datetime.date, patterns_of: dict[str, list[str]]) ->
 
 
 def display_names(locale: str) -> list[tuple[str, str]]:
-    """Read the names of territories, languages, currencies and scripts.
-
-    Args:
-        locale: CLDR locale, such as `"de"`.
+    """Read the names of territories, languages, currencies and scripts in a CLDR locale, such as `"de"`.
 
     Returns:
         Pairs of a code and its name, such as `("ZW", "Simbabwe")`, in the order of CLDR.
@@ -243,10 +237,7 @@ def display_names(locale: str) -> list[tuple[str, str]]:
 
 
 def date_patterns(locale: str) -> list[str]:
-    """Read the patterns of complete dates.
-
-    Args:
-        locale: CLDR locale, such as `"de"`.
+    """Read the patterns of complete dates of a CLDR locale, such as `"de"`.
 
     Returns:
         Unique date patterns, such as `"d. MMMM y"`: the four standard widths, then the available skeletons (with and without
@@ -282,10 +273,7 @@ def is_month_first(pattern: str) -> bool:
 
 @cache
 def split_pattern(pattern: str) -> tuple[tuple[bool, str], ...]:
-    """Split a date pattern into fields and literals.
-
-    Args:
-        pattern: CLDR date pattern, such as `"d. MMMM y"`.
+    """Split a date pattern, such as `"d. MMMM y"`, into fields and literals.
 
     Returns:
         Pairs of whether the piece is a field, and its letters (`"MMMM"`) or literal text (`". "`), in order. A literal may be
@@ -301,30 +289,13 @@ def split_pattern(pattern: str) -> tuple[tuple[bool, str], ...]:
 
 
 def format_date(pattern: str, date: datetime.date, locale: str) -> str:
-    """Format a date.
-
-    Args:
-        pattern: CLDR date pattern, such as `"d. MMMM y"`.
-        date: The date.
-        locale: CLDR locale of the pattern.
-
-    Returns:
-        The date, in Unicode NFC.
-    """
+    """Format a date by a pattern of a locale, such as `"d. MMMM y"`, in Unicode NFC."""
     pieces = (format_field(value, date, locale) if is_field else value for is_field, value in split_pattern(pattern))
     return unicodedata.normalize("NFC", "".join(pieces))
 
 
 def format_field(field: str, date: datetime.date, locale: str) -> str:
-    """Format one field of a date.
-
-    Args:
-        field: Letters of a CLDR pattern field, such as `"MMMM"`.
-        date: The Gregorian date.
-        locale: CLDR locale, such as `"de"`.
-
-    Returns:
-        The field, such as `"Januar"`, in the digits of the locale (babel itself formats Latin digits only).
+    """Format one field of a Gregorian date, such as `"MMMM"`, in the digits of a locale; babel itself has Latin digits only.
 
     Raises:
         ValueError: The digits of the locale are not supported.

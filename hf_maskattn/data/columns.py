@@ -39,11 +39,7 @@ def check_columns(
 ) -> None:
     """Check that a split has the required columns, each with values of one type.
 
-    Args:
-        split_name: Name of the split.
-        split: The split.
-        required_columns: The columns, optionally with the recipe key of each one, for error messages.
-        locations: Locations of the rows, for error messages.
+    The recipe key of each column, if it is given, and the locations of the rows are for error messages.
 
     Raises:
         ValueError: Columns are missing, or have values of different types.

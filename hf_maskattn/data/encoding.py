@@ -87,12 +87,7 @@ def add_sequence_labels(
 ) -> BatchEncoder:
     """Add the column `sequence_labels` to the outputs of a function: the label id of each row.
 
-    Args:
-        encode: Function of a batch and the locations of its rows.
-        split: The rows.
-        column: Column of the labels: names, values of a `ClassLabel`, or integers, as in `encode_texts`.
-        labels: Label names in the order of their ids.
-        further: Names of labels that the model does not have, whose ids follow, for rows that are evaluated.
+    The column of the labels, their names and further names are as in `encode_texts`.
     """
     label_ids = build_label_ids(split.features[column], labels, further)
     encode_label = partial(_encode_label, label_ids=label_ids, labels=list(labels))
@@ -108,15 +103,7 @@ def encode_for_masked_lm(
     locations: RowLocations | None = None,
     name: str = "",
 ) -> "Dataset | RowStream":
-    """Encode texts for masked language modeling; a collator masks them.
-
-    Args:
-        split: Rows with a text.
-        tokenizer: Tokenizer of the model.
-        text_column: Column of the texts.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        locations: Locations of the rows, for error messages.
-        name: Name of the split, for the warning about truncated rows.
+    """Encode texts for masked language modeling; a collator masks them. See `encode_texts` for the arguments.
 
     Returns:
         Columns `input_ids` and `attention_mask`.
@@ -290,14 +277,7 @@ def tokenize(
     max_length: int,
     **settings: bool,
 ) -> BatchEncoding:
-    """Tokenize texts, without padding.
-
-    Args:
-        tokenizer: The tokenizer.
-        texts: The texts.
-        locations: Locations of their rows, for error messages.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        **settings: Further arguments of the tokenizer, such as `return_offsets_mapping`.
+    """Tokenize the texts of rows, without padding. `settings` are further arguments, such as `return_offsets_mapping`.
 
     Returns:
         `input_ids`, `attention_mask`, the outputs requested by `settings`, and the numbers of truncated tokens.
@@ -320,14 +300,7 @@ def tokenize(
 
 
 def count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
-    """Count the tokens removed by truncation.
-
-    Args:
-        encoded: Output of a fast tokenizer.
-
-    Returns:
-        Number of truncated tokens of each text, without special tokens.
-    """
+    """Count the tokens of each text that truncation by a fast tokenizer removed, without special tokens."""
     return [
         sum(len(part) - sum(part.special_tokens_mask) for part in encoding.overflowing) for encoding in encoded.encodings or ()
     ]

@@ -101,14 +101,7 @@ def references_of(*args: Any, **kwargs: Any) -> References:
 
 
 def reference_texts(location: RowLocation, value: Any) -> list[str]:
-    """Return the references of a row as a list.
-
-    Args:
-        location: Location of the row, for error messages.
-        value: A text, or a list of texts.
-
-    Returns:
-        At least one reference. The first one is the target.
+    """Return the references of a row, a text or a list of texts, as a list. The first one is the target.
 
     Raises:
         TypeError: A reference is not a string.

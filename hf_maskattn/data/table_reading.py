@@ -165,10 +165,7 @@ class RowLocations:
         return RowLocation(row if self.rows is None else int(self.rows[row]), self.files)
 
     def describe(self, rows: Sequence[int]) -> dict[int, str]:
-        """Format the locations of many rows. Each file is read once.
-
-        Args:
-            rows: Indices of rows of the split.
+        """Format the locations of many rows, by their indices. Each file is read once.
 
         Returns:
             The location of each row in a local file, by its index. Empty for rows from elsewhere.

@@ -112,11 +112,7 @@ def encode_tags(
 
 
 def locate_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Locate consecutive words in a text.
-
-    Args:
-        text: The text.
-        words: Its words, in order; surrounding white space is ignored.
+    """Locate consecutive words in a text; white space around them is ignored.
 
     Returns:
         Start and end of each word, in characters.
@@ -180,13 +176,7 @@ def align_tags(
 def align_words(
     text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]], *, mark_entities: bool = True
 ) -> list[int]:
-    """Align words with the tokens that have their tags.
-
-    Args:
-        text: The text.
-        spans: Start and end of each word, in order.
-        offsets: Start and end of each token, in order.
-        mark_entities: Whether tags mark entities, so that only the first token of a word has its tag (see `align_tags`).
+    """Align words with the tokens that have their tags: with the first one if tags mark entities. See `align_tags`.
 
     Returns:
         For each token the index of its word, -1 if it has none.
@@ -211,17 +201,7 @@ def warn_about_lost_entities(
 ) -> None:
     """Warn if the boundaries of entities in the first 1,000 rows do not align with tokens.
 
-    Args:
-        split: Rows with words and tags.
-        tokenizer: Tokenizer of the model.
-        reader: Reader of the tags.
-        text_column: Column of the raw text; `None` to join the words by spaces.
-        tokens_column: Column of the lists of words.
-        label_column: Column of the lists of tags.
-        locations: Locations of the rows, for the warning and error messages.
-
-    Raises:
-        ValueError: As in `encode_tags`.
+    The columns, the locations and the errors are those of `encode_tags`.
     """
     num_lost, num_entities, first_row = 0, 0, 0
     for row, item in enumerate(split.select(range(min(_MAX_ROWS_CHECKED, split.num_rows)))):
@@ -246,12 +226,7 @@ def warn_about_lost_entities(
 
 
 def find_first_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
-    """Find the token of each word whose prediction counts for the word: its first one.
-
-    Args:
-        text: The text.
-        spans: Start and end of each word, in order.
-        offsets: Start and end of each token, in order.
+    """Find the token of each word whose prediction counts for the word: its first one. Arguments as in `align_tags`.
 
     Returns:
         Index of the token of each word. A word that begins within the last token of the previous word has the token of that

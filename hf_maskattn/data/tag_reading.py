@@ -47,14 +47,10 @@ class TagReader:
         further_names: Sequence[str] = (),
         **settings: Any,
     ) -> "TagReader":
-        """Build the reader of a column.
+        """Build the reader of a column of lists of tags.
 
-        Args:
-            split: The rows.
-            label_column: Column of the lists of tags.
-            names: Names of the tags of the data in the order of their ids.
-            further_names: Names of tags that the model does not learn (see `find_further_labels`).
-            **settings: `labels`, `scheme` and `is_strict`.
+        The tags have the `names` of their ids, and `further_names` that the model does not learn. `settings` are the other
+        attributes.
 
         Raises:
             ValueError: The column has no lists.
@@ -73,15 +69,7 @@ class TagReader:
         return None if self.scheme == "none" else self.scheme
 
     def read_tags(self, location: RowLocation, words: Any, values: Any) -> list[str]:
-        """Read the tags of a row, as named in the data.
-
-        Args:
-            location: Location of the row, for error messages.
-            words: The words.
-            values: The values of the tags in the column.
-
-        Returns:
-            One tag per word.
+        """Read the tags of a row, one for each word, as named in the data.
 
         Raises:
             ValueError: Words or tags are missing, their numbers differ, a word is not a string, or a tag is unknown
@@ -116,15 +104,7 @@ class TagReader:
         return tag
 
     def read(self, location: RowLocation, words: Any, values: Any) -> tuple[list[str], list[str]]:
-        """Read a row.
-
-        Args:
-            location: Location of the row, for error messages.
-            words: The words.
-            values: The values of the tags in the column.
-
-        Returns:
-            The visible words, and their labels.
+        """Read the visible words of a row, and their labels.
 
         Raises:
             ValueError: As in `read_tags`.
@@ -185,13 +165,7 @@ def is_visible(word: str) -> bool:
 
 
 def iterate_tags(split: Dataset, label_column: str, tags: Mapping[Hashable, str]) -> Iterator[list[str]]:
-    """Yield the tags of each row as named in the data, without values that have no name.
-
-    Args:
-        split: The rows.
-        label_column: Column of the lists of tags.
-        tags: Tag of each value of the column.
-    """
+    """Yield the tags of each row, as `tags` names the values of the column, without values that have no name."""
     for batch in split.select_columns([label_column]).iter(_BATCH_SIZE):
         for values in batch[label_column]:
             yield [tags[value] for value in values or () if value in tags]

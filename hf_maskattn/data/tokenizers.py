@@ -203,13 +203,7 @@ def load_tokenizer(
 
 
 def is_unknown(ids: Iterable[int], special_tokens_mask: Iterable[int], unk_token_id: int | None) -> bool:
-    """Return whether a text has tokens, and all of them are unknown.
-
-    Args:
-        ids: Its token ids.
-        special_tokens_mask: 1 at special tokens and padding.
-        unk_token_id: Id of the unknown token. None if there is none.
-    """
+    """Return whether a text has tokens other than special ones and padding, and all of them are unknown."""
     tokens = {number for number, is_special in zip(ids, special_tokens_mask, strict=True) if not is_special}
     return tokens == {unk_token_id}
 

@@ -207,10 +207,7 @@ def build_trainer(
 
 
 def check_model(arguments: ModelArguments) -> None:
-    """Check the configuration of a new model before data is loaded.
-
-    Args:
-        arguments: The group `model` of a recipe. The sizes of a pretrained model are checked when it is loaded.
+    """Check the configuration of a new model before data is loaded, except the sizes of a pretrained model.
 
     Raises:
         ValueError: If a field has an invalid value, fields contradict each other, or the pretrained model is of another type.
@@ -310,13 +307,7 @@ def _describe_encoder(config: PreTrainedConfig, shapes: Shapes, arguments: Model
 
 
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:
-    """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them.
-
-    Args:
-        model: The model.
-        recipe: The recipe.
-        max_target_length: Maximum number of tokens of a target.
-    """
+    """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them."""
     max_length, num_beams = recipe.training.get("generation_max_length"), recipe.training.get("generation_num_beams")
     # The token that the decoder starts from counts.
     model.generation_config.max_length = max_target_length + 1 if max_length is None else max_length
@@ -343,13 +334,9 @@ class RunSummary(dict[str, str]):
 
 
 def summarize(assembly: Assembly) -> RunSummary:
-    """Summarize a run before it trains.
+    """Summarize a run before it trains: task, model, data, training, device and output folder.
 
-    Args:
-        assembly: The Trainer and its parts.
-
-    Returns:
-        Task, model, data, training, device and output folder. Every fact is stated once.
+    Every fact is stated once.
     """
     data, args, recipe = assembly.data, assembly.trainer.args, assembly.recipe
     source = recipe.data.name or recipe.data.source or recipe.data.train_file

@@ -249,17 +249,7 @@ class RunReport:
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
-    """Evaluate a split.
-
-    Args:
-        trainer: The Trainer.
-        split: Name of the split.
-        dataset: Its model inputs.
-        evaluation: The metrics.
-
-    Returns:
-        Loss, metrics, seconds and rows per second.
-    """
+    """Evaluate the model inputs of a split: loss, metrics, seconds and rows per second."""
     # Trainer.evaluate would evaluate the validation split again if dataloader workers are persistent.
     return select_metrics(trainer.predict(dataset, metric_key_prefix=split).metrics, split, evaluation)
 
@@ -278,9 +268,6 @@ _ATTENTION_BATCH_SIZE = 32
 
 def measure_attention(assembly: "Assembly") -> AttentionStatistics | None:
     """Measure how the model of a run attends over the first `MAX_ATTENTION_ROWS` rows of the validation split.
-
-    Args:
-        assembly: The Trainer and its data.
 
     Returns:
         The statistics. None if there is no validation split, or the model is sharded.
@@ -371,11 +358,7 @@ def public_name(source: str) -> str:
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
     """Draw the contributions of tokens to the predicted classes, the attention over texts, or the alignment with outputs.
 
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        texts: The texts. Long ones are truncated, and those with characters that no installed font has are left out.
-        path: The image file.
+    Long texts are truncated, and those with characters that no installed font has are left out.
 
     Returns:
         Whether a picture was drawn. It is not if matplotlib is not installed, or no text can be drawn.

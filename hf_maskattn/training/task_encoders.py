@@ -94,14 +94,7 @@ class TaskEncoder:
         """
 
     def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
-        """Use the labels of an existing model.
-
-        Args:
-            name: Name of the split to evaluate.
-            splits: The splits that were loaded for it.
-            labels: The labels of the model by id.
-            tag_scheme: `tag_scheme` of its configuration.
-        """
+        """Use the labels by id, and the `tag_scheme`, of an existing model for the split to evaluate, `name`."""
 
     def encode(
         self,
@@ -112,7 +105,7 @@ class TaskEncoder:
         *,
         evaluated: bool = False,
     ) -> Dataset | RowStream:
-        """Encode a split.
+        """Encode a split as model inputs.
 
         Args:
             name: Name of the split, for messages.
@@ -120,9 +113,6 @@ class TaskEncoder:
             tokenizer: The tokenizer.
             locations: File and line of each row, for messages.
             evaluated: Whether the split is scored rather than trained on.
-
-        Returns:
-            Model inputs.
         """
         return self._encode(split, tokenizer, evaluated, locations=locations, name=name)
 

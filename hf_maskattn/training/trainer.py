@@ -308,13 +308,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
     ) -> SplitOutputs:
         """Evaluate a split, and return its outputs in the order of its rows, which an evaluation sorts by length.
 
-        Args:
-            dataset: Its model inputs.
-            name: Its name, the prefix of the metrics.
-            score: Logits and labels -> scores of the predictions.
-
-        Returns:
-            Outputs and metrics of the same predictions.
+        `score` returns scores of the predictions for logits and labels. The outputs and metrics are of the same predictions.
         """
         changes: dict[str, Any] = {}
         if score is not None:

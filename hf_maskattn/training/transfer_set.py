@@ -35,12 +35,7 @@ def load_teacher(settings: TeacherArguments, task: TaskName) -> Teacher:
 
 
 def distillation_arguments(recipe: Recipe, settings: TeacherArguments) -> Seq2SeqTrainingArguments:
-    """Build the arguments of the Trainer of a recipe: those of a `DistillationTrainer` if its loss has a teacher.
-
-    Args:
-        recipe: The recipe.
-        settings: Its group `teacher`.
-    """
+    """Build the arguments of the Trainer of a recipe: those of a `DistillationTrainer` if its loss has a teacher."""
     if TASKS[recipe.model.task].generates:
         return training_arguments(recipe)
     return training_arguments(
@@ -58,14 +53,8 @@ def distillation_arguments(recipe: Recipe, settings: TeacherArguments) -> Seq2Se
 class TransferSet:
     """The texts that a classifier is distilled on, and what the teacher says about them and about the other splits.
 
-    Args:
-        recipe: A recipe with a teacher.
-        teacher: The teacher.
-        data: The data of the recipe, with `raw`.
-        device: Device of the teacher.
-
     Raises:
-        ValueError: If the labels of the teacher are not those of the data.
+        ValueError: If the recipe has no teacher, the data no `raw` rows, or the labels of the teacher are others.
     """
 
     def __init__(self, recipe: Recipe, teacher: Teacher, data: TaskData, device: torch.device):
@@ -81,10 +70,7 @@ class TransferSet:
         return self.teacher.label_order(self.data.labels, self.settings.labels)
 
     def training_split(self, seed: int) -> Dataset:
-        """Encode the rows to train on: those of the train split, and further texts without labels.
-
-        Args:
-            seed: Seed of the augmentation.
+        """Encode the rows to train on: those of the train split, and further texts without labels, which the seed determines.
 
         Returns:
             The encoded rows, with the column `teacher_logits`.
@@ -100,12 +86,7 @@ class TransferSet:
         return add_teacher_logits(rows, self._logits([*texts, *for_teacher]))
 
     def score(self, trainer: Trainer, split: str, evaluation: TaskEvaluation) -> dict[str, float]:
-        """Score the teacher on a split, and compare it with the student.
-
-        Args:
-            trainer: The Trainer of the student.
-            split: "validation" or "test".
-            evaluation: The metrics.
+        """Score the teacher on "validation" or "test", and compare it with the student.
 
         Returns:
             The metrics of the teacher with the prefix "teacher_", and "agreement": the fraction of the texts (or tokens) for
