@@ -23,6 +23,24 @@ which terms much larger than the result cancel."""
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 200
 
+
+@dataclass(frozen=True)
+class Setting:
+    """The settings that all tables use.
+
+    Attributes:
+        device: The device that everything runs on.
+        lengths: Number of tokens of each text of a corpus.
+        quick: Whether to measure fewer cases.
+        seconds: Approximate time to measure each case.
+    """
+
+    device: torch.device
+    lengths: Sequence[int]
+    quick: bool
+    seconds: float
+
+
 Results = Mapping[str, torch.Tensor | None]
 """Outputs and gradients by name; None for a parameter that received no gradient."""
 
