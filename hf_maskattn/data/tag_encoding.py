@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_maskattn.data.encoding import LABELED_TOKENS, BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
-from hf_maskattn.data.tag_reading import TagReader
-from hf_maskattn.data.tag_schemes import TagScheme, continuing_tag, extract_entities
+from hf_maskattn.data.tag_reading import Tagging, TagReader
+from hf_maskattn.data.tag_schemes import continuing_tag, extract_entities
 from hf_maskattn.model.losses import IGNORED
 
 if TYPE_CHECKING:
@@ -35,15 +35,11 @@ def encode_tags(
     text_column: str | None = None,
     tokens_column: str,
     label_column: str,
-    labels: Sequence[str],
+    tagging: Tagging,
     max_length: int,
     sequence_label_column: str | None = None,
     sequence_labels: Sequence[str] | None = None,
     further_sequence_labels: Sequence[str] = (),
-    names: Sequence[str] | None = None,
-    further_names: Sequence[str] = (),
-    scheme: TagScheme | None = None,
-    is_strict: bool = False,
     by_word: bool = False,
     locations: RowLocations | None = None,
     name: str = "",
@@ -59,17 +55,12 @@ def encode_tags(
         tokenizer: Fast tokenizer of the model.
         text_column: Column of the raw text; `None` to join the words by spaces.
         tokens_column: Column of the lists of words, in the order of the text.
-        label_column: Column of the lists of tags: names, values of a `ClassLabel`, or indices into `labels`.
-        labels: Labels of the model by id, such as `["O", "B-DAY", "I-DAY"]`.
+        label_column: Column of the lists of tags: names, values of a `ClassLabel`, or indices into the names of the tagging.
+        tagging: How the tags become labels of the model. Where they mark no entities, all tokens of a word get its tag.
         max_length: Maximum number of tokens; longer texts are truncated.
         sequence_label_column: Column with a label for each text; `None` if there is none.
         sequence_labels: Names of these labels by id.
         further_sequence_labels: Names of labels of texts that the model does not have, for rows that are evaluated.
-        names: Names of the tags of the data in the order of their ids; `None` if they are `labels`.
-        further_names: Names of further tags of the data, which have no id.
-        scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
-            tokens of a word get its tag. `None` for tags that are labels of the model already.
-        is_strict: Whether a tag without a prefix of `scheme` is an error.
         by_word: Whether each word has one label. A warning counts the words without a token.
         locations: Locations of the rows, for error messages.
         name: Name of the split, for warnings.
@@ -81,16 +72,13 @@ def encode_tags(
         TypeError: A text is not a string.
         ValueError: A row has different numbers of words and tags, an unknown tag, or a word that its text does not contain.
     """
-    names = labels if names is None else names
-    settings = {"labels": tuple(labels), "scheme": scheme, "is_strict": is_strict}
-    reader = TagReader.from_column(split, label_column, names, further_names, **settings)
     encode: BatchEncoder = partial(
         _encode_batch,
         tokenizer=tokenizer,
         text_column=text_column,
         tokens_column=tokens_column,
         label_column=label_column,
-        reader=reader,
+        reader=tagging.reader(split, label_column),
         max_length=max_length,
         by_word=by_word,
     )
@@ -102,7 +90,7 @@ def encode_tags(
     encoded = map_rows(split, encode, features=features, limits=limits, name=name, locations=locations)
     if by_word and isinstance(encoded, Dataset):
         words = [label for row in encoded["labels"] for label in row if label != IGNORED]
-        num_lost = sum(split_word_label(label, len(labels))[1] == HAS_NO_TOKEN for label in words)
+        num_lost = sum(split_word_label(label, len(tagging.labels))[1] == HAS_NO_TOKEN for label in words)
         if num_lost:
             logger.warning(
                 f"{num_lost:,} of {len(words):,} words of the split {name!r} have no token, because they are beyond "

@@ -38,31 +38,6 @@ class TagReader:
     scheme: TagScheme | None
     is_strict: bool = False
 
-    @classmethod
-    def from_column(
-        cls,
-        split: "Dataset | Shards",
-        label_column: str,
-        names: Sequence[str],
-        further_names: Sequence[str] = (),
-        **settings: Any,
-    ) -> "TagReader":
-        """Build the reader of a column of lists of tags.
-
-        The tags have the `names` of their ids, and `further_names` that the model does not learn. `settings` are the other
-        attributes.
-
-        Raises:
-            ValueError: The column has no lists.
-        """
-        feature = split.features[label_column]
-        item = item_feature(feature)
-        if item is None:
-            raise ValueError(f"the column {label_column!r} must have a list of tags per row, got {feature}. Convert it.")
-        all_names = [*names, *further_names]
-        tags = {value: all_names[index] for value, index in build_label_ids(item, names, further_names).items()}
-        return cls(tags, **settings)
-
     @property
     def converted_scheme(self) -> TagScheme | None:
         """Scheme of tags that mark entities and are converted; `None` for tags that are not converted."""
@@ -129,7 +104,7 @@ class Tagging:
 
     names: list[str]
     labels: list[str]
-    scheme: TagScheme | None
+    scheme: TagScheme | None = None
     is_strict: bool = False
     further_names: Sequence[str] = ()
 
@@ -154,9 +129,19 @@ class Tagging:
         """Return the tagging of splits to evaluate, with labels that the model does not have."""
         return replace(self, labels=[*self.labels, *self.further_labels])
 
-    def reader(self, split: Dataset, label_column: str) -> TagReader:
-        """Build the reader of a split."""
-        return TagReader.from_column(split, label_column, **vars(self))
+    def reader(self, split: "Dataset | Shards", label_column: str) -> TagReader:
+        """Build the reader of the lists of tags of a split.
+
+        Raises:
+            ValueError: The column has no lists.
+        """
+        feature = split.features[label_column]
+        item = item_feature(feature)
+        if item is None:
+            raise ValueError(f"the column {label_column!r} must have a list of tags per row, got {feature}. Convert it.")
+        all_names = [*self.names, *self.further_names]
+        tags = {value: all_names[index] for value, index in build_label_ids(item, self.names, self.further_names).items()}
+        return TagReader(tags, self.labels, self.scheme, self.is_strict)
 
 
 def is_visible(word: str) -> bool:

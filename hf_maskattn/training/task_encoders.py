@@ -17,7 +17,7 @@ from hf_maskattn.data.pair_encoding import References, RowIds, collect_reference
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
-from hf_maskattn.data.tag_reading import Tagging, TagReader, is_visible, iterate_tags, warn_about_tags
+from hf_maskattn.data.tag_reading import Tagging, is_visible, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
@@ -332,8 +332,8 @@ class TagEncoder(TaskEncoder):
         """Return the scheme that the recipe sets, or detect the scheme of a split."""
         if self.recipe.data.tag_scheme is not None:
             return self.recipe.data.tag_scheme
-        reader = TagReader.from_column(split, self.tags_column, names, labels=names, scheme=None)
-        return detect_tag_scheme(names, iterate_tags(split, self.tags_column, reader.tags))
+        tags = Tagging(names, names).reader(split, self.tags_column).tags
+        return detect_tag_scheme(names, iterate_tags(split, self.tags_column, tags))
 
     def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_tags(
@@ -342,13 +342,13 @@ class TagEncoder(TaskEncoder):
             text_column=self.optional_column(split),
             tokens_column=self.recipe.data.tokens_column,
             label_column=self.tags_column,
+            tagging=self.tagging.for_evaluation() if evaluated else self.tagging,
             sequence_label_column=None if self.sequence_labels is None else self.recipe.label_column,
             sequence_labels=self.sequence_labels,
             further_sequence_labels=self.further_sequence_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
             by_word=evaluated,
             **settings,
-            **vars(self.tagging.for_evaluation() if evaluated else self.tagging),
         )
 
     def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
