@@ -124,15 +124,10 @@ def _relative_difference(expected: torch.Tensor | None, result: torch.Tensor | N
 
 
 def compare_times(implementations: Sequence[Implementation], seconds: float, device: torch.device) -> Row:
-    """Measure the time of each implementation whose results are equal to those of the first.
-
-    Args:
-        implementations: The implementations; the first one is the reference.
-        seconds: Approximate time of the measurement, limited by `MIN_ROUNDS` and `MAX_ROUNDS`.
-        device: The device that they run on.
+    """Measure the time of each implementation whose results are equal to those of the first, in about `seconds`.
 
     Returns:
-        Medians in milliseconds.
+        Medians in milliseconds, of `MIN_ROUNDS` to `MAX_ROUNDS` rounds.
     """
     outcomes = check_results(implementations)
     times = measure_interleaved(select_runnable(implementations, outcomes), seconds, device)
@@ -193,10 +188,6 @@ def limit_threads(num_threads: int | None) -> Iterator[None]:
 
 def compare_peak_memory(implementations: Sequence[Implementation], device: torch.device) -> Row:
     """Measure the additional peak memory of each implementation whose results are equal to those of the first.
-
-    Args:
-        implementations: The implementations; the first one is the reference.
-        device: The device that they run on.
 
     Returns:
         Megabytes (1e6 bytes), results included.

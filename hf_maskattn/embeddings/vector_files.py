@@ -59,9 +59,6 @@ class VectorFile:
     def load(self, tokens: Sequence[str]) -> tuple[list[int], torch.Tensor]:
         """Read the vectors of tokens.
 
-        Args:
-            tokens: The tokens.
-
         Returns:
             The indices of the tokens that the file has, and their vectors, `[N, size]`, float32.
 

@@ -71,12 +71,7 @@ def serve_demo(model: str | Path, *, host: str = LOOPBACK, port: int = PORT) -> 
 
 
 def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio.Blocks":
-    """Build the page.
-
-    Args:
-        explainer: The model, and the method that is selected at first.
-        examples: Texts to choose from; the first one is shown at first.
-        title: Name of the model.
+    """Build the page of a model. The explainer has the method that is selected, and the first example is shown, at first.
 
     Raises:
         ImportError: If gradio is not installed.
@@ -131,9 +126,7 @@ def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio
 def describe_prediction(explanation: Explanation, config: PreTrainedConfig) -> dict[str, float] | str:
     """Describe a prediction: the probability of each label, the number of a regression, or the generated text.
 
-    Args:
-        explanation: The explanation of all labels of a classifier of texts, or of a generated text.
-        config: Configuration of the model.
+    The explanation is of all labels of a classifier of texts, or of a generated text.
     """
     if explanation.generated_text is not None:
         return explanation.generated_text
@@ -147,14 +140,7 @@ def describe_prediction(explanation: Explanation, config: PreTrainedConfig) -> d
 
 
 def read_examples(model: str | Path) -> list[str]:
-    """Read the examples in the card of a model.
-
-    Args:
-        model: Folder of the model, or its name on the Hub.
-
-    Returns:
-        The texts of the widget; none if the model has no card, or its header is not valid.
-    """
+    """Read the texts of the widget in the card of a model; none without a card, or if its header is not valid."""
     path = find_file(model, "README.md")
     if path is None:
         return []

@@ -150,14 +150,9 @@ def alignment_maps(
 
 
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Decode each token by itself, so that tokens of a byte-level tokenizer are readable.
+    """Decode each token id by itself, so that tokens of a byte-level tokenizer are readable.
 
-    Args:
-        tokenizer: The tokenizer.
-        ids: Token ids.
-
-    Returns:
-        The decoded tokens; a space, or a token that is not a complete character, is returned as the tokenizer stores it.
+    A space, or a token that is not a complete character, is returned as the tokenizer stores it.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     decoded = [tokenizer.decode([id_], clean_up_tokenization_spaces=False) for id_ in ids]
@@ -251,10 +246,7 @@ def _draw_panel(axes, maps: Sequence[AttentionMap], columns: int, style: dict, m
 
 
 def validate_plot_path(path: str | Path) -> None:
-    """Validate the path of a plot, before expensive computations.
-
-    Args:
-        path: File to write.
+    """Validate the file of a plot, before expensive computations.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -358,10 +350,7 @@ def _arrange_panels(sizes: list[tuple[float, float]]) -> tuple[list[tuple[float,
 
 
 def choose_fonts(text: str) -> tuple[list[str], set[str]]:
-    """Choose the fonts of a plot, and warn of characters that no installed font has.
-
-    Args:
-        text: All characters of the plot.
+    """Choose the fonts of a plot with the characters of a text, and warn of characters that no installed font has.
 
     Returns:
         Font families that have all other characters, the default first, and the characters without a font.

@@ -92,13 +92,7 @@ def audit(
 
 @torch.no_grad()
 def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Finding:
-    """Check only whether padding between the tokens changes the outputs of a model.
-
-    Args:
-        model: The model, in eval mode.
-        tokenizer: Its tokenizer.
-        seed: Seed of random ids.
-    """
+    """Check only whether padding between the tokens changes the outputs of a model, which is in eval mode."""
     signature = read_signature(model)
     try:
         rows = build_rows(model, signature.names, tokenizer, None, _HOLES_LENGTH, seed)
@@ -126,11 +120,7 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
-    """Load the tokenizer of a model; None if there is none.
-
-    Args:
-        name_or_folder: See `load_model`.
-        trust_remote_code: See `load_model`.
+    """Load the tokenizer of a model, a folder or a name on the Hub; None if there is none.
 
     Raises:
         OSError: If the Hub cannot be asked for a tokenizer.

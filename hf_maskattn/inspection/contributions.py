@@ -45,16 +45,13 @@ def split_logits(
 def split_context(
     model: PreTrainedModel, states: torch.Tensor, attentions: torch.Tensor, classes: Sequence[int] | slice = _ALL
 ) -> torch.Tensor:
-    """Compute the contributions of `split_logits` from the outputs of the encoder.
+    """Compute the contributions `[B, T, classes]` of `split_logits` from the outputs of the encoder.
 
     Args:
         model: The sequence classifier.
         states: `[B, T, H]`, the last hidden states.
         attentions: `[B, heads, 1, T]`, the attention weights.
         classes: The classes, by default all.
-
-    Returns:
-        Contributions `[B, T, classes]`.
     """
     return _weigh_states(states, attentions) @ at_least_float32(model.classifier.weight)[classes].T
 
@@ -130,14 +127,8 @@ def compute_attention(
 ) -> Explained:
     """Return the attention weights of the tokens, the mean over heads, as the score for every output.
 
-    Args:
-        model: A sequence classifier or tagger of this package in eval mode.
-        rows: The texts.
-        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
-        joint_model: As for `compute_contributions`.
-
-    Returns:
-        Scores of each text. They sum to one, and do not add up to the logits.
+    The arguments are those of `compute_contributions`; a tagger may have a CRF. The scores of a text sum to one, and do not add
+    up to the logits.
     """
     outputs = _run(joint_model or model, rows)
     weights = at_least_float32(outputs.attentions[:, :, 0]).mean(dim=1).cpu()  # [B, T]

@@ -125,13 +125,7 @@ def check_arguments(
 
 
 class Explainer:
-    """A model and the method that explains its predictions.
-
-    Args:
-        model: As for `explain`.
-        tokenizer: As for `explain`.
-        method: As for `explain`.
-        label: As for `explain`.
+    """A model and the method that explains its predictions. The arguments are those of `explain`.
 
     Attributes:
         model: The model; of one for joint classification, the classifier of texts, which shares its weights.

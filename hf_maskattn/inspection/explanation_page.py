@@ -165,15 +165,9 @@ def _list_columns(explanation: Explanation, order: Sequence[int]) -> list[_Colum
 
 
 def _cut_text(text: str, explanation: Explanation) -> tuple[list[int], list[_Piece]]:
-    """Cut a text into pieces that are displayed.
+    """Cut a text, whose characters can be displayed, into pieces; also return the order of the tokens in the text.
 
-    Args:
-        text: The text, whose characters can be displayed.
-        explanation: Its explanation.
-
-    Returns:
-        The order of the tokens in the text, and its pieces. Tokens are in one piece where they are parts of one character, such
-        as the bytes of an emoji, or a letter and its accent.
+    Tokens are in one piece where they are parts of one character, such as the bytes of an emoji, or a letter and its accent.
     """
     characters = [span for _, span in Split(Regex(r"\X"), "isolated").pre_tokenize_str(text)]
     starts, ends = [start for start, _ in characters], [end for _, end in characters]

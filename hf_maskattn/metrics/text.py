@@ -84,14 +84,7 @@ def decode_texts(
 
 
 def normalize_texts(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Normalize texts to Unicode NFC and strip white space; case is preserved.
-
-    Args:
-        predictions: One text per row, possibly empty.
-        references: At least one reference per row, possibly empty.
-
-    Returns:
-        The predictions and the references.
+    """Normalize predictions and references to Unicode NFC and strip white space; case is preserved, and texts may be empty.
 
     Raises:
         ValueError: There are no rows, or a row has no reference.
@@ -177,12 +170,7 @@ class TextMatchMetric(_TextMetric):
 
 
 def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Compute the error of each row.
-
-    Args:
-        metric: "text-match", "pronunciation" or "translation".
-        predictions: One text per row.
-        references: At least one reference per row.
+    """Compute the error of each row in the metric "text-match", "pronunciation" or "translation".
 
     Returns:
         The character error rate; the phoneme error rate; or 1 - chrF / 100. 0 for a text that matches a reference.
@@ -204,10 +192,6 @@ def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Seq
 
 def first_lossy_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> tuple[str, str] | None:
     """Return the first text that a tokenizer does not restore, compared as metrics compare texts.
-
-    Args:
-        tokenizer: Tokenizer of a text-to-text model.
-        texts: Reference texts.
 
     Returns:
         The text and its decoded form; `None` if all texts are restored. Truncation is not considered.

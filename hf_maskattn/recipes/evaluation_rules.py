@@ -20,10 +20,6 @@ SELECTED_BY_EVALUATIONS = tuple(_MINIMUMS)
 def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """Check that a run whose model is selected by evaluations has them.
 
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-
     Raises:
         ValueError: If it has none, a number is too low, too few checkpoints are kept, or sharded weights would be averaged.
     """

@@ -235,11 +235,7 @@ def _normalize(key: str) -> str:
 
 
 def nearest_keys(key: str, valid: Collection[str]) -> list[str]:
-    """Return the keys that a wrong key may stand for.
-
-    Args:
-        key: The wrong key.
-        valid: The keys that exist.
+    """Return the keys that exist and that a wrong key may stand for.
 
     Returns:
         The new name of a renamed key, or at most three keys that it is a misspelling or a part of, the most similar first.
@@ -275,13 +271,7 @@ def check_dataset_name(name: str | None) -> None:
 
 
 def check_value(group: str, key: str, value: Any, annotation: Any) -> None:
-    """Check the type of a value. An integer is valid where a float is.
-
-    Args:
-        group: Group of the recipe, for the message.
-        key: Name of the field.
-        value: The value.
-        annotation: Type of the field.
+    """Check that a value has the type of a field. An integer is valid where a float is.
 
     Raises:
         TypeError: If the value has another type, or is not one of the choices of the field.

@@ -134,11 +134,7 @@ def _number(bound: Any) -> float:
 def default_space(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the space of a recipe that declares none: learning rate, batch size and dropout around its own values.
 
-    Args:
-        groups: The groups of the recipe, with all defaults.
-
-    Returns:
-        A space as a recipe declares it.
+    The groups of the recipe have all defaults. The space is as a recipe declares it.
     """
     training, model = groups["training"], groups["model"]
     rate, batch_size = training.get("learning_rate", 5e-5), training.get("per_device_train_batch_size", 8)
