@@ -343,8 +343,6 @@ class RowStream(IterableDataset):
         process_index: Index of this process.
         num_processes: Number of processes.
         skipped_batches: Number of batches of this process to skip, such as those before a checkpoint.
-
-    Attributes:
         current_pass: Index of the pass of the latest row, in the process that reads it.
     """
 

@@ -307,7 +307,10 @@ def _describe_encoder(config: PreTrainedConfig, shapes: Shapes, arguments: Model
 
 
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:
-    """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them."""
+    """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them.
+
+    The maximum length of a target is in tokens, its end included.
+    """
     max_length, num_beams = recipe.training.get("generation_max_length"), recipe.training.get("generation_num_beams")
     # The token that the decoder starts from counts.
     model.generation_config.max_length = max_target_length + 1 if max_length is None else max_length

@@ -49,7 +49,7 @@ class HubTarget:
         return cls(name, args.hub_private_repo, args.hub_revision, strategy == "every_save")
 
     def with_repository(self) -> "HubTarget":
-        """Create the repository before training, so that missing permissions are reported early, and set its full name.
+        """Create the repository before training, to report missing permissions early; return the target with its full name.
 
         Raises:
             ValueError: If the name is invalid, or the repository is public and should be private.

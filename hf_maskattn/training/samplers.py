@@ -81,7 +81,7 @@ class ProcessBatchSampler(BatchSampler):
 class EmptyBatchCollator:
     """Collates rows; a batch without rows has the same tensors, with length 0 in the first axis.
 
-    They are built from any row.
+    They are built from `row`, which may be any one.
     """
 
     def __init__(self, collate: Callable[[list], Any], row: Any):
