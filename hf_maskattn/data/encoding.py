@@ -155,7 +155,11 @@ def map_rows(
         )
     # The counts are cached by datasets together with the rows, so that cached rows are reported as well.
     for key, limit in limits.items():
-        _report_truncation(Truncation.count(encoded[truncation_column(key)], key, limit, name))
+        found = Truncation.count(encoded[truncation_column(key)], key, limit, name)
+        if found.rows and _recorded:
+            _recorded[-1].append(found)
+        elif found.rows:
+            logger.warning(str(found))
     return encoded.remove_columns([truncation_column(key) for key in limits])
 
 
@@ -239,15 +243,6 @@ def record_truncation() -> Iterator[list[Truncation]]:
         yield _recorded[-1]
     finally:
         _recorded.pop()
-
-
-def _report_truncation(found: Truncation) -> None:
-    if found.rows == 0:
-        return
-    if _recorded:
-        _recorded[-1].append(found)
-    else:
-        logger.warning(str(found))
 
 
 def _encode_indexed_batch(

@@ -142,10 +142,10 @@ class Explanation:
 
 
 def check_label(label: str, labels: list[str]) -> None:
-    """Reject a class that is not among those of a model.
+    """Check that a class is among those of a model.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not. The message lists the classes.
     """
     if label not in labels:
         others = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""

@@ -283,7 +283,9 @@ def evaluation_for_generation(
         if references_of_row is None:
             reference_texts = [[text] for text in decode_texts(tokenizer, prediction.label_ids, excluded={IGNORED})]
         else:
-            rows = zip(_inputs(prediction), prediction.label_ids, strict=True)
+            if prediction.inputs is None:
+                raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
+            rows = zip(prediction.inputs, prediction.label_ids, strict=True)
             reference_texts = [
                 _look_up(references_of_row, _exclude(source, padding), _exclude(labels, padding)) for source, labels in rows
             ]
@@ -311,12 +313,6 @@ def require_generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 def _exclude(ids: np.ndarray | tuple[int, ...], excluded: set[int]) -> tuple[int, ...]:
     return tuple(int(number) for number in ids if int(number) not in excluded)
-
-
-def _inputs(prediction: EvalPrediction) -> np.ndarray:
-    if prediction.inputs is None:
-        raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
-    return prediction.inputs
 
 
 def _look_up(references: dict[RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:

@@ -255,7 +255,7 @@ def parse_override(override: str) -> tuple[str, str, Any]:
 
 
 def check_field(group: str, key: str, value: Any, origin: str) -> None:
-    """Check the key and the value of a line or of an override, with which messages begin.
+    """Check the key and the value of a line or of an override. Messages begin with `origin`.
 
     Raises:
         ValueError: If there is no such key, or it must not be set; does not repeat the value.

@@ -331,7 +331,7 @@ def write_results(
     if is_main:
         _write_state(trainer, folder)
         report = replace(report, attention=measure_attention(assembly))
-        write_card(assembly, recipe, folder, metrics, report.attention, best)
+        write_card(assembly, recipe, report)
         report.save()
         if analysis is not None:
             analysis.write_files(folder)
