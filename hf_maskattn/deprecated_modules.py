@@ -67,14 +67,7 @@ class DeprecatedModuleLoader(importlib.abc.Loader):
 
 
 def find_deprecated_module(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Find a module of `MOVED`.
-
-    Args:
-        name: Full name of the module.
-
-    Returns:
-        Its spec, or None if there was no such module.
-    """
+    """Find the spec of a module of `MOVED` by its full name, None if there was no such module."""
     if name not in MOVED:
         return None
     return importlib.machinery.ModuleSpec(name, DeprecatedModuleLoader(), is_package=name.count(".") == 1)

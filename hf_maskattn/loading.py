@@ -28,11 +28,7 @@ _MAX_LABELS = 100_000
 
 
 def find_file(name_or_folder: str | Path, file: str) -> str | None:
-    """Find a file of a model.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-        file: Name of the file.
+    """Find a file of a model, by the folder of the model or its name on the Hub.
 
     Returns:
         Its path. None if there is none, or none in the cache while the Hub cannot be reached.
@@ -47,11 +43,7 @@ def find_file(name_or_folder: str | Path, file: str) -> str | None:
 
 
 def has_file(name_or_folder: str | Path, file: str) -> bool:
-    """Whether a model has a file.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-        file: Name of the file.
+    """Whether a model, by its folder or name on the Hub, has a file.
 
     Raises:
         OSError: If there is no such model, or the Hub cannot be reached.
@@ -68,14 +60,7 @@ def has_file(name_or_folder: str | Path, file: str) -> bool:
 
 
 def find_newest_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint with a model in the folder of an interrupted run.
-
-    Args:
-        folder: The output folder of the run.
-
-    Returns:
-        The checkpoint with the largest step, None if there is none.
-    """
+    """Find the checkpoint with a model and the largest step in the folder of an interrupted run; None if there is none."""
     paths = [path.parent for path in folder.glob(f"checkpoint-*/{CONFIG_NAME}")]
     steps = {path: path.name.removeprefix("checkpoint-") for path in paths}
     return max((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]), default=None)
@@ -90,13 +75,7 @@ def suggest_checkpoint(checkpoint: Path) -> str:
 
 
 def weight_shapes(name_or_folder: str | Path) -> Shapes:
-    """Read the shapes of the weights of a model from the headers of its safetensors files.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-
-    Returns:
-        Shape of each tensor, by name.
+    """Read the shapes of the weights of a model, by name, from the headers of its safetensors files.
 
     Raises:
         OSError: If the Hub cannot be reached.
@@ -109,13 +88,7 @@ def weight_shapes(name_or_folder: str | Path) -> Shapes:
 
 
 def find_weight_files(name_or_folder: str | Path) -> list[Path]:
-    """Find the safetensors files of a model.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-
-    Returns:
-        Their paths, in the order of their names.
+    """Find the safetensors files of a model, in the order of their names.
 
     Raises:
         OSError: If the Hub cannot be reached.
@@ -249,9 +222,7 @@ def load_verified_model(
 def find_model_class(auto_class: Any, config: PreTrainedConfig) -> Any:
     """Return the class that an Auto class has for a configuration. A model class returns itself.
 
-    Args:
-        auto_class: The Auto class or model class.
-        config: The configuration. For one that the Auto class does not know, the Auto class is returned.
+    For a configuration that the Auto class does not know, the Auto class is returned.
     """
     return getattr(auto_class, "_model_mapping", {}).get(type(config), auto_class)
 
@@ -270,9 +241,6 @@ def build_meta_model(
         shapes: Shapes of the weights that it is expected to have.
         name_or_folder: Their source, for errors.
 
-    Returns:
-        The model.
-
     Raises:
         ValueError: If the configuration is impossible, or has more layers than the weights have tensors.
     """
@@ -288,12 +256,9 @@ def build_meta_model(
 
 
 def check_weights_match(model: PreTrainedModel, shapes: Shapes, name_or_folder: str | Path) -> None:
-    """Reject weights that do not have all tensors of a model in the right shapes.
+    """Reject weights that do not have all tensors of a model, from `build_meta_model`, in the right shapes.
 
-    Args:
-        model: The model, from `build_meta_model`. A base model accepts the weights of a model with a head.
-        shapes: Shapes of the weights.
-        name_or_folder: Their source, for errors.
+    A base model accepts the weights of a model with a head.
 
     Raises:
         ValueError: If a tensor is missing, or has another shape.
@@ -369,11 +334,7 @@ def _strip_prefix(model: PreTrainedModel, shapes: Shapes) -> Shapes:
 
 
 def download_revision(name_or_folder: str | Path, revision: str | None) -> str | Path:
-    """Download a revision of a model on the Hub to a folder.
-
-    Args:
-        name_or_folder: Name of the model on the Hub; a folder if there is no revision.
-        revision: Branch, tag or commit. `None` changes nothing.
+    """Download a revision of a model on the Hub: a branch, tag or commit; None changes nothing.
 
     Returns:
         The folder of the download, or `name_or_folder`.
@@ -397,13 +358,7 @@ def download_revision(name_or_folder: str | Path, revision: str | None) -> str |
 
 
 def find_recipe(name_or_folder: str | Path) -> Path:
-    """Find the recipe of a model.
-
-    Args:
-        name_or_folder: Folder of the model, or its name on the Hub.
-
-    Returns:
-        The file.
+    """Find the file of the recipe of a model, by the folder of the model or its name on the Hub.
 
     Raises:
         FileNotFoundError: If the model has none.

@@ -171,14 +171,7 @@ RECIPE_NAMES: dict[str, str] = {task.recipe_name: task.name for task in _TASKS}
 
 
 def task_of(architectures: Sequence[str] | None) -> TaskName | None:
-    """Return the task of a saved model.
-
-    Args:
-        architectures: The `architectures` of its configuration.
-
-    Returns:
-        The task, or None for a model without a head.
-    """
+    """Return the task of a saved model with some `architectures` in its configuration, or None without a head."""
     for task in _TASKS:
         if any(name.endswith(task.head) for name in architectures or ()):
             return task.name

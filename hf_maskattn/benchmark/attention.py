@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 
 from hf_maskattn.benchmark.batches import build_right_padded_mask, draw_lengths
-from hf_maskattn.benchmark.measurement import Implementation, Results, compare_peak_memory, compare_times
-from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Ratio, Row
+from hf_maskattn.benchmark.measurement import Implementation, Results, Setting, compare_peak_memory, compare_times
+from hf_maskattn.benchmark.report import Ratio, Row, Table
 from hf_maskattn.model.attention import IMPLEMENTATIONS, AdditiveAttention
 
 REFERENCE = "eager"
@@ -39,7 +38,7 @@ FULL_SHAPES = (
 GROWING_SHAPES = tuple(Shape(2, 64, time, 128, "equal") for time in (128, 256, 512, 1024))
 
 
-def plan_attention(setting: Setting) -> list[Plan]:
+def plan_attention(setting: Setting) -> list[Table]:
     """Plan three tables: time, additional memory, and additional memory for increasing numbers of keys."""
     others = [name for name in IMPLEMENTATIONS if name != REFERENCE]
     shapes = QUICK_SHAPES if setting.quick else FULL_SHAPES
@@ -58,9 +57,9 @@ def plan_attention(setting: Setting) -> list[Plan]:
     speedups = [Ratio(f"{name}: times faster than {REFERENCE}", REFERENCE, name) for name in others]
     shares = [Ratio(f"{name}: share of {REFERENCE}", name, REFERENCE) for name in others]
     return [
-        Plan("Additive attention, time of a training step", step, cases(measure_time, shapes), speedups),
-        Plan("Additive attention, extra memory of a training step", peak, cases(measure_memory, shapes), shares, "MB"),
-        Plan("Additive attention, extra memory as Tk doubles", peak, cases(measure_memory, GROWING_SHAPES), shares, "MB"),
+        Table("Additive attention, time of a training step", step, cases(measure_time, shapes), speedups),
+        Table("Additive attention, extra memory of a training step", peak, cases(measure_memory, shapes), shares, "MB"),
+        Table("Additive attention, extra memory as Tk doubles", peak, cases(measure_memory, GROWING_SHAPES), shares, "MB"),
     ]
 
 

@@ -58,9 +58,6 @@ class TextbookClassifier(nn.Module):
     """The classifier of most tutorials: packed bidirectional LSTM, masked additive pooling, linear head.
 
     Its parameters have the order of our model.
-
-    Args:
-        config: Sizes and dropout probabilities.
     """
 
     def __init__(self, config: MaskAttnConfig):

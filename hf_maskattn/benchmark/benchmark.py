@@ -11,13 +11,13 @@ import transformers
 from hf_maskattn import __version__
 from hf_maskattn.benchmark.attention import plan_attention
 from hf_maskattn.benchmark.inference import has_bf16, plan_inference
-from hf_maskattn.benchmark.plan import Plan, Setting
+from hf_maskattn.benchmark.measurement import Setting
 from hf_maskattn.benchmark.recurrence import plan_recurrence
 from hf_maskattn.benchmark.report import Report, Table
 from hf_maskattn.benchmark.rnnsearch import plan_rnnsearch
 from hf_maskattn.benchmark.training import plan_training
 
-PARTS: dict[str, Callable[[Setting], list[Plan]]] = {
+PARTS: dict[str, Callable[[Setting], list[Table]]] = {
     "recurrence": plan_recurrence,
     "attention": plan_attention,
     "training": plan_training,
@@ -56,17 +56,14 @@ def benchmark(
     if part is not None and part not in PARTS:
         raise ValueError(f"`part` must be one of {[*PARTS]}, got {part!r}.")
     setting = Setting(_select_device(device), lengths, quick, QUICK_SECONDS if quick else SECONDS)
-    plans = [plan for name in ([part] if part else PARTS) for plan in PARTS[name](setting)]
-    total = sum(len(plan.cases) for plan in plans)
-    tables = []
+    tables = [table for name in ([part] if part else PARTS) for table in PARTS[name](setting)]
+    total = sum(len(table.cases) for table in tables)
     done = 0
-    for plan in plans:
-        rows = {}
-        for case, measure in plan.cases.items():
-            on_case(f"{plan.title}: {case}", done, total)
-            rows[case] = measure()
+    for table in tables:
+        for case, measure in table.cases.items():
+            on_case(f"{table.title}: {case}", done, total)
+            table.rows[case] = measure()
             done += 1
-        tables.append(Table(plan.title, plan.caption, rows, plan.ratios, plan.unit))
     on_case("", total, total)
     return Report(describe_machine(setting.device), tables)
 

@@ -14,9 +14,8 @@ from hf_maskattn.benchmark.baselines import (
     build_transformer_classifier,
 )
 from hf_maskattn.benchmark.batches import LabeledBatch, draw_labeled_batch, draw_random_batches
-from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times, limit_threads
-from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Ratio, Row
+from hf_maskattn.benchmark.measurement import Implementation, Results, Setting, compare_times, limit_threads
+from hf_maskattn.benchmark.report import Ratio, Row, Table
 
 BATCH_SIZE = 32
 NUM_BATCHES = 4
@@ -27,7 +26,7 @@ OURS, ONNX, TEXTBOOK, TRANSFORMER = "ours", "ours by onnxruntime", "textbook", "
 WEIGHTS, AUTOCAST = "bf16 weights", "bf16 autocast"
 
 
-def plan_inference(setting: Setting) -> list[Plan]:
+def plan_inference(setting: Setting) -> list[Table]:
     """Plan two tables: against baselines, and in bfloat16."""
     measure = {
         f"one text of {TEXT_LENGTH} tokens, 1 thread": partial(_measure, rows=[[TEXT_LENGTH]], num_threads=1, setting=setting),
@@ -39,7 +38,7 @@ def plan_inference(setting: Setting) -> list[Plan]:
         f"Logits of an LSTM classifier of characters. The single text runs on one thread, batches on {torch.get_num_threads()}."
     )
     return [
-        Plan(
+        Table(
             title="Classifier, inference",
             caption=f"{caption} DistilBERT: random weights, as many parameters, not the same function.",
             cases={case: partial(function, build=build_models) for case, function in measure.items()},
@@ -48,7 +47,7 @@ def plan_inference(setting: Setting) -> list[Plan]:
                 Ratio("onnxruntime: times faster than torch", OURS, ONNX),
             ],
         ),
-        Plan(
+        Table(
             title="Classifier, inference in 16 bits",
             caption=f"{caption} Results in bfloat16 are rounded and not compared.",
             cases={case: partial(function, build=build_precisions) for case, function in measure.items()},

@@ -23,6 +23,24 @@ which terms much larger than the result cancel."""
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 200
 
+
+@dataclass(frozen=True)
+class Setting:
+    """The settings that all tables use.
+
+    Attributes:
+        device: The device that everything runs on.
+        lengths: Number of tokens of each text of a corpus.
+        quick: Whether to measure fewer cases.
+        seconds: Approximate time to measure each case.
+    """
+
+    device: torch.device
+    lengths: Sequence[int]
+    quick: bool
+    seconds: float
+
+
 Results = Mapping[str, torch.Tensor | None]
 """Outputs and gradients by name; None for a parameter that received no gradient."""
 
@@ -106,15 +124,10 @@ def _relative_difference(expected: torch.Tensor | None, result: torch.Tensor | N
 
 
 def compare_times(implementations: Sequence[Implementation], seconds: float, device: torch.device) -> Row:
-    """Measure the time of each implementation whose results are equal to those of the first.
-
-    Args:
-        implementations: The implementations; the first one is the reference.
-        seconds: Approximate time of the measurement, limited by `MIN_ROUNDS` and `MAX_ROUNDS`.
-        device: The device that they run on.
+    """Measure the time of each implementation whose results are equal to those of the first, in about `seconds`.
 
     Returns:
-        Medians in milliseconds.
+        Medians in milliseconds, of `MIN_ROUNDS` to `MAX_ROUNDS` rounds.
     """
     outcomes = check_results(implementations)
     times = measure_interleaved(select_runnable(implementations, outcomes), seconds, device)
@@ -175,10 +188,6 @@ def limit_threads(num_threads: int | None) -> Iterator[None]:
 
 def compare_peak_memory(implementations: Sequence[Implementation], device: torch.device) -> Row:
     """Measure the additional peak memory of each implementation whose results are equal to those of the first.
-
-    Args:
-        implementations: The implementations; the first one is the reference.
-        device: The device that they run on.
 
     Returns:
         Megabytes (1e6 bytes), results included.

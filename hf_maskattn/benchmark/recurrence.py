@@ -10,9 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hf_maskattn.benchmark.baselines import copy_weights
 from hf_maskattn.benchmark.batches import build_right_padded_mask, draw_grouped_batches, draw_lengths, draw_random_batches
-from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times, limit_threads
-from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Ratio, Row
+from hf_maskattn.benchmark.measurement import Implementation, Results, Setting, compare_times, limit_threads
+from hf_maskattn.benchmark.report import Ratio, Row, Table
 from hf_maskattn.model.recurrence import MaskedRecurrence
 
 OURS, PACKED, PADDED, PRODUCTS = "ours", "packed", "padded, ignores the mask", "matrix products"
@@ -61,7 +60,7 @@ RATIOS = (
 )
 
 
-def plan_recurrence(setting: Setting) -> list[Plan]:
+def plan_recurrence(setting: Setting) -> list[Table]:
     """Plan four tables: LSTM and GRU, training and inference."""
     cases = {
         str(shape): (shape.hidden, [draw_lengths(shape.distribution, shape.batch, shape.time)])
@@ -73,7 +72,7 @@ def plan_recurrence(setting: Setting) -> list[Plan]:
     for name, rows in batches.items():
         cases[f"{CORPUS_BATCH_SIZE} cldr names, {CORPUS_HIDDEN_SIZE}, {name}"] = (CORPUS_HIDDEN_SIZE, rows)
     return [
-        Plan(
+        Table(
             title=f"{rnn_type.upper()}, {'training' if training else 'inference'}",
             caption=(
                 f"{'Forward and backward' if training else 'Forward'} of one bidirectional layer. Case: rows x columns, width "

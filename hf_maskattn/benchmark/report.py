@@ -1,7 +1,7 @@
 """The results of a benchmark, as tables to print and as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,17 +79,19 @@ class Table:
 
     Attributes:
         title: What is compared.
-        caption: How it was measured.
-        rows: The cases, by name.
-        ratios: Columns that follow those of the implementations.
+        caption: How it is measured.
+        cases: Functions that measure a row, by the name of the case.
+        ratios: Columns that follow those of the implementations, and divide the values of two of them.
         unit: "ms", "MB" or "tokens/s".
+        rows: The rows that were measured, by the name of the case.
     """
 
     title: str
     caption: str
-    rows: Mapping[str, Row]
+    cases: Mapping[str, Callable[[], Row]]
     ratios: Sequence[Ratio] = ()
     unit: str = "ms"
+    rows: dict[str, Row] = field(default_factory=dict)
 
     @property
     def implementations(self) -> list[str]:

@@ -9,9 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hf_maskattn.benchmark.baselines import END, StepwiseRNNSearch, copy_weights
-from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times
-from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Ratio, Row
+from hf_maskattn.benchmark.measurement import Implementation, Results, Setting, compare_times
+from hf_maskattn.benchmark.report import Ratio, Row, Table
 from hf_maskattn.benchmark.training import build_training_steps
 from hf_maskattn.model.configuration_rnnsearch import RNNSearchConfig
 from hf_maskattn.model.modeling_rnnsearch import RNNSearchForConditionalGeneration
@@ -46,7 +45,7 @@ class Pairs(NamedTuple):
 SHAPES = (Shape(64, 12, 12, 256), Shape(32, 50, 50, 512))
 
 
-def plan_rnnsearch(setting: Setting) -> list[Plan]:
+def plan_rnnsearch(setting: Setting) -> list[Table]:
     """Plan three tables: a training step, greedy decoding, beam search."""
     model = (
         "Case: rows, tokens of source x target, units H; sizes in the proportions of the paper (annotations 2 H, attention H, "
@@ -57,8 +56,8 @@ def plan_rnnsearch(setting: Setting) -> list[Plan]:
     def cases(measure: Callable[[Shape, Setting], Row]) -> dict[str, Callable[[], Row]]:
         return {str(shape): partial(measure, shape, setting) for shape in (SHAPES[:1] if setting.quick else SHAPES)}
 
-    def plan_decoding(title: str, num_beams: int) -> Plan:
-        return Plan(
+    def plan_decoding(title: str, num_beams: int) -> Table:
+        return Table(
             title=f"RNNsearch, {title}",
             caption=f"Target tokens of all rows per second; no row ends early. {model}.",
             cases=cases(partial(_measure_decoding, num_beams)),
@@ -67,7 +66,7 @@ def plan_rnnsearch(setting: Setting) -> list[Plan]:
         )
 
     return [
-        Plan("RNNsearch, training step", f"Forward, loss, backward and AdamW. {model}.", cases(_measure_training), ratios),
+        Table("RNNsearch, training step", f"Forward, loss, backward and AdamW. {model}.", cases(_measure_training), ratios),
         plan_decoding("greedy decoding", 1),
         plan_decoding(f"beam search with {NUM_BEAMS} beams", NUM_BEAMS),
     ]

@@ -15,9 +15,15 @@ from hf_maskattn.benchmark.baselines import (
     build_textbook_classifier,
 )
 from hf_maskattn.benchmark.batches import LabeledBatch, draw_grouped_batches, draw_labeled_batch, draw_random_batches
-from hf_maskattn.benchmark.measurement import Implementation, Results, compare_times, measure_interleaved, profile_on_cpu
-from hf_maskattn.benchmark.plan import Plan, Setting
-from hf_maskattn.benchmark.report import Outcome, Ratio, Row
+from hf_maskattn.benchmark.measurement import (
+    Implementation,
+    Results,
+    Setting,
+    compare_times,
+    measure_interleaved,
+    profile_on_cpu,
+)
+from hf_maskattn.benchmark.report import Outcome, Ratio, Row, Table
 
 BATCH_SIZE = 64
 NUM_BATCHES = 4
@@ -41,12 +47,12 @@ _DROPOUT = "Results with dropout are not compared, since the random draws differ
 AnyBatch = TypeVar("AnyBatch")
 
 
-def plan_training(setting: Setting) -> list[Plan]:
+def plan_training(setting: Setting) -> list[Table]:
     """Plan three tables: against baselines, with much padding, and the time of each part of a step."""
     random = {"random batches": draw_random_batches(setting.lengths, BATCH_SIZE, NUM_BATCHES)}
     grouped = {"grouped by length": draw_grouped_batches(setting.lengths, BATCH_SIZE, NUM_BATCHES)}
     return [
-        Plan(
+        Table(
             title="Classifier, training step on the lengths of cldr-languages",
             caption=f"{_STEP}, {_MODEL}. Keras is not the same function. {_DROPOUT}",
             cases={
@@ -56,7 +62,7 @@ def plan_training(setting: Setting) -> list[Plan]:
             },
             ratios=[Ratio(f"times faster than {baseline}", baseline, "ours") for baseline in ("textbook", "Keras 3")],
         ),
-        Plan(
+        Table(
             title=f"Padding to {PADDED_LENGTH} columns where rows have about {MEAN_LENGTH} tokens",
             caption=f"{_STEP}, {_MODEL}. {_DROPOUT}",
             cases={
@@ -65,7 +71,7 @@ def plan_training(setting: Setting) -> list[Plan]:
             },
             ratios=[Ratio("times the time", f"padded to {PADDED_LENGTH}", "padded to the longest row")],
         ),
-        Plan(
+        Table(
             title="Where the time of our training step goes",
             caption=f"{_STEP}, {_MODEL}. Operators are timed by torch's profiler; the last part is the rest of the step.",
             cases={case: partial(_split_step, rows, setting) for case, rows in random.items()},

@@ -23,13 +23,9 @@ _SYNC_MODE = "r+b" if os.name == "nt" else "rb"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file to a temporary file, then rename it.
+    """Write a text file to a temporary file in its folder, which exists, then rename it.
 
     The previous file stays until the new one is complete, also after a power failure.
-
-    Args:
-        path: The file, in a folder that exists.
-        text: Its content.
 
     Raises:
         OSError: If it cannot be written. The message names the file.
@@ -103,14 +99,7 @@ def is_resumable(folder: Path) -> bool:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Verify all files of a folder against its manifest.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The first problem, with the name of the file. None if there is none.
-    """
+    """Verify all files of a folder against its manifest. Return the first problem, with the name of the file, or None."""
     if not is_complete(folder):
         return f"it is incomplete: there is no {MANIFEST_FILE}"
     files = _read_manifest(folder / MANIFEST_FILE)
@@ -142,9 +131,6 @@ def list_checkpoints(folder: Path) -> dict[Path, int]:
 
 def find_resume_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint that a run can be resumed from, and verify it. Warn about each newer one.
-
-    Args:
-        folder: Output folder of the run.
 
     Returns:
         The checkpoint. None if there is none.
@@ -209,13 +195,7 @@ def rotate_checkpoints(newest: Path, limit: int | None, best: Path | None) -> No
 
 
 def clean_checkpoints(folder: Path, keep: Literal["best_and_last", "all", "none"], best: Path | None) -> None:
-    """Remove the checkpoints of a finished run that are not kept.
-
-    Args:
-        folder: Output folder of the run.
-        keep: Which ones to keep.
-        best: The best checkpoint. None if it is not known.
-    """
+    """Remove the checkpoints of a finished run that are not kept; the best one is None if it is not known."""
     if keep == "all":
         return
     kept = {best, find_last_complete_checkpoint(folder)} if keep == "best_and_last" else set()
@@ -234,12 +214,7 @@ def remove_checkpoints(checkpoints: Iterable[Path]) -> None:
 def incomplete_folder_error(folder: Path, error: Exception) -> OSError:
     """Build the error for a folder that could not be written completely.
 
-    Args:
-        folder: The folder.
-        error: The error of the library that wrote it, which often does not name the file.
-
-    Returns:
-        An error with the folder, the file that was written last, and the free space.
+    It has the folder, the file that was written last, which the error of a library often does not name, and the free space.
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
     last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)

@@ -67,11 +67,7 @@ _TENSORBOARD_LOGS = "runs/*_??-??-??_*/events.out.tfevents.*"
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Lock a folder until the block or the process ends.
 
-    Args:
-        folder: The folder. It is created if missing, and removed again if it was created and nothing was written to it.
-
-    Yields:
-        Nothing.
+    It is created if missing, and removed again if it was created and nothing was written to it.
 
     Raises:
         ValueError: If another process has locked it, or it is a file.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.options import Revision
 
 
 def audit(
@@ -18,9 +19,7 @@ def audit(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the code that comes with the weights.")
     ] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
-    ] = None,
+    revision: Revision = None,
 ) -> None:
     """Check whether padding changes the outputs of a model.
 

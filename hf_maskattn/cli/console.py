@@ -174,6 +174,14 @@ def show_report(report: "AuditReport | BenchmarkReport", json_file: Path | None)
         raise typer.Exit(NOT_PASSED)
 
 
+def _build_table(name: str, *numbers: str, title: str | None = None) -> Table:
+    """Build a table of names in the first column and numbers in the others."""
+    table = Table(name, title=title)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
 def show_metrics(report: "RunReport", task: str) -> None:
     """Print a table of metrics, the folder of the model, and the line that loads it. A teacher has rows of its own."""
     from tqdm import tqdm
@@ -183,9 +191,7 @@ def show_metrics(report: "RunReport", task: str) -> None:
     metrics, folder = rows_with_teacher(report.metrics), str(report.model_folder)
     names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
     names.sort(key=lambda name: name == "runtime")
-    table = Table("split", *("time" if name == "runtime" else name for name in names))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _build_table("split", *("time" if name == "runtime" else name for name in names))
     for split, values in metrics.items():
         texts = {name: f"{value:.4g}" for name, value in values.items()}
         if "runtime" in values:
@@ -222,9 +228,8 @@ def _print_line(text: str) -> None:
 
 def show_seeds(scores: "SeedScores") -> None:
     """Print a table of the scores of each seed, their mean and deviation, and the folder of the best model."""
-    table = Table("score", *(f"seed {seed}" for seed in scores.metrics), "mean", "std", title="Std: sample standard deviation")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    seeds = [f"seed {seed}" for seed in scores.metrics]
+    table = _build_table("score", *seeds, "mean", "std", title="Std: sample standard deviation")
     for split, mean in scores.mean.items():
         for name, value in mean.items():
             cells = [f"{metrics[split][name]:.4f}" for metrics in scores.metrics.values()]
@@ -263,9 +268,7 @@ def show_class_scores(scores: dict[str, Any]) -> None:
         if len(names) > _MAX_CLASSES_SHOWN:
             names = sorted(names, key=lambda name: by_class[name]["f1"])[:_MAX_CLASSES_SHOWN]
             title = f"The {_MAX_CLASSES_SHOWN} of {len(by_class)} {kind} with the lowest F1"
-        table = Table("entity" if kind == "entities" else "class", "precision", "recall", "f1", "support", title=title)
-        for column in table.columns[1:]:
-            column.justify = "right"
+        table = _build_table("entity" if kind == "entities" else "class", "precision", "recall", "f1", "support", title=title)
         for name in names:
             *ratios, support = by_class[name].values()
             table.add_row(Text(name), *(f"{value:.4f}" for value in ratios), f"{support:,}")

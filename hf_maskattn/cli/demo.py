@@ -5,17 +5,16 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.options import Model, Revision
 
 
 def demo(
-    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
+    model: Model,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 7860,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to serve on; 0.0.0.0 is every address of this machine.")
     ] = "127.0.0.1",
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
-    ] = None,
+    revision: Revision = None,
 ) -> None:
     """Serve a page on this machine that shows predictions and their explanations as one types, until Ctrl-C.
 

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.options import Model, Overrides, Revision
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
+    model: Model,
     recipe: Annotated[
         str | None,
         typer.Argument(
@@ -17,9 +18,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
-    ] = None,
+    overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     json_file: Annotated[
         str | None,
@@ -32,9 +31,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="Write the rows with errors to FILE as JSON lines, the most confident errors first."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
-    ] = None,
+    revision: Revision = None,
 ) -> None:
     """Evaluate a model on a split: its metrics, and the scores of each class."""
     with exit_on_error():

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 if TYPE_CHECKING:
     from hf_maskattn.inspection.explanations import Explanation, View
@@ -23,12 +24,9 @@ _STDOUT = Path("-")
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
-    text: Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="UTF-8 file with a text on each line, or a .jsonl, .json, .csv, .tsv or .parquet file of rows."),
-    ] = None,
+    model: Model,
+    text: Texts = None,
+    file: TextsFile = None,
     column: Annotated[
         str | None, typer.Option(help="Column of the texts of a file of rows; see predict.", show_default=False)
     ] = None,
@@ -59,14 +57,9 @@ def explain(
     ] = False,
     limit: Annotated[int, typer.Option(help="Maximum number of texts that --compare samples.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of --compare.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Maximum number of texts in a batch.")] = 32,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.", show_default=False),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
-    ] = None,
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = None,
+    revision: Revision = None,
 ) -> None:
     """Explain the predictions for texts from --text, --file or stdin: a score for each token or word.
 

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.options import Model
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
+    model: Model,
     onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write.")],
     contributions: Annotated[
         bool,

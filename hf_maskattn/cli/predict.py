@@ -9,17 +9,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message
+from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 _BAR_DELAY_SECONDS = 2.0
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")],
-    text: Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option(help="UTF-8 file with a text on each line, or a .jsonl, .json, .csv, .tsv or .parquet file of rows."),
-    ] = None,
+    model: Model,
+    text: Texts = None,
+    file: TextsFile = None,
     column: Annotated[
         str | None,
         typer.Option(
@@ -43,20 +41,15 @@ def predict(
     num_return_sequences: Annotated[
         int | None, typer.Option(help="Number of texts to generate for each text.", show_default=False)
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Maximum number of texts in a batch.")] = 32,
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.", show_default=False),
-    ] = None,
+    batch_size: BatchSize = 32,
+    max_length: MaxLength = None,
     onnx: Annotated[Path | None, typer.Option(help="Run this file, exported from the model, by onnxruntime.")] = None,
     alignment: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Save an alignment plot (source x generated tokens) to FILE."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plot.")] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)
-    ] = None,
+    revision: Revision = None,
 ) -> None:
     """Predict for texts from --text, --file or stdin, one result a line. JSON lines are UTF-8.
 

@@ -6,15 +6,14 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import INTERRUPTED, exit_on_error, is_first_process, is_one_of_several, print_message
+from hf_maskattn.cli.options import Overrides
 
 
 def train(
     recipe: Annotated[
         str, typer.Argument(help="YAML file with the groups model, data and training, or the name of a shipped recipe.")
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in training.output_dir.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in training.output_dir.")] = False,
 ) -> None:

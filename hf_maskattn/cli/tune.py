@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from hf_maskattn.cli.console import INTERRUPTED, exit_on_error, print_message
+from hf_maskattn.cli.options import Overrides
 
 
 def tune(
     recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped recipe.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")
-    ] = None,
+    overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials, instead of tuning.trials.", show_default=False)] = None,
     output: Annotated[
         Path | None,

@@ -53,10 +53,5 @@ def _sample(words: Sequence[str], rng: random.Random) -> Words:
 
 
 def join_words(words: Words, mask_token: str) -> str:
-    """Join the words of a text with spaces.
-
-    Args:
-        words: The words.
-        mask_token: What a masked word becomes.
-    """
+    """Join the words of a text with spaces, with `mask_token` for each one that is masked."""
     return " ".join(mask_token if word is None else word for word in words)

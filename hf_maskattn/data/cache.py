@@ -8,12 +8,7 @@ from huggingface_hub.constants import HF_HOME
 
 
 def cache_folder(kind: str, key: str) -> Path:
-    """Return the folder of a cached result; it is not created.
-
-    Args:
-        kind: What is cached, such as "teacher_logits".
-        key: `fingerprint` of everything that the result depends on.
-    """
+    """Return the folder of a cached result, which is not created; its key is the `fingerprint` of what it depends on."""
     return Path(HF_HOME) / "hf_maskattn" / kind / key
 
 
@@ -31,15 +26,10 @@ def fingerprint(*parts: str | bytes | Path) -> str:
 
 
 def check_free_space(folder: Path, num_bytes: int, purpose: str) -> None:
-    """Check that a disk has space for a result, before it is computed.
-
-    Args:
-        folder: Folder that the result will be written to; it need not exist.
-        num_bytes: Size of the result in bytes.
-        purpose: What the space is for, for the message.
+    """Check that the disk of a folder, which need not exist, has space for a result of `num_bytes` before it is computed.
 
     Raises:
-        OSError: If there is too little space.
+        OSError: If there is too little space. The message begins with `purpose`.
     """
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free

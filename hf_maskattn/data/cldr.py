@@ -5,7 +5,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -153,53 +152,25 @@ def build_cldr_date_fields() -> DatasetDict:
     return _build_splits(dates, FIELD_SPLIT_SIZES, lambda date: _build_tagged_row(date, patterns_of), _FIELDS_INFO)
 
 
-@dataclass(frozen=True)
-class HashedDate:
-    """A date with a hash that determines pseudo-random choices for it.
-
-    Attributes:
-        digest: SHA-256 of the ISO date.
-        date: The date.
-    """
-
-    digest: bytes
-    date: datetime.date
-
-    def choose(self, choices: Sequence[Choice], index: int) -> Choice:
-        """Choose one of several items.
-
-        Args:
-            choices: The items.
-            index: Index of this choice for the date, 0 or 1. Different choices are independent.
-
-        Returns:
-            The item.
-        """
-        # Dates are sorted by the first bytes of the digest, so choices use the last ones.
-        end = len(self.digest) - 8 * index
-        return choices[int.from_bytes(self.digest[end - 8 : end]) % len(choices)]
+def _digest(date: datetime.date) -> bytes:
+    return hashlib.sha256(date.isoformat().encode()).digest()
 
 
-def shuffle_dates(first: datetime.date, last: datetime.date) -> list[HashedDate]:
-    """Shuffle all dates of a range by their SHA-256.
+def choose_by_hash(date: datetime.date, choices: Sequence[Choice], index: int) -> Choice:
+    """Choose one of several items for a date. The choices with index 0 and 1 are independent."""
+    # Dates are sorted by the first bytes of the digest, so choices use the last ones.
+    end = hashlib.sha256().digest_size - 8 * index
+    return choices[int.from_bytes(_digest(date)[end - 8 : end]) % len(choices)]
 
-    Args:
-        first: First date of the range.
-        last: Last date, included.
 
-    Returns:
-        The dates, sorted by their digests.
-    """
+def shuffle_dates(first: datetime.date, last: datetime.date) -> list[datetime.date]:
+    """Shuffle all dates from the first to the last one, included, by the SHA-256 of the ISO date."""
     dates = [first + datetime.timedelta(days=day) for day in range((last - first).days + 1)]
-    hashed = [HashedDate(hashlib.sha256(date.isoformat().encode()).digest(), date) for date in dates]
-    return sorted(hashed, key=lambda date: date.digest)
+    return sorted(dates, key=_digest)
 
 
 def split_by_hash(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Assign each text to a split by its SHA-256.
-
-    Args:
-        texts: Unique texts.
+    """Assign each of several unique texts to a split by its SHA-256.
 
     Returns:
         The texts of `"train"`, `"validation"` and `"test"` (about 80, 10 and 10 percent), sorted by their hashes.
@@ -211,7 +182,7 @@ def split_by_hash(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _build_splits(
-    dates: list[HashedDate], sizes: dict[str, int], build_row: Callable[[HashedDate], dict[str, Any]], info: DatasetInfo
+    dates: list[datetime.date], sizes: dict[str, int], build_row: Callable[[datetime.date], dict[str, Any]], info: DatasetInfo
 ) -> DatasetDict:
     splits = DatasetDict()
     start = 0
@@ -222,22 +193,18 @@ def _build_splits(
     return splits
 
 
-def _build_date_row(hashed: HashedDate, patterns_of: dict[str, list[str]]) -> dict[str, str]:
-    locale = hashed.choose(DATE_LOCALES, 0)
-    pattern = hashed.choose(patterns_of[locale], 1)
-    return {
-        "source": format_date(pattern, hashed.date, locale),
-        "target": hashed.date.isoformat(),
-        "language": locale.split("_")[0],
-    }
+def _build_date_row(date: datetime.date, patterns_of: dict[str, list[str]]) -> dict[str, str]:
+    locale = choose_by_hash(date, DATE_LOCALES, 0)
+    pattern = choose_by_hash(date, patterns_of[locale], 1)
+    return {"source": format_date(pattern, date, locale), "target": date.isoformat(), "language": locale.split("_")[0]}
 
 
-def _build_tagged_row(hashed: HashedDate, patterns_of: dict[str, list[str]]) -> dict[str, Any]:
-    locale = hashed.choose(FIELD_LOCALES, 0)
-    pattern = hashed.choose(patterns_of[locale], 1)
+def _build_tagged_row(date: datetime.date, patterns_of: dict[str, list[str]]) -> dict[str, Any]:
+    locale = choose_by_hash(date, FIELD_LOCALES, 0)
+    pattern = choose_by_hash(date, patterns_of[locale], 1)
     text, tokens, tags = "", [], []
     for is_field, value in split_pattern(pattern):
-        piece = unicodedata.normalize("NFC", format_field(value, hashed.date, locale) if is_field else value)
+        piece = unicodedata.normalize("NFC", format_field(value, date, locale) if is_field else value)
         words = _WORD.findall(piece)
         text += piece
         tokens += words
@@ -250,10 +217,7 @@ def _build_tagged_row(hashed: HashedDate, patterns_of: dict[str, list[str]]) -> 
 
 
 def display_names(locale: str) -> list[tuple[str, str]]:
-    """Read the names of territories, languages, currencies and scripts.
-
-    Args:
-        locale: CLDR locale, such as `"de"`.
+    """Read the names of territories, languages, currencies and scripts in a CLDR locale, such as `"de"`.
 
     Returns:
         Pairs of a code and its name, such as `("ZW", "Simbabwe")`, in the order of CLDR.
@@ -273,10 +237,7 @@ def display_names(locale: str) -> list[tuple[str, str]]:
 
 
 def date_patterns(locale: str) -> list[str]:
-    """Read the patterns of complete dates.
-
-    Args:
-        locale: CLDR locale, such as `"de"`.
+    """Read the patterns of complete dates of a CLDR locale, such as `"de"`.
 
     Returns:
         Unique date patterns, such as `"d. MMMM y"`: the four standard widths, then the available skeletons (with and without
@@ -296,11 +257,8 @@ def date_patterns(locale: str) -> list[str]:
 
 def unambiguous_patterns(locale: str) -> list[str]:
     """Read the date patterns of a locale that determine day, month and century; see `date_patterns`."""
-    return [pattern for pattern in date_patterns(locale) if not (_has_short_year(pattern) or is_month_first(pattern))]
-
-
-def _has_short_year(pattern: str) -> bool:
-    return any(is_field and value == "yy" for is_field, value in split_pattern(pattern))
+    patterns = [pattern for pattern in date_patterns(locale) if not is_month_first(pattern)]
+    return [pattern for pattern in patterns if (True, "yy") not in split_pattern(pattern)]
 
 
 def is_month_first(pattern: str) -> bool:
@@ -315,10 +273,7 @@ def is_month_first(pattern: str) -> bool:
 
 @cache
 def split_pattern(pattern: str) -> tuple[tuple[bool, str], ...]:
-    """Split a date pattern into fields and literals.
-
-    Args:
-        pattern: CLDR date pattern, such as `"d. MMMM y"`.
+    """Split a date pattern, such as `"d. MMMM y"`, into fields and literals.
 
     Returns:
         Pairs of whether the piece is a field, and its letters (`"MMMM"`) or literal text (`". "`), in order. A literal may be
@@ -334,30 +289,13 @@ def split_pattern(pattern: str) -> tuple[tuple[bool, str], ...]:
 
 
 def format_date(pattern: str, date: datetime.date, locale: str) -> str:
-    """Format a date.
-
-    Args:
-        pattern: CLDR date pattern, such as `"d. MMMM y"`.
-        date: The date.
-        locale: CLDR locale of the pattern.
-
-    Returns:
-        The date, in Unicode NFC.
-    """
+    """Format a date by a pattern of a locale, such as `"d. MMMM y"`, in Unicode NFC."""
     pieces = (format_field(value, date, locale) if is_field else value for is_field, value in split_pattern(pattern))
     return unicodedata.normalize("NFC", "".join(pieces))
 
 
 def format_field(field: str, date: datetime.date, locale: str) -> str:
-    """Format one field of a date.
-
-    Args:
-        field: Letters of a CLDR pattern field, such as `"MMMM"`.
-        date: The Gregorian date.
-        locale: CLDR locale, such as `"de"`.
-
-    Returns:
-        The field, such as `"Januar"`, in the digits of the locale (babel itself formats Latin digits only).
+    """Format one field of a Gregorian date, such as `"MMMM"`, in the digits of a locale; babel itself has Latin digits only.
 
     Raises:
         ValueError: The digits of the locale are not supported.

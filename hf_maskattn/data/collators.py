@@ -97,13 +97,9 @@ class RowMaskingCollator(RowSeededCollator, DataCollatorForLanguageModeling):
 
 
 class StreamCollator:
-    """Collates the rows of a stream with the pass as the epoch; a batch is collated as in the pass of its last row.
+    """Collates rows by a `RowSeededCollator`, with the pass of a stream as the epoch: that of the last row of a batch.
 
     It runs in the process that reads the rows, where the current pass is known.
-
-    Args:
-        collator: `RowSeededCollator` of the rows.
-        stream: Stream of the rows.
     """
 
     def __init__(self, collator: Any, stream: "RowStream"):
@@ -216,15 +212,7 @@ class UnknownWordCollator(RowSeededCollator):
 
 
 def count_tokens(batches: Iterable[Sequence[Sequence[int]]], vocab_size: int) -> np.ndarray:
-    """Count how often each token occurs.
-
-    Args:
-        batches: Token ids of rows, by batch.
-        vocab_size: Number of tokens of the tokenizer.
-
-    Returns:
-        `[vocab_size]`, int64.
-    """
+    """Count how often each token occurs in batches of rows of token ids: `[vocab_size]`, int64."""
     counts = np.zeros(vocab_size, dtype=np.int64)
     for rows in batches:
         counts += np.bincount(np.fromiter(chain.from_iterable(rows), dtype=np.int64), minlength=vocab_size)
@@ -232,10 +220,5 @@ def count_tokens(batches: Iterable[Sequence[Sequence[int]]], vocab_size: int) ->
 
 
 def count_unknown_words(counts: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return the number of unknown tokens, and of all tokens.
-
-    Args:
-        counts: `[V]`, number of times that each token occurs, from `count_tokens`.
-        tokenizer: The tokenizer.
-    """
+    """Return the number of unknown tokens, and of all tokens, for the `[V]` counts of `count_tokens`."""
     return (0 if tokenizer.unk_token_id is None else int(counts[tokenizer.unk_token_id])), int(counts.sum())

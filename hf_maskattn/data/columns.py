@@ -3,7 +3,7 @@
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -39,11 +39,7 @@ def check_columns(
 ) -> None:
     """Check that a split has the required columns, each with values of one type.
 
-    Args:
-        split_name: Name of the split.
-        split: The split.
-        required_columns: The columns, optionally with the recipe key of each one, for error messages.
-        locations: Locations of the rows, for error messages.
+    The recipe key of each column, if it is given, and the locations of the rows are for error messages.
 
     Raises:
         ValueError: Columns are missing, or have values of different types.
@@ -324,12 +320,14 @@ def _unique_labels(split_name: str, split: Dataset, column: str, kind: LabelKind
             f"{getattr(item, 'dtype', item)}. Convert the column (regression needs no label names)."
         )
     values = set()
-    for row, value in _label_values(split, column, kind):
-        if value is None or value == "":
-            raise ValueError(
-                f"{locations[row]}: the split {split_name!r} has no label in the column {column!r}. Add it, or remove the row."
-            )
-        values.add(value)
+    for row, value in enumerate(split[column]):
+        for label in value if isinstance(value, list) else [value]:
+            if label is None or label == "":
+                raise ValueError(
+                    f"{locations[row]}: the split {split_name!r} has no label in the column {column!r}. Add it, or remove the "
+                    "row."
+                )
+            values.add(label)
     if kind == "multi" and values <= {0, 1}:
         _reject_zeros_and_ones(split_name, split, column)
     # CSV cells are strings, but integers among them are sorted by value.
@@ -346,14 +344,6 @@ def _reject_zeros_and_ones(split_name: str, split: Dataset, column: str) -> None
             f"the column {column!r} of the split {split_name!r} must have lists of the labels of a text, got a 0 or 1 for each "
             f"label, such as {rows[0]}. Write the names of the labels that apply, such as {names}."
         )
-
-
-def _label_values(split: Dataset, column: str, kind: LabelKind) -> Iterator[tuple[int, Any]]:
-    for row, value in enumerate(split[column]):
-        if kind == "single" or value is None:
-            yield row, value
-        else:
-            yield from ((row, item) for item in value)
 
 
 def _exclude(names: Sequence[str], excluded: Sequence[str]) -> list[str]:

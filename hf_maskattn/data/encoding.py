@@ -26,6 +26,9 @@ BatchEncoder = Callable[[dict[str, list[Any]], list[RowLocation]], dict[str, Any
 _MIN_ROWS_FOR_PROGRESS = 50_000
 _TOKEN_FEATURES = {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8"))}
 
+LABELED_TOKENS = Features({**_TOKEN_FEATURES, "labels": List(Value("int64"))})
+"""Features of rows with a label for each token, or with a target."""
+
 
 def encode_texts(
     split: "Dataset | Shards",
@@ -73,14 +76,8 @@ def encode_texts(
         label_ids = build_label_ids(item, labels, further_labels)
         encode_label = partial(_encode_labels, label_ids=label_ids, labels=[*labels, *further_labels])
         label_feature = List(Value("float32"))
-    encode = partial(
-        _encode_labeled_batch,
-        tokenizer=tokenizer,
-        text_column=text_column,
-        label_column=label_column,
-        encode_label=encode_label,
-        max_length=max_length,
-    )
+    encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
+    encode = partial(_add_labels, encode=encode, name="labels", column=label_column, encode_label=encode_label)
     features = Features({**_TOKEN_FEATURES, "labels": label_feature})
     return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
@@ -90,16 +87,11 @@ def add_sequence_labels(
 ) -> BatchEncoder:
     """Add the column `sequence_labels` to the outputs of a function: the label id of each row.
 
-    Args:
-        encode: Function of a batch and the locations of its rows.
-        split: The rows.
-        column: Column of the labels: names, values of a `ClassLabel`, or integers, as in `encode_texts`.
-        labels: Label names in the order of their ids.
-        further: Names of labels that the model does not have, whose ids follow, for rows that are evaluated.
+    The column of the labels, their names and further names are as in `encode_texts`.
     """
     label_ids = build_label_ids(split.features[column], labels, further)
     encode_label = partial(_encode_label, label_ids=label_ids, labels=list(labels))
-    return partial(_encode_with_sequence_label, encode=encode, column=column, encode_label=encode_label)
+    return partial(_add_labels, encode=encode, name="sequence_labels", column=column, encode_label=encode_label)
 
 
 def encode_for_masked_lm(
@@ -111,15 +103,7 @@ def encode_for_masked_lm(
     locations: RowLocations | None = None,
     name: str = "",
 ) -> "Dataset | RowStream":
-    """Encode texts for masked language modeling; a collator masks them.
-
-    Args:
-        split: Rows with a text.
-        tokenizer: Tokenizer of the model.
-        text_column: Column of the texts.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        locations: Locations of the rows, for error messages.
-        name: Name of the split, for the warning about truncated rows.
+    """Encode texts for masked language modeling; a collator masks them. See `encode_texts` for the arguments.
 
     Returns:
         Columns `input_ids` and `attention_mask`.
@@ -171,7 +155,11 @@ def map_rows(
         )
     # The counts are cached by datasets together with the rows, so that cached rows are reported as well.
     for key, limit in limits.items():
-        _report_truncation(Truncation.count(encoded[truncation_column(key)], key, limit, name))
+        found = Truncation.count(encoded[truncation_column(key)], key, limit, name)
+        if found.rows and _recorded:
+            _recorded[-1].append(found)
+        elif found.rows:
+            logger.warning(str(found))
     return encoded.remove_columns([truncation_column(key) for key in limits])
 
 
@@ -257,34 +245,21 @@ def record_truncation() -> Iterator[list[Truncation]]:
         _recorded.pop()
 
 
-def _report_truncation(found: Truncation) -> None:
-    if found.rows == 0:
-        return
-    if _recorded:
-        _recorded[-1].append(found)
-    else:
-        logger.warning(str(found))
-
-
 def _encode_indexed_batch(
     batch: dict[str, list[Any]], rows: list[int], *, encode: BatchEncoder, locations: RowLocations
 ) -> dict[str, Any]:
     return encode(batch, [locations[row] for row in rows])
 
 
-def check_text(text: Any, location: RowLocation) -> None:
-    """Reject a text that is not a string.
-
-    Args:
-        text: The text.
-        location: Location of its row, for the error.
+def check_text(text: Any, location: RowLocation, kind: str = "text") -> None:
+    """Reject a text of a row that is not a string; `kind` is its name in the error.
 
     Raises:
         TypeError: If it is not.
     """
     if not isinstance(text, str):
         raise TypeError(
-            f"{location}: the text must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert the "
+            f"{location}: the {kind} must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert the "
             "column to strings."
         )
 
@@ -297,14 +272,7 @@ def tokenize(
     max_length: int,
     **settings: bool,
 ) -> BatchEncoding:
-    """Tokenize texts, without padding.
-
-    Args:
-        tokenizer: The tokenizer.
-        texts: The texts.
-        locations: Locations of their rows, for error messages.
-        max_length: Maximum number of tokens; longer texts are truncated.
-        **settings: Further arguments of the tokenizer, such as `return_offsets_mapping`.
+    """Tokenize the texts of rows, without padding. `settings` are further arguments, such as `return_offsets_mapping`.
 
     Returns:
         `input_ids`, `attention_mask`, the outputs requested by `settings`, and the numbers of truncated tokens.
@@ -327,14 +295,7 @@ def tokenize(
 
 
 def count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
-    """Count the tokens removed by truncation.
-
-    Args:
-        encoded: Output of a fast tokenizer.
-
-    Returns:
-        Number of truncated tokens of each text, without special tokens.
-    """
+    """Count the tokens of each text that truncation by a fast tokenizer removed, without special tokens."""
     return [
         sum(len(part) - sum(part.special_tokens_mask) for part in encoding.overflowing) for encoding in encoded.encodings or ()
     ]
@@ -351,42 +312,23 @@ def _encode_batch(
     return dict(tokenize(tokenizer, batch[text_column], locations, max_length=max_length))
 
 
-def _encode_labeled_batch(
-    batch: dict[str, list[Any]],
-    locations: list[RowLocation],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    text_column: str,
-    label_column: str,
-    encode_label: Callable[[Any], Any],
-    max_length: int,
-) -> dict[str, Any]:
-    encoded = _encode_batch(batch, locations, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    encoded["labels"] = _encode_column(batch[label_column], locations, label_column, encode_label)
-    return encoded
-
-
-def _encode_with_sequence_label(
+def _add_labels(
     batch: dict[str, list[Any]],
     locations: list[RowLocation],
     *,
     encode: BatchEncoder,
+    name: str,
     column: str,
-    encode_label: Callable[[Any], int],
+    encode_label: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    return {**encode(batch, locations), "sequence_labels": _encode_column(batch[column], locations, column, encode_label)}
-
-
-def _encode_column(
-    values: Sequence[Any], locations: list[RowLocation], column: str, encode_label: Callable[[Any], Any]
-) -> list[Any]:
-    encoded = []
-    for location, value in zip(locations, values, strict=True):
+    """Encode a batch, with the labels of a column in the further column `name`."""
+    encoded, labels = encode(batch, locations), []
+    for location, value in zip(locations, batch[column], strict=True):
         try:
-            encoded.append(encode_label(value))
+            labels.append(encode_label(value))
         except ValueError as error:
             raise type(error)(f"{location}, column {column!r}: {error}") from error
-    return encoded
+    return {**encoded, name: labels}
 
 
 def _encode_number(value: Any) -> float:

@@ -115,11 +115,7 @@ def _stamp(file: TableFile) -> tuple[str, int, int] | None:
 
 @contextmanager
 def progress_bars(is_long: bool) -> Iterator[None]:
-    """Disable the progress bars of `datasets` for short work and outside of terminals.
-
-    Args:
-        is_long: Whether the work takes long enough for a progress bar.
-    """
+    """Disable the progress bars of `datasets` outside of terminals, and for work that is not long."""
     if (is_long and sys.stderr.isatty()) or datasets.are_progress_bars_disabled():
         yield
         return
@@ -131,10 +127,7 @@ def progress_bars(is_long: bool) -> Iterator[None]:
 
 
 def check_cache_is_writable(error: Exception) -> None:
-    """Check whether data could not be loaded because a cache of `datasets` or of the Hub cannot be written.
-
-    Args:
-        error: Exception of the library that loaded the data.
+    """Check whether an error in loading data means that a cache of `datasets` or of the Hub cannot be written.
 
     Raises:
         OSError: A cache cannot be written; the message contains its directory and the variables that set it.

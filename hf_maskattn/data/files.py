@@ -17,6 +17,8 @@ from typing import IO, Any, BinaryIO, Literal
 FileKind = Literal["csv", "json", "parquet"]
 
 _SEPARATORS = {";": "';'", "\t": "'\\t'", "|": "'\"|\"'", ",": "','"}
+"""Separators of CSV cells, and how each is written on the command line."""
+
 _KINDS: dict[str, FileKind] = {
     ".jsonl": "json",
     ".ndjson": "json",

@@ -217,7 +217,7 @@ def _open_source(source: str, subset: str | None, streaming: bool, separator: st
             raise ValueError(f"subset={subset!r} is not supported with {source}, which has no subsets. Remove it.")
         if separator is not None:
             raise ValueError(f"csv_separator={separator!r} has no effect on {source}. Remove it.")
-        return _Source(_load_dictionary(source) if is_dictionary else _build_corpus(source))
+        return _Source(_build_corpus(source))
     if TableFile(source).kind is not None:
         raise ValueError(f"source={source!r} must not be a file. Set train_file instead.")
     if Path(source).is_dir() and glob.has_magic(source):
@@ -246,13 +246,12 @@ def _open_source(source: str, subset: str | None, streaming: bool, separator: st
         return _Source(builder.as_dataset())
 
 
-def _load_dictionary(path: str) -> DatasetDict:
-    from hf_maskattn.data.pronunciations import load_pronunciations
+def _build_corpus(source: str) -> DatasetDict:
+    """Build a corpus, or load a pronouncing dictionary."""
+    if source not in BUILT_IN:
+        from hf_maskattn.data.pronunciations import load_pronunciations
 
-    return load_pronunciations(path)
-
-
-def _build_corpus(name: str) -> DatasetDict:
+        return load_pronunciations(source)
     from hf_maskattn.data.cldr import build_cldr_date_fields, build_cldr_dates, build_cldr_languages
 
     builders = {
@@ -260,7 +259,7 @@ def _build_corpus(name: str) -> DatasetDict:
         "cldr-date-fields": build_cldr_date_fields,
         "cldr-dates": build_cldr_dates,
     }
-    return builders[name]()
+    return builders[source]()
 
 
 def _list_builder_files(builder: datasets.DatasetBuilder, separator: str | None) -> dict[str, list[TableFile]] | None:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import count_truncated_tokens, map_rows, tokenize, truncation_column
+from hf_maskattn.data.encoding import LABELED_TOKENS, check_text, count_truncated_tokens, map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ RowIds = tuple[tuple[int, ...], tuple[int, ...]]
 
 References = Mapping[RowIds, list[str]]
 """Reference texts by the ids of a row."""
-
-_FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "attention_mask": List(Value("int8")),
-        "labels": List(Value("int64")),
-    }
-)
 
 
 def encode_pairs(
@@ -73,7 +65,7 @@ def encode_pairs(
         max_target_length=max_target_length,
     )
     limits = {"max_length": max_source_length, "max_target_length": max_target_length}
-    return map_rows(split, encode, features=_FEATURES, limits=limits, name=name, locations=locations)
+    return map_rows(split, encode, features=LABELED_TOKENS, limits=limits, name=name, locations=locations)
 
 
 def collect_references(split: Dataset, encoded: Dataset, column: str, locations: RowLocations | None = None) -> References:
@@ -109,14 +101,7 @@ def references_of(*args: Any, **kwargs: Any) -> References:
 
 
 def reference_texts(location: RowLocation, value: Any) -> list[str]:
-    """Return the references of a row as a list.
-
-    Args:
-        location: Location of the row, for error messages.
-        value: A text, or a list of texts.
-
-    Returns:
-        At least one reference. The first one is the target.
+    """Return the references of a row, a text or a list of texts, as a list. The first one is the target.
 
     Raises:
         TypeError: A reference is not a string.
@@ -126,11 +111,7 @@ def reference_texts(location: RowLocation, value: Any) -> list[str]:
     if not texts:
         raise ValueError(f"{location}: the list of targets must not be empty. Add a target, or remove the row.")
     for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(
-                f"{location}: the target must be a string, got {text!r} ({type(text).__name__}). Remove the row, or convert "
-                "the column to strings."
-            )
+        check_text(text, location, kind="target")
     return texts
 
 

@@ -7,18 +7,10 @@ JSON = pa.json_()
 
 
 def merge_schemas(first: pa.Schema, second: pa.Schema, *, allow_mixed: bool) -> pa.Schema:
-    """Merge the columns of two tables.
-
-    Args:
-        first: Columns of one table.
-        second: Columns of the other.
-        allow_mixed: Whether columns without a common type get the type `JSON`.
-
-    Returns:
-        The columns of both, with types that can represent the values of both.
+    """Merge the columns of two tables, with types that can represent the values of both.
 
     Raises:
-        ValueError: A column has no common type, and `allow_mixed` is false.
+        ValueError: A column has no common type, and `allow_mixed` is false. Otherwise it gets the type `JSON`.
     """
     types = {field.name: field.type for field in first}
     for field in second:
@@ -35,9 +27,7 @@ def merge_schemas(first: pa.Schema, second: pa.Schema, *, allow_mixed: bool) -> 
 def is_castable(source: pa.DataType, target: pa.DataType) -> bool:
     """Return whether a column can be cast without changing the meaning of its values.
 
-    Args:
-        source: Type of the values.
-        target: Type to cast to: integers may become floats, but strings never numbers, nor numbers strings.
+    Integers may become floats, but strings never numbers, nor numbers strings.
     """
     if pa.types.is_null(source) or source == target:
         return True

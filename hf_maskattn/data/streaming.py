@@ -88,9 +88,6 @@ class Shards:
     def tables(self, shard: int) -> Iterator[pa.Table]:
         """Read the rows of a shard.
 
-        Args:
-            shard: Index of the shard.
-
         Yields:
             Tables of up to 10,000 rows, in order, with the columns and types of `features`.
 
@@ -112,13 +109,7 @@ class Shards:
         return count_rows(self.files[shard]) if self.files else sum(len(table) for table in self._read(shard))
 
     def first_rows(self, rows: int | None = None) -> datasets.Dataset:
-        """Read the first rows into memory.
-
-        Args:
-            rows: Number of rows; `None` for all.
-
-        Returns:
-            The rows, in the order of the shards.
+        """Read the first rows, or all for None, into memory, in the order of the shards.
 
         Raises:
             ValueError: There are no rows, or they cannot be read.
@@ -228,13 +219,10 @@ class ShardReader:
         self.current_pass = 0
 
     def read_from(self, start: int) -> Iterator[pa.Table]:
-        """Read the rows from a given row on.
+        """Read the rows after the first `start` of them, counted over all passes.
 
         Skipped rows of local Parquet files are counted, not read. Other shards are read once, without converting their rows
         to Python objects.
-
-        Args:
-            start: Number of rows to skip, over all passes.
 
         Yields:
             Tables of up to 1000 rows, with the columns `SHARD` and `ROW`.
@@ -332,11 +320,7 @@ def _rebatch(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
 
 
 class WorkerError(ValueError):
-    """An error in a `DataLoader` worker, without the traceback that torch adds to its message.
-
-    Args:
-        text: The message; everything before the name of this class is dropped.
-    """
+    """An error in a `DataLoader` worker, without the traceback that torch puts before its name and message."""
 
     def __init__(self, text: str):
         super().__init__(text.rpartition(f"{type(self).__name__}: ")[2])
@@ -359,8 +343,6 @@ class RowStream(IterableDataset):
         process_index: Index of this process.
         num_processes: Number of processes.
         skipped_batches: Number of batches of this process to skip, such as those before a checkpoint.
-
-    Attributes:
         current_pass: Index of the pass of the latest row, in the process that reads it.
     """
 

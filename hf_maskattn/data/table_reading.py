@@ -28,8 +28,6 @@ from hf_maskattn.data.files import (
 )
 from hf_maskattn.data.schemas import JSON, has_objects, is_castable, merge_schemas, plain_type
 
-"""Separators of CSV cells, and how each is written on the command line."""
-
 _MAX_ROWS_PER_TABLE = 10_000
 _MAX_CHARACTERS_PER_TABLE = 1 << 24
 _ROWS_PER_STEP = 100
@@ -167,10 +165,7 @@ class RowLocations:
         return RowLocation(row if self.rows is None else int(self.rows[row]), self.files)
 
     def describe(self, rows: Sequence[int]) -> dict[int, str]:
-        """Format the locations of many rows. Each file is read once.
-
-        Args:
-            rows: Indices of rows of the split.
+        """Format the locations of many rows, by their indices. Each file is read once.
 
         Returns:
             The location of each row in a local file, by its index. Empty for rows from elsewhere.

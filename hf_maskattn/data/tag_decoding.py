@@ -132,14 +132,7 @@ def find_entities(
     logits: torch.Tensor,
     config: PreTrainedConfig,
 ) -> list[list[dict[str, Any]]]:
-    """Find the entities of texts, or tag their words if the tags of a model mark no entities.
-
-    Args:
-        texts: The texts.
-        spans: Start and end of each word, by text.
-        offsets: Start and end of each token, by text.
-        logits: `[B, T, C]`, of these tokens.
-        config: Configuration of the tagger.
+    """Find the entities of texts, or tag their words if the tags of a model mark no entities. Arguments as in `tag_words`.
 
     Returns:
         By text, what `group_entities` returns, or the words from `tag_words` that have a token.
@@ -158,11 +151,7 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def group_entities(text: str, words: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group the words of a text to entities.
-
-    Args:
-        text: The text.
-        words: Its words, from `tag_words`. A word without a token is outside of entities.
+    """Group the words of a text, from `tag_words`, to entities. A word without a token is outside of entities.
 
     Returns:
         `entity_group`, `score` (the mean over its words), `word`, `start` and `end` of each entity.

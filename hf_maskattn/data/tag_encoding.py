@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_maskattn.data.encoding import BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
+from hf_maskattn.data.encoding import LABELED_TOKENS, BatchEncoder, add_sequence_labels, map_rows, tokenize, truncation_column
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
-from hf_maskattn.data.tag_reading import TagReader
-from hf_maskattn.data.tag_schemes import TagScheme, continuing_tag, extract_entities
+from hf_maskattn.data.tag_reading import Tagging, TagReader
+from hf_maskattn.data.tag_schemes import continuing_tag, extract_entities
 from hf_maskattn.model.losses import IGNORED
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "attention_mask": List(Value("int8")),
-        "labels": List(Value("int64")),
-    }
-)
 _MAX_ROWS_CHECKED = 1000
 
 SHARES_TOKEN, HAS_NO_TOKEN, FOLLOWS_LOST_WORD = 1, 2, 3
@@ -42,15 +35,11 @@ def encode_tags(
     text_column: str | None = None,
     tokens_column: str,
     label_column: str,
-    labels: Sequence[str],
+    tagging: Tagging,
     max_length: int,
     sequence_label_column: str | None = None,
     sequence_labels: Sequence[str] | None = None,
     further_sequence_labels: Sequence[str] = (),
-    names: Sequence[str] | None = None,
-    further_names: Sequence[str] = (),
-    scheme: TagScheme | None = None,
-    is_strict: bool = False,
     by_word: bool = False,
     locations: RowLocations | None = None,
     name: str = "",
@@ -66,17 +55,12 @@ def encode_tags(
         tokenizer: Fast tokenizer of the model.
         text_column: Column of the raw text; `None` to join the words by spaces.
         tokens_column: Column of the lists of words, in the order of the text.
-        label_column: Column of the lists of tags: names, values of a `ClassLabel`, or indices into `labels`.
-        labels: Labels of the model by id, such as `["O", "B-DAY", "I-DAY"]`.
+        label_column: Column of the lists of tags: names, values of a `ClassLabel`, or indices into the names of the tagging.
+        tagging: How the tags become labels of the model. Where they mark no entities, all tokens of a word get its tag.
         max_length: Maximum number of tokens; longer texts are truncated.
         sequence_label_column: Column with a label for each text; `None` if there is none.
         sequence_labels: Names of these labels by id.
         further_sequence_labels: Names of labels of texts that the model does not have, for rows that are evaluated.
-        names: Names of the tags of the data in the order of their ids; `None` if they are `labels`.
-        further_names: Names of further tags of the data, which have no id.
-        scheme: Scheme of the tags of the data, which are converted to IOB2. "none" for tags that do not mark entities: all
-            tokens of a word get its tag. `None` for tags that are labels of the model already.
-        is_strict: Whether a tag without a prefix of `scheme` is an error.
         by_word: Whether each word has one label. A warning counts the words without a token.
         locations: Locations of the rows, for error messages.
         name: Name of the split, for warnings.
@@ -88,20 +72,17 @@ def encode_tags(
         TypeError: A text is not a string.
         ValueError: A row has different numbers of words and tags, an unknown tag, or a word that its text does not contain.
     """
-    names = labels if names is None else names
-    settings = {"labels": tuple(labels), "scheme": scheme, "is_strict": is_strict}
-    reader = TagReader.from_column(split, label_column, names, further_names, **settings)
     encode: BatchEncoder = partial(
         _encode_batch,
         tokenizer=tokenizer,
         text_column=text_column,
         tokens_column=tokens_column,
         label_column=label_column,
-        reader=reader,
+        reader=tagging.reader(split, label_column),
         max_length=max_length,
         by_word=by_word,
     )
-    features = _FEATURES
+    features = LABELED_TOKENS
     if sequence_label_column is not None:
         encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or (), further_sequence_labels)
         features = Features({**features, "sequence_labels": Value("int64")})
@@ -109,7 +90,7 @@ def encode_tags(
     encoded = map_rows(split, encode, features=features, limits=limits, name=name, locations=locations)
     if by_word and isinstance(encoded, Dataset):
         words = [label for row in encoded["labels"] for label in row if label != IGNORED]
-        num_lost = sum(split_word_label(label, len(labels))[1] == HAS_NO_TOKEN for label in words)
+        num_lost = sum(split_word_label(label, len(tagging.labels))[1] == HAS_NO_TOKEN for label in words)
         if num_lost:
             logger.warning(
                 f"{num_lost:,} of {len(words):,} words of the split {name!r} have no token, because they are beyond "
@@ -119,11 +100,7 @@ def encode_tags(
 
 
 def locate_words(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Locate consecutive words in a text.
-
-    Args:
-        text: The text.
-        words: Its words, in order; surrounding white space is ignored.
+    """Locate consecutive words in a text; white space around them is ignored.
 
     Returns:
         Start and end of each word, in characters.
@@ -187,13 +164,7 @@ def align_tags(
 def align_words(
     text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]], *, mark_entities: bool = True
 ) -> list[int]:
-    """Align words with the tokens that have their tags.
-
-    Args:
-        text: The text.
-        spans: Start and end of each word, in order.
-        offsets: Start and end of each token, in order.
-        mark_entities: Whether tags mark entities, so that only the first token of a word has its tag (see `align_tags`).
+    """Align words with the tokens that have their tags: with the first one if tags mark entities. See `align_tags`.
 
     Returns:
         For each token the index of its word, -1 if it has none.
@@ -218,17 +189,7 @@ def warn_about_lost_entities(
 ) -> None:
     """Warn if the boundaries of entities in the first 1,000 rows do not align with tokens.
 
-    Args:
-        split: Rows with words and tags.
-        tokenizer: Tokenizer of the model.
-        reader: Reader of the tags.
-        text_column: Column of the raw text; `None` to join the words by spaces.
-        tokens_column: Column of the lists of words.
-        label_column: Column of the lists of tags.
-        locations: Locations of the rows, for the warning and error messages.
-
-    Raises:
-        ValueError: As in `encode_tags`.
+    The columns, the locations and the errors are those of `encode_tags`.
     """
     num_lost, num_entities, first_row = 0, 0, 0
     for row, item in enumerate(split.select(range(min(_MAX_ROWS_CHECKED, split.num_rows)))):
@@ -253,12 +214,7 @@ def warn_about_lost_entities(
 
 
 def find_first_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
-    """Find the token of each word whose prediction counts for the word: its first one.
-
-    Args:
-        text: The text.
-        spans: Start and end of each word, in order.
-        offsets: Start and end of each token, in order.
+    """Find the token of each word whose prediction counts for the word: its first one. Arguments as in `align_tags`.
 
     Returns:
         Index of the token of each word. A word that begins within the last token of the previous word has the token of that

@@ -38,50 +38,13 @@ class TagReader:
     scheme: TagScheme | None
     is_strict: bool = False
 
-    @classmethod
-    def from_column(
-        cls,
-        split: "Dataset | Shards",
-        label_column: str,
-        names: Sequence[str],
-        further_names: Sequence[str] = (),
-        **settings: Any,
-    ) -> "TagReader":
-        """Build the reader of a column.
-
-        Args:
-            split: The rows.
-            label_column: Column of the lists of tags.
-            names: Names of the tags of the data in the order of their ids.
-            further_names: Names of tags that the model does not learn (see `find_further_labels`).
-            **settings: `labels`, `scheme` and `is_strict`.
-
-        Raises:
-            ValueError: The column has no lists.
-        """
-        feature = split.features[label_column]
-        item = item_feature(feature)
-        if item is None:
-            raise ValueError(f"the column {label_column!r} must have a list of tags per row, got {feature}. Convert it.")
-        all_names = [*names, *further_names]
-        tags = {value: all_names[index] for value, index in build_label_ids(item, names, further_names).items()}
-        return cls(tags, **settings)
-
     @property
     def converted_scheme(self) -> TagScheme | None:
         """Scheme of tags that mark entities and are converted; `None` for tags that are not converted."""
         return None if self.scheme == "none" else self.scheme
 
     def read_tags(self, location: RowLocation, words: Any, values: Any) -> list[str]:
-        """Read the tags of a row, as named in the data.
-
-        Args:
-            location: Location of the row, for error messages.
-            words: The words.
-            values: The values of the tags in the column.
-
-        Returns:
-            One tag per word.
+        """Read the tags of a row, one for each word, as named in the data.
 
         Raises:
             ValueError: Words or tags are missing, their numbers differ, a word is not a string, or a tag is unknown
@@ -116,15 +79,7 @@ class TagReader:
         return tag
 
     def read(self, location: RowLocation, words: Any, values: Any) -> tuple[list[str], list[str]]:
-        """Read a row.
-
-        Args:
-            location: Location of the row, for error messages.
-            words: The words.
-            values: The values of the tags in the column.
-
-        Returns:
-            The visible words, and their labels.
+        """Read the visible words of a row, and their labels.
 
         Raises:
             ValueError: As in `read_tags`.
@@ -149,7 +104,7 @@ class Tagging:
 
     names: list[str]
     labels: list[str]
-    scheme: TagScheme | None
+    scheme: TagScheme | None = None
     is_strict: bool = False
     further_names: Sequence[str] = ()
 
@@ -174,9 +129,19 @@ class Tagging:
         """Return the tagging of splits to evaluate, with labels that the model does not have."""
         return replace(self, labels=[*self.labels, *self.further_labels])
 
-    def reader(self, split: Dataset, label_column: str) -> TagReader:
-        """Build the reader of a split."""
-        return TagReader.from_column(split, label_column, **vars(self))
+    def reader(self, split: "Dataset | Shards", label_column: str) -> TagReader:
+        """Build the reader of the lists of tags of a split.
+
+        Raises:
+            ValueError: The column has no lists.
+        """
+        feature = split.features[label_column]
+        item = item_feature(feature)
+        if item is None:
+            raise ValueError(f"the column {label_column!r} must have a list of tags per row, got {feature}. Convert it.")
+        all_names = [*self.names, *self.further_names]
+        tags = {value: all_names[index] for value, index in build_label_ids(item, self.names, self.further_names).items()}
+        return TagReader(tags, self.labels, self.scheme, self.is_strict)
 
 
 def is_visible(word: str) -> bool:
@@ -185,13 +150,7 @@ def is_visible(word: str) -> bool:
 
 
 def iterate_tags(split: Dataset, label_column: str, tags: Mapping[Hashable, str]) -> Iterator[list[str]]:
-    """Yield the tags of each row as named in the data, without values that have no name.
-
-    Args:
-        split: The rows.
-        label_column: Column of the lists of tags.
-        tags: Tag of each value of the column.
-    """
+    """Yield the tags of each row, as `tags` names the values of the column, without values that have no name."""
     for batch in split.select_columns([label_column]).iter(_BATCH_SIZE):
         for values in batch[label_column]:
             yield [tags[value] for value in values or () if value in tags]

@@ -101,15 +101,9 @@ def continuing_tag(tag: str) -> str:
 
 
 def extract_entities(tags: Sequence[str]) -> list[Entity]:
-    """Extract the entities of a sentence in any scheme, as leniently as conlleval.
+    """Extract the entities of a sentence, in order, from tags in any scheme, as leniently as conlleval.
 
     A tag for the inside or the end of an entity continues an open entity of the same type; otherwise it begins one.
-
-    Args:
-        tags: Tags of the words, "O" or with a prefix.
-
-    Returns:
-        The entities, in order.
 
     Source:
         conlleval of the CoNLL-2000 shared task, as in seqeval.
@@ -130,15 +124,7 @@ def extract_entities(tags: Sequence[str]) -> list[Entity]:
 
 
 def list_violations(tags: Sequence[str], scheme: TagScheme) -> list[int]:
-    """List the tags of a sentence that violate a scheme.
-
-    Args:
-        tags: Tags of the words, "O" or with a prefix.
-        scheme: Their scheme, not "none".
-
-    Returns:
-        Indices of the tags, in order.
-    """
+    """List the indices of the tags of a sentence that violate a scheme other than "none"."""
     violations = []
     previous_role, previous_name = "outside", ""
     for index, tag in enumerate(tags):

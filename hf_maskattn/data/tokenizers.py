@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -110,7 +110,9 @@ def train_tokenizer(
         )
     corpus = _check_texts(texts)
     special_tokens = [_special_token(name, kind) for name in names]
-    tokenizer = _BUILDERS[kind](corpus, special_tokens, vocab_size, min_frequency, lowercase)
+    normalization = [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
+    settings = {"special_tokens": special_tokens, "vocab_size": vocab_size, "min_frequency": min_frequency}
+    tokenizer = _BUILDERS[kind](corpus, normalization, {**settings, "show_progress": False})
     if kind == "word" and tokenizer.get_vocab_size() == len(names):
         raise ValueError(
             f"min_frequency must be lower than {min_frequency}, because no word of these texts occurs so often and every one "
@@ -201,13 +203,7 @@ def load_tokenizer(
 
 
 def is_unknown(ids: Iterable[int], special_tokens_mask: Iterable[int], unk_token_id: int | None) -> bool:
-    """Return whether a text has tokens, and all of them are unknown.
-
-    Args:
-        ids: Its token ids.
-        special_tokens_mask: 1 at special tokens and padding.
-        unk_token_id: Id of the unknown token. None if there is none.
-    """
+    """Return whether a text has tokens other than special ones and padding, and all of them are unknown."""
     tokens = {number for number, is_special in zip(ids, special_tokens_mask, strict=True) if not is_special}
     return tokens == {unk_token_id}
 
@@ -237,91 +233,66 @@ def _append_eos_token(tokenizer: Tokenizer) -> None:
     tokenizer.post_processor = template if current is None else processors.Sequence([current, template])
 
 
-def _normalizer(lowercase: bool) -> list[normalizers.Normalizer]:
-    return [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
-
-
-def _build_char(
-    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
-) -> Tokenizer:
+def _build_char(corpus: Sequence[str], normalization: list[normalizers.Normalizer], settings: dict[str, Any]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([*_normalizer(lowercase), normalizers.Replace(" ", SPACE)])
+    tokenizer.normalizer = normalizers.Sequence([*normalization, normalizers.Replace(" ", SPACE)])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse()])
     # Unlimited, so that rare characters do not silently become [UNK]; the caller checks the size.
-    trainer = trainers.WordLevelTrainer(vocab_size=_UNLIMITED, special_tokens=special_tokens, show_progress=False)
+    trainer = trainers.WordLevelTrainer(**{**settings, "vocab_size": _UNLIMITED})
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
 
-def _build_word(
-    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
-) -> Tokenizer:
+def _build_word(corpus: Sequence[str], normalization: list[normalizers.Normalizer], settings: dict[str, Any]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    tokenizer.normalizer = normalizers.Sequence(normalization)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=special_tokens, show_progress=False
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.train_from_iterator(corpus, trainers.WordLevelTrainer(**settings))
     return tokenizer
 
 
-def _build_symbols(
-    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
-) -> Tokenizer:
+def _build_symbols(corpus: Sequence[str], normalization: list[normalizers.Normalizer], settings: dict[str, Any]) -> Tokenizer:
     scratch = Tokenizer(models.WordLevel(unk_token="[UNK]"))
-    scratch.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    scratch.normalizer = normalizers.Sequence(normalization)
     scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(vocab_size=_UNLIMITED, special_tokens=special_tokens, show_progress=False)
+    trainer = trainers.WordLevelTrainer(**{**settings, "vocab_size": _UNLIMITED})
     scratch.train_from_iterator(corpus, trainer)
     # BPE without merges: a piece in the vocabulary is one token, any other piece is split into characters.
     tokenizer = Tokenizer(models.BPE(vocab=scratch.get_vocab(), merges=[], unk_token="[UNK]", ignore_merges=True))
     tokenizer.normalizer, tokenizer.pre_tokenizer = scratch.normalizer, scratch.pre_tokenizer
-    tokenizer.add_special_tokens(special_tokens)
+    tokenizer.add_special_tokens(settings["special_tokens"])
     return tokenizer
 
 
-def _build_bpe(
-    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
-) -> Tokenizer:
+def _build_bpe(corpus: Sequence[str], normalization: list[normalizers.Normalizer], settings: dict[str, Any]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    tokenizer.normalizer = normalizers.Sequence(normalization)
     # ByteLevel alone joins consecutive punctuation marks, so that a token such as ".," would overlap two words.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(_PUNCTUATION, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=special_tokens,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(initial_alphabet=alphabet, **settings))
     return tokenizer
 
 
-def _build_wordpiece(
-    corpus: Sequence[str], special_tokens: list[AddedToken], vocab_size: int, min_frequency: int, lowercase: bool
-) -> Tokenizer:
+def _build_wordpiece(corpus: Sequence[str], normalization: list[normalizers.Normalizer], settings: dict[str, Any]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence(_normalizer(lowercase))
+    tokenizer.normalizer = normalizers.Sequence(normalization)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(WORDS_AND_PUNCTUATION, "removed", invert=True)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     # The trainer assigns ids to "##" characters in the random order of a hash map, and breaks ties by these ids. As special
     # tokens they have fixed ids. The vocabulary is then moved to a model without these special tokens.
-    fixed_tokens = [*map(str, special_tokens), *_continuing_characters(tokenizer, corpus)]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=fixed_tokens, show_progress=False
-    )
+    fixed_tokens = [*map(str, settings["special_tokens"]), *_continuing_characters(tokenizer, corpus)]
+    trainer = trainers.WordPieceTrainer(**{**settings, "special_tokens": fixed_tokens})
     scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     scratch.normalizer, scratch.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     scratch.train_from_iterator(corpus, trainer)
     tokenizer.model = models.WordPiece(vocab=scratch.get_vocab(), unk_token="[UNK]")
-    tokenizer.add_special_tokens(special_tokens)
+    tokenizer.add_special_tokens(settings["special_tokens"])
     return tokenizer
 
 
@@ -333,7 +304,7 @@ def _continuing_characters(tokenizer: Tokenizer, corpus: Sequence[str]) -> list[
     return [f"##{character}" for character in sorted(characters)]
 
 
-_BUILDERS: dict[TokenizerKind, Callable[[Sequence[str], list[AddedToken], int, int, bool], Tokenizer]] = {
+_BUILDERS: dict[TokenizerKind, Callable[[Sequence[str], list[normalizers.Normalizer], dict[str, Any]], Tokenizer]] = {
     "char": _build_char,
     "word": _build_word,
     "symbols": _build_symbols,

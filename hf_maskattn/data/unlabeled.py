@@ -14,17 +14,7 @@ T = TypeVar("T")
 def load_unlabeled_texts(
     source: str | None, file: str | None, *, split: str, text_column: str, csv_separator: str | None = None
 ) -> list[str]:
-    """Load texts. Other columns are not read.
-
-    Args:
-        source: Dataset with the texts; see `load_splits`.
-        file: File or pattern with the texts, instead of `source`.
-        split: Name of the split of `source`.
-        text_column: Column of the texts.
-        csv_separator: Character between the cells of a CSV file.
-
-    Returns:
-        The texts.
+    """Load the texts of a split of a dataset, or of a file or pattern instead. Other columns are not read. See `load_splits`.
 
     Raises:
         FileNotFoundError: There is no such dataset or file.
@@ -53,16 +43,13 @@ def load_unlabeled_texts(
 
 
 def remove_held_out(texts: Sequence[T], held_out: Iterable[str], *, kind: str, to_text: Callable[[T], str] = str) -> list[T]:
-    """Remove texts that a model is evaluated on, and report their number.
+    """Remove texts that a model is evaluated on, whatever their case and white space, and report their number.
 
     Args:
         texts: Texts to train on, or values that `to_text` converts to texts.
-        held_out: Texts of the validation and test splits. Case and white space do not matter.
+        held_out: Texts of the validation and test splits.
         kind: Kind of the texts, for the message.
         to_text: Returns the text of a value.
-
-    Returns:
-        The others.
     """
     excluded = set(map(_normalize, held_out)) if texts else set()
     kept = [text for text in texts if _normalize(to_text(text)) not in excluded]

@@ -96,16 +96,7 @@ def load_embeddings(
 def open_embeddings(
     source: str, embedding_size: int, *, kind: EmbeddingsKind = "input", device: torch.device | str = "cpu"
 ) -> PretrainedEmbeddings | VectorFile:
-    """Open a source of embeddings and check that it can fill a model. No weights are loaded.
-
-    Args:
-        source: As in `load_embeddings`.
-        embedding_size: Size of the embeddings of the model.
-        kind: As in `load_embeddings`.
-        device: As in `load_embeddings`.
-
-    Returns:
-        The source.
+    """Open a source of embeddings and check that it can fill a model. No weights are loaded. See `load_embeddings`.
 
     Raises:
         FileNotFoundError: As `load_embeddings`. Likewise OSError.

@@ -60,10 +60,7 @@ class PretrainedEmbeddings:
         self._num_rows = len(matrix)
 
     def check_tokens(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Check that the tokens of a tokenizer are tokens of the source.
-
-        Args:
-            tokenizer: The tokenizer. Its special and added tokens may be others.
+        """Check that the tokens of a tokenizer, but special and added ones, are tokens of the source.
 
         Raises:
             ValueError: If the source does not have one of its tokens.
@@ -79,9 +76,6 @@ class PretrainedEmbeddings:
 
     def load(self, tokens: Sequence[str]) -> tuple[list[int], torch.Tensor]:
         """Load the embeddings of tokens.
-
-        Args:
-            tokens: The tokens.
 
         Returns:
             The indices of the tokens that the source has, and their embeddings, `[N, size]`, float32.

@@ -59,9 +59,6 @@ class VectorFile:
     def load(self, tokens: Sequence[str]) -> tuple[list[int], torch.Tensor]:
         """Read the vectors of tokens.
 
-        Args:
-            tokens: The tokens.
-
         Returns:
             The indices of the tokens that the file has, and their vectors, `[N, size]`, float32.
 
@@ -132,16 +129,11 @@ class VectorFile:
                 continue
             num_entries += 1
             further = line.count(b" ") - self.size
-            if further < 0:
-                raise self._error(
-                    number,
-                    f"a word and {self.size} numbers, separated by spaces, are expected, got {further + self.size} numbers",
-                )
             if further == 0 and line.partition(b" ")[0] not in wanted:
                 continue
             fields = line.split(b" ")
             # GloVe has a few words with spaces. If there are only numbers after the first space, the line is too long.
-            if further > 0 and all(map(_is_number, fields[1:])):
+            if further < 0 or (further > 0 and all(map(_is_number, fields[1:]))):
                 raise self._error(
                     number,
                     f"a word and {self.size} numbers, separated by spaces, are expected, got {further + self.size} numbers",
@@ -149,7 +141,11 @@ class VectorFile:
             word = b" ".join(fields[: -self.size])
             if word in wanted:
                 yield number, word, self._parse(number, fields[-self.size :])
-        self._check_count(num_entries)
+        if self.count not in (None, num_entries):
+            raise ValueError(
+                f"{self.path} must have {self.count:,} words, as its first line says, got {num_entries:,}. Copy it again, or "
+                "correct the first line."
+            )
 
     def _read_binary(self, file: BinaryIO, wanted: Container[bytes]) -> Iterator[Entry]:
         """Yield the entries of wanted words in a binary file, with their numbers."""
@@ -177,13 +173,6 @@ class VectorFile:
             return [float(field) for field in fields]
         except ValueError as error:
             raise self._error(number, f"a word and numbers are expected, {error}") from error
-
-    def _check_count(self, num_entries: int) -> None:
-        if self.count not in (None, num_entries):
-            raise ValueError(
-                f"{self.path} must have {self.count:,} words, as its first line says, got {num_entries:,}. Copy it again, or "
-                "correct the first line."
-            )
 
 
 def _is_number(field: bytes) -> bool:

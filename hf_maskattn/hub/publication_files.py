@@ -82,23 +82,15 @@ def copy_published_files(folder: Path, target: Path) -> None:
 
 
 def code_files(models: ModuleType) -> list[Path]:
-    """List the code that is saved next to the weights of a model.
-
-    Args:
-        models: The module of its class.
-    """
+    """List the code that is saved next to the weights of a model, given the module of its class."""
     modeling = Path(str(models.__file__))
     return [modeling, *(Path(path) for path in get_relative_import_files(modeling))]
 
 
 def is_obsolete(name: str, published: set[str]) -> bool:
-    """Whether a file of a repository belongs to an earlier model, and has to be removed.
+    """Whether a file of a repository belongs to an earlier model than the published files, and has to be removed.
 
     Other weights could be loaded in place of the new ones, and pickles are never published.
-
-    Args:
-        name: Path of the file in the repository.
-        published: The files of the new model.
     """
     return name not in published and _OBSOLETE_FILES.fullmatch(name) is not None
 
@@ -143,9 +135,6 @@ print(json.dumps({"problems": problems, "num_parameters": model.num_parameters()
 
 def load_without_package(folder: Path) -> int:
     """Load a model with the code next to its weights, in a process without this package and without tokens, and run it once.
-
-    Args:
-        folder: The model with its code and tokenizer. The code is run.
 
     Returns:
         Number of parameters of the model.

@@ -102,7 +102,10 @@ def publish(
         folder, api = Path(scratch), HfApi()
         logger.info(f"Checking {model_folder} ...")
         copy_published_files(Path(model_folder), folder)
-        num_parameters = _load(folder, model_folder)
+        try:
+            num_parameters = load_without_package(folder)
+        except ValueError as error:
+            raise ValueError(f"{model_folder} was not published. {error}") from error
         repo_id = make_repository(repo_id, private)
         branch = revision or constants.DEFAULT_REVISION
         head = _get_head(api, repo_id, branch, create_pr)
@@ -172,13 +175,6 @@ def _check_names(repo_id: str, revision: str | None = None, message: str | None 
         raise ValueError(f"revision must be the name of a branch, got {revision!r}.")
     if message is not None and not message.strip():
         raise ValueError("The commit message must not be empty.")
-
-
-def _load(folder: Path, model_folder: str | Path) -> int:
-    try:
-        return load_without_package(folder)
-    except ValueError as error:
-        raise ValueError(f"{model_folder} was not published. {error}") from error
 
 
 def _get_head(api: HfApi, repo_id: str, branch: str, create_pr: bool) -> ModelInfo:

@@ -26,7 +26,7 @@ _PARENT_MOVED = 412
 
 
 def require_token() -> None:
-    """Raise if there is no token.
+    """Check that there is a token.
 
     Raises:
         PermissionError: If there is none.
@@ -84,10 +84,6 @@ def is_transient(error: BaseException) -> bool:
 
 def to_readable_error(error: BaseException, repo_id: str) -> Exception:
     """Convert a failure to an error of one line with a way out.
-
-    Args:
-        error: The failure.
-        repo_id: The repository.
 
     Returns:
         PermissionError without access, FileNotFoundError if there is no such repository, ConnectionError if the Hub cannot be
@@ -162,12 +158,6 @@ class FolderCommit:
 
         The Hub rejects a commit whose parent is not the head of the branch. So a retry is rejected if the first attempt had
         arrived, and the commits on the branch show whose commit arrived.
-
-        Args:
-            api: The Hub.
-
-        Returns:
-            The commit.
 
         Raises:
             OSError: If it was not made, somebody else committed in between, or the outcome is unknown.

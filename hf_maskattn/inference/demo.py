@@ -1,6 +1,5 @@
 """A page on this machine that shows the prediction for a text and its explanation as one types, made with gradio."""
 
-import html
 import logging
 import socket
 import time
@@ -11,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from hf_maskattn.hub.model_card import parse_model_card
 from hf_maskattn.inspection.explain import Explainer, list_methods
+from hf_maskattn.inspection.explanation_page import render_frame
 from hf_maskattn.inspection.explanations import UNITS, Explanation, Method, Unit
 from hf_maskattn.loading import find_file
 from hf_maskattn.model.remote_code import install_command
@@ -26,8 +26,7 @@ PORT = 7860
 _MAX_CHARACTERS = 2000
 _NUM_LABELS = 5
 _POLL_SECONDS = 0.2
-_FRAME = '<iframe title="Explanation" sandbox="allow-scripts" style="width:100%;height:38rem;border:0" srcdoc="{}"></iframe>'
-"""A frame keeps the styles of the page and of the explanation apart."""
+_FRAME_HEIGHT = "38rem"
 
 
 def serve_demo(model: str | Path, *, host: str = LOOPBACK, port: int = PORT) -> None:
@@ -72,12 +71,7 @@ def serve_demo(model: str | Path, *, host: str = LOOPBACK, port: int = PORT) -> 
 
 
 def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio.Blocks":
-    """Build the page.
-
-    Args:
-        explainer: The model, and the method that is selected at first.
-        examples: Texts to choose from; the first one is shown at first.
-        title: Name of the model.
+    """Build the page of a model. The explainer has the method that is selected, and the first example is shown, at first.
 
     Raises:
         ImportError: If gradio is not installed.
@@ -91,7 +85,7 @@ def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio
         if method not in explainers:
             explainers[method] = explainer.with_method(method)
         (explanation,) = explainers[method].explain_each([text], unit=unit)
-        frame = _FRAME.format(html.escape(explanation.to_html())) if explanation.tokens else ""
+        frame = render_frame(explanation, _FRAME_HEIGHT) if explanation.tokens else ""
         # The page of a tagger marks what is predicted in the text.
         return [frame] if task == "token-classification" else [describe_prediction(explanation, config), frame]
 
@@ -132,9 +126,7 @@ def build_page(explainer: Explainer, examples: list[str], title: str) -> "gradio
 def describe_prediction(explanation: Explanation, config: PreTrainedConfig) -> dict[str, float] | str:
     """Describe a prediction: the probability of each label, the number of a regression, or the generated text.
 
-    Args:
-        explanation: The explanation of all labels of a classifier of texts, or of a generated text.
-        config: Configuration of the model.
+    The explanation is of all labels of a classifier of texts, or of a generated text.
     """
     if explanation.generated_text is not None:
         return explanation.generated_text
@@ -148,14 +140,7 @@ def describe_prediction(explanation: Explanation, config: PreTrainedConfig) -> d
 
 
 def read_examples(model: str | Path) -> list[str]:
-    """Read the examples in the card of a model.
-
-    Args:
-        model: Folder of the model, or its name on the Hub.
-
-    Returns:
-        The texts of the widget; none if the model has no card, or its header is not valid.
-    """
+    """Read the texts of the widget in the card of a model; none without a card, or if its header is not valid."""
     path = find_file(model, "README.md")
     if path is None:
         return []

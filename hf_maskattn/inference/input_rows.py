@@ -33,15 +33,7 @@ class InputRow:
 
 
 def parse_row(item: str | Sequence[str] | Mapping[str, Any], column: str, location: object) -> InputRow:
-    """Read a text, a list of words, or a row that has either in a column.
-
-    Args:
-        item: The text, words or row.
-        column: Column of the text or words of a row.
-        location: Location of the row, for error messages.
-
-    Returns:
-        The row.
+    """Read a text, a list of words, or a row that has either in a column. Errors have the location of the row.
 
     Raises:
         ValueError: If a row lacks the column, or has one that predictions add.

@@ -168,10 +168,6 @@ def _check_beams(settings: dict[str, int], task: str, model_folder: str | Path) 
 def check_output_path(path: Path, overwrite: bool) -> None:
     """Reject a path that no file can be written to, before anything costly is done.
 
-    Args:
-        path: The file to write.
-        overwrite: Whether to replace a file.
-
     Raises:
         FileNotFoundError: If its folder does not exist.
         ValueError: If it is a folder, or a file that must not be replaced.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MISSING = f"Plots need matplotlib: {install_command('viz')}"
 _MAX_TOKEN_LENGTH = 12
 _DPI = 150
 _CELL_SIZE, _CHARACTER_WIDTH, _MARGIN, _PAGE_WIDTH = 0.24, 0.09, 0.2, 1600 / _DPI
@@ -150,14 +150,9 @@ def alignment_maps(
 
 
 def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Decode each token by itself, so that tokens of a byte-level tokenizer are readable.
+    """Decode each token id by itself, so that tokens of a byte-level tokenizer are readable.
 
-    Args:
-        tokenizer: The tokenizer.
-        ids: Token ids.
-
-    Returns:
-        The decoded tokens; a space, or a token that is not a complete character, is returned as the tokenizer stores it.
+    A space, or a token that is not a complete character, is returned as the tokenizer stores it.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     decoded = [tokenizer.decode([id_], clean_up_tokenization_spaces=False) for id_ in ids]
@@ -172,16 +167,18 @@ def target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) 
     return max((length for length, id_ in enumerate(ids, start=1) if id_ != pad_id), default=0)
 
 
+def _require_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise ImportError(f"Plots need matplotlib: {install_command('viz')}")
+
+
 def find_missing_characters(text: str) -> set[str]:
     """Return the visible characters of a text that no installed font has.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        import matplotlib.font_manager  # noqa: F401
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+    _require_matplotlib()
     return {character for character in _select_fonts(set(text))[1] if character.isprintable()}
 
 
@@ -198,10 +195,9 @@ def draw_attention_maps(panels: Mapping[str, Sequence[AttentionMap]], path: str 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+    _require_matplotlib()
+    from matplotlib.figure import Figure
+
     tokens = {_shorten(token) for maps in panels.values() for row in maps for token in row.tokens}
     fonts, missing = choose_fonts("".join(tokens))
     cell = max(0.34, 0.11 * max(len(replace_missing(token, missing)) for token in tokens))
@@ -250,19 +246,15 @@ def _draw_panel(axes, maps: Sequence[AttentionMap], columns: int, style: dict, m
 
 
 def validate_plot_path(path: str | Path) -> None:
-    """Validate the path of a plot, before expensive computations.
-
-    Args:
-        path: File to write.
+    """Validate the file of a plot, before expensive computations.
 
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If the suffix of the path is not a format of matplotlib.
     """
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+    _require_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
     formats = FigureCanvasBase.get_supported_filetypes()
     if Path(path).suffix.removeprefix(".").lower() not in formats:
         suffixes = ", ".join(f".{name}" for name in sorted(formats))
@@ -300,7 +292,11 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path, note: str = 
         source = [replace_missing(_shorten(token), missing) for token in alignment.source]
         target = [replace_missing(_shorten(token), missing) for token in alignment.target]
         labels.append((source, target))
-    positions, width, height = _arrange_panels([_measure_panel(source, target) for source, target in labels])
+    sizes = []  # of each panel with its labels
+    for source, target in labels:
+        panel_width = _measure_labels(target) + len(source) * _CELL_SIZE + _MARGIN
+        sizes.append((panel_width, _measure_labels(source) + len(target) * _CELL_SIZE + _MARGIN))
+    positions, width, height = _arrange_panels(sizes)
     if width * height * _DPI**2 > _MAX_PIXELS:
         raise ValueError(
             f"A plot must have at most {_MAX_PIXELS} pixels, got {width * _DPI:.0f} x {height * _DPI:.0f} for {len(maps)} "
@@ -331,13 +327,6 @@ def _draw_alignment(axes, alignment: AlignmentMap, source: list[str], target: li
         label.set(family=fonts, fontsize=9, parse_math=False)
 
 
-def _measure_panel(source: list[str], target: list[str]) -> tuple[float, float]:
-    """Measure a panel with its labels: width and height in inches."""
-    width = _measure_labels(target) + len(source) * _CELL_SIZE + _MARGIN
-    height = _measure_labels(source) + len(target) * _CELL_SIZE + _MARGIN
-    return width, height
-
-
 def _measure_labels(labels: list[str]) -> float:
     return _MARGIN + _CHARACTER_WIDTH * max(map(len, labels))
 
@@ -361,10 +350,7 @@ def _arrange_panels(sizes: list[tuple[float, float]]) -> tuple[list[tuple[float,
 
 
 def choose_fonts(text: str) -> tuple[list[str], set[str]]:
-    """Choose the fonts of a plot, and warn of characters that no installed font has.
-
-    Args:
-        text: All characters of the plot.
+    """Choose the fonts of a plot with the characters of a text, and warn of characters that no installed font has.
 
     Returns:
         Font families that have all other characters, the default first, and the characters without a font.

@@ -79,7 +79,12 @@ def audit(
         except Exception as error:
             _raise_if_out_of_memory(error, rows)
             raise ValueError(f"{name} fails on a right-padded batch ({rows.description}): {_describe(error)}") from error
-        _warn_if_slow(time.perf_counter() - started, rows)
+        seconds = time.perf_counter() - started
+        if seconds > SLOW_FORWARD_SECONDS:
+            logger.warning(
+                f"Two forward passes ({rows.description}) took {seconds:.0f} s, and an audit runs dozens of them. Reduce "
+                "max_length (--max-length), or pass fewer texts."
+            )
         findings = {check: _run_check(function, audited) for check, function in checks.items()}
     notes = []
     if "attention_mask" not in signature.names:
@@ -91,18 +96,12 @@ def audit(
 
 
 @torch.no_grad()
-def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Finding:
-    """Check only whether padding between the tokens changes the outputs of a model.
-
-    Args:
-        model: The model, in eval mode.
-        tokenizer: Its tokenizer.
-        seed: Seed of random ids.
-    """
+def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Finding:
+    """Check only whether padding between the tokens changes the outputs of a model, which is in eval mode."""
     signature = read_signature(model)
     try:
-        rows = build_rows(model, signature.names, tokenizer, None, _HOLES_LENGTH, seed)
-        audited = AuditedModel(model, signature, rows, seed)
+        rows = build_rows(model, signature.names, tokenizer, None, _HOLES_LENGTH, seed=0)
+        audited = AuditedModel(model, signature, rows, seed=0)
     except Exception as error:
         return Finding(Verdict.REFUSED, reason=_describe(error))
     return _run_check(CHECKS["holes"], audited)
@@ -126,11 +125,7 @@ def load_model(name_or_folder: str | Path, *, trust_remote_code: bool = False) -
 
 
 def load_tokenizer_if_any(name_or_folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
-    """Load the tokenizer of a model; None if there is none.
-
-    Args:
-        name_or_folder: See `load_model`.
-        trust_remote_code: See `load_model`.
+    """Load the tokenizer of a model, a folder or a name on the Hub; None if there is none.
 
     Raises:
         OSError: If the Hub cannot be asked for a tokenizer.
@@ -168,14 +163,6 @@ def _run_check(check: Check, audited: AuditedModel) -> Finding:
     if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.signature.names:
         return replace(finding, reason="the model takes no attention_mask")
     return finding
-
-
-def _warn_if_slow(seconds: float, rows: TokenRows) -> None:
-    if seconds > SLOW_FORWARD_SECONDS:
-        logger.warning(
-            f"Two forward passes ({rows.description}) took {seconds:.0f} s, and an audit runs dozens of them. Reduce "
-            "max_length (--max-length), or pass fewer texts."
-        )
 
 
 def _raise_if_out_of_memory(error: Exception, rows: TokenRows) -> None:

@@ -233,12 +233,7 @@ def check_gradients_with_random_ids(audited: AuditedModel) -> Finding:
 def _compute_gradients(
     audited: AuditedModel, filler: Filler, pass_embeddings: bool = False
 ) -> tuple[torch.Tensor, dict[str, list[torch.Tensor]]]:
-    """Differentiate a weighted sum of all outputs at tokens.
-
-    Args:
-        audited: The model.
-        filler: Token ids at padding positions.
-        pass_embeddings: Whether to pass `inputs_embeds` instead of ids.
+    """Differentiate a weighted sum of all outputs at tokens, for ids, or their embeddings, with a filler at padding positions.
 
     Returns:
         The gradient of the embeddings `[B, T, E]`, and the gradients of parameters by name.

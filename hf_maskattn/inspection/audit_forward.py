@@ -115,13 +115,7 @@ def read_signature(model: PreTrainedModel) -> ForwardSignature:
 
 
 class AuditedModel:
-    """A model with the rows that it is audited with.
-
-    Args:
-        model: The model, in eval mode.
-        signature: The arguments of its forward.
-        rows: The rows.
-        seed: Seed of the random ids at padding positions.
+    """A model in eval mode, with the rows that it is audited with. The seed is the one of random ids at padding positions.
 
     Attributes:
         token_axes: For each output that is compared, the axes that index tokens, counted from the last; empty for outputs of
@@ -189,16 +183,9 @@ class AuditedModel:
     def build_inputs(
         self, rows: TokenRows, placement: Placement, *, filler: Filler = "padding", with_positions: bool = False
     ) -> dict[str, torch.Tensor]:
-        """Build a padded batch.
+        """Build a padded batch of placed rows, as inputs of the model on its device.
 
-        Args:
-            rows: The rows.
-            placement: The columns of their tokens.
-            filler: Token ids at padding positions.
-            with_positions: Whether to pass `position_ids` that count the tokens of each row.
-
-        Returns:
-            Inputs of the model, on its device.
+        With positions it has `position_ids` that count the tokens of each row.
         """
         mask = placement.mask
         inputs = {

@@ -17,9 +17,7 @@ Explained = list[tuple[ExplainedOutputs, Scores]]
 _ALL = slice(None)
 
 
-def split_logits(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], classes: Sequence[int] | slice = _ALL
-) -> tuple[torch.Tensor, torch.Tensor]:
+def split_logits(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Split the logits of a batch into contributions of its tokens.
 
     The head is linear over the context, and the context is a weighted sum of states, so that with weights w_ht of head h, its
@@ -32,29 +30,25 @@ def split_logits(
     Args:
         model: A sequence classifier of this package, in eval mode.
         inputs: Inputs of its forward, with any `attention_mask`.
-        classes: The classes, by default all.
 
     Returns:
         Contributions `[B, T, classes]`, exactly 0 at padding, and logits `[B, classes]`, both at least float32.
     """
     outputs = model.maskattn(**inputs, output_attentions=True)
-    contributions = split_context(model, outputs.last_hidden_state, outputs.attentions[0], classes)
-    return contributions, at_least_float32(model.classifier(outputs.pooler_output))[:, classes]
+    contributions = split_context(model, outputs.last_hidden_state, outputs.attentions[0])
+    return contributions, at_least_float32(model.classifier(outputs.pooler_output))
 
 
 def split_context(
     model: PreTrainedModel, states: torch.Tensor, attentions: torch.Tensor, classes: Sequence[int] | slice = _ALL
 ) -> torch.Tensor:
-    """Compute the contributions of `split_logits` from the outputs of the encoder.
+    """Compute the contributions `[B, T, classes]` of `split_logits` from the outputs of the encoder.
 
     Args:
         model: The sequence classifier.
         states: `[B, T, H]`, the last hidden states.
         attentions: `[B, heads, 1, T]`, the attention weights.
         classes: The classes, by default all.
-
-    Returns:
-        Contributions `[B, T, classes]`.
     """
     return _weigh_states(states, attentions) @ at_least_float32(model.classifier.weight)[classes].T
 
@@ -86,25 +80,21 @@ def compute_contributions(
     Returns:
         Scores of each text, which add up to its logits.
     """
-    outputs = _run(joint_model or model, rows)
+    outputs = _run(model, rows, columns, joint_model)
     if hasattr(model, "token_classifier"):
-        return _split_tags(model, rows, columns, outputs)
-    chosen = _list_outputs(model, rows, columns, outputs)
-    ids = chosen[0].ids
+        return _split_tags(model, rows, outputs)
+    ids = outputs.chosen[0].ids
     parts = split_context(model, outputs.states, outputs.attentions, ids).cpu()
     base = at_least_float32(model.classifier.bias)[ids].cpu()
     return [
         (row_outputs, Scores(row.sum_over_units(row_parts[: len(row)]), base, row_outputs.select(logits)))
-        for row, row_outputs, row_parts, logits in zip(rows, chosen, parts, outputs.logits, strict=True)
+        for row, row_outputs, row_parts, logits in zip(rows, outputs.chosen, parts, outputs.logits, strict=True)
     ]
 
 
-def _split_tags(
-    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None, outputs: "_Outputs"
-) -> Explained:
+def _split_tags(model: PreTrainedModel, rows: Sequence[ExplainedText], outputs: "_Outputs") -> Explained:
     """Split the logits of the tags of texts into the parts of their tokens."""
-    chosen = _list_outputs(model, rows, columns, outputs)
-    positions = pad_rows([row.positions or [] for row in chosen])  # [B, columns]
+    positions = pad_rows([row.positions or [] for row in outputs.chosen])  # [B, columns]
     tags = outputs.logits.argmax(dim=-1).gather(1, positions)
     state_kernel, context_kernel = at_least_float32(model.token_classifier.weight).chunk(2, dim=1)  # [tags, H]
     state_parts = (at_least_float32(outputs.states) @ state_kernel.T).cpu()  # [B, T, tags]
@@ -115,7 +105,7 @@ def _split_tags(
     bias = at_least_float32(model.token_classifier.bias).cpu()[tags]  # [B, columns]
     logits = outputs.logits[batch, positions, tags]
     results = []
-    for row, row_outputs, row_scores, row_bias, row_logits in zip(rows, chosen, scores, bias, logits, strict=True):
+    for row, row_outputs, row_scores, row_bias, row_logits in zip(rows, outputs.chosen, scores, bias, logits, strict=True):
         count = len(row_outputs.ids)
         row_scores = row.sum_over_units(row_scores[: len(row), :count])
         results.append((row_outputs, Scores(row_scores, row_bias[:count], row_logits[:count])))
@@ -130,20 +120,13 @@ def compute_attention(
 ) -> Explained:
     """Return the attention weights of the tokens, the mean over heads, as the score for every output.
 
-    Args:
-        model: A sequence classifier or tagger of this package in eval mode.
-        rows: The texts.
-        columns: The classes of a sequence classifier, or units of a tagger, to explain; None selects all.
-        joint_model: As for `compute_contributions`.
-
-    Returns:
-        Scores of each text. They sum to one, and do not add up to the logits.
+    The arguments are those of `compute_contributions`; a tagger may have a CRF. The scores of a text sum to one, and do not add
+    up to the logits.
     """
-    outputs = _run(joint_model or model, rows)
+    outputs = _run(model, rows, columns, joint_model)
     weights = at_least_float32(outputs.attentions[:, :, 0]).mean(dim=1).cpu()  # [B, T]
-    chosen = _list_outputs(model, rows, columns, outputs)
     results = []
-    for row, row_outputs, row_weights, logits in zip(rows, chosen, weights, outputs.logits, strict=True):
+    for row, row_outputs, row_weights, logits in zip(rows, outputs.chosen, weights, outputs.logits, strict=True):
         if row_outputs.positions is not None:
             logits = normalize_tags(model.config, logits)
         scores = row_weights[: len(row), None].expand(-1, len(row_outputs.ids))
@@ -159,33 +142,30 @@ class _Outputs(NamedTuple):
         states: `[B, T, H]`, the last hidden states.
         attentions: `[B, heads, 1, T]`.
         logits: `[B, classes]` of a classifier of texts, `[B, T, tags]` of a tagger; at least float32, on the CPU.
-        tag_logits: `[B, T, tags]`, at least float32, on the CPU; None without tags.
+        chosen: The outputs of each text that are explained.
     """
 
     states: torch.Tensor
     attentions: torch.Tensor
     logits: torch.Tensor
-    tag_logits: torch.Tensor | None
+    chosen: list[ExplainedOutputs]
 
 
-def _run(model: PreTrainedModel, rows: Sequence[ExplainedText]) -> _Outputs:
-    """Run a model of this package that classifies texts, tokens or both."""
+def _run(
+    model: PreTrainedModel,
+    rows: Sequence[ExplainedText],
+    columns: Sequence[int] | None,
+    joint_model: PreTrainedModel | None,
+) -> _Outputs:
+    """Run a classifier of texts or a tagger, or instead the model for both whose classifier of texts it is."""
     inputs = stack_texts(rows, model.device)
-    outputs = model(**inputs, output_attentions=True, output_hidden_states=True)
+    outputs = (joint_model or model)(**inputs, output_attentions=True, output_hidden_states=True)
     logits = at_least_float32(outputs.logits).cpu()
-    tag_logits = logits if hasattr(model, "token_classifier") else None
-    if "sequence_logits" in outputs:
-        logits = at_least_float32(outputs.sequence_logits).cpu()
-    return _Outputs(outputs.hidden_states[-1], outputs.attentions[0], logits, tag_logits)
-
-
-def _list_outputs(
-    model: PreTrainedModel, rows: Sequence[ExplainedText], columns: Sequence[int] | None, outputs: _Outputs
-) -> list[ExplainedOutputs]:
-    """List the outputs of each text."""
     if hasattr(model, "token_classifier"):
-        return tag_outputs(model.config, rows, outputs.logits, columns)
-    chosen = class_outputs(model.config, columns)
-    if outputs.tag_logits is None:
-        return [chosen] * len(rows)
-    return [replace(chosen, tag_logits=logits) for logits in outputs.tag_logits]
+        chosen = tag_outputs(model.config, rows, logits, columns)
+    else:
+        chosen = [class_outputs(model.config, columns)] * len(rows)
+    if joint_model is not None:
+        chosen = [replace(classes, tag_logits=tags) for classes, tags in zip(chosen, logits, strict=True)]
+        logits = at_least_float32(outputs.sequence_logits).cpu()
+    return _Outputs(outputs.hidden_states[-1], outputs.attentions[0], logits, chosen)

@@ -125,13 +125,7 @@ def check_arguments(
 
 
 class Explainer:
-    """A model and the method that explains its predictions.
-
-    Args:
-        model: As for `explain`.
-        tokenizer: As for `explain`.
-        method: As for `explain`.
-        label: As for `explain`.
+    """A model and the method that explains its predictions. The arguments are those of `explain`.
 
     Attributes:
         model: The model; of one for joint classification, the classifier of texts, which shares its weights.
@@ -154,7 +148,8 @@ class Explainer:
         label: str | None = None,
     ):
         config, self.task = describe_model(model)
-        self.method = method or select_method(config, self.task)
+        has_contributions = config.model_type in FAMILIES and self.task == "text-classification"
+        self.method: Method = method or ("contributions" if has_contributions else "removal")
         check_method(self.method, config, self.task)
         self._columns = None if label is None else [_find_class(label, config, self.task)]
         if isinstance(model, str | Path):
@@ -269,12 +264,6 @@ class Explainer:
         """Explain a text without a visible character, for which `predict` has no prediction."""
         nothing = torch.zeros(0)
         return Explanation(text, self.task, self.method, unit, [], [], [], torch.zeros(0, 0), nothing, nothing, [])
-
-
-def select_method(config: PreTrainedConfig, task: str) -> Method:
-    """Select the default method of a model."""
-    is_own = config.model_type in FAMILIES
-    return "contributions" if is_own and task == "text-classification" else "removal"
 
 
 def check_method(method: str, config: PreTrainedConfig, task: str) -> None:

@@ -55,11 +55,9 @@ class ExplainedOutputs:
         return logits[..., self.ids] if self.positions is None else logits[..., self.positions, self.ids]
 
     def find_predicted(self, config: PreTrainedConfig, logits: torch.Tensor) -> list[int]:
-        """Find the predicted columns: classes, tags other than "O", or all generated tokens; of one class that one.
+        """Find the predicted columns of logits `[columns]`: classes, tags other than "O", or all generated tokens.
 
-        Args:
-            config: Configuration of the model.
-            logits: `[columns]`.
+        If there is one class alone, it is the predicted one.
         """
         columns = [*range(len(self.ids))]
         if self.decoder_input_ids is not None:
@@ -131,14 +129,7 @@ def class_outputs(config: PreTrainedConfig, columns: Sequence[int] | None = None
 def tag_outputs(
     config: PreTrainedConfig, rows: Sequence[ExplainedText], logits: torch.Tensor, columns: Sequence[int] | None = None
 ) -> list[ExplainedOutputs]:
-    """Return the predicted tags of units of each text, by default of all.
-
-    Args:
-        config: Configuration of the tagger.
-        rows: The texts.
-        logits: `[B, T, tags]`, of their tokens and padding.
-        columns: The units.
-    """
+    """Return the predicted tags of units of each text, by default of all, from logits `[B, T, tags]` of tokens and padding."""
     names, outputs = config.id2label, []
     for row, row_logits, best in zip(rows, logits, logits.argmax(dim=-1).tolist(), strict=True):
         units = [*range(len(row.columns))] if columns is None else [*columns]

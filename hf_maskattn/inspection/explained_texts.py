@@ -66,12 +66,12 @@ def encode_texts(
     with_special_tokens: bool = True,
     max_length: int | None = None,
 ) -> list[ExplainedText]:
-    """Tokenize texts and find their units.
+    """Tokenize texts with a visible character by the fast tokenizer of a model, and find their units.
 
     Args:
         model: The model that reads them.
-        tokenizer: Its fast tokenizer.
-        texts: Texts with a visible character.
+        tokenizer: Its tokenizer.
+        texts: The texts.
         unit: What a unit is; a word or punctuation mark has the space before it.
         spans: Start and end of the units of each text, instead of `unit`.
         with_special_tokens: Whether each special token is a unit too. Spans have none.

@@ -98,14 +98,12 @@ def render_page(explanations: Sequence[Explanation], title: str = "") -> str:
     )
 
 
-def render_frame(explanation: Explanation) -> str:
-    """Render an explanation for a notebook: its page in a frame, so that neither changes the styles of the other."""
+def render_frame(explanation: Explanation, height: str | None = None) -> str:
+    """Render an explanation in a frame of a page or a notebook, so that neither changes the styles of the other."""
     page = html.escape(render_page([explanation]))
-    height = min(640, 260 + 30 * (len(explanation.text) // 80))
-    return (
-        f'<iframe title="Explanation" sandbox="allow-scripts" style="width:100%;height:{height}px;border:0" '
-        f'srcdoc="{page}"></iframe>'
-    )
+    height = height or f"{min(640, 260 + 30 * (len(explanation.text) // 80))}px"
+    style = f"width:100%;height:{height};border:0"
+    return f'<iframe title="Explanation" sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
 
 
 @cache
@@ -167,15 +165,9 @@ def _list_columns(explanation: Explanation, order: Sequence[int]) -> list[_Colum
 
 
 def _cut_text(text: str, explanation: Explanation) -> tuple[list[int], list[_Piece]]:
-    """Cut a text into pieces that are displayed.
+    """Cut a text, whose characters can be displayed, into pieces; also return the order of the tokens in the text.
 
-    Args:
-        text: The text, whose characters can be displayed.
-        explanation: Its explanation.
-
-    Returns:
-        The order of the tokens in the text, and its pieces. Tokens are in one piece where they are parts of one character, such
-        as the bytes of an emoji, or a letter and its accent.
+    Tokens are in one piece where they are parts of one character, such as the bytes of an emoji, or a letter and its accent.
     """
     characters = [span for _, span in Split(Regex(r"\X"), "isolated").pre_tokenize_str(text)]
     starts, ends = [start for start, _ in characters], [end for _, end in characters]

@@ -43,7 +43,8 @@ def draw_explanations(explanations: Sequence[Explanation], path: str | Path) -> 
     panels = [(explanation, view) for explanation in explanations for view in explanation.views()]
     if not panels:
         raise ValueError("There must be at least one prediction to draw, got none. Pass a text with a visible character.")
-    fonts, missing = choose_fonts("".join(_write(token) for item, _ in panels for token in item.tokens) + _titles(panels))
+    titles_text = "".join(_title(explanation, view) for explanation, view in panels)
+    fonts, missing = choose_fonts("".join(_write(token) for item, _ in panels for token in item.tokens) + titles_text)
     figure = new_figure(_WIDTH, _LINE)
     style: dict[str, Any] = {"family": fonts, "fontsize": 11, "parse_math": False, "va": "center"}
     y = float(_MARGIN)
@@ -89,10 +90,6 @@ def _place(
         boxes.append(_Box(_WIDTH - x - width if from_right else x, y + _LINE / 2, width, text, share))
         x += width
     return boxes, y + _LINE
-
-
-def _titles(panels: Sequence[tuple[Explanation, View]]) -> str:
-    return "".join(_title(explanation, view) for explanation, view in panels)
 
 
 def _title(explanation: Explanation, view: View) -> str:

@@ -88,10 +88,7 @@ class Explanation:
         return float(gap.max()) if gap.numel() else 0.0
 
     def select(self, label: str) -> "Explanation":
-        """Return the explanation of one column.
-
-        Args:
-            label: Its name.
+        """Return the explanation of the column of a label.
 
         Raises:
             ValueError: If there is no such column.
@@ -145,14 +142,10 @@ class Explanation:
 
 
 def check_label(label: str, labels: list[str]) -> None:
-    """Reject a class that a model does not have.
-
-    Args:
-        label: Name of the class.
-        labels: The names of all classes.
+    """Check that a class is among those of a model.
 
     Raises:
-        ValueError: If it is not among them.
+        ValueError: If it is not. The message lists the classes.
     """
     if label not in labels:
         others = f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
@@ -160,11 +153,9 @@ def check_label(label: str, labels: list[str]) -> None:
 
 
 def diverging_color(value: float, *, is_dark: bool = False) -> Color:
-    """Return the color of a score: the background for 0, orange towards 1, blue towards -1.
+    """Return the color of a score: the background of a white or dark page for 0, orange towards 1, blue towards -1.
 
-    Args:
-        value: The score divided by the largest absolute score; NaN is 0.
-        is_dark: Whether the page is dark, not white.
+    The score is divided by the largest absolute one; NaN is 0.
     """
     share = min(abs(value), 1.0) if value == value else 0.0
     against, zero, favor = (_DARK_AGAINST, _DARK_ZERO, _DARK_FOR) if is_dark else (_AGAINST, _ZERO, _FOR)

@@ -17,10 +17,6 @@ from hf_maskattn.tasks import task_of
 def check_removal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Reject a model in which a token that is masked out has an effect.
 
-    Args:
-        model: The model, in eval mode.
-        tokenizer: Its tokenizer.
-
     Raises:
         ValueError: If a model that is not of this package fails the audit on holes.
     """

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import datasets
@@ -15,12 +14,27 @@ from transformers import EvalPrediction
 from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
 from hf_maskattn.data.tag_encoding import split_word_label
 from hf_maskattn.data.tag_schemes import are_span_tags
-from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.metrics.task_metrics import TaskEvaluation, require_package
 from hf_maskattn.model.losses import IGNORED
-from hf_maskattn.model.remote_code import install_command
 
 
-class SingleLabelMetric(evaluate.Metric):
+class _ItemMetric(evaluate.Metric):
+    """Base of metrics whose predictions and references have the same type. The description is the docstring of the class."""
+
+    names: tuple[str, ...]
+    _inputs: str
+    _feature: Any
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.__class__.__doc__,
+            citation="",
+            inputs_description=self._inputs,
+            features=datasets.Features({"predictions": self._feature, "references": self._feature}),
+        )
+
+
+class SingleLabelMetric(_ItemMetric):
     """Accuracy, and the unweighted mean of the F1 of all classes that occur in references or predictions.
 
     A class that the model does not have is never predicted: its F1 is 0.
@@ -29,14 +43,8 @@ class SingleLabelMetric(evaluate.Metric):
     """
 
     names = ("accuracy", "macro_f1")
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions and references are class ids.",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
-        )
+    _inputs = "Predictions and references are class ids."
+    _feature = datasets.Value("int64")
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         classes = sorted({*references, *predictions} - {NO_LABEL})
@@ -46,39 +54,26 @@ class SingleLabelMetric(evaluate.Metric):
         }
 
 
-class MaskedTokenMetric(evaluate.Metric):
+class MaskedTokenMetric(_ItemMetric):
     """Fraction of the masked tokens whose original token has the highest score."""
 
     names = ("masked_accuracy",)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions and references are token ids, at masked positions only.",
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
-        )
+    _inputs = "Predictions and references are token ids, at masked positions only."
+    _feature = datasets.Value("int64")
 
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         return {"masked_accuracy": float(accuracy_score(references, predictions))}
 
 
-class MultiLabelMetric(evaluate.Metric):
+class MultiLabelMetric(_ItemMetric):
     """F1 over all decisions (micro) and averaged over labels (macro), and the fraction of items with all labels correct.
 
     A label that the model does not have is never predicted: its F1 is 0.
     """
 
     names = ("micro_f1", "macro_f1", "subset_accuracy")
-
-    def _info(self) -> evaluate.MetricInfo:
-        labels = datasets.List(datasets.Value("int64"))
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions and references are 0 or 1 for each label.",
-            features=datasets.Features({"predictions": labels, "references": labels}),
-        )
+    _inputs = "Predictions and references are 0 or 1 for each label."
+    _feature = datasets.List(datasets.Value("int64"))
 
     def _compute(self, predictions: list[list[int]], references: list[list[int]]) -> dict[str, float]:
         predicted, true = np.asarray(predictions), np.asarray(references)  # [N, num_labels]
@@ -89,18 +84,12 @@ class MultiLabelMetric(evaluate.Metric):
         }
 
 
-class RegressionMetric(evaluate.Metric):
+class RegressionMetric(_ItemMetric):
     """Mean squared error, and Pearson correlation (0 if predictions or references are constant, where it is undefined)."""
 
     names = ("mse", "pearson")
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions and references are numbers.",
-            features=datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}),
-        )
+    _inputs = "Predictions and references are numbers."
+    _feature = datasets.Value("float64")
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
         is_constant = np.ptp(predictions) == 0 or np.ptp(references) == 0
@@ -110,17 +99,7 @@ class RegressionMetric(evaluate.Metric):
         }
 
 
-def require_seqeval() -> None:
-    """Check before training, rather than after the first epoch, that spans can be scored.
-
-    Raises:
-        ImportError: seqeval is not installed.
-    """
-    if find_spec("seqeval") is None:
-        raise ImportError(f"Span metrics require seqeval, which is not installed: {install_command('examples')}")
-
-
-class SpanMetric(evaluate.Metric):
+class SpanMetric(_ItemMetric):
     """Precision, recall and F1 of spans (type and both boundaries must match), and tag accuracy, by words.
 
     A word has the prediction of its first token, the convention of published figures. A word without a token, as beyond the
@@ -133,18 +112,11 @@ class SpanMetric(evaluate.Metric):
     """
 
     names = ("f1", "precision", "recall", "accuracy")
-
-    def _info(self) -> evaluate.MetricInfo:
-        tags = datasets.List(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions and references are the tags of each sentence.",
-            features=datasets.Features({"predictions": tags, "references": tags}),
-        )
+    _inputs = "Predictions and references are the tags of each sentence."
+    _feature = datasets.List(datasets.Value("string"))
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        require_seqeval()
+        require_package("seqeval", "Span metrics")
         from seqeval.metrics.sequence_labeling import accuracy_score, precision_recall_fscore_support
 
         precision, recall, f1, _ = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
@@ -191,7 +163,7 @@ def token_classification_evaluation(
     tags = list(label_names)
     decode = partial(decode_words, names=tags, follows_scheme=tag_scheme not in (None, "none"))
     if are_span_tags(tags, tag_scheme):
-        require_seqeval()
+        require_package("seqeval", "Span metrics")
         score = partial(_score_spans, tags=tags)
         return TaskEvaluation(SpanMetric.names, score, decode, score_predictions=tag_scores)
     score = partial(_score_positions, metric_class=SingleLabelMetric, num_labels=len(tags))
@@ -305,7 +277,7 @@ def score_by_entity(labels: Sequence[Sequence[str]], predictions: Sequence[Seque
     Raises:
         ImportError: seqeval is not installed.
     """
-    require_seqeval()
+    require_package("seqeval", "Span metrics")
     from seqeval.metrics.sequence_labeling import classification_report, get_entities
 
     if not get_entities([*labels]) and not get_entities([*predictions]):

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from transformers import EvalPrediction
 
+from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.tasks import TASKS
 
 LOWER_IS_BETTER = frozenset({"loss", "mse", "cer", "wer", "per"})
@@ -61,3 +63,13 @@ def evaluation_for(
         names = [name for name, known in TASKS.items() if not known.generates]
         raise ValueError(f"task must be one of {', '.join(names)}, got {task!r}.")
     return TASKS[task].metrics.load()(problem_type=problem_type, label_names=label_names, tag_scheme=tag_scheme)
+
+
+def require_package(name: str, purpose: str) -> None:
+    """Check before training, rather than after the first epoch, that a package of some metrics is installed.
+
+    Raises:
+        ImportError: It is not.
+    """
+    if find_spec(name) is None:
+        raise ImportError(f"{purpose} require {name}, which is not installed: {install_command('examples')}")

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from typing import Any, Literal
 
@@ -14,19 +13,11 @@ import torch
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from hf_maskattn.data.pair_encoding import RowIds
-from hf_maskattn.metrics.task_metrics import TaskEvaluation
+from hf_maskattn.metrics.task_metrics import TaskEvaluation, require_package
 from hf_maskattn.model.losses import IGNORED
-from hf_maskattn.model.remote_code import install_command
 
-
-def require_jiwer() -> None:
-    """Check before training, rather than after the first epoch, that error rates can be computed.
-
-    Raises:
-        ImportError: jiwer is not installed.
-    """
-    if find_spec("jiwer") is None:
-        raise ImportError(f"Error rates require jiwer, which is not installed: {install_command('examples')}")
+_JIWER, _SACREBLEU = ("jiwer", "Error rates"), ("sacrebleu", "BLEU and chrF")
+"""Packages, and what they are needed for."""
 
 
 def error_rate(predictions: Sequence[str], references: Sequence[Sequence[str]], *, unit: Literal["character", "word"]) -> float:
@@ -49,7 +40,7 @@ def error_rate(predictions: Sequence[str], references: Sequence[Sequence[str]], 
     Source:
         The Levenshtein distance, as computed by jiwer.
     """
-    require_jiwer()
+    require_package(*_JIWER)
     import jiwer
 
     process: Callable[..., Any] = jiwer.process_characters if unit == "character" else jiwer.process_words
@@ -92,21 +83,8 @@ def decode_texts(
     return tokenizer.batch_decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-TEXT_FEATURES = datasets.Features(
-    {"predictions": datasets.Value("string"), "references": datasets.List(datasets.Value("string"))}
-)
-"""Features of `evaluate` for one text and a list of references per row."""
-
-
 def normalize_texts(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Normalize texts to Unicode NFC and strip white space; case is preserved.
-
-    Args:
-        predictions: One text per row, possibly empty.
-        references: At least one reference per row, possibly empty.
-
-    Returns:
-        The predictions and the references.
+    """Normalize predictions and references to Unicode NFC and strip white space; case is preserved, and texts may be empty.
 
     Raises:
         ValueError: There are no rows, or a row has no reference.
@@ -123,7 +101,29 @@ def _normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-class PronunciationMetric(evaluate.Metric):
+class _TextMetric(evaluate.Metric):
+    """Base of metrics of one text and a list of references per row. The description is the docstring of the class.
+
+    Attributes:
+        names: Names of its values.
+        requirement: Package that it needs, and for what.
+    """
+
+    names: tuple[str, ...]
+    requirement = _JIWER
+    _inputs = "Predictions are texts, references are lists of texts."
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.__class__.__doc__,
+            citation="",
+            inputs_description=self._inputs,
+            features=datasets.Features({"predictions": text, "references": datasets.List(text)}),
+        )
+
+
+class PronunciationMetric(_TextMetric):
     """Word error rate (fraction of words that match no reference) and phoneme error rate (to the closest reference).
 
     Phonemes are separated by white space, and compared in Unicode NFC and with case. One row is one word.
@@ -134,14 +134,7 @@ class PronunciationMetric(evaluate.Metric):
     """
 
     names = ("wer", "per")
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions are pronunciations, references are lists of pronunciations.",
-            features=TEXT_FEATURES,
-        )
+    _inputs = "Predictions are pronunciations, references are lists of pronunciations."
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         predictions, references = normalize_texts(predictions, references)
@@ -155,7 +148,7 @@ class PronunciationMetric(evaluate.Metric):
         }
 
 
-class TextMatchMetric(evaluate.Metric):
+class TextMatchMetric(_TextMetric):
     """Fraction of texts that match a reference, and character error rate against the closest reference.
 
     Texts are compared in Unicode NFC and with case, without leading and trailing white space.
@@ -167,14 +160,6 @@ class TextMatchMetric(evaluate.Metric):
 
     names = ("exact_match", "cer")
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions are texts, references are lists of texts.",
-            features=TEXT_FEATURES,
-        )
-
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         predictions, references = normalize_texts(predictions, references)
         num_matches = sum(text in texts for text, texts in zip(predictions, references, strict=True))
@@ -185,12 +170,7 @@ class TextMatchMetric(evaluate.Metric):
 
 
 def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Compute the error of each row.
-
-    Args:
-        metric: "text-match", "pronunciation" or "translation".
-        predictions: One text per row.
-        references: At least one reference per row.
+    """Compute the error of each row in the metric "text-match", "pronunciation" or "translation".
 
     Returns:
         The character error rate; the phoneme error rate; or 1 - chrF / 100. 0 for a text that matches a reference.
@@ -200,7 +180,7 @@ def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Seq
     """
     rows = list(zip(*normalize_texts(predictions, references), strict=True))
     if metric == "translation":
-        require_sacrebleu()
+        require_package(*_SACREBLEU)
         from sacrebleu.metrics.chrf import CHRF
 
         chrf = CHRF()
@@ -212,10 +192,6 @@ def score_rows(metric: str, predictions: Sequence[str], references: Sequence[Seq
 
 def first_lossy_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> tuple[str, str] | None:
     """Return the first text that a tokenizer does not restore, compared as metrics compare texts.
-
-    Args:
-        tokenizer: Tokenizer of a text-to-text model.
-        texts: Reference texts.
 
     Returns:
         The text and its decoded form; `None` if all texts are restored. Truncation is not considered.
@@ -229,17 +205,7 @@ def first_lossy_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -
     return None
 
 
-def require_sacrebleu() -> None:
-    """Check before training, rather than after the first epoch, that translations can be scored.
-
-    Raises:
-        ImportError: sacrebleu is not installed.
-    """
-    if find_spec("sacrebleu") is None:
-        raise ImportError(f"BLEU and chrF require sacrebleu, which is not installed: {install_command('examples')}")
-
-
-class TranslationMetric(evaluate.Metric):
+class TranslationMetric(_TextMetric):
     """Corpus BLEU and chrF, from 0 to 100, by sacrebleu with its defaults.
 
     BLEU: tokenizer "13a", case-sensitive, exponential smoothing. chrF: character n-grams up to order 6, no word n-grams, beta
@@ -253,17 +219,10 @@ class TranslationMetric(evaluate.Metric):
     """
 
     names = ("bleu", "chrf")
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=self.__class__.__doc__,
-            citation="",
-            inputs_description="Predictions are texts, references are lists of texts.",
-            features=TEXT_FEATURES,
-        )
+    requirement = _SACREBLEU
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-        require_sacrebleu()
+        require_package(*_SACREBLEU)
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
 
@@ -276,10 +235,10 @@ class TranslationMetric(evaluate.Metric):
         }
 
 
-_TEXT_METRICS: dict[str, tuple[Any, Callable[[], None]]] = {
-    "text-match": (TextMatchMetric, require_jiwer),
-    "pronunciation": (PronunciationMetric, require_jiwer),
-    "translation": (TranslationMetric, require_sacrebleu),
+_TEXT_METRICS: dict[str, type[_TextMetric]] = {
+    "text-match": TextMatchMetric,
+    "pronunciation": PronunciationMetric,
+    "translation": TranslationMetric,
 }
 
 
@@ -309,8 +268,8 @@ def evaluation_for_generation(
     """
     if metric not in _TEXT_METRICS:
         raise ValueError(f"metric must be one of {', '.join(_TEXT_METRICS)}, got {metric!r}.")
-    metric_class, require_package = _TEXT_METRICS[metric]
-    require_package()
+    metric_class = _TEXT_METRICS[metric]
+    require_package(*metric_class.requirement)
     # Trainer pads sources and labels with either of these.
     padding = {tokenizer.pad_token_id, IGNORED}
     references_of_row = None
@@ -324,7 +283,9 @@ def evaluation_for_generation(
         if references_of_row is None:
             reference_texts = [[text] for text in decode_texts(tokenizer, prediction.label_ids, excluded={IGNORED})]
         else:
-            rows = zip(_inputs(prediction), prediction.label_ids, strict=True)
+            if prediction.inputs is None:
+                raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
+            rows = zip(prediction.inputs, prediction.label_ids, strict=True)
             reference_texts = [
                 _look_up(references_of_row, _exclude(source, padding), _exclude(labels, padding)) for source, labels in rows
             ]
@@ -336,7 +297,7 @@ def evaluation_for_generation(
 
 def text_metric_names(*, metric: str, **_: object) -> tuple[str, ...]:
     """Return the names of the values of a text metric; the first one selects the best checkpoint."""
-    return _TEXT_METRICS[metric][0].names
+    return _TEXT_METRICS[metric].names
 
 
 def require_generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -352,12 +313,6 @@ def require_generated_ids(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 
 def _exclude(ids: np.ndarray | tuple[int, ...], excluded: set[int]) -> tuple[int, ...]:
     return tuple(int(number) for number in ids if int(number) not in excluded)
-
-
-def _inputs(prediction: EvalPrediction) -> np.ndarray:
-    if prediction.inputs is None:
-        raise ValueError('References are looked up by source and labels. Set training.include_for_metrics: ["inputs"].')
-    return prediction.inputs
 
 
 def _look_up(references: dict[RowIds, list[str]], source: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:

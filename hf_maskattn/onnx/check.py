@@ -146,15 +146,9 @@ def compare_predictions(
     texts: Sequence[str],
     batch_size: int = 32,
 ) -> Agreement:
-    """Compare the predictions of two files.
+    """Compare the predictions of two files of a classifier on at least one text.
 
-    Args:
-        session: A file.
-        other: Another file of the same classifier.
-        tokenizer: Its tokenizer. Texts are truncated to its `model_max_length`.
-        config: Its configuration.
-        texts: The texts, at least one.
-        batch_size: Number of texts in a batch.
+    Texts are truncated to the `model_max_length` of the tokenizer.
     """
     predictions, equal, difference = 0, 0, 0.0
     for start in range(0, len(texts), batch_size):

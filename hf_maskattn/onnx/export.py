@@ -44,12 +44,9 @@ def _find_operator(qualified_name: str) -> Callable:
 
 
 def fold_constants(model: Any) -> None:
-    """Fold what depends on weights only, such as their order in ONNX, and remove metadata, in place.
+    """Fold what depends on weights only, such as their order in ONNX, and remove metadata from an `onnx_ir.Model`, in place.
 
     Otherwise every inference would reorder the weights, and a file would name the folders of the machine that exported it.
-
-    Args:
-        model: The `onnx_ir.Model` of a `torch.onnx.ONNXProgram`.
     """
     optimize(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     ClearMetadataAndDocStringPass()(model)

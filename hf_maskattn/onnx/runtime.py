@@ -120,15 +120,11 @@ class OnnxSession:
 
 
 def quantize_onnx(source: Path, target: Path) -> None:
-    """Write a file with the weights of embeddings, matrix products and LSTMs as 8-bit integers.
+    """Write a file from `write_onnx` with the weights of embeddings, matrix products and LSTMs as 8-bit integers.
 
     Numerics:
         Activations are rounded by the range of the batch, so that a row depends slightly on the rest of its batch.
         onnxruntime has no 8-bit GRU: the recurrent weights of a GRU stay in float32.
-
-    Args:
-        source: The file from `write_onnx`.
-        target: The file to write.
 
     Raises:
         ImportError: If onnxruntime is not installed.

@@ -5,7 +5,7 @@ The docstrings of the fields are the reference that users read: `docs/recipes.md
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -13,7 +13,6 @@ from hf_maskattn.data.tag_schemes import TagScheme
 from hf_maskattn.tasks import TaskName
 
 TextMetric = Literal["text-match", "pronunciation", "translation"]
-TEXT_METRICS: tuple[TextMetric, ...] = get_args(TextMetric)
 
 _FROM_LABELS = "it is set from the labels of the data"
 _FROM_TOKENIZER = "it is set from the tokenizer (data.tokenizer, data.vocab_size)"

@@ -7,11 +7,7 @@ from hf_maskattn.data.tokenizers import KINDS
 
 
 def check_embeddings(model: dict[str, Any], data: dict[str, Any]) -> None:
-    """Check the settings of the embeddings against each other.
-
-    Args:
-        model: The group `model` of a recipe.
-        data: Its group `data`.
+    """Check the settings of the embeddings in the groups `model` and `data` against each other.
 
     Raises:
         ValueError: If settings contradict each other, or have no effect.

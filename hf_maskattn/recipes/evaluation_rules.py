@@ -20,17 +20,25 @@ SELECTED_BY_EVALUATIONS = tuple(_MINIMUMS)
 def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """Check that a run whose model is selected by evaluations has them.
 
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-
     Raises:
         ValueError: If it has none, a number is too low, too few checkpoints are kept, or sharded weights would be averaged.
     """
     for key, minimum in _MINIMUMS.items():
         value = recipe.training.get(key)
-        if value is not None:
-            _check_setting(key, value, minimum, args, recipe)
+        if value is None:
+            continue
+        setting = f"training.{key}={value}"
+        if value < minimum:
+            raise ValueError(f"training.{key} must be at least {minimum}, got {value}.")
+        if not recipe.has_split("validation"):
+            raise ValueError(
+                f"{setting} needs a validation split. Set data.validation_file, data.validation_split or "
+                "data.validation_fraction."
+            )
+        if args.eval_strategy == "no":
+            raise ValueError(f"{setting} needs evaluations during training. Set training.eval_strategy to epoch or steps.")
+        if not args.load_best_model_at_end:
+            raise ValueError(f"{setting} needs training.load_best_model_at_end=true: {_REASONS[key]}.")
     count, limit = recipe.training.get("average_checkpoints"), args.save_total_limit
     if count is not None and any(os.environ.get(variable, "").lower() == "true" for variable in _SHARDING):
         raise ValueError(f"training.average_checkpoints={count} is not supported with FSDP or DeepSpeed, which shard weights.")
@@ -39,17 +47,3 @@ def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> 
             f"training.save_total_limit must be at least {count + 1} with training.average_checkpoints={count} (the best "
             f"one and the last {count}), got {limit}. Remove it or raise it."
         )
-
-
-def _check_setting(key: str, value: int, minimum: int, args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
-    setting = f"training.{key}={value}"
-    if value < minimum:
-        raise ValueError(f"training.{key} must be at least {minimum}, got {value}.")
-    if not recipe.has_split("validation"):
-        raise ValueError(
-            f"{setting} needs a validation split. Set data.validation_file, data.validation_split or data.validation_fraction."
-        )
-    if args.eval_strategy == "no":
-        raise ValueError(f"{setting} needs evaluations during training. Set training.eval_strategy to epoch or steps.")
-    if not args.load_best_model_at_end:
-        raise ValueError(f"{setting} needs training.load_best_model_at_end=true: {_REASONS[key]}.")

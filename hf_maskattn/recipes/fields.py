@@ -35,17 +35,20 @@ WARMUP_RATIO = "warmup_ratio"
 """A key of `training` that is not a field of `TrainingArguments`, but of those of transformers 4."""
 
 _ANY_CONFIG = ("transformers.configuration_utils", "PreTrainedConfig")
-
+_ARGUMENTS: dict[str, type] = {
+    "model": ModelArguments,
+    "data": DataArguments,
+    "teacher": TeacherArguments,
+    "training": OwnTrainingArguments,
+    "tuning": TuningArguments,
+}
 
 ONLY_FOR: dict[tuple[str, str], list[str]] = {}
 """Tasks that support a key, by (group, key), for the keys that some tasks do not support."""
 for _task in TASKS.values():
-    for _key in _task.model_keys:
-        ONLY_FOR.setdefault(("model", _key), []).append(_task.name)
-    for _key in _task.data_keys:
-        ONLY_FOR.setdefault(("data", _key), []).append(_task.name)
-    for _key in _task.training_keys:
-        ONLY_FOR.setdefault(("training", _key), []).append(_task.name)
+    for _group, _keys in {"model": _task.model_keys, "data": _task.data_keys, "training": _task.training_keys}.items():
+        for _key in _keys:
+            ONLY_FOR.setdefault((_group, _key), []).append(_task.name)
 
 
 def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str, Any]:
@@ -58,18 +61,13 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
     Returns:
         Type of each field, by name. If the types differ between tasks, their union.
     """
-    if group == "data":
-        sources = [_types(DataArguments)]
-    elif group == "teacher":
-        sources = [_types(TeacherArguments)]
-    elif group == "tuning":
-        sources = [_types(TuningArguments)]
-    elif group == "training":
-        sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}, _types(OwnTrainingArguments)]
+    sources = [_types(_ARGUMENTS[group])]
+    if group == "training":
+        sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}, *sources]
         if any(TASKS[task].generates for task in tasks):
             sources.append(declared_fields(*GENERATION_TRAINING))
-    else:
-        sources = [_types(ModelArguments), *map(config_fields, tasks)]
+    elif group == "model":
+        sources += map(config_fields, tasks)
     fields: dict[str, Any] = {}
     for source in sources:
         for name, annotation in source.items():
@@ -237,11 +235,7 @@ def _normalize(key: str) -> str:
 
 
 def nearest_keys(key: str, valid: Collection[str]) -> list[str]:
-    """Return the keys that a wrong key may stand for.
-
-    Args:
-        key: The wrong key.
-        valid: The keys that exist.
+    """Return the keys that exist and that a wrong key may stand for.
 
     Returns:
         The new name of a renamed key, or at most three keys that it is a misspelling or a part of, the most similar first.
@@ -277,13 +271,7 @@ def check_dataset_name(name: str | None) -> None:
 
 
 def check_value(group: str, key: str, value: Any, annotation: Any) -> None:
-    """Check the type of a value. An integer is valid where a float is.
-
-    Args:
-        group: Group of the recipe, for the message.
-        key: Name of the field.
-        value: The value.
-        annotation: Type of the field.
+    """Check that a value has the type of a field. An integer is valid where a float is.
 
     Raises:
         TypeError: If the value has another type, or is not one of the choices of the field.

@@ -79,14 +79,7 @@ RecipeLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(n
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Parse YAML.
-
-    Args:
-        text: The text.
-        origin: Name of the file or option, for error messages.
-
-    Returns:
-        The value: mapping, list, string, number, bool or None.
+    """Parse YAML of a file or an option to a mapping, list, string, number, bool or None.
 
     Raises:
         ValueError: If the text is not valid YAML, or a key is given twice. The message has the origin and the line.
@@ -210,11 +203,7 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def check_local_files(recipe: Recipe, splits: Collection[str] = ("train", "validation", "test")) -> None:
-    """Check that the files of a recipe exist. Their content is checked when they are loaded.
-
-    Args:
-        recipe: The recipe.
-        splits: The splits whose files are needed.
+    """Check that the files of the splits of a recipe exist. Their content is checked when they are loaded.
 
     Raises:
         FileNotFoundError: If a file does not exist, or no file matches a pattern.
@@ -251,13 +240,7 @@ def _read_groups(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def parse_override(override: str) -> tuple[str, str, Any]:
-    """Parse an override of a recipe.
-
-    Args:
-        override: "group.key=value", with the value in YAML.
-
-    Returns:
-        Group, key and value.
+    """Parse an override "group.key=value", with the value in YAML, to group, key and value.
 
     Raises:
         ValueError: If it has another form. The message does not have the value.
@@ -272,13 +255,7 @@ def parse_override(override: str) -> tuple[str, str, Any]:
 
 
 def check_field(group: str, key: str, value: Any, origin: str) -> None:
-    """Check the key and the value of a line or of an override.
-
-    Args:
-        group: Group of the recipe.
-        key: Name of the field.
-        value: The value.
-        origin: Prefix of messages.
+    """Check the key and the value of a line or of an override. Messages begin with `origin`.
 
     Raises:
         ValueError: If there is no such key, or it must not be set; does not repeat the value.
@@ -298,10 +275,7 @@ def check_field(group: str, key: str, value: Any, origin: str) -> None:
 
 
 def stored_task(name: str) -> str:
-    """Return the name under which recipes store a task.
-
-    Args:
-        name: The task, or its name in recipes.
+    """Return the name under which recipes store a task that has this name, or this name in recipes.
 
     Raises:
         ValueError: If there is no such task.

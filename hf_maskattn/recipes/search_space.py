@@ -26,20 +26,6 @@ _RANGE_KEYS = ("low", "high", "log")
 
 
 @dataclass(frozen=True)
-class Choices:
-    """Values to choose from.
-
-    Attributes:
-        values: The values.
-    """
-
-    values: tuple[Any, ...]
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.values
-
-
-@dataclass(frozen=True)
 class Range:
     """A range of numbers.
 
@@ -64,7 +50,7 @@ class Range:
         return self.low <= value <= self.high and (isinstance(value, int) or not self.is_integer)
 
 
-def parse_space(space: Mapping[str, Any], task: str) -> dict[str, Choices | Range]:
+def parse_space(space: Mapping[str, Any], task: str) -> dict[str, tuple[Any, ...] | Range]:
     """Parse the space that a recipe declares.
 
     Args:
@@ -72,7 +58,7 @@ def parse_space(space: Mapping[str, Any], task: str) -> dict[str, Choices | Rang
         task: Stored name of the task.
 
     Returns:
-        The choices and ranges, by "group.key".
+        The values to choose from, or their range, by "group.key".
 
     Raises:
         ValueError: If a key does not exist or must not vary, or there is nothing to choose from.
@@ -87,7 +73,7 @@ def parse_space(space: Mapping[str, Any], task: str) -> dict[str, Choices | Rang
             parsed[name] = _parse_range(declared) if isinstance(declared, Mapping) else _parse_choices(declared)
             group, _, key = name.partition(".")
             item = parsed[name]
-            for value in item.values if isinstance(item, Choices) else (item.low, item.high):
+            for value in (item.low, item.high) if isinstance(item, Range) else item:
                 check_value(group, key, value, annotation)
         except (TypeError, ValueError) as error:
             raise type(error)(f"tuning.space: {error}") from error
@@ -113,11 +99,11 @@ def _check_name(name: str, task: str) -> Any:
     return annotations[key]
 
 
-def _parse_choices(declared: Any) -> Choices:
+def _parse_choices(declared: Any) -> tuple[Any, ...]:
     is_list = isinstance(declared, list) and len(declared) > 1 and len({str(value) for value in declared}) == len(declared)
     if not is_list or any(isinstance(value, (list, dict)) for value in declared):
         raise ValueError(f"a key needs a list of different values, or a range with low and high, got {declared}.")
-    return Choices(tuple(declared))
+    return tuple(declared)
 
 
 def _parse_range(declared: Mapping[str, Any]) -> Range:
@@ -148,11 +134,7 @@ def _number(bound: Any) -> float:
 def default_space(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the space of a recipe that declares none: learning rate, batch size and dropout around its own values.
 
-    Args:
-        groups: The groups of the recipe, with all defaults.
-
-    Returns:
-        A space as a recipe declares it.
+    The groups of the recipe have all defaults. The space is as a recipe declares it.
     """
     training, model = groups["training"], groups["model"]
     rate, batch_size = training.get("learning_rate", 5e-5), training.get("per_device_train_batch_size", 8)

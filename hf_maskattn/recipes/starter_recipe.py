@@ -134,7 +134,10 @@ def _columns(task: str, rows: Dataset, chosen: dict[str, Any], file: str) -> Ite
     text = find("text_column", find.text_columns(), taken=(label,))
     if is_labeled:
         label = find("label_column", find.label_columns(), taken=(text,))
-        yield from _label_lines(rows, label)
+        if isinstance(rows.features[label], List):
+            yield "model", _Line("problem_type", "multi_label_classification", "any number of labels for a text")
+        elif _is_number(rows.features[label]) or _are_decimals(rows[:_SAMPLE_ROWS][label]):
+            yield "model", _Line("problem_type", "regression", "a number for a text")
     yield "data", _Line("text_column", text)
     if label is not None:
         yield "data", _Line("label_column", label, _list_labels(rows, label))
@@ -180,7 +183,9 @@ class _ColumnFinder:
 
     def text_columns(self) -> list[str]:
         """List the columns of texts, the longest texts first."""
-        columns = [name for name, feature in self.features.items() if _is_text(feature)]
+        columns = [
+            name for name, feature in self.features.items() if getattr(feature, "dtype", "") in ("string", "large_string")
+        ]
         if self.task == "text2text-generation":
             return columns  # in the order of the file
         return sorted(columns, key=lambda name: -sum(len(value or "") for value in self.sample[name]))
@@ -197,21 +202,9 @@ class _ColumnFinder:
         return sorted(numbers, key=lambda name: (numbers[name] == 1, numbers[name]))
 
 
-def _label_lines(rows: Dataset, label: str) -> Iterable[tuple[str, _Line]]:
-    feature = rows.features[label]
-    if isinstance(feature, List):
-        yield "model", _Line("problem_type", "multi_label_classification", "any number of labels for a text")
-    elif _is_number(feature) or _are_decimals(rows[:_SAMPLE_ROWS][label]):
-        yield "model", _Line("problem_type", "regression", "a number for a text")
-
-
 def _are_decimals(values: Sequence[Any]) -> bool:
     """Whether the cells of a CSV column are numbers with a decimal point."""
     return all(isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*\.\d+\s*", value) for value in values)
-
-
-def _is_text(feature: Any) -> bool:
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 
 def _is_number(feature: Any) -> bool:

@@ -4,11 +4,7 @@ from typing import Any
 
 
 def check_stream(data: dict[str, Any], training: dict[str, Any]) -> None:
-    """Check that no setting needs all rows, or the end of a stream.
-
-    Args:
-        data: The group `data` of a recipe.
-        training: Its group `training`.
+    """Check that no setting in the groups `data` and `training` needs all rows, or the end of a stream.
 
     Raises:
         ValueError: If a setting does.

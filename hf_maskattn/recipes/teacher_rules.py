@@ -12,10 +12,7 @@ _NOT_FOR_GENERATION = ("temperature", "alpha", "loss", "labels")
 
 
 def check_teacher(groups: dict[str, dict[str, Any]]) -> None:
-    """Check the group `teacher` against the other groups.
-
-    Args:
-        groups: The groups of a recipe, with fields of valid types and the stored name of the task.
+    """Check the group `teacher` against the other groups, whose fields have valid types and the stored name of the task.
 
     Raises:
         ValueError: If the teacher is missing, or a field has no effect or is out of range.

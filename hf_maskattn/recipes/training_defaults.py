@@ -46,9 +46,6 @@ _STEPS = 500
 def resolved_training(recipe: Recipe) -> dict[str, Any]:
     """Add the defaults of the group `training` to the fields that a recipe sets.
 
-    Args:
-        recipe: The recipe.
-
     Returns:
         The fields of `TrainingArguments` that are not left at the defaults of transformers, and the own keys that are set.
     """
@@ -81,12 +78,7 @@ def _optimization_defaults(recipe: Recipe) -> dict[str, Any]:
 
 
 def complete_schedule(args: Seq2SeqTrainingArguments, recipe: Recipe, num_rows: int) -> Seq2SeqTrainingArguments:
-    """Set the default number of epochs, which depends on the number of rows, and check the warmup.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe.
-        num_rows: Number of rows of the train split.
+    """Set the default number of epochs, which depends on the number of rows of the train split, and check the warmup.
 
     Returns:
         A copy of the arguments: a model from scratch is trained for 10 epochs, or for more until it has 500 steps, unless the
@@ -187,15 +179,7 @@ def _check_reporters(names: list[str]) -> None:
 
 
 def select_best_metric(args: Seq2SeqTrainingArguments, recipe: Recipe, evaluation: TaskEvaluation) -> Seq2SeqTrainingArguments:
-    """Set the metric that the best checkpoint is selected by, unless the recipe sets it.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe.
-        evaluation: The metrics of the task.
-
-    Returns:
-        A copy of the arguments.
+    """Set, in a copy of the arguments, the metric that the best checkpoint is selected by, unless the recipe sets it.
 
     Raises:
         ValueError: If the recipe sets a metric that is not computed.
@@ -223,14 +207,7 @@ _NAMES_OR_PATHS = (
 
 
 def resolve_recipe(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the groups of a recipe with all defaults.
-
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        The groups. Paths are absolute, so that they make the same recipe in any directory.
-    """
+    """Return the groups of a recipe with all defaults, and with absolute paths: the same recipe in any directory."""
     task = recipe.model.task
     model = asdict(recipe.model)
     config = model.pop("config")
@@ -273,13 +250,9 @@ def absolute_paths(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 
 
 def stated_groups(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the groups of a recipe with what it states alone, so that defaults that depend on the data stay open.
+    """Return the groups of a recipe, but `tuning`, with what it states alone, and with absolute paths.
 
-    Args:
-        recipe: The recipe.
-
-    Returns:
-        The groups without `tuning`, with absolute paths.
+    Defaults that depend on the data stay open.
     """
     groups: dict[str, Any] = {"model": recipe.model, "data": recipe.data}
     if recipe.teacher is not None:
@@ -327,14 +300,9 @@ _EARLIER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def resumed_recipe(recipe: Recipe, stored: Path) -> Recipe:
-    """Return a recipe with the defaults of the run that it resumes.
+    """Return a recipe with the defaults of the run that it resumes, which has stored its `recipe.yaml`.
 
-    Args:
-        recipe: The recipe.
-        stored: The `recipe.yaml` of the run.
-
-    Returns:
-        The recipe. Keys that it does not set have the values of the run if their defaults have changed or depend on the data.
+    Keys that it does not set have the values of the run if their defaults have changed or depend on the data.
     """
     run = load_recipe(stored)
     data = {
@@ -353,11 +321,7 @@ _WITHOUT_EFFECT_ON_MODEL = ("output_dir", "keep_checkpoints", "name")
 
 
 def changed_keys(recipe: Recipe, stored: Path) -> dict[str, tuple[Any, Any]]:
-    """Compare a recipe with the recipe that a run was started with.
-
-    Args:
-        recipe: The recipe.
-        stored: The `recipe.yaml` of the run.
+    """Compare a recipe with the stored `recipe.yaml` that a run was started with.
 
     Returns:
         Old and new value of each key that differs, by "group.key", but keys that have no effect on the model. A path is

@@ -97,9 +97,6 @@ _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no
 def check_training(recipe: Recipe) -> None:
     """Check that each field of the group has an effect, is supported for the task, and cannot fail later.
 
-    Args:
-        recipe: The recipe.
-
     Raises:
         ValueError: If a field is not. The message has its name, its value and a way out.
     """
@@ -124,10 +121,6 @@ def check_training(recipe: Recipe) -> None:
 
 def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """Check that the optimizer and the schedule can be built, by building both for a model with one weight.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
 
     Raises:
         ValueError: If the optimizer or the schedule rejects a setting or ignores it.
@@ -167,12 +160,7 @@ def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
 
 
 def steps_per_epoch(args: Seq2SeqTrainingArguments, num_rows: int) -> int:
-    """Return the number of optimizer steps of an epoch, as Trainer counts them.
-
-    Args:
-        args: The arguments of the Trainer.
-        num_rows: Number of rows of the train split.
-    """
+    """Return the number of optimizer steps of an epoch over `num_rows` rows, as Trainer counts them."""
     rows_per_batch = args.train_batch_size * args.world_size
     batches = num_rows // rows_per_batch if args.dataloader_drop_last else math.ceil(num_rows / rows_per_batch)
     return max(1, math.ceil(batches / args.gradient_accumulation_steps))
@@ -181,12 +169,8 @@ def steps_per_epoch(args: Seq2SeqTrainingArguments, num_rows: int) -> int:
 def check_warmup(args: Seq2SeqTrainingArguments, num_steps: int) -> None:
     """Check that the learning rate reaches its value.
 
-    Args:
-        args: The arguments of the Trainer.
-        num_steps: Number of steps of the run.
-
     Raises:
-        ValueError: If the warmup is longer than the run.
+        ValueError: If the warmup is longer than the run of `num_steps` steps.
     """
     warmup = args.get_warmup_steps(num_steps)
     if warmup > num_steps:
@@ -199,12 +183,8 @@ def check_warmup(args: Seq2SeqTrainingArguments, num_steps: int) -> None:
 def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """Check fields whose effect depends on the device, or on when the run logs, evaluates and saves.
 
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-
     Raises:
-        ValueError: If a field is not. The message has its name, its value and a way out.
+        ValueError: If a field has no effect. The message has its name, its value and a way out.
     """
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
@@ -222,13 +202,7 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
 
 
 def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps: int, num_epochs: float | None) -> None:
-    """Check that a run with early stopping is evaluated.
-
-    Args:
-        args: The arguments of the Trainer.
-        recipe: The recipe that they were built from.
-        num_steps: Number of steps of the run.
-        num_epochs: Number of epochs of the run. None if only the steps are known.
+    """Check that a run with early stopping is evaluated; its number of epochs is None if only the steps are known.
 
     Raises:
         ValueError: If `eval_delay` is not over before the end of the run.
@@ -348,22 +322,16 @@ def _check_optimization_settings(training: Mapping[str, Any]) -> None:
 
 
 def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
-    problem = recipe.model.problem_type
-    if training.get("label_smoothing_factor") and problem in ("regression", "multi_label_classification"):
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
-            f"model.problem_type={problem}, because it is defined for one class out of several. Remove it."
-        )
-    if training.get("label_smoothing_factor") and recipe.model.config.get("use_crf"):
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with model.use_crf=true, "
-            "whose loss is of whole sequences of labels. Remove it."
-        )
-    if training.get("label_smoothing_factor") and recipe.model.task == "joint-classification":
-        raise ValueError(
-            f"training.label_smoothing_factor={training['label_smoothing_factor']} is not supported with "
-            "model.task=joint-classification, because Trainer smooths one kind of labels only. Remove it."
-        )
+    smoothing, problem = training.get("label_smoothing_factor"), recipe.model.problem_type
+    reason = None
+    if problem in ("regression", "multi_label_classification"):
+        reason = f"model.problem_type={problem}, because it is defined for one class out of several"
+    elif recipe.model.config.get("use_crf"):
+        reason = "model.use_crf=true, whose loss is of whole sequences of labels"
+    elif recipe.model.task == "joint-classification":
+        reason = "model.task=joint-classification, because Trainer smooths one kind of labels only"
+    if smoothing and reason is not None:
+        raise ValueError(f"training.label_smoothing_factor={smoothing} is not supported with {reason}. Remove it.")
     if not recipe.has_split("validation"):
         for key in ("eval_strategy", "eval_on_start", "load_best_model_at_end"):
             if training.get(key) not in (None, False, "no"):

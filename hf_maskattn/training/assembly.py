@@ -116,7 +116,8 @@ def assemble(
     teacher = None if recipe.teacher is None else load_teacher(recipe.teacher, recipe.model.task)
     with args.main_process_first(desc="preparing the data"):
         if embeddings is not None:
-            open_embeddings(embeddings, _embedding_size(recipe.model), kind=recipe.model.embeddings_kind)
+            config = TASKS[recipe.model.task].config_class.load()(**recipe.model.config)
+            open_embeddings(embeddings, config.embedding_size, kind=recipe.model.embeddings_kind)
         if data is None:
             data = training_data(recipe, args.seed, as_tagged=as_tagged, saved_tokenizer=checkpoint)
     transfer_set = None
@@ -206,10 +207,7 @@ def build_trainer(
 
 
 def check_model(arguments: ModelArguments) -> None:
-    """Check the configuration of a new model before data is loaded.
-
-    Args:
-        arguments: The group `model` of a recipe. The sizes of a pretrained model are checked when it is loaded.
+    """Check the configuration of a new model before data is loaded, except the sizes of a pretrained model.
 
     Raises:
         ValueError: If a field has an invalid value, fields contradict each other, or the pretrained model is of another type.
@@ -222,10 +220,6 @@ def check_model(arguments: ModelArguments) -> None:
         TASKS[arguments.task].config_class.load()(**arguments.config)
     except StrictDataclassError as error:
         raise ValueError(f"model.{error.__cause__}") from error
-
-
-def _embedding_size(arguments: ModelArguments) -> int:
-    return TASKS[arguments.task].config_class.load()(**arguments.config).embedding_size
 
 
 def build_model(
@@ -315,10 +309,7 @@ def _describe_encoder(config: PreTrainedConfig, shapes: Shapes, arguments: Model
 def set_generation(model: PreTrainedModel, recipe: Recipe, max_target_length: int) -> None:
     """Set the generation config of a model to the settings that it is evaluated with, so that `generate()` uses them.
 
-    Args:
-        model: The model.
-        recipe: The recipe.
-        max_target_length: Maximum number of tokens of a target.
+    The maximum length of a target is in tokens, its end included.
     """
     max_length, num_beams = recipe.training.get("generation_max_length"), recipe.training.get("generation_num_beams")
     # The token that the decoder starts from counts.
@@ -346,13 +337,9 @@ class RunSummary(dict[str, str]):
 
 
 def summarize(assembly: Assembly) -> RunSummary:
-    """Summarize a run before it trains.
+    """Summarize a run before it trains: task, model, data, training, device and output folder.
 
-    Args:
-        assembly: The Trainer and its parts.
-
-    Returns:
-        Task, model, data, training, device and output folder. Every fact is stated once.
+    Every fact is stated once.
     """
     data, args, recipe = assembly.data, assembly.trainer.args, assembly.recipe
     source = recipe.data.name or recipe.data.source or recipe.data.train_file

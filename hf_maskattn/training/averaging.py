@@ -58,10 +58,7 @@ def use_average_if_better(trainer: Trainer, count: int, best: BestEvaluation | N
 
 
 def average_weights(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """Compute the mean of the weights of checkpoints.
-
-    Args:
-        checkpoints: Their folders, the last one first.
+    """Compute the mean of the weights of checkpoints, the last one first.
 
     Returns:
         The weights by name, in their dtype. Integers are those of the last checkpoint.

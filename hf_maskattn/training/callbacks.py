@@ -33,11 +33,7 @@ _STDERR = 2
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (the user asked for it)
-    """A run was stopped by Ctrl-C after a checkpoint was saved.
-
-    Args:
-        checkpoint: The checkpoint to resume from.
-    """
+    """A run was stopped by Ctrl-C after a checkpoint was saved, from which it can be resumed."""
 
     def __init__(self, checkpoint: Path):
         super().__init__(f"The run was stopped. It can be resumed from {checkpoint}.")

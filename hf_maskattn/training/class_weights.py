@@ -64,11 +64,6 @@ class WeightedLoss:
 def build_weighted_loss(recipe: Recipe, data: TaskData, label_smoothing: float) -> WeightedLoss:
     """Build the training loss of a recipe with `training.class_weights`.
 
-    Args:
-        recipe: The recipe.
-        data: Its data.
-        label_smoothing: Label smoothing of the Trainer.
-
     Raises:
         ValueError: If a class has no rows in the train split, or the recipe does not name the labels of the data.
     """

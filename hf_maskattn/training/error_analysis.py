@@ -190,12 +190,6 @@ def evaluate_with_errors(
 ) -> tuple[dict[str, float], ErrorAnalysis | None]:
     """Evaluate a split, and analyze the errors of the same predictions.
 
-    Args:
-        trainer: The Trainer.
-        split: Name of the split.
-        data: The data, with its raw rows.
-        evaluation: The metrics.
-
     Returns:
         The metrics as `score` returns them, and the errors. None for a task without an analysis, and without predictions.
     """

@@ -49,10 +49,7 @@ class HubTarget:
         return cls(name, args.hub_private_repo, args.hub_revision, strategy == "every_save")
 
     def with_repository(self) -> "HubTarget":
-        """Create the repository before training, so that missing permissions are reported early.
-
-        Returns:
-            The target with the full name of the repository.
+        """Create the repository before training, to report missing permissions early; return the target with its full name.
 
         Raises:
             ValueError: If the name is invalid, or the repository is public and should be private.
@@ -67,13 +64,7 @@ class HubTarget:
 
 
 class NotPublished(OSError):  # noqa: N818 (the run itself is complete)
-    """A run is finished, but could not be published.
-
-    Args:
-        report: The results of the run.
-        target: The repository.
-        cause: The error.
-    """
+    """A run is finished, but could not be published. The message has the command that publishes it."""
 
     def __init__(self, report: RunReport, target: HubTarget, cause: Exception):
         command = ["hf-maskattn", "push", str(report.model_folder), target.repo_id]
@@ -86,10 +77,7 @@ class NotPublished(OSError):  # noqa: N818 (the run itself is complete)
 
 
 def publish_run(report: RunReport, target: HubTarget) -> RunReport:
-    """Publish a finished run.
-
-    Returns:
-        The report with the publication.
+    """Publish a finished run, and return its report with the publication.
 
     Raises:
         NotPublished: If publishing fails.
@@ -101,11 +89,7 @@ def publish_run(report: RunReport, target: HubTarget) -> RunReport:
 
 
 class PublishEverySave(TrainerCallback):
-    """Publishes each checkpoint. If that fails, a warning is logged and training continues.
-
-    Args:
-        target: The repository.
-    """
+    """Publishes each checkpoint. If that fails, a warning is logged and training continues."""
 
     def __init__(self, target: HubTarget):
         self._target = target

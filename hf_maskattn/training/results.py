@@ -249,17 +249,7 @@ class RunReport:
 
 
 def score(trainer: Trainer, split: str, dataset: datasets.Dataset, evaluation: TaskEvaluation) -> dict[str, float]:
-    """Evaluate a split.
-
-    Args:
-        trainer: The Trainer.
-        split: Name of the split.
-        dataset: Its model inputs.
-        evaluation: The metrics.
-
-    Returns:
-        Loss, metrics, seconds and rows per second.
-    """
+    """Evaluate the model inputs of a split: loss, metrics, seconds and rows per second."""
     # Trainer.evaluate would evaluate the validation split again if dataloader workers are persistent.
     return select_metrics(trainer.predict(dataset, metric_key_prefix=split).metrics, split, evaluation)
 
@@ -278,9 +268,6 @@ _ATTENTION_BATCH_SIZE = 32
 
 def measure_attention(assembly: "Assembly") -> AttentionStatistics | None:
     """Measure how the model of a run attends over the first `MAX_ATTENTION_ROWS` rows of the validation split.
-
-    Args:
-        assembly: The Trainer and its data.
 
     Returns:
         The statistics. None if there is no validation split, or the model is sharded.
@@ -309,25 +296,13 @@ def _is_sharded(trainer: Trainer) -> bool:
 _MAX_TOKENS_IN_PICTURE = 30
 
 
-def write_card(
-    assembly: "Assembly",
-    recipe: Recipe,
-    folder: Path,
-    metrics: dict[str, dict[str, float]],
-    attention: AttentionStatistics | None = None,
-    best: BestEvaluation | None = None,
-) -> None:
+def write_card(assembly: "Assembly", recipe: Recipe, report: RunReport) -> None:
     """Write `README.md` and, if matplotlib is installed, `attention.png` to the folder of a run.
 
-    Args:
-        assembly: The Trainer and its data.
-        recipe: The recipe.
-        folder: The output folder.
-        metrics: Values by metric name, by split.
-        attention: How the model attends. A mean is stated, and not drawn.
-        best: The evaluation that selected the weights. None if they are the last ones.
+    Attention that is a mean is stated, and not drawn.
     """
-    trainer, data = assembly.trainer, assembly.data
+    trainer, data, folder = assembly.trainer, assembly.data, report.model_folder
+    attention, best = report.attention, report.best
     texts = [text for text in data.examples if text.strip()]
     is_drawn = not (_is_sharded(trainer) or (attention is not None and attention.is_mean))
     has_picture = is_drawn and draw_picture(trainer.model, data.tokenizer, texts, folder / PICTURE_FILE)
@@ -340,7 +315,7 @@ def write_card(
         num_parameters=get_model_param_count(trainer.model),
         task=recipe.model.task,
         data=_describe_data(assembly, recipe),
-        metrics={split: values for split, values in metrics.items() if split != "train"},
+        metrics={split: values for split, values in report.metrics.items() if split != "train"},
         metric_names=assembly.evaluation.metric_names,
         base_model=pretrained and public_name(pretrained),
         base_model_id=pretrained and hub_id_of(pretrained),
@@ -371,11 +346,7 @@ def public_name(source: str) -> str:
 def draw_picture(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], path: Path) -> bool:
     """Draw the contributions of tokens to the predicted classes, the attention over texts, or the alignment with outputs.
 
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        texts: The texts. Long ones are truncated, and those with characters that no installed font has are left out.
-        path: The image file.
+    Long texts are truncated, and those with characters that no installed font has are left out.
 
     Returns:
         Whether a picture was drawn. It is not if matplotlib is not installed, or no text can be drawn.

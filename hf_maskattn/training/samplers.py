@@ -79,11 +79,9 @@ class ProcessBatchSampler(BatchSampler):
 
 
 class EmptyBatchCollator:
-    """Wraps a data collator so that a batch without rows has the same tensors, with length 0 in the first axis.
+    """Collates rows; a batch without rows has the same tensors, with length 0 in the first axis.
 
-    Args:
-        collate: The data collator.
-        row: Any row, from which the tensors are built.
+    They are built from `row`, which may be any one.
     """
 
     def __init__(self, collate: Callable[[list], Any], row: Any):

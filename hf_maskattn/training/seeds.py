@@ -99,13 +99,7 @@ def train_seeds(recipe: Recipe, *, resume: bool = False, overwrite: bool = False
 
 
 def check_seeds(recipe: Recipe) -> list[int]:
-    """Check the seeds of a recipe.
-
-    Args:
-        recipe: A recipe with `training.seeds`.
-
-    Returns:
-        The seeds.
+    """Return the seeds of a recipe with `training.seeds`, after checking them.
 
     Raises:
         ValueError: If there are fewer than two, one is given twice or negative, or another key contradicts them.
@@ -144,13 +138,7 @@ def _remove_other_seeds(folder: Path, seeds: list[int]) -> None:
 
 
 def summarize_seeds(folder: Path, metrics: dict[int, Metrics], recipe: Recipe) -> SeedScores:
-    """Compute mean and deviation over the seeds, and select the best one.
-
-    Args:
-        folder: Folder of the seeds.
-        metrics: Metrics of each seed.
-        recipe: The recipe.
-    """
+    """Compute mean and deviation over the metrics of the seeds, and select the best one."""
     mean, std = _over_seeds(metrics, statistics.mean), _over_seeds(metrics, statistics.stdev)
     if "validation" not in mean:
         return SeedScores(folder, metrics, mean, std, None, None)

@@ -138,7 +138,7 @@ def evaluation_data(
     tag_scheme: str | None = None,
     sequence_labels: list[str] | None = None,
 ) -> TaskData:
-    """Load one split for an existing model.
+    """Load one split of a recipe for an existing model.
 
     Args:
         recipe: The recipe.
@@ -148,9 +148,6 @@ def evaluation_data(
         labels: The labels of the model by id.
         tag_scheme: `tag_scheme` of its configuration.
         sequence_labels: `sequence_label_names` of its configuration.
-
-    Returns:
-        The data of that split.
 
     Raises:
         ValueError: If the recipe has no such split, or its labels are not those of the model.

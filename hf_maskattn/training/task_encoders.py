@@ -17,7 +17,7 @@ from hf_maskattn.data.pair_encoding import References, RowIds, collect_reference
 from hf_maskattn.data.streaming import RowStream, Shards
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.data.tag_encoding import encode_tags, warn_about_lost_entities
-from hf_maskattn.data.tag_reading import Tagging, TagReader, is_visible, iterate_tags, warn_about_tags
+from hf_maskattn.data.tag_reading import Tagging, is_visible, iterate_tags, warn_about_tags
 from hf_maskattn.data.tag_schemes import TagScheme, detect_tag_scheme, has_prefix, iob2_labels
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.recipes.recipe import Recipe
@@ -94,14 +94,7 @@ class TaskEncoder:
         """
 
     def use_labels(self, name: str, splits: Splits, labels: list[str], tag_scheme: str | None) -> None:
-        """Use the labels of an existing model.
-
-        Args:
-            name: Name of the split to evaluate.
-            splits: The splits that were loaded for it.
-            labels: The labels of the model by id.
-            tag_scheme: `tag_scheme` of its configuration.
-        """
+        """Use the labels by id, and the `tag_scheme`, of an existing model for the split to evaluate, `name`."""
 
     def encode(
         self,
@@ -112,7 +105,7 @@ class TaskEncoder:
         *,
         evaluated: bool = False,
     ) -> Dataset | RowStream:
-        """Encode a split.
+        """Encode a split as model inputs.
 
         Args:
             name: Name of the split, for messages.
@@ -120,10 +113,11 @@ class TaskEncoder:
             tokenizer: The tokenizer.
             locations: File and line of each row, for messages.
             evaluated: Whether the split is scored rather than trained on.
-
-        Returns:
-            Model inputs.
         """
+        return self._encode(split, tokenizer, evaluated, locations=locations, name=name)
+
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
+        """Encode a split by the function of the task, whose arguments `settings` name the split and its rows."""
         raise NotImplementedError
 
     def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:
@@ -185,16 +179,7 @@ class TextEncoder(TaskEncoder):
             self.labels = labels
             self.further_labels = find_further_labels({name: splits[name]}, self.recipe.label_column, labels)
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_texts(
             split,
             tokenizer,
@@ -203,26 +188,16 @@ class TextEncoder(TaskEncoder):
             labels=self.labels,
             further_labels=self.further_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
-            locations=locations,
-            name=name,
+            **settings,
         )
 
 
 class MaskedLMEncoder(TaskEncoder):
     """Masked language modeling: a text. The collator masks tokens and sets the labels."""
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
-        column, limit = self.text_column, self.max_length(tokenizer)
-        return encode_for_masked_lm(split, tokenizer, text_column=column, max_length=limit, locations=locations, name=name)
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
+        max_length = self.max_length(tokenizer)
+        return encode_for_masked_lm(split, tokenizer, text_column=self.text_column, max_length=max_length, **settings)
 
     def build_collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, seed: int) -> Any:
         """Build the data collator."""
@@ -252,16 +227,7 @@ class PairEncoder(TaskEncoder):
         length = self.recipe.data.max_target_length
         return self.max_length(tokenizer) if length is None else length
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_pairs(
             split,
             tokenizer,
@@ -269,8 +235,7 @@ class PairEncoder(TaskEncoder):
             target_column=self.recipe.data.target_column,
             max_source_length=self.max_length(tokenizer),
             max_target_length=self.max_target_length(tokenizer),
-            locations=locations,
-            name=name,
+            **settings,
         )
 
     def references(
@@ -367,33 +332,23 @@ class TagEncoder(TaskEncoder):
         """Return the scheme that the recipe sets, or detect the scheme of a split."""
         if self.recipe.data.tag_scheme is not None:
             return self.recipe.data.tag_scheme
-        reader = TagReader.from_column(split, self.tags_column, names, labels=names, scheme=None)
-        return detect_tag_scheme(names, iterate_tags(split, self.tags_column, reader.tags))
+        tags = Tagging(names, names).reader(split, self.tags_column).tags
+        return detect_tag_scheme(names, iterate_tags(split, self.tags_column, tags))
 
-    def encode(
-        self,
-        name: str,
-        split: Dataset | Shards,
-        tokenizer: PreTrainedTokenizerBase,
-        locations: RowLocations,
-        *,
-        evaluated: bool = False,
-    ) -> Dataset | RowStream:
-        """Encode a split. See `TaskEncoder.encode`."""
+    def _encode(self, split: Any, tokenizer: PreTrainedTokenizerBase, evaluated: bool, **settings: Any) -> Dataset | RowStream:
         return encode_tags(
             split,
             tokenizer,
             text_column=self.optional_column(split),
             tokens_column=self.recipe.data.tokens_column,
             label_column=self.tags_column,
+            tagging=self.tagging.for_evaluation() if evaluated else self.tagging,
             sequence_label_column=None if self.sequence_labels is None else self.recipe.label_column,
             sequence_labels=self.sequence_labels,
             further_sequence_labels=self.further_sequence_labels if evaluated else (),
             max_length=self.max_length(tokenizer),
             by_word=evaluated,
-            locations=locations,
-            name=name,
-            **vars(self.tagging.for_evaluation() if evaluated else self.tagging),
+            **settings,
         )
 
     def check_training_split(self, split: Dataset, tokenizer: PreTrainedTokenizerBase, locations: RowLocations) -> None:

@@ -160,11 +160,7 @@ class Teacher:
 
     @torch.inference_mode()
     def compute_logits(self, rows: Sequence[str | Words], device: torch.device) -> tuple[np.ndarray, int]:
-        """Compute the logits of a batch.
-
-        Args:
-            rows: Texts, or texts with words.
-            device: Device of the model.
+        """Compute the logits of a batch of texts, or of texts with words.
 
         Returns:
             Logits `[N, num_labels]`, float32, one row for each text or each word (of its first token), NaN for words beyond the
@@ -190,10 +186,6 @@ class Teacher:
     @torch.inference_mode()
     def generate(self, sources: Sequence[str], device: torch.device) -> tuple[list[str], int]:
         """Generate the most probable text of a beam search with 5 beams for each source of a batch.
-
-        Args:
-            sources: The texts that it reads.
-            device: Device of the model.
 
         Returns:
             The texts, without special tokens; and the number of truncated sources.
@@ -225,14 +217,8 @@ def _count_truncated(encoded: BatchEncoding) -> int:
 def match_labels(names: Sequence[str], labels: Sequence[str], renamed: dict[str, str], teacher: str) -> list[int]:
     """Match the labels of a teacher with those of a student by name.
 
-    Args:
-        names: Names of the labels of the teacher by id.
-        labels: Names of the labels of the student by id.
-        renamed: Names of the student by names of the teacher, where they differ.
-        teacher: Name of the teacher, for messages.
-
     Returns:
-        For each label of the student, its position in `names`.
+        For each label of the student, its position in the names of the teacher by id.
 
     Raises:
         ValueError: If the two sets of names differ, or `renamed` has a name that does not exist.
@@ -267,12 +253,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def check_problem_type(config: PreTrainedConfig, problem_type: str | None, name: str) -> None:
-    """Check that a teacher was trained with the loss of the student.
-
-    Args:
-        config: Configuration of the teacher.
-        problem_type: Problem type of the student; None means one label per text.
-        name: Name of the teacher, for the message.
+    """Check that a teacher was trained with the loss of a student; None means one label per text.
 
     Raises:
         ValueError: If its problem type is another one. A configuration without a problem type is accepted.

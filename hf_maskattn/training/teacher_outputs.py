@@ -118,13 +118,7 @@ def _save_shard(path: Path, shard: Shard) -> None:
 
 
 def teacher_logits(teacher: Teacher, rows: Sequence[str | Words], *, batch_size: int, device: torch.device) -> np.ndarray:
-    """Return the logits of a teacher for texts or words, from the cache if they are there.
-
-    Args:
-        teacher: A teacher with labels.
-        rows: Texts, or texts with words.
-        batch_size: Number of texts that the teacher reads at once.
-        device: Device to compute on.
+    """Return the logits of a teacher with labels for texts or words, from the cache if they are there.
 
     Returns:
         `[N, num_labels]`, float32: one row for each text or each word, in order; NaN for words that the teacher did not read.
@@ -152,16 +146,7 @@ def teacher_logits(teacher: Teacher, rows: Sequence[str | Words], *, batch_size:
 
 
 def teacher_texts(teacher: Teacher, sources: Sequence[str], *, batch_size: int, device: torch.device) -> list[str]:
-    """Return the texts that a teacher generates by beam search, from the cache if they are there.
-
-    Args:
-        teacher: A teacher for text-to-text generation.
-        sources: The texts that it reads.
-        batch_size: Number of texts that it reads at once.
-        device: Device to compute on.
-
-    Returns:
-        A text for each source.
+    """Return the text that a teacher generates by beam search for each source, from the cache if they are there.
 
     Raises:
         OSError: If the disk has too little space, or the cache cannot be written.

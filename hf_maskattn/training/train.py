@@ -160,11 +160,7 @@ _NOTHING_LEARNED = 0.95
 
 
 def _compare_with_prior_loss(assembly: Assembly) -> list[str]:
-    """Return a warning if the training loss of a classifier ended where the frequencies of the labels alone would end.
-
-    Args:
-        assembly: The Trainer after training, and its data.
-    """
+    """Return a warning if the training loss of a classifier ended where the frequencies of the labels alone would end."""
     trainer, labels = assembly.trainer, assembly.train_labels
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if labels is None or not losses or trainer.training_loss is not None:  # class weights change the scale
@@ -231,11 +227,6 @@ class Start(Enum):
 def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
     """Check the output folder before anything expensive is done.
 
-    Args:
-        folder: The output folder.
-        recipe: The recipe.
-        start: How the run treats it.
-
     Raises:
         ValueError: If a new run would get a folder that is not empty, the folder has no run to resume or replace, or a run
             would be resumed with another model or other data.
@@ -272,14 +263,7 @@ def is_run_complete(folder: Path, recipe: Recipe) -> bool:
 
 
 def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
-    """Find the checkpoint that a run resumes from. Log changes of its recipe.
-
-    Args:
-        folder: The output folder, checked.
-        recipe: The recipe.
-
-    Returns:
-        The last complete checkpoint, or None to start from the beginning.
+    """Find the last complete checkpoint, from which a run resumes; None to start from the beginning. Log changes of its recipe.
 
     Raises:
         ValueError: If the complete checkpoints have no optimizer state, or a finished run has none.
@@ -303,12 +287,7 @@ def checkpoint_to_resume(folder: Path, recipe: Recipe) -> Path | None:
 
 @contextmanager
 def explain_failure(trainer: Trainer, folder: Path) -> Iterator[None]:
-    """Save the log of a run that fails, and add to the error what can be resumed.
-
-    Args:
-        trainer: The Trainer of the run.
-        folder: Its output folder.
-    """
+    """Save the log of a run that fails to its folder, and add to the error what can be resumed."""
     try:
         yield
     except TrainingInterrupted:
@@ -344,9 +323,6 @@ def write_results(
         best: The evaluation that selected the weights. None if they are the last ones.
         analysis: The errors on a split. None for a task without an analysis.
 
-    Returns:
-        The results.
-
     Raises:
         OSError: If a file could not be written. The checkpoints are not affected.
     """
@@ -355,7 +331,7 @@ def write_results(
     if is_main:
         _write_state(trainer, folder)
         report = replace(report, attention=measure_attention(assembly))
-        write_card(assembly, recipe, folder, metrics, report.attention, best)
+        write_card(assembly, recipe, report)
         report.save()
         if analysis is not None:
             analysis.write_files(folder)
@@ -394,10 +370,7 @@ _SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpee
 
 
 def check_launch(args: TrainingArguments) -> None:
-    """Check that the processes of a launch train together.
-
-    Args:
-        args: The arguments of the Trainer, which initialized the process group.
+    """Check that the processes of a launch train together, when the arguments of the Trainer have initialized their group.
 
     Raises:
         ValueError: If several processes would each train alone, a model would silently not be sharded on CPUs, or sharded
@@ -433,11 +406,7 @@ _OWN_LOAD = 0.75
 
 
 def warn_of_busy_cores(args: TrainingArguments) -> None:
-    """Log a warning if other processes use the cores of the threads of this run. Each step waits for the slowest thread.
-
-    Args:
-        args: The arguments of the Trainer.
-    """
+    """Log a warning if other processes use the cores of the threads of this run. Each step waits for the slowest thread."""
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     if args.device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
         return

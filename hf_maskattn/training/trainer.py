@@ -199,10 +199,11 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             process_index=args.process_index,
             num_processes=args.world_size,
         )
+        is_seeded = isinstance(self.data_collator, RowSeededCollator)
         loader = DataLoader(
             stream,
             batch_size=stream.batch_size,
-            collate_fn=self._stream_collator(stream),
+            collate_fn=StreamCollator(self.data_collator, stream) if is_seeded else self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -221,11 +222,6 @@ class MaskAttnTrainer(Seq2SeqTrainer):
             dispatch_batches=False,
             non_blocking=self.accelerator.non_blocking,
         )
-
-    def _stream_collator(self, stream: RowStream) -> Any:
-        if isinstance(self.data_collator, RowSeededCollator):
-            return StreamCollator(self.data_collator, stream)
-        return self.data_collator
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
         """Build the dataloader of an evaluation during training."""
@@ -308,13 +304,7 @@ class MaskAttnTrainer(Seq2SeqTrainer):
     ) -> SplitOutputs:
         """Evaluate a split, and return its outputs in the order of its rows, which an evaluation sorts by length.
 
-        Args:
-            dataset: Its model inputs.
-            name: Its name, the prefix of the metrics.
-            score: Logits and labels -> scores of the predictions.
-
-        Returns:
-            Outputs and metrics of the same predictions.
+        `score` returns scores of the predictions for logits and labels. The outputs and metrics are of the same predictions.
         """
         changes: dict[str, Any] = {}
         if score is not None:

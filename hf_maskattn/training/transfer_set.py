@@ -1,7 +1,6 @@
 """The transfer set of a distillation: labeled, unlabeled and augmented texts, and the logits of the teacher for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,19 +26,6 @@ from hf_maskattn.training.teacher_outputs import teacher_logits
 _DEFAULT_MASK = "[MASK]"
 
 
-@dataclass(frozen=True)
-class FurtherTexts:
-    """Texts without labels.
-
-    Attributes:
-        for_teacher: What the teacher reads.
-        for_student: What the student reads: the same texts with the mask token of its own tokenizer.
-    """
-
-    for_teacher: list[str]
-    for_student: list[str]
-
-
 def load_teacher(settings: TeacherArguments, task: TaskName) -> Teacher:
     """Load the configuration and the tokenizer of the teacher of a recipe. See `Teacher.from_pretrained`."""
     try:
@@ -49,12 +35,7 @@ def load_teacher(settings: TeacherArguments, task: TaskName) -> Teacher:
 
 
 def distillation_arguments(recipe: Recipe, settings: TeacherArguments) -> Seq2SeqTrainingArguments:
-    """Build the arguments of the Trainer of a recipe: those of a `DistillationTrainer` if its loss has a teacher.
-
-    Args:
-        recipe: The recipe.
-        settings: Its group `teacher`.
-    """
+    """Build the arguments of the Trainer of a recipe: those of a `DistillationTrainer` if its loss has a teacher."""
     if TASKS[recipe.model.task].generates:
         return training_arguments(recipe)
     return training_arguments(
@@ -72,14 +53,8 @@ def distillation_arguments(recipe: Recipe, settings: TeacherArguments) -> Seq2Se
 class TransferSet:
     """The texts that a classifier is distilled on, and what the teacher says about them and about the other splits.
 
-    Args:
-        recipe: A recipe with a teacher.
-        teacher: The teacher.
-        data: The data of the recipe, with `raw`.
-        device: Device of the teacher.
-
     Raises:
-        ValueError: If the labels of the teacher are not those of the data.
+        ValueError: If the recipe has no teacher, the data no `raw` rows, or the labels of the teacher are others.
     """
 
     def __init__(self, recipe: Recipe, teacher: Teacher, data: TaskData, device: torch.device):
@@ -95,10 +70,7 @@ class TransferSet:
         return self.teacher.label_order(self.data.labels, self.settings.labels)
 
     def training_split(self, seed: int) -> Dataset:
-        """Encode the rows to train on: those of the train split, and further texts without labels.
-
-        Args:
-            seed: Seed of the augmentation.
+        """Encode the rows to train on: those of the train split, and further texts without labels, which the seed determines.
 
         Returns:
             The encoded rows, with the column `teacher_logits`.
@@ -108,18 +80,13 @@ class TransferSet:
         """
         rows: Any = self.data.splits["train"]  # a Dataset, because a recipe with a teacher does not stream
         texts = list(self.data.encoder.input_texts(self.raw["train"]))
-        further = self._further_texts(texts, seed)
-        if further.for_student:
-            rows = concatenate_datasets([rows, self._encode_further(further.for_student, rows.features["labels"])])
-        return add_teacher_logits(rows, self._logits([*texts, *further.for_teacher]))
+        for_teacher, for_student = self._further_texts(texts, seed)
+        if for_student:
+            rows = concatenate_datasets([rows, self._encode_further(for_student, rows.features["labels"])])
+        return add_teacher_logits(rows, self._logits([*texts, *for_teacher]))
 
     def score(self, trainer: Trainer, split: str, evaluation: TaskEvaluation) -> dict[str, float]:
-        """Score the teacher on a split, and compare it with the student.
-
-        Args:
-            trainer: The Trainer of the student.
-            split: "validation" or "test".
-            evaluation: The metrics.
+        """Score the teacher on "validation" or "test", and compare it with the student.
 
         Returns:
             The metrics of the teacher with the prefix "teacher_", and "agreement": the fraction of the texts (or tokens) for
@@ -149,8 +116,11 @@ class TransferSet:
         logits = teacher_logits(self.teacher, rows, batch_size=self.settings.batch_size, device=self.device)
         return logits[:, self.order]
 
-    def _further_texts(self, texts: Sequence[str], seed: int) -> FurtherTexts:
-        """Return the unlabeled texts of the data, and augment the train split, without the texts of other splits."""
+    def _further_texts(self, texts: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+        """Return the unlabeled texts of the data, and augment the train split, without the texts of other splits.
+
+        The teacher reads the first list, and the student the second one: the same texts with the mask token of its tokenizer.
+        """
         augmented = augment_texts(texts, self.recipe.data.augmentation, seed)
         new = remove_held_out(
             augmented,
@@ -158,10 +128,9 @@ class TransferSet:
             kind="augmented",
             to_text=lambda words: join_words(words, _DEFAULT_MASK),
         )
-        teacher_mask, student_mask = _mask_of(self.teacher.tokenizer), _mask_of(self.data.tokenizer)
-        for_teacher = [join_words(words, teacher_mask) for words in new]
-        for_student = [join_words(words, student_mask) for words in new]
-        return FurtherTexts([*self.data.unlabeled, *for_teacher], [*self.data.unlabeled, *for_student])
+        for_teacher = [join_words(words, _mask_of(self.teacher.tokenizer)) for words in new]
+        for_student = [join_words(words, _mask_of(self.data.tokenizer)) for words in new]
+        return [*self.data.unlabeled, *for_teacher], [*self.data.unlabeled, *for_student]
 
     def _encode_further(self, texts: list[str], feature: Any) -> Dataset:
         """Encode texts as the rows of a labeled split, with labels of the same feature that mean none."""

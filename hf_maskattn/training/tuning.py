@@ -22,7 +22,7 @@ from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.checkpoints.run_folder import LOCK_FILE, RECIPE_FILE
 from hf_maskattn.model.remote_code import install_command
 from hf_maskattn.recipes.recipe import GROUPS, Recipe, load_recipe
-from hf_maskattn.recipes.search_space import Choices, Range, default_space, parse_space
+from hf_maskattn.recipes.search_space import Range, default_space, parse_space
 from hf_maskattn.recipes.training_defaults import resolve_recipe, resolved_training, stated_groups
 from hf_maskattn.recipes.training_rules import replace_arguments
 from hf_maskattn.training.assembly import assemble, check_model
@@ -182,11 +182,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _store_recipe(recipe: Recipe, space: dict[str, Any], folder: Path, *, resume: bool) -> None:
-    """Store the recipe and the space of a new search, or compare them with those of the search to resume.
-
-    Raises:
-        ValueError: If the folder is not empty, or its search is one of another recipe.
-    """
+    """Store the recipe and the space of a new search, or compare them with those of the search to resume."""
     stored = folder / RECIPE_FILE
     groups = {**stated_groups(recipe), "tuning": {"space": space}}
     if not resume or not stored.is_file():
@@ -210,15 +206,9 @@ def _store_recipe(recipe: Recipe, space: dict[str, Any], folder: Path, *, resume
 
 
 class _Search:
-    """The study of a search.
+    """The study of a search in a folder that has its recipe; the seed is the one of the sampler."""
 
-    Args:
-        folder: Its folder, with the recipe.
-        space: The space.
-        seed: Seed of the sampler.
-    """
-
-    def __init__(self, folder: Path, space: dict[str, Choices | Range], seed: int):
+    def __init__(self, folder: Path, space: dict[str, tuple[Any, ...] | Range], seed: int):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -238,11 +228,9 @@ class _Search:
         self._storage.engine.dispose()
 
     def run(self, num_trials: int, recipe: Recipe) -> None:
-        """Run trials until there are `num_trials` of them.
+        """Run trials until there are `num_trials` of them, with those of a search that is resumed.
 
-        Args:
-            num_trials: Number of trials, with those of a search that is resumed.
-            recipe: The recipe, whose own values are tried first if they are in the space.
+        The recipe's own values are tried first if they are in the space.
         """
         import optuna
 
@@ -338,10 +326,7 @@ class _Search:
         return Trial(trial.params, score, _STATES[trial.state.name], minutes, trial.user_attrs.get(_NOTE, ""))
 
     def report(self, output_dir: str) -> TuningReport:
-        """Write the best recipe.
-
-        Args:
-            output_dir: Folder to which it saves its model.
+        """Write the best recipe, which saves its model to `output_dir`.
 
         Raises:
             ValueError: If no trial is complete.
@@ -364,9 +349,9 @@ class _Search:
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
-def _suggest(trial: "optuna.Trial", key: str, item: Choices | Range) -> Any:
-    if isinstance(item, Choices):
-        return trial.suggest_categorical(key, item.values)
+def _suggest(trial: "optuna.Trial", key: str, item: tuple[Any, ...] | Range) -> Any:
+    if not isinstance(item, Range):
+        return trial.suggest_categorical(key, item)
     suggest: Callable[..., Any] = trial.suggest_int if item.is_integer else trial.suggest_float
     return suggest(key, item.low, item.high, log=item.is_log)
 
@@ -397,10 +382,7 @@ def _quiet() -> Iterator[None]:
 class _ReportToTrial(TrainerCallback):
     """Reports each evaluation to a trial, and stops it if its score is below the median of other trials.
 
-    Args:
-        trial: The trial.
-        name: Name of the metric.
-        sign: Factor of its values, so that less is better.
+    The values of the metric are multiplied by `sign`, so that less is better.
     """
 
     def __init__(self, trial: "optuna.Trial", name: str, sign: float):

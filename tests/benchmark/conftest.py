@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_maskattn.benchmark import baselines, training
-from hf_maskattn.benchmark.plan import Setting
+from hf_maskattn.benchmark.measurement import Setting
 
 
 @pytest.fixture

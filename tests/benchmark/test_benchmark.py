@@ -5,8 +5,7 @@ import transformers
 from hf_maskattn.benchmark import benchmark as module
 from hf_maskattn.benchmark.benchmark import benchmark, describe_machine
 from hf_maskattn.benchmark.inference import has_bf16
-from hf_maskattn.benchmark.plan import Plan
-from hf_maskattn.benchmark.report import Outcome, Row
+from hf_maskattn.benchmark.report import Outcome, Row, Table
 
 
 @pytest.fixture
@@ -17,7 +16,7 @@ def settings(monkeypatch):
     def build_part(name):
         def plan(setting):
             settings.append(setting)
-            return [Plan(f"About {name}", "", {"a case": lambda: Row({"ours": Outcome(1.0)})})]
+            return [Table(f"About {name}", "", {"a case": lambda: Row({"ours": Outcome(1.0)})})]
 
         return plan
 

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 from hf_maskattn.data.cldr import FIELD_TAGS
 from hf_maskattn.data.table_reading import RowLocation
 from hf_maskattn.data.tag_encoding import align_tags, encode_tags, locate_words
+from hf_maskattn.data.tag_reading import Tagging
 from hf_maskattn.data.tokenizers import KINDS, train_tokenizer
 
 LABELS = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -27,8 +28,9 @@ def tokenizers():
 def _encode(rows, tokenizer, labels=LABELS, feature=None, **changes):
     split = Dataset.from_list(rows)
     split = split if feature is None else split.cast_column("tags", feature)
-    arguments = {"tokens_column": "tokens", "label_column": "tags", "labels": labels, "max_length": 99, **changes}
-    return encode_tags(split, tokenizer, **arguments)
+    tagging = Tagging(labels, labels, changes.pop("scheme", None))
+    arguments = {"tokens_column": "tokens", "label_column": "tags", "max_length": 99, **changes}
+    return encode_tags(split, tokenizer, tagging=tagging, **arguments)
 
 
 def _labeled(encoded, tokenizer, labels=LABELS):
@@ -240,7 +242,7 @@ def test_encode_tags_matches_align_tags(tokenizers, kind, tagged):
         text_column="text",
         tokens_column="tokens",
         label_column="tags",
-        labels=LABELS,
+        tagging=Tagging(LABELS, LABELS),
         max_length=99,
     )
     encoded = stream.encode({"text": [text], "tokens": [words], "tags": [tags]}, [RowLocation(0)])
@@ -259,7 +261,7 @@ def test_encode_tags_labels_match_pipeline(kind, date_fields):
         text_column="text",
         tokens_column="tokens",
         label_column="tags",
-        labels=FIELD_TAGS,
+        tagging=Tagging(FIELD_TAGS, FIELD_TAGS),
         max_length=64,
     )
     config = BertConfig(

@@ -3,7 +3,7 @@ from datasets import ClassLabel, Dataset, List
 
 from hf_maskattn.data.columns import UnknownLabelError
 from hf_maskattn.data.table_reading import RowLocation, RowLocations
-from hf_maskattn.data.tag_reading import TagReader, is_visible, warn_about_tags
+from hf_maskattn.data.tag_reading import Tagging, is_visible, warn_about_tags
 
 IOB2 = {"labels": ["O", "B-X", "I-X"], "scheme": "IOB2"}
 
@@ -11,7 +11,7 @@ IOB2 = {"labels": ["O", "B-X", "I-X"], "scheme": "IOB2"}
 def read(words, values, names=("O", "B-X", "I-X", "E-X", "S-X"), feature=None, **settings):
     split = Dataset.from_list([{"tokens": words, "tags": values}])
     split = split if feature is None else split.cast_column("tags", feature)
-    return TagReader.from_column(split, "tags", names, **{**IOB2, **settings}).read(RowLocation(3), words, values)
+    return Tagging(names, **{**IOB2, **settings}).reader(split, "tags").read(RowLocation(3), words, values)
 
 
 @pytest.mark.parametrize("word", ["", " ", "\u00a0\t", "\u200b", "\ufeff\u200e"])
@@ -72,7 +72,7 @@ def test_read_rejects_missing_word():
 
 def splits(*rows, **settings):
     split = Dataset.from_list([{"tokens": words.split("|"), "tags": tags.split()} for words, tags in rows])
-    return split, TagReader.from_column(split, "tags", ["O", "B-X", "I-X"], **{**IOB2, **settings}), RowLocations()
+    return split, Tagging(["O", "B-X", "I-X"], **{**IOB2, **settings}).reader(split, "tags"), RowLocations()
 
 
 def warn(**named):

@@ -218,7 +218,7 @@ def test_draw_alignments_rejects_bad_input(tmp_path, monkeypatch):
     for name in ("map.docx", "map"):
         with pytest.raises(ValueError, match=rf"The suffix of a plot must be one of .*\.png.* got .*{name}"):
             validate_plot_path(tmp_path / name)
-    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'Plots need matplotlib: pip install "hf-maskattn\[viz\] @ git\+https'):
         validate_plot_path("map.png")
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_maskattn.data.tokenizers import train_tokenizer
+from hf_maskattn.metrics.task_metrics import require_package
 from hf_maskattn.metrics.text import (
     PronunciationMetric,
     TextMatchMetric,
@@ -14,7 +15,6 @@ from hf_maskattn.metrics.text import (
     error_rate,
     first_lossy_text,
     normalize_texts,
-    require_jiwer,
 )
 from tests.metrics.scoring import score
 
@@ -68,7 +68,7 @@ def test_error_rate_of_empty_reference():
 def test_error_rate_requires_jiwer(monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(ImportError, match=r'Error rates require jiwer.*pip install "hf-maskattn\[examples\] @ git\+https'):
-        require_jiwer()
+        require_package("jiwer", "Error rates")
     with pytest.raises(ImportError, match="jiwer"):
         error_rate(["a"], [["a"]], unit="word")
 

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from hf_maskattn.recipes.recipe import load_recipe
-from hf_maskattn.recipes.search_space import Choices, Range, default_space, parse_space
+from hf_maskattn.recipes.search_space import Range, default_space, parse_space
 from hf_maskattn.recipes.training_defaults import resolve_recipe
 
 TASK = "text-classification"
@@ -23,9 +23,9 @@ def test_parse_space_reads_choices_and_ranges():
     assert parse_space(space, TASK) == {
         "training.learning_rate": Range(1e-4, 1e-2, True),
         "training.num_train_epochs": Range(5, 20),
-        "model.rnn_type": Choices(("lstm", "gru")),
-        "model.classifier_dropout": Choices((None, 0.5)),
-        "data.tokenizer": Choices(("word", "bpe")),
+        "model.rnn_type": ("lstm", "gru"),
+        "model.classifier_dropout": (None, 0.5),
+        "data.tokenizer": ("word", "bpe"),
     }
 
 

@@ -38,7 +38,8 @@ def write(tmp_path):
     def run(task="text-classification", **data):
         recipe = load_recipe(write_recipe(tmp_path, task, data=data))
         assembly = assemble(recipe, training_arguments(recipe))
-        results.write_card(assembly, recipe, tmp_path, {"train": {"loss": 1.0}, "test": {"loss": 0.5, "accuracy": 0.25}})
+        metrics = {"train": {"loss": 1.0}, "test": {"loss": 0.5, "accuracy": 0.25}}
+        results.write_card(assembly, recipe, results.RunReport(tmp_path, metrics, True))
         return assembly, ModelCard.load(tmp_path / CARD_FILE)
 
     return run
@@ -97,7 +98,7 @@ def test_card_links_only_sources_on_the_hub(write, here, given, linked):
     assembly, _ = write()
     recipe = load_recipe(here / "toy.yaml")
     changed = replace(recipe, model=replace(recipe.model, pretrained=given), data=replace(recipe.data, source=given))
-    results.write_card(assembly, changed, here, {"test": {"accuracy": 0.25}})
+    results.write_card(assembly, changed, results.RunReport(here, {"test": {"accuracy": 0.25}}, True))
     card = ModelCard.load(here / CARD_FILE)
     assert (card.data.base_model, card.data.datasets) == (linked, linked)
     assert [result.dataset_type for result in card.data.eval_results] == [linked or "pets"]
@@ -127,7 +128,8 @@ def test_card_states_attention_and_draws_no_mean(write, monkeypatch, tmp_path, e
     assembly, _ = write()
     monkeypatch.setattr(results, "draw_picture", lambda *args: True)
     attention = AttentionStatistics(entropy, 0.25, 12)
-    results.write_card(assembly, load_recipe(tmp_path / "toy.yaml"), tmp_path, {}, attention)
+    report = results.RunReport(tmp_path, {}, True, attention=attention)
+    results.write_card(assembly, load_recipe(tmp_path / "toy.yaml"), report)
     text = ModelCard.load(tmp_path / CARD_FILE).text
     assert f"On 12 rows of the validation split: {attention.describe()}" in text
     assert ("attention.png" in text) == has_picture
@@ -194,7 +196,7 @@ def test_no_picture_without_texts(model, tokenizer, tmp_path, monkeypatch):
 
 
 def test_no_picture_without_matplotlib(model, tokenizer, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "matplotlib.font_manager", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level(logging.INFO, logger="hf_maskattn"):
         assert not draw_picture(model, tokenizer, ["woof"], tmp_path / "a.png")
     assert 'no picture. Plots need matplotlib: pip install "hf-maskattn[viz] @ git+https' in caplog.text
