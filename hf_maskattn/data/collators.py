@@ -97,7 +97,7 @@ class RowMaskingCollator(RowSeededCollator, DataCollatorForLanguageModeling):
 
 
 class StreamCollator:
-    """Collates rows by a `RowSeededCollator`, with the pass of a stream as the epoch: that of the last row of a batch.
+    """Collates rows of a stream by a `RowSeededCollator`, whose epoch is the pass over the stream of the last row of the batch.
 
     It runs in the process that reads the rows, where the current pass is known.
     """
