@@ -51,9 +51,8 @@ def test_tag_scheme_can_be_set(tmp_path):
 
 def test_wrong_tag_scheme_raises_with_the_row(tmp_path):
     recipe = recipe_of(tmp_path, [("ab", "O"), ("ab c", "B-X E-X")], "data.tag_scheme=IOB2")
-    with pytest.raises(
-        ValueError, match=r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
-    ):
+    message = r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
+    with pytest.raises(ValueError, match=message):
         training_data(recipe, seed=0)
 
 

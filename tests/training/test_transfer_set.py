@@ -14,7 +14,7 @@ from hf_maskattn.training.teacher import Words
 from hf_maskattn.training.train import train
 from hf_maskattn.training.transfer_set import distillation_arguments, load_teacher
 from tests.training.teachers import build_tokenizer, save_pair_teacher, save_teacher
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import with_a_number, with_several_labels, write_recipe
 
 
 @pytest.fixture
@@ -107,22 +107,18 @@ def test_scores_of_the_teacher_are_those_of_its_own_predictions(read, pet_teache
 
 @pytest.mark.slow
 def test_several_labels(read, tmp_path):
-    def make(row):
-        return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
-
     teacher = save_teacher(tmp_path / "teacher", ["long", "dog", "cat"], problem_type="multi_label_classification")
-    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "multi_label_classification"}, make=make)
+    recipe = read(
+        teacher, "data.augmentation=1", model={"problem_type": "multi_label_classification"}, make=with_several_labels
+    )
     report = train(recipe)
     assert {"teacher_micro_f1", "agreement"} <= set(report.metrics["test"])
 
 
 @pytest.mark.slow
 def test_regression_has_no_agreement(read, tmp_path):
-    def make(row):
-        return {"text": row["text"], "label": float(row["text"].count(" "))}
-
     teacher = save_teacher(tmp_path / "teacher", None, problem_type="regression")
-    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "regression"}, make=make)
+    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "regression"}, make=with_a_number)
     report = train(recipe)
     assert math.isfinite(report.metrics["train"]["loss"])
     assert "teacher_mse" in report.metrics["test"]
