@@ -29,6 +29,7 @@ def test_card_header_has_task_and_results(card, tmp_path):
     card(data={"hub_id": "someone/pets"}).save(tmp_path / "README.md")
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.pipeline_tag, data.library_name, data.datasets) == ("text-classification", "transformers", "someone/pets")
+    assert card().data.datasets is None  # data that is not on the Hub
     assert data.eval_results == [
         EvalResult(
             task_type="text-classification",
@@ -46,10 +47,6 @@ def test_card_results_omit_values_that_are_not_finite(card):
     header = card(metrics={"validation": {"accuracy": math.nan}, "test": {"accuracy": 0.5}}).data
     assert [result.metric_value for result in header.eval_results] == [0.5]
     assert card(metrics={"test": {"accuracy": math.inf}}).data.eval_results is None
-
-
-def test_card_does_not_link_local_data(card):
-    assert card().data.datasets is None
 
 
 def test_card_has_table_of_metrics(card):
@@ -89,10 +86,6 @@ def test_card_describes_model(card):
     assert card(base_model="base/model", base_model_id="base/model").data.base_model == "base/model"
     assert "1,234 parameters. Its embeddings were initialized with glove.txt. Pad" in card(embeddings="glove.txt").text
     assert "for fill-mask: 1 bidirectional" in card(task="fill-mask").text
-
-
-def test_card_has_limits(card):
-    assert "## Limits" in card().text
 
 
 def test_card_shows_picture(card):
@@ -162,13 +155,8 @@ def test_card_is_valid_whatever_the_data_contains(text, name, other):
     (result,) = ModelCard(str(built)).data.eval_results
     assert result.dataset_name.split() == "".join(" " if category(char) == "Cc" else char for char in name or "n").split()
     assert result.metric_value == 0.5
-    assert [line for line in body.splitlines() if line.startswith("## ")] == [
-        "## Data",
-        "## Results",
-        "## Use",
-        "## Limits",
-        "## License",
-    ]
+    headings = [line for line in body.splitlines() if line.startswith("## ")]
+    assert headings == ["## Data", "## Results", "## Use", "## Limits", "## License"]
     assert "<script" not in body
 
 

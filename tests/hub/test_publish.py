@@ -1,6 +1,5 @@
 import json
 import logging
-import shutil
 
 import pytest
 from huggingface_hub import constants
@@ -13,21 +12,7 @@ from hf_maskattn.loading import download_revision, find_recipe
 from hf_maskattn.model import modeling_maskattn
 from tests.toy_folder import PUBLISHED, write_model_folder
 
-# What huggingface_hub 2.4 does while it uploads large files.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
 CODE = {path.name for path in code_files(modeling_maskattn)}
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return write_model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(model_folder, tmp_path):
-    """A copy of the model folder."""
-    return shutil.copytree(model_folder, tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)
