@@ -12,17 +12,6 @@ from hf_maskattn.data.file_loading import check_cache_is_writable, load_file, pr
 from hf_maskattn.data.files import list_files
 from hf_maskattn.data.loading import load_splits
 
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write_file
-
-
 ROWS = [{"text": "é, a", "label": "x"}, {"text": "b", "label": "y"}]
 
 

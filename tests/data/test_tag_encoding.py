@@ -69,13 +69,8 @@ def test_encode_tags_byte_level_tokens_include_spaces(tokenizers):
 
 def test_encode_tags_spaces_between_entities(tokenizers):
     row = {"tokens": ["a", "b", "b"], "tags": ["B-X", "B-X", "I-X"]}
-    assert [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])] == [
-        "B-X",
-        "O",
-        "B-X",
-        "I-X",
-        "I-X",
-    ]
+    tags = [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])]
+    assert tags == ["B-X", "O", "B-X", "I-X", "I-X"]
 
 
 @pytest.mark.parametrize(
@@ -166,11 +161,8 @@ def test_align_tags_without_entities():
 
 def test_encode_tags_skips_empty_words(tokenizers):
     row = {"tokens": ["a", "", "b", " "], "tags": ["B-X", "B-X", "I-X", "O"]}
-    assert _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"]) == [
-        ("a", "B-X"),
-        ("▁", "O"),
-        ("b", "B-X"),
-    ]
+    labeled = _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"])
+    assert labeled == [("a", "B-X"), ("▁", "O"), ("b", "B-X")]
 
 
 def test_encode_tags_words_with_surrounding_spaces(tokenizers):
@@ -254,13 +246,7 @@ def test_encode_tags_labels_match_pipeline(kind, date_fields):
     rows = date_fields["test"].select(range(40))
     tokenizer = train_tokenizer(rows["text"], kind=kind, vocab_size=1000, max_length=64)
     encoded = encode_tags(
-        rows,
-        tokenizer,
-        text_column="text",
-        tokens_column="tokens",
-        label_column="tags",
-        labels=FIELD_TAGS,
-        max_length=64,
+        rows, tokenizer, text_column="text", tokens_column="tokens", label_column="tags", labels=FIELD_TAGS, max_length=64
     )
     config = BertConfig(
         hidden_size=8,

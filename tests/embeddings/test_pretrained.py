@@ -139,7 +139,6 @@ def test_tokenizer_of_the_source_needs_no_padding_token(changed):
 def test_check_tokens(source):
     embeddings = PretrainedEmbeddings(str(source))
     embeddings.check_tokens(build_tokenizer([*PIECES[:5], "[MASK]", "paw"]))
-    with pytest.raises(
-        ValueError, match=r"tokenizer must have the tokens of .*, got 2 others: 'cow', 'moo'. Use the tokenizer"
-    ):
+    message = r"tokenizer must have the tokens of .*, got 2 others: 'cow', 'moo'. Use the tokenizer"
+    with pytest.raises(ValueError, match=message):
         embeddings.check_tokens(build_tokenizer([*PIECES, "moo", "cow"]))
