@@ -215,7 +215,7 @@ def test_load_config_does_not_run_or_ask_about_remote_code(folder, monkeypatch):
         load_config(folder)
 
 
-def test_check_weights_match_of_base_model(folder, tiny_config, tmp_path):
+def test_check_weights_match_of_base_model(folder):
     config = load_config(folder)
     bare = build_meta_model(MaskAttnForSequenceClassification, config, {}, folder).base_model
     assert bare.device.type == "meta"
@@ -250,7 +250,7 @@ def test_find_file_and_has_file_of_folder(tmp_path):
     assert not has_file(tmp_path, "none.json")
 
 
-def test_has_file_raises_if_hub_is_unreachable(tmp_path):
+def test_has_file_raises_if_hub_is_unreachable():
     assert find_file("owner/name", "config.json") is None
     with pytest.raises(OSError, match="We couldn't connect to"):
         has_file("owner/name", "config.json")

@@ -62,7 +62,7 @@ def test_read_lines(tmp_path, content, lines):
     assert read_stream_lines(io.BytesIO(content)) == lines
 
 
-def test_read_lines_rejects_other_encodings(tmp_path):
+def test_read_lines_rejects_other_encodings():
     with pytest.raises(ValueError, match=r"^stdin, line 2: not UTF-8 \(byte 0xe4\)"):
         read_stream_lines(io.BytesIO(b"a\nB\xe4r\n"))
 

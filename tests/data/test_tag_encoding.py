@@ -93,7 +93,7 @@ def test_encode_tags_labels_without_inside_and_outside(tokenizers):
     assert encoded["labels"][:] == [[0, 0, -100, 1, 1]]
 
 
-def test_encode_tags_ignores_special_tokens_and_truncates(tokenizers):
+def test_encode_tags_ignores_special_tokens_and_truncates():
     tokenizer = train_tokenizer(TEXTS, kind="char", vocab_size=300, max_length=99)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[PAD] $A [MASK]", special_tokens=[("[PAD]", 0), ("[MASK]", 2)]

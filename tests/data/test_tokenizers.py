@@ -256,10 +256,6 @@ def symbols():
     return train_tokenizer(WORDS + PHONEMES, kind="symbols", vocab_size=60, max_length=16, for_generation=True)
 
 
-def _tokens(tokenizer, text):
-    return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-
-
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
@@ -274,7 +270,7 @@ def _tokens(tokenizer, text):
     ],
 )
 def test_symbols_split_other_words_into_characters(symbols, text, tokens):
-    assert _tokens(symbols, text) == [*tokens, "[EOS]"]
+    assert symbols(text).tokens() == [*tokens, "[EOS]"]
 
 
 def test_symbols_decode_with_spaces(symbols):
@@ -307,7 +303,7 @@ def test_load_tokenizer_max_length(folder):
     assert truncated == load_tokenizer(folder)("a b")["input_ids"]
 
 
-def test_load_tokenizer_names_missing_tokenizer(tmp_path):
+def test_load_tokenizer_names_missing_tokenizer():
     message = r"the tokenizer 'owner/name' is neither a local folder nor could it be loaded from the Hub: .*train_tokenizer"
     with pytest.raises(FileNotFoundError, match=f"(?s){message}"):
         load_tokenizer("owner/name")
@@ -346,6 +342,6 @@ def test_min_frequency_limits_merges(kind):
     assert len(_train(kind, min_frequency=100)) < len(_train(kind, min_frequency=1)) == len(_train(kind))
 
 
-def testbatch_by_length_of_long_texts_are_smaller():
+def test_batch_by_length_makes_smaller_batches_of_long_texts():
     assert list(batch_by_length(["a" * 200_000, "b", "", "c" * 60_000, "d" * 60_000, "e"], 4)) == [[0], [3, 4], [1, 5]]
     assert list(batch_by_length(["a" * 2**20], 4)) == [[0]]

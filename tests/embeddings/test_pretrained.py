@@ -73,7 +73,7 @@ def test_full_disk_is_an_error_before_the_model_is_loaded(source, monkeypatch):
         PretrainedEmbeddings(str(source), "static").load(TOKENS)
 
 
-def test_loading_does_not_draw_random_numbers(source, changed):
+def test_loading_does_not_draw_random_numbers(changed):
     weights = load_file(changed / "model.safetensors")
     save_file({name: value for name, value in weights.items() if "pooler" not in name}, changed / "model.safetensors")
     state = torch.random.get_rng_state()

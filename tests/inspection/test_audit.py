@@ -213,10 +213,8 @@ def test_audit_rejects_bad_input(tiny_config, tmp_path):
 
 def test_attention_checks_need_eager_attention():
     report = audit(BertModel(BertConfig(**TINY, attn_implementation="sdpa")))
-    assert (
-        report.findings["attention to pads"].reason
-        == 'sdpa computes no attention weights; load the model with attn_implementation="eager"'
-    )
+    reason = report.findings["attention to pads"].reason
+    assert reason == 'sdpa computes no attention weights; load the model with attn_implementation="eager"'
     assert audit(BertModel(BertConfig(**TINY, attn_implementation="eager"))).findings["attention to pads"].verdict == "exact"
 
 

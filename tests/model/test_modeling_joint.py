@@ -91,7 +91,7 @@ def test_half_saves_and_completes_joint_model(model, saved, tmp_path, half):
     }
 
 
-def test_pipelines_read_each_half(model, saved):
+def test_pipelines_read_each_half(saved):
     labels = pipeline("text-classification", model=str(saved))("ab ba", top_k=None)
     assert {item["label"] for item in labels} == {"even", "odd"}
     tags = pipeline("token-classification", model=str(saved), ignore_labels=[])("ab ba")

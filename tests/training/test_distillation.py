@@ -143,7 +143,7 @@ def test_trainer_trains(build, student):
     assert not torch.equal(student.classifier.weight, before)
 
 
-def test_computed_logits_need_no_teacher(build, student):
+def test_computed_logits_need_no_teacher(build):
     rows = add_teacher_logits(encode(build_tokenizer()), np.zeros((8, 2), dtype=np.float32))
     assert build(rows, teacher="nowhere").train_dataset["teacher_logits"][0] == [0, 0]
 

@@ -138,17 +138,10 @@ def test_invalid_target_raises_with_its_row(tmp_path, stream, target, error, mes
         load(tmp_path, "text2text-generation", *stream, make=make)
 
 
-def late_label(number):
-    """Label all rows "cat" but one."""
-    seen = iter(range(100))
-    return lambda row: {**row, "label": "dog" if next(seen) == number else "cat"}
-
-
 def test_new_label_later_in_a_stream_raises(tmp_path):
     overrides = (*STREAM, "data.sample_rows=20", "data.validation_file=", "data.test_file=")
-    seen = iter(range(100))
-    labels = ["cat", "bird"] * 15 + ["dog"] * 70
-    data = load(tmp_path, "text-classification", *overrides, make=lambda row: {**row, "label": labels[next(seen)]})
+    labels = iter(["cat", "bird"] * 15 + ["dog"] * 70)
+    data = load(tmp_path, "text-classification", *overrides, make=lambda row: {**row, "label": next(labels)})
     message = (
         r"train\.jsonl, line 31, column 'label': .*'dog'.* The labels were collected from the first 20 rows\. "
         r"List all labels in data\.labels, or raise data\.sample_rows\.$"
@@ -159,7 +152,9 @@ def test_new_label_later_in_a_stream_raises(tmp_path):
 
 def test_data_labels_list_all_labels(tmp_path):
     for overrides in ((*STREAM, "data.sample_rows=20"), ()):
-        data = load(tmp_path, "text-classification", *overrides, "data.labels=[dog, cat]", make=late_label(30))
+        labels = iter(["cat"] * 30 + ["dog"] * 70)
+        settings = (*overrides, "data.labels=[dog, cat]")
+        data = load(tmp_path, "text-classification", *settings, make=lambda row, labels=labels: {**row, "label": next(labels)})
         assert data.labels == ["dog", "cat"]
         assert [row["labels"] for row in islice(data.splits["train"], 31)] == [1] * 30 + [0]
 

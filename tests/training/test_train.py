@@ -264,7 +264,7 @@ def test_best_and_last_checkpoint_stay(tmp_path):
     assert report.attention.rows == 12
 
 
-def test_run_without_checkpoints_is_not_trained_longer(tmp_path, caplog):
+def test_run_without_checkpoints_is_not_trained_longer(tmp_path):
     recipe = load_toy(tmp_path, "training.keep_checkpoints=none")
     before = train(recipe)
     assert checkpoints(tmp_path / "run") == set()
