@@ -8,26 +8,18 @@ import yaml
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from hf_maskattn import MaskAttnForTokenClassification
-from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.teacher import Words
 from hf_maskattn.training.train import train
 from hf_maskattn.training.transfer_set import distillation_arguments, load_teacher
 from tests.training.teachers import build_tokenizer, save_pair_teacher, save_teacher
-from tests.training.toy_recipe import with_a_number, with_several_labels, write_recipe
+from tests.training.toy_recipe import load_toy, with_a_number, with_several_labels
 
 
 @pytest.fixture
 def read(tmp_path, cache):
     """Writes and loads a toy recipe with a teacher."""
-
-    def read(teacher, *overrides, task="text-classification", **groups):
-        path = write_recipe(tmp_path, task, **groups)
-        recipe = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**recipe, "teacher": {"model": str(teacher)}}))
-        return load_recipe(path, overrides)
-
-    return read
+    return lambda teacher, *overrides, **groups: load_toy(tmp_path, *overrides, teacher={"model": str(teacher)}, **groups)
 
 
 def assembled(recipe):

@@ -38,8 +38,20 @@ def write_rows(folder: Path, task: str = "text-classification", make=None) -> di
     return files
 
 
-def write_recipe(folder: Path, task: str = "text-classification", *, model=None, data=None, training=None, make=None) -> Path:
-    """Write data and recipe of a task to a folder. `model`, `data` and `training` change or add fields; None removes one."""
+def write_recipe(
+    folder: Path, task: str = "text-classification", *, model=None, data=None, training=None, make=None, **others
+) -> Path:
+    """Write data and recipe of a task to a folder.
+
+    Args:
+        folder: The folder.
+        task: The task.
+        model: Fields of this group to change or add; None removes one.
+        data: The same for this group.
+        training: The same for this group.
+        make: Changes a row.
+        **others: Further groups, such as `teacher`.
+    """
     groups = {
         "model": {"task": task, "embedding_size": 6, "hidden_size": 8, "attention_size": 8, **(model or {})},
         "data": {
@@ -59,6 +71,7 @@ def write_recipe(folder: Path, task: str = "text-classification", *, model=None,
             "disable_tqdm": True,
             **(training or {}),
         },
+        **others,
     }
     path = folder / "toy.yaml"
     given = {name: {key: value for key, value in fields.items() if value is not None} for name, fields in groups.items()}
