@@ -1,5 +1,6 @@
 import os
 import signal
+import warnings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -31,23 +32,26 @@ def _seed():
     torch.manual_seed(0)
 
 
+SIZES = {
+    "vocab_size": 40,
+    "embedding_size": 6,
+    "hidden_size": 8,
+    "attention_size": 8,
+    "hidden_dropout_prob": 0.0,
+    "embedding_dropout_prob": 0.0,
+}
+
+
 @pytest.fixture
 def tiny_config():
     """Builds configurations of small models, by default without dropout."""
+    return lambda **changes: hf_maskattn.MaskAttnConfig(**{**SIZES, "num_hidden_layers": 1, **changes})
 
-    def build(**changes):
-        defaults = {
-            "vocab_size": 40,
-            "embedding_size": 6,
-            "hidden_size": 8,
-            "attention_size": 8,
-            "num_hidden_layers": 1,
-            "hidden_dropout_prob": 0.0,
-            "embedding_dropout_prob": 0.0,
-        }
-        return hf_maskattn.MaskAttnConfig(**{**defaults, **changes})
 
-    return build
+@pytest.fixture
+def tiny_rnnsearch_config():
+    """Builds configurations of small encoder-decoders, by default without dropout."""
+    return lambda **changes: hf_maskattn.RNNSearchConfig(**{**SIZES, "decoder_hidden_size": 10, **changes})
 
 
 @pytest.fixture
@@ -65,30 +69,13 @@ def connected(hub, monkeypatch):
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", hub.token)
     monkeypatch.setenv("NO_PROXY", "*")
+    # What huggingface_hub 2.4 does while it uploads large files.
+    warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
     close_session()
     disable_progress_bars()
     yield hub
     enable_progress_bars()
     close_session()
-
-
-@pytest.fixture
-def tiny_rnnsearch_config():
-    """Builds configurations of small encoder-decoders, by default without dropout."""
-
-    def build(**changes):
-        defaults = {
-            "vocab_size": 40,
-            "embedding_size": 6,
-            "hidden_size": 8,
-            "decoder_hidden_size": 10,
-            "attention_size": 8,
-            "hidden_dropout_prob": 0.0,
-            "embedding_dropout_prob": 0.0,
-        }
-        return hf_maskattn.RNNSearchConfig(**{**defaults, **changes})
-
-    return build
 
 
 @pytest.fixture(scope="session")

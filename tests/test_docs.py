@@ -19,12 +19,7 @@ from hf_maskattn.recipes.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
 TOY = ("model.hidden_size=16", "training.max_steps=2", "training.warmup_steps=0", "training.disable_tqdm=true")
-NOT_RUN = {
-    "pip": "changes the environment",
-    "pytest": "is this",
-    "ruff": "is a check of its own",
-    "hf": "asks for a token",
-}
+NOT_RUN = {"pip": "changes the environment", "pytest": "is this", "ruff": "is a check of its own", "hf": "asks for a token"}
 SLOW_WORDS = ("benchmark", "demo", "http.server", "fsdp2", "audit_others.py")
 PLACEHOLDERS = ("bert-base-uncased", "user/dataset", "user/name", "NAME", "FOLDER", "MODEL")
 """Words of commands that name what only a reader has."""

@@ -76,9 +76,8 @@ def test_load_verified_model_of_transformers(tmp_path):
     with pytest.raises(ValueError, match=r"The model .* could not be loaded: RuntimeError: "):
         load_verified_model(AutoModel, tmp_path, load_config(tmp_path))
     rewrite(tmp_path, hidden_size=8, num_hidden_layers=10**9)
-    with pytest.raises(
-        ValueError, match=r"num_hidden_layers .* must match the weights, got 1000000000\. The weights are [\d,]+ parameters in"
-    ):
+    message = r"num_hidden_layers .* must match the weights, got 1000000000\. The weights are [\d,]+ parameters in"
+    with pytest.raises(ValueError, match=message):
         load_verified_model(AutoModel, tmp_path, load_config(tmp_path))
 
 
@@ -88,9 +87,8 @@ def test_load_verified_model_rejects_too_many_layers(tiny_rnnsearch_config, tmp_
     # A small number, so that a failure of this test does not take forever.
     monkeypatch.setattr("hf_maskattn.loading._MAX_LAYERS", 1)
     rewrite(tmp_path, **{key: 100})
-    with pytest.raises(
-        ValueError, match=rf"(num_hidden_layers|{key}) .* must match the weights, got 100\. The weights are [\d,]+ param"
-    ):
+    message = rf"(num_hidden_layers|{key}) .* must match the weights, got 100\. The weights are [\d,]+ param"
+    with pytest.raises(ValueError, match=message):
         load_verified_model(AutoModelForSeq2SeqLM, tmp_path, load_config(tmp_path))
 
 
@@ -151,14 +149,8 @@ def test_load_config_rejects_invalid_values(folder, changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (
-            {"hidden_size": 10**12},
-            r"No model can be built from .* \(.*\)\. Its weights are [\d,]+ parameters in 14",
-        ),
-        (
-            {"vocab_size": 10**15},
-            r"word_embeddings\.weight is \[40, 6\], expected \[1000000000000000, 6\]\. In total, 6,0",
-        ),
+        ({"hidden_size": 10**12}, r"No model can be built from .* \(.*\)\. Its weights are [\d,]+ parameters in 14"),
+        ({"vocab_size": 10**15}, r"word_embeddings\.weight is \[40, 6\], expected \[1000000000000000, 6\]\. In total, 6,0"),
         ({"vocab_size": 10**30}, "No model can be built from"),
         ({"hidden_size": 10**5}, r"weight_ih_l0 is \[16, 6\], expected \[200000, 6\]"),
         ({"num_hidden_layers": 10**9}, r"num_hidden_layers .* must match the weights, got 1000000000\."),
@@ -223,7 +215,7 @@ def test_load_config_does_not_run_or_ask_about_remote_code(folder, monkeypatch):
         load_config(folder)
 
 
-def test_check_weights_match_of_base_model(folder, tiny_config, tmp_path):
+def test_check_weights_match_of_base_model(folder):
     config = load_config(folder)
     bare = build_meta_model(MaskAttnForSequenceClassification, config, {}, folder).base_model
     assert bare.device.type == "meta"
@@ -258,7 +250,7 @@ def test_find_file_and_has_file_of_folder(tmp_path):
     assert not has_file(tmp_path, "none.json")
 
 
-def test_has_file_raises_if_hub_is_unreachable(tmp_path):
+def test_has_file_raises_if_hub_is_unreachable():
     assert find_file("owner/name", "config.json") is None
     with pytest.raises(OSError, match="We couldn't connect to"):
         has_file("owner/name", "config.json")

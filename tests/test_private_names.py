@@ -18,45 +18,43 @@ CHECKED_WITH = {
 }
 """The versions with which the use of the names was checked."""
 
-NAMES = [
-    ("accelerate.data_loader:DataLoaderDispatcher", "_non_blocking"),
-    ("accelerate.data_loader:DataLoaderDispatcher", "_drop_last"),
-    ("huggingface_hub", "_CACHED_NO_EXIST"),
-    ("torch", "_assert_async"),
-    ("torch", "_softmax_backward_data"),
-    ("torch.ops:mkldnn", "_is_mkldnn_bf16_supported"),
-    ("torch.ops:mkldnn", "_is_mkldnn_fp16_supported"),
-    ("transformers:AutoModel", "_model_mapping"),
-    ("transformers:GenerationMixin", "_get_logits_processor"),
-    ("transformers:GenerationMixin", "_prepare_decoder_input_ids_for_generation"),
-    ("transformers:GenerationMixin", "_prepare_generation_config"),
-    ("transformers:GenerationMixin", "_validate_generation_mode"),
-    ("transformers:Pipeline", "_sanitize_parameters"),
-    ("transformers:PreTrainedConfig", "_attn_implementation"),
-    ("transformers:PreTrainedModel", "_check_and_adjust_attn_implementation"),
-    ("transformers:PreTrainedModel", "_from_config"),
-    ("transformers:PreTrainedModel", "_init_weights"),
-    ("transformers:Trainer", "_get_dataloader"),
-    ("transformers:Trainer", "_get_eval_sampler"),
-    ("transformers:Trainer", "_determine_best_metric"),
-    ("transformers:Trainer", "_get_output_dir"),
-    ("transformers:Trainer", "_get_train_sampler"),
-    ("transformers:Trainer", "_issue_warnings_after_load"),
-    ("transformers:Trainer", "_load_best_model"),
-    ("transformers:Trainer", "_push_from_checkpoint"),
-    ("transformers:Trainer", "_run_epoch"),
-    ("transformers:Trainer", "_save_checkpoint"),
-    ("transformers:Trainer", "_set_signature_columns_if_needed"),
-]
-"""Where each name is defined, as module or module:attribute."""
+NAMES = {
+    "accelerate.data_loader:DataLoaderDispatcher": ["_non_blocking", "_drop_last"],
+    "huggingface_hub": ["_CACHED_NO_EXIST"],
+    "torch": ["_assert_async", "_softmax_backward_data"],
+    "torch.ops:mkldnn": ["_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"],
+    "transformers:AutoModel": ["_model_mapping"],
+    "transformers:GenerationMixin": [
+        "_get_logits_processor",
+        "_prepare_decoder_input_ids_for_generation",
+        "_prepare_generation_config",
+        "_validate_generation_mode",
+    ],
+    "transformers:Pipeline": ["_sanitize_parameters"],
+    "transformers:PreTrainedConfig": ["_attn_implementation"],
+    "transformers:PreTrainedModel": ["_check_and_adjust_attn_implementation", "_from_config", "_init_weights"],
+    "transformers:Trainer": [
+        "_get_dataloader",
+        "_get_eval_sampler",
+        "_determine_best_metric",
+        "_get_output_dir",
+        "_get_train_sampler",
+        "_issue_warnings_after_load",
+        "_load_best_model",
+        "_push_from_checkpoint",
+        "_run_epoch",
+        "_save_checkpoint",
+        "_set_signature_columns_if_needed",
+    ],
+}
+"""Names by where they are defined, as module or module:attribute."""
 
-IN_SOURCE = [
-    ("transformers:Seq2SeqTrainer", "_gen_kwargs"),
-    ("transformers:Trainer", "_eval_dataloaders"),
-    ("transformers:Trainer", "_train_batch_size"),
-    ("transformers.models.auto.auto_factory:_LazyAutoMapping", "_extra_content"),
-    ("transformers.utils.hub:cached_files", "_raise_exceptions_for_missing_entries"),
-]
+IN_SOURCE = {
+    "transformers:Seq2SeqTrainer": ["_gen_kwargs"],
+    "transformers:Trainer": ["_eval_dataloaders", "_train_batch_size"],
+    "transformers.models.auto.auto_factory:_LazyAutoMapping": ["_extra_content"],
+    "transformers.utils.hub:cached_files": ["_raise_exceptions_for_missing_entries"],
+}
 """Attributes of instances and arguments, which are found in the source only."""
 
 PUBLIC = {"_asdict", "_replace"}
@@ -77,14 +75,18 @@ def explain(path, name):
     return f"{path} has no {name} in {package} {version(package)}. Its use was checked with {CHECKED_WITH[package]}."
 
 
-@pytest.mark.parametrize(("path", "name"), NAMES)
+def listed(names):
+    return [(path, name) for path in names for name in names[path]]
+
+
+@pytest.mark.parametrize(("path", "name"), listed(NAMES))
 def test_private_name_exists(path, name):
     owner = load(path)
     exists = hasattr(owner, name) or (inspect.isclass(owner) and name in inspect.getsource(owner))
     assert exists, explain(path, name)
 
 
-@pytest.mark.parametrize(("path", "name"), IN_SOURCE)
+@pytest.mark.parametrize(("path", "name"), listed(IN_SOURCE))
 def test_private_name_is_in_source(path, name):
     assert name in inspect.getsource(load(path)), explain(path, name)
 
@@ -125,7 +127,7 @@ def test_listed_private_names_are_all_that_are_used():
         for name, is_foreign in private_names(tree)
         if name.startswith("_") and not name.startswith("__") and (is_foreign or name not in own)
     }
-    listed = {name for _, name in [*NAMES, *IN_SOURCE]}
-    assert used - PUBLIC - listed == set()
-    unused = listed - own - {name for tree in trees for name, _ in private_names(tree)}
+    names = {name for _, name in [*listed(NAMES), *listed(IN_SOURCE)]}
+    assert used - PUBLIC - names == set()
+    unused = names - own - {name for tree in trees for name, _ in private_names(tree)}
     assert unused == set()

@@ -28,10 +28,8 @@ def test_task_of_architectures(architectures, task):
 
 def test_loading_call_uses_pipeline_or_auto_class():
     assert loading_call("fill-mask", "a/b") == 'pipeline("fill-mask", model="a/b")'
-    assert (
-        loading_call("fill-mask", "a/b", revision="dev", trust_remote_code=True)
-        == 'pipeline("fill-mask", model="a/b", revision="dev", trust_remote_code=True)'
-    )
+    call = loading_call("fill-mask", "a/b", revision="dev", trust_remote_code=True)
+    assert call == 'pipeline("fill-mask", model="a/b", revision="dev", trust_remote_code=True)'
     assert loading_call("text2text-generation", "a/b") == 'AutoModelForSeq2SeqLM.from_pretrained("a/b")'
     assert loading_call("joint-classification", "a/b") == 'pipeline("token-classification", model="a/b")'
     assert loading_call(None, "a/b") == 'AutoModel.from_pretrained("a/b")'

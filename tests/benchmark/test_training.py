@@ -7,14 +7,7 @@ from hf_maskattn.benchmark import training
 from hf_maskattn.benchmark.baselines import WITHOUT_DROPOUT
 from hf_maskattn.benchmark.batches import draw_labeled_batch
 from hf_maskattn.benchmark.measurement import check_results
-from hf_maskattn.benchmark.training import (
-    OPERATORS,
-    OTHER,
-    STEP,
-    build_our_steps,
-    build_textbook_steps,
-    plan_training,
-)
+from hf_maskattn.benchmark.training import OPERATORS, OTHER, STEP, build_our_steps, build_textbook_steps, plan_training
 from tests.benchmark.conftest import values
 from tests.tolerances import assert_same_function
 

@@ -8,7 +8,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import trainer_utils
 
 from hf_maskattn.checkpoints.checkpoints import (
     MANIFEST_FILE,
@@ -139,13 +138,6 @@ def test_rotate_checkpoints_removes_incomplete_and_later_ones_first(run):
     remove_manifest(folder / "checkpoint-8")
     rotate_checkpoints(folder / "checkpoint-12", 2, None)
     assert steps_left(folder) == [4, 12]
-
-
-def test_rotation_of_transformers_removes_the_new_checkpoint(run):
-    """The reason why it is not used: of a run that was resumed from step 4, it keeps the leftovers of steps 12 and 16."""
-    folder = run(8, 12, 16)
-    trainer_utils.rotate_checkpoints(str(folder), save_total_limit=2)
-    assert steps_left(folder) == [12, 16]
 
 
 def test_rotate_checkpoints_warns_if_it_cannot_remove(run, monkeypatch, caplog):

@@ -19,12 +19,9 @@ from hf_maskattn.checkpoints.run_folder import (
 )
 
 
-def test_require_empty_accepts_new_and_empty_folder(tmp_path):
+def test_require_empty_accepts_new_empty_and_locked_folder(tmp_path):
     require_empty(tmp_path)
     require_empty(tmp_path / "new")
-
-
-def test_require_empty_ignores_lock(tmp_path):
     (tmp_path / LOCK_FILE).write_text("")
     require_empty(tmp_path)
 
@@ -55,16 +52,8 @@ def test_require_run_rejects_other_folder(tmp_path, name):
 
 def test_remove_run_removes_only_what_a_run_writes(tmp_path):
     mine = ["notes.txt", "my_model.py", "checkpoint-best", "data/train.jsonl", "checkpoint-3/.keep", "config.json.bak"]
-    written = [
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "metrics.json",
-        "modeling_maskattn.py",
-        "README.md",
-        "checkpoint-3/x",
-    ]
-    written += ["manifest.json", "recipe.yaml", "recipe.yaml.part"]
+    written = ["config.json", "generation_config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py"]
+    written += ["README.md", "checkpoint-3/x", "manifest.json", "recipe.yaml", "recipe.yaml.part"]
     written += ["gru_gradient.py", "softmax.py", "checkpoint-3/layout.py"]  # code of earlier versions
     for name in mine + written:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -196,10 +185,7 @@ def test_lock_run_folder_removes_new_empty_folder(tmp_path):
 
 def test_lock_run_folder_rejects_file(tmp_path):
     (tmp_path / "run").write_text("")
-    with (
-        pytest.raises(ValueError, match="must be a folder, got the file"),
-        lock_run_folder(tmp_path / "run"),
-    ):
+    with pytest.raises(ValueError, match="must be a folder, got the file"), lock_run_folder(tmp_path / "run"):
         pass
 
 

@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.data.tokenizers import train_tokenizer
+from tests.cli.conftest import assert_error, run
 from tests.heads import build_head
-
-
-@pytest.fixture
-def run(monkeypatch):
-    """Runs the verb in this process."""
-    disable_progress_bar()
-    yield lambda *arguments: CliRunner().invoke(app, ["audit", *map(str, arguments)])
-    enable_progress_bar()
 
 
 @pytest.fixture
@@ -28,8 +18,8 @@ def folder(tiny_config, tmp_path):
     return tmp_path / "model"
 
 
-def test_audit_of_own_model_passes(run, folder, tmp_path):
-    result = run(folder, "--gradients", "--max-length", 9, "--json", tmp_path / "report.json")
+def test_audit_of_own_model_passes(folder, tmp_path):
+    result = run("audit", folder, "--gradients", "--max-length", 9, "--json", tmp_path / "report.json")
     assert result.exit_code == 0, result.stderr
     assert "MaskAttnForSequenceClassification, float32 on cpu: random ids, 4 rows of 1 to 9 tokens" in result.stdout
     assert "│ attention to pads     │ exact " in result.stdout
@@ -38,37 +28,37 @@ def test_audit_of_own_model_passes(run, folder, tmp_path):
     assert report["findings"]["gradients at pads"]["verdict"] == "exact"
 
 
-def test_audit_of_a_crf_passes(run, tiny_config, tmp_path):
+def test_audit_of_a_crf_passes(tiny_config, tmp_path):
     labels = dict(enumerate(["O", "B-X", "I-X"]))
     build_head("MaskAttnForTokenClassification with CRF", tiny_config, id2label=labels).save_pretrained(tmp_path)
-    result = run(tmp_path, "--gradients", "--max-length", 9)  # logits of forbidden labels are minus infinity
+    result = run("audit", tmp_path, "--gradients", "--max-length", 9)  # logits of forbidden labels are minus infinity
     assert result.exit_code == 0, result.stdout
     assert "not finite" not in result.stdout
 
 
-def test_leak_has_exit_code_1_and_is_in_json(run, folder, tmp_path, monkeypatch):
+def test_leak_has_exit_code_1_and_is_in_json(folder, tmp_path, monkeypatch):
     attention = "hf_maskattn.model.modeling_maskattn.MaskAttnPreTrainedModel._token_mask"
     monkeypatch.setattr(attention, lambda self, ids, embeds, *_: torch.ones((embeds if ids is None else ids).shape[:2]).bool())
-    result = run(folder, "--json", tmp_path / "report.json")
+    result = run("audit", folder, "--json", tmp_path / "report.json")
     assert result.exit_code == 1, result.stderr
     assert "LEAKS" in result.stdout
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["passed"] is False
 
 
-def test_text_file_is_tokenized(run, folder, tmp_path):
+def test_text_file_is_tokenized(folder, tmp_path):
     train_tokenizer(["a b c"], kind="word", vocab_size=20, max_length=8).save_pretrained(folder)
     (tmp_path / "texts").write_text("a\n\na b c\n", encoding="utf-8")
-    result = run(folder, "--text-file", tmp_path / "texts")
+    result = run("audit", folder, "--text-file", tmp_path / "texts")
     assert "texts, 2 rows of 1 to 3 tokens" in result.stdout
 
 
-def test_report_is_replaced_on_request(run, folder, tmp_path):
+def test_report_is_replaced_on_request(folder, tmp_path):
     (tmp_path / "report.json").write_text("an earlier one")
-    assert run(folder, "--json", tmp_path / "report.json", "--overwrite").exit_code == 0
+    assert run("audit", folder, "--json", tmp_path / "report.json", "--overwrite").exit_code == 0
     assert json.loads((tmp_path / "report.json").read_text())["passed"]
 
 
-def test_audit_errors_are_one_line(run, folder, tmp_path):
+def test_audit_errors_are_one_line(folder, tmp_path):
     (tmp_path / "blank").write_text("\n \n", encoding="utf-8")
     (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
     (tmp_path / "texts").write_text("a\n", encoding="utf-8")
@@ -82,11 +72,7 @@ def test_audit_errors_are_one_line(run, folder, tmp_path):
         (folder, "--json", tmp_path / "texts"): "texts exists. Replace it with --overwrite, or choose another file.",
         (folder, "--json", tmp_path / "no" / "folder.json"): f"The folder {tmp_path / 'no'} does not exist.",
     }.items():
-        result = run(*arguments)
-        assert result.exit_code == 2, (arguments, result.stderr)
-        assert result.stderr.startswith("error: ")
-        assert message in result.stderr
-        assert "Traceback" not in result.stderr
+        assert_error(run("audit", *arguments), message)
 
 
 @pytest.mark.slow

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.cli.console import INTERRUPTED, MISTAKE, NOT_PASSED
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
+from tests.cli.conftest import assert_error, run
 from tests.toy_writer import toy_writer
 from tests.training.toy_recipe import write_recipe
 
@@ -21,25 +20,12 @@ PROGRAM = Path(sys.executable).with_name("hf-maskattn")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
 
 
-@pytest.fixture
-def run(monkeypatch):
-    """Runs the command in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments, stdin=None):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-
-    return invoke
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A training run in this process: folder, recipe, and result."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = write_recipe(folder, training={"num_train_epochs": 8, "learning_rate": 0.03})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "200")
-        result = CliRunner().invoke(app, ["train", str(recipe)])
+    result = run("train", recipe)
     assert result.exit_code == 0, result.stderr
     return folder / "run", recipe, result
 
@@ -81,13 +67,13 @@ def test_help_needs_no_torch():
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "push", "recipes", "init", "audit", "benchmark"])
-def test_every_command_has_help(run, command):
+def test_every_command_has_help(command):
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage: " in result.stdout
 
 
-def test_exit_codes_are_documented(run):
+def test_exit_codes_are_documented():
     guide = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
     help_text = " ".join(run("--help").stdout.split())
     for code in (0, NOT_PASSED, MISTAKE, INTERRUPTED):
@@ -95,16 +81,16 @@ def test_exit_codes_are_documented(run):
         assert f" {code} " in help_text.partition("Exit codes:")[2]
 
 
-def test_train_checks_config_before_data(run, tmp_path, monkeypatch):
+def test_train_checks_config_before_data(tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
-    result = run("train", write_recipe(tmp_path), "model.hidden_size=9")
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: model.hidden_size must be even for bidirectional layers, got 9. Each direction")
-    result = run("train", write_recipe(tmp_path), "model.hidden_dropout_prob=2")
-    assert result.stderr.startswith("error: model.hidden_dropout_prob must be in [0, 1], got 2.")
+    for override, message in {
+        "model.hidden_size=9": "error: model.hidden_size must be even for bidirectional layers, got 9. Each direction",
+        "model.hidden_dropout_prob=2": "error: model.hidden_dropout_prob must be in [0, 1], got 2.",
+    }.items():
+        assert_error(run("train", write_recipe(tmp_path), override), message)
 
 
-def test_train_checks_output_dir_before_data(run, tmp_path, monkeypatch):
+def test_train_checks_output_dir_before_data(tmp_path, monkeypatch):
     monkeypatch.setattr("hf_maskattn.training.train.assemble", None)
     (tmp_path / "file").touch()
     result = run("train", write_recipe(tmp_path), f"training.output_dir={tmp_path}/file/run")
@@ -133,8 +119,7 @@ def test_train_prints_one_line_an_evaluation(trained):
 
 @pytest.mark.slow
 def test_no_progress_bar_when_piped(tmp_path):
-    recipe = write_recipe(tmp_path, training={"num_train_epochs": 1})
-    recipe.write_text(recipe.read_text().replace("  disable_tqdm: true\n", ""))
+    recipe = write_recipe(tmp_path, training={"num_train_epochs": 1, "disable_tqdm": None})
     environment = {**ENVIRONMENT, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     for command in (["train", recipe], ["predict", tmp_path / "run", "--text", "a"]):
         done = subprocess.run([PROGRAM, *command], env=environment, capture_output=True, text=True)
@@ -144,7 +129,7 @@ def test_no_progress_bar_when_piped(tmp_path):
         assert "Generating" not in done.stderr
 
 
-def test_evaluate_prints_metrics_of_training(trained, run):
+def test_evaluate_prints_metrics_of_training(trained):
     folder, recipe, _ = trained
     accuracy = json.loads((folder / "metrics.json").read_text())["metrics"]["validation"]["accuracy"]
     for arguments in ([recipe], [], ["data.max_length=64"]):  # without a recipe: the one of the run
@@ -153,7 +138,7 @@ def test_evaluate_prints_metrics_of_training(trained, run):
         assert f"{accuracy:.4g}" in result.stdout
 
 
-def test_evaluate_reports_errors(trained, run, tmp_path):
+def test_evaluate_reports_errors(trained, tmp_path):
     folder, _, printed = trained
     listed = [json.loads(line) for line in (folder / "errors.jsonl").read_text("utf-8").splitlines()]
     assert f"Errors: {len(listed)} of 12 rows of the split 'test': {folder}/errors.jsonl" in printed.stdout
@@ -169,31 +154,25 @@ def test_evaluate_reports_errors(trained, run, tmp_path):
     assert sum(scores["support"] for scores in report["classes"].values()) == 40
     printed = json.loads(run(*arguments, "--json", "-").stdout)
     assert printed["classes"] == report["classes"]
-    to_stdout = run(*arguments, "--errors", "-")
-    assert (to_stdout.exit_code, Path("-").exists()) == (MISTAKE, False)
-    assert "--errors must be a file, got '-'." in to_stdout.stderr
-    again = run(*arguments, "--errors", tmp_path / "errors.jsonl")
-    assert again.exit_code == 2
-    assert "errors.jsonl exists. Replace it with --overwrite" in again.stderr
+    assert_error(run(*arguments, "--errors", "-"), "--errors must be a file, got '-'.")
+    assert not Path("-").exists()
+    assert_error(run(*arguments, "--errors", tmp_path / "errors.jsonl"), "errors.jsonl exists. Replace it with --overwrite")
     assert run(*arguments, "--errors", tmp_path / "errors.jsonl", "--overwrite").exit_code == 0
 
 
-def test_evaluate_needs_a_recipe(trained, run, tmp_path):
+def test_evaluate_needs_a_recipe(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "model")
     (tmp_path / "model" / "recipe.yaml").unlink()
-    result = run("evaluate", tmp_path / "model")
-    assert result.exit_code == 2
-    assert "model has no recipe.yaml. Pass a recipe after the model." in result.stderr
+    assert_error(run("evaluate", tmp_path / "model"), "model has no recipe.yaml. Pass a recipe after the model.")
 
 
 @pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {}", "audit {}"])
-def test_revision_of_a_folder_is_refused(trained, run, command):
+def test_revision_of_a_folder_is_refused(trained, command):
     result = run(*command.format(trained[0]).split(), "--revision", "main")
-    assert result.exit_code == 2
-    assert "revision is only for models on the Hub, got 'main'" in result.stderr
+    assert_error(result, "revision is only for models on the Hub, got 'main'")
 
 
-def test_recipe_of_run_works_from_any_directory(trained, run, tmp_path, monkeypatch):
+def test_recipe_of_run_works_from_any_directory(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(trained[1].parent)
     files = [f"data.{split}_file={split}.jsonl" for split in ("train", "validation", "test")]
     done = run("train", "toy.yaml", *files, "training.output_dir=relative", "training.num_train_epochs=1")
@@ -207,7 +186,7 @@ def test_recipe_of_run_works_from_any_directory(trained, run, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predict_prints_json_lines_when_piped(trained, run):
+def test_predict_prints_json_lines_when_piped(trained):
     result = run("predict", trained[0], stdin="meow\n\nwoof\n")
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -215,19 +194,19 @@ def test_predict_prints_json_lines_when_piped(trained, run):
     assert [line["predictions"] and line["predictions"][0]["label"] for line in lines] == ["cat", [], "dog"]
 
 
-def test_predict_prints_table(trained, run):
+def test_predict_prints_table(trained):
     result = run("predict", trained[0], "--text", "meow", "--text", "[b]", "--format", "table")
     assert "│ meow │ cat " in result.stdout
     assert "[b]" in result.stdout
 
 
-def test_predict_reads_a_file(trained, run, tmp_path):
+def test_predict_reads_a_file(trained, tmp_path):
     (tmp_path / "texts").write_text("woof\n", encoding="utf-8")
     result = run("predict", trained[0], "--file", tmp_path / "texts")
     assert json.loads(result.stdout)["text"] == "woof"
 
 
-def test_predict_reads_rows_of_a_file(trained, run, tmp_path):
+def test_predict_reads_rows_of_a_file(trained, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"id": 1, "title": "woof"}\n{"id": 2, "title": ["meow", "purr"]}\n')
     arguments = ("predict", trained[0], "--file", tmp_path / "rows.jsonl")
     result = run(*arguments, "--column", "title", "--top-k", "all")
@@ -242,9 +221,7 @@ def test_predict_reads_rows_of_a_file(trained, run, tmp_path):
         ("--column", "title", "--top-k", "x"): "--top-k must be a number or all, got 'x'.",
     }
     for options, message in errors.items():
-        result = run(*arguments, *options)
-        assert result.exit_code == 2
-        assert message in result.stderr
+        assert_error(run(*arguments, *options), message)
     assert "--column needs --file" in run("predict", trained[0], "--text", "a", "--column", "b").stderr
 
 
@@ -265,7 +242,7 @@ def test_predict_output_in_any_encoding(trained, tmp_path, encoding):
     assert b"Traceback" not in done.stderr
 
 
-def test_predict_escapes_lone_surrogate(trained, run):
+def test_predict_escapes_lone_surrogate(trained):
     result = run("predict", trained[0], "--text", "meow", "--text", "\udce9")
     assert result.exit_code == 1
     good, bad = (json.loads(line) for line in result.stdout_bytes.decode("utf-8").splitlines())
@@ -274,7 +251,7 @@ def test_predict_escapes_lone_surrogate(trained, run):
     assert "error" in bad
 
 
-def test_predict_exit_code_for_failed_texts(run, tmp_path):
+def test_predict_exit_code_for_failed_texts(tmp_path):
     write_recipe(tmp_path, "fill-mask", training={"num_train_epochs": 1})
     train(load_recipe(tmp_path / "toy.yaml"))
     for output, words in {"jsonl": '"error": "A text must have one', "table": "│ error: A text must have one"}.items():
@@ -286,7 +263,7 @@ def test_predict_exit_code_for_failed_texts(run, tmp_path):
         assert "Traceback" not in result.stderr
 
 
-def test_predict_truncates_only_with_max_length(trained, run, caplog):
+def test_predict_truncates_only_with_max_length(trained, caplog):
     caplog.set_level("WARNING", logger="hf_maskattn")
     assert run("predict", trained[0], "--text", "meow " * 600).exit_code == 0
     assert not caplog.messages
@@ -294,7 +271,7 @@ def test_predict_truncates_only_with_max_length(trained, run, caplog):
     assert caplog.messages == ["1 of 1 texts were longer than max_length=5 tokens. 595 tokens were cut."]
 
 
-def test_predict_saves_alignment_plot(run, tmp_path):
+def test_predict_saves_alignment_plot(tmp_path):
     for part in toy_writer():
         part.save_pretrained(tmp_path / "writer")
     arguments = ("predict", tmp_path / "writer", "--text", "meow", "--alignment", tmp_path / "map.png")
@@ -303,14 +280,12 @@ def test_predict_saves_alignment_plot(run, tmp_path):
     (line,) = [json.loads(line) for line in result.stdout.splitlines()]
     (generated,) = [prediction["generated_text"] for prediction in line["predictions"]]
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
-    again = run(*arguments)
-    assert again.exit_code == 2
-    assert "map.png exists. Replace it with --overwrite" in again.stderr
+    assert_error(run(*arguments), "map.png exists. Replace it with --overwrite")
     table = run(*arguments, "--overwrite", "--format", "table")
     assert f"│ meow │ {generated} " in table.stdout
 
 
-def test_usage_errors_are_one_line(trained, run, tmp_path):
+def test_usage_errors_are_one_line(trained, tmp_path):
     folder, recipe, _ = trained
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     for arguments, message in {
@@ -324,26 +299,20 @@ def test_usage_errors_are_one_line(trained, run, tmp_path):
         ("predict", folder, "--text", "a", "--file", tmp_path / "latin"): "--text and --file are mutually exclusive.",
         ("predict", tmp_path / "no-model", "--text", "a"): "no-model' is not a folder and could not be loaded",
     }.items():
-        result = run(*arguments)
-        assert result.exit_code == 2, (arguments, result.stderr)
-        assert result.stderr.startswith("error: ")
-        assert message in result.stderr
-        assert "Traceback" not in result.stderr
+        assert_error(run(*arguments), message)
 
 
 @pytest.mark.parametrize("command", ["predict {} --text a", "evaluate {} {recipe}", "export {} --onnx x.onnx", "audit {}"])
-def test_interrupted_run_names_newest_checkpoint(trained, run, tmp_path, command):
+def test_interrupted_run_names_newest_checkpoint(trained, tmp_path, command):
     for step in (9, 10):
         shutil.copytree(trained[0], tmp_path / f"checkpoint-{step}")
     result = run(*command.format(tmp_path, recipe=trained[1]).split())
-    assert result.exit_code == 2
-    assert f"has no config.json. Its run was interrupted. Use its newest checkpoint, {tmp_path}/checkpoint-10, or" in (
-        result.stderr
-    )
+    message = f"has no config.json. Its run was interrupted. Use its newest checkpoint, {tmp_path}/checkpoint-10, or"
+    assert_error(result, message)
     assert run("predict", tmp_path / "checkpoint-10", "--text", "meow").exit_code == 0
 
 
-def test_bugs_keep_their_traceback(run, monkeypatch, tmp_path):
+def test_bugs_keep_their_traceback(monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
@@ -351,7 +320,7 @@ def test_bugs_keep_their_traceback(run, monkeypatch, tmp_path):
     assert isinstance(run("train", tmp_path / "recipe.yaml").exception, ZeroDivisionError)
 
 
-def test_error_names_process(run, monkeypatch, tmp_path):
+def test_error_names_process(monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     result = run("train", tmp_path / "nowhere.yaml")
     assert result.exit_code == 2

@@ -2,14 +2,12 @@ import json
 import re
 
 import pytest
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.cli.explain import show_comparison, show_explanation
 from hf_maskattn.inspection.explain import explain
 from hf_maskattn.inspection.explanations import Explanation
 from hf_maskattn.inspection.faithfulness import Comparison, Faithfulness
+from tests.cli.conftest import run
 from tests.inspection.explained_models import TEXTS, build_model, tag_names
 
 
@@ -26,53 +24,47 @@ def folder(classifier, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(folder):
-    """Runs the command in this process."""
-    disable_progress_bar()
-    yield lambda *arguments, stdin=None: CliRunner().invoke(app, ["explain", str(folder), *map(str, arguments)], input=stdin)
-    enable_progress_bar()
-
-
-def test_pipe_gets_json_lines(run, classifier):
-    result = run("--text", TEXTS[0], "--text", " ")
+def test_pipe_gets_json_lines(folder, classifier):
+    result = run("explain", folder, "--text", TEXTS[0], "--text", " ")
     assert result.exit_code == 0, result.stderr
     first, empty = map(Explanation.from_json, result.stdout.splitlines())
     assert first.to_json() == explain(*classifier, TEXTS[:1])[0].to_json()
     assert (empty.text, empty.tokens) == (" ", [])
 
 
-def test_texts_come_from_stdin_or_files(run, tmp_path):
+def test_texts_come_from_stdin_or_files(folder, tmp_path):
     (tmp_path / "texts.txt").write_text("cat\ndogs\n", encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"words": ["cat", "sat"]}) + "\n", encoding="utf-8")
     for arguments, stdin in {("--file", tmp_path / "texts.txt"): None, (): "cat\ndogs\n"}.items():
-        result = run(*arguments, stdin=stdin)
+        result = run("explain", folder, *arguments, stdin=stdin)
         assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["cat", "dogs"], result.stderr
-    result = run("--file", tmp_path / "rows.jsonl", "--column", "words")
+    result = run("explain", folder, "--file", tmp_path / "rows.jsonl", "--column", "words")
     assert json.loads(result.stdout)["tokens"] == ["cat", "sat"]
 
 
-def test_json_and_plot_are_written(run, tmp_path):
-    result = run("--text", TEXTS[0], "--json", tmp_path / "a.jsonl", "--plot", tmp_path / "a.png", "--class", "y")
+def test_json_and_plot_are_written(folder, tmp_path):
+    result = run(
+        "explain", folder, "--text", TEXTS[0], "--json", tmp_path / "a.jsonl", "--plot", tmp_path / "a.png", "--class", "y"
+    )
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "a.jsonl").read_text("utf-8"))["labels"] == ["y"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.png"]
 
 
-def test_page_is_written(run, folder, tmp_path):
+def test_page_is_written(folder, tmp_path):
     page = tmp_path / "a.html"
-    result = run("--text", "cat <b>", "--text", "two dogs", "--html", page)
+    result = run("explain", folder, "--text", "cat <b>", "--text", "two dogs", "--html", page)
     assert (result.exit_code, result.stdout) == (0, ""), result.stderr
     written = page.read_text("utf-8")
     assert f"<title>{folder.name}: explanations</title>" in written
     assert written.count("<article>") == 2
     assert str(folder.parent) not in written
-    result = run("--text", "cat", "--html", page)
+    result = run("explain", folder, "--text", "cat", "--html", page)
     assert result.exit_code == 2
     assert "a.html exists. Replace it with --overwrite" in result.stderr
     assert page.read_text("utf-8") == written
-    assert run("--text", "cat", "--html", page, "--overwrite").exit_code == 0
+    assert run("explain", folder, "--text", "cat", "--html", page, "--overwrite").exit_code == 0
     assert page.read_text("utf-8").count("<article>") == 1
 
 
@@ -92,10 +84,10 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_are_one_line(run, folder, case):
+def test_errors_are_one_line(folder, case):
     arguments, message = ERRORS[case]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    result = run("--text", "cat", *(argument.format(folder=folder) for argument in arguments))
+    result = run("explain", folder, "--text", "cat", *(argument.format(folder=folder) for argument in arguments))
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -132,7 +124,7 @@ def test_terminal_says_what_has_no_scores(classifier, capsys):
     assert "All tokens of this text are unknown to the tokenizer of the model." in printed
 
 
-def test_comparison_is_printed(run, capsys, monkeypatch):
+def test_comparison_is_printed(folder, capsys, monkeypatch):
     methods = {"random": Faithfulness(0.1, 0.2, 0.3), "removal": Faithfulness(0.5, 0.0, 0.6)}
     show_comparison(Comparison(methods, 7, "word", 3, {"attention": "it has none."}))
     printed = capsys.readouterr().out
@@ -140,6 +132,6 @@ def test_comparison_is_printed(run, capsys, monkeypatch):
     assert "7 predictions, erased by word, seed 3." in printed
     assert "attention was not measured: it has none." in printed
     monkeypatch.setattr("hf_maskattn.inspection.attributions.INTEGRATION_STEPS", 2)
-    result = run("--compare", "--text", TEXTS[0], "--text", TEXTS[2])
+    result = run("explain", folder, "--compare", "--text", TEXTS[0], "--text", TEXTS[2])
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["num_predictions"] == 2

@@ -3,21 +3,14 @@ import shutil
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.train import train
+from tests.cli.conftest import assert_error, run
 from tests.tolerances import MANY_STEPS
 from tests.training.toy_recipe import write_recipe
 
 TEXTS = ["meow paw", "woof tail bark", " ", "paw", "purr " * 40]
-
-
-def invoke(*arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "200")
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 MODELS = {
@@ -36,13 +29,13 @@ def exported_model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     task, settings = MODELS[request.param]
     train(load_recipe(write_recipe(folder, task, model=settings, training={"num_train_epochs": 8, "learning_rate": 0.03})))
-    result = invoke("export", folder / "run", "--onnx", folder / "model.onnx")
+    result = run("export", folder / "run", "--onnx", folder / "model.onnx")
     assert result.exit_code == 0, result.stderr
     return folder / "run", folder / "model.onnx", result
 
 
 def predictions(*arguments):
-    result = invoke("predict", *arguments, "--batch-size", 3, *(part for text in TEXTS for part in ("--text", text)))
+    result = run("predict", *arguments, "--batch-size", 3, *(part for text in TEXTS for part in ("--text", text)))
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -74,7 +67,7 @@ def test_int8_reports_equal_predictions(exported_model, tmp_path, monkeypatch):
         "hf_maskattn.inference.export.write_onnx", lambda model, target, contributions: shutil.copy(path, target)
     )
     (tmp_path / "texts").write_text("\n".join(TEXTS), encoding="utf-8")
-    result = invoke("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
+    result = run("export", folder, "--onnx", tmp_path / "int8.onnx", "--int8", "--text-file", tmp_path / "texts")
     assert result.exit_code == 0, result.stderr
     assert "MB with 8-bit integers, " in result.stdout
     assert "Equal predictions with 8-bit integers: " in result.stdout
@@ -95,11 +88,7 @@ def test_export_errors_are_one_line(exported_model, tmp_path):
         ("predict", folder, "--text", "a", "--onnx", tmp_path / "nowhere.onnx"): "nowhere.onnx does not exist",
         ("predict", folder, "--text", "a", "--onnx", tmp_path / "text.onnx"): "could not be loaded by onnxruntime",
     }.items():
-        result = invoke(*arguments)
-        assert result.exit_code == 2, (arguments, result.stderr)
-        assert result.stderr.startswith("error: ")
-        assert message in result.stderr
-        assert "Traceback" not in result.stderr
+        assert_error(run(*arguments), message)
 
 
 def test_missing_extra_is_named(exported_model, tmp_path, monkeypatch):
@@ -109,6 +98,5 @@ def test_missing_extra_is_named(exported_model, tmp_path, monkeypatch):
     for name in names:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    result = invoke("export", exported_model[0], "--onnx", tmp_path / "a.onnx")
-    assert result.exit_code == 2
-    assert 'Export to ONNX needs onnxscript. Install it: pip install "hf-maskattn[onnx] @ git+https' in result.stderr
+    result = run("export", exported_model[0], "--onnx", tmp_path / "a.onnx")
+    assert_error(result, 'Export to ONNX needs onnxscript. Install it: pip install "hf-maskattn[onnx] @ git+https')

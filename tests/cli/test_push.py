@@ -1,15 +1,11 @@
 import pytest
 from huggingface_hub import constants
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.hub import publish as hub_module
+from tests.cli.conftest import run
 from tests.hub import faults
 from tests.toy_folder import write_model_folder
 from tests.training.toy_recipe import write_recipe
-
-# What huggingface_hub 2.4 does while it uploads large files.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +13,13 @@ def folder(tmp_path_factory):
     return write_model_folder(tmp_path_factory.mktemp("push") / "run")
 
 
-@pytest.fixture
-def run(monkeypatch, connected):
-    """Runs the command in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, connected):
     monkeypatch.setattr(hub_module, "load_without_package", lambda folder: 600)
     monkeypatch.setattr("hf_maskattn.hub.upload.WAITS", ())
 
-    def invoke(*arguments):
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
-    return invoke
-
-
-def test_push_prints_url_and_loading_calls(run, folder, connected):
+def test_push_prints_url_and_loading_calls(folder, connected):
     result = run("push", folder, "pets")
     assert result.exit_code == 0, result.stderr
     commit, names = connected.repository("user/pets").at().oid, connected.repository("user/pets").files()
@@ -46,7 +35,7 @@ def test_push_prints_url_and_loading_calls(run, folder, connected):
     assert result.stdout.splitlines()[0] == expected
 
 
-def test_push_options_are_passed_on(run, folder, connected):
+def test_push_options_are_passed_on(folder, connected):
     connected.create("user/pets", {"pytorch_model.bin": "old"})
     result = run("push", folder, "user/pets", "--create-pr", "--message", "better")
     assert result.exit_code == 0, result.stderr
@@ -60,7 +49,7 @@ def test_push_options_are_passed_on(run, folder, connected):
     assert f"{connected.url}/user/secret/tree/dev (commit " in result.stdout
 
 
-def test_token_option_is_refused(run, folder, connected):
+def test_token_option_is_refused(folder, connected):
     result = run("push", folder, "user/pets", "--token", "hf_secret")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: --token is not supported, because shells save their commands. Run `hf auth login`")
@@ -69,7 +58,7 @@ def test_token_option_is_refused(run, folder, connected):
     assert connected.log == []
 
 
-def test_push_errors_are_one_line(run, folder, connected, monkeypatch):
+def test_push_errors_are_one_line(folder, connected, monkeypatch):
     connected.create("user/open")
     connected.fail("POST", "*/commit/main", faults.status(500), times=9)
     for arguments, message in {
@@ -91,7 +80,7 @@ def test_push_errors_are_one_line(run, folder, connected, monkeypatch):
     assert f"error: There is no token for {connected.url}. Run `hf auth login`" in run("push", folder, "pets").stderr
 
 
-def test_unpublished_run_prints_metrics_and_command(run, connected, tmp_path):
+def test_unpublished_run_prints_metrics_and_command(connected, tmp_path):
     recipe = write_recipe(
         tmp_path, training={"push_to_hub": True, "hub_model_id": "pets", "hub_strategy": "end", "num_train_epochs": 1}
     )

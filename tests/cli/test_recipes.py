@@ -5,26 +5,42 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from hf_maskattn.cli import app
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
+from tests.cli.conftest import assert_error, run
 
 ROOT = Path(__file__).parents[2]
 TOY_MODEL = ("model.hidden_size=8", "model.embedding_size=4", "training.num_train_epochs=1", "training.disable_tqdm=true")
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+TWO_LABELS = [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8
 
 
 def write_jsonl(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_recipes_lists_every_config(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture
+def init(tmp_path):
+    """Writes a recipe for rows, or for the text of a CSV file, and loads it."""
+
+    def write_and_load(data, *overrides, task="text-classification"):
+        if isinstance(data, str):
+            path = tmp_path / "data.csv"
+            path.write_text(data)
+        else:
+            path = tmp_path / "data.jsonl"
+            write_jsonl(path, data)
+        (tmp_path / "new.yaml").unlink(missing_ok=True)
+        result = run("init", task, path, *overrides, "--output", tmp_path / "new.yaml")
+        assert result.exit_code == 0, result.stderr
+        return load_recipe(tmp_path / "new.yaml")
+
+    return write_and_load
+
+
+def test_recipes_lists_every_config():
     output = run("recipes").stdout
     for path in (ROOT / "configs").glob("*.yaml"):
         description = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
@@ -32,11 +48,9 @@ def test_recipes_lists_every_config(monkeypatch):
         assert description in output
 
 
-def test_recipes_prints_one(tmp_path):
+def test_recipes_prints_one():
     assert run("recipes", "sst2").stdout == (ROOT / "configs" / "sst2.yaml").read_text(encoding="utf-8")
-    result = run("recipes", "sst3")
-    assert result.exit_code == 2
-    assert "NAME must be one of" in result.stderr
+    assert_error(run("recipes", "sst3"), "NAME must be one of")
 
 
 def test_shipped_recipe_is_found_by_name(tmp_path, monkeypatch):
@@ -47,9 +61,7 @@ def test_shipped_recipe_is_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "date_fields").write_text("model: {task: fill-mask}\ndata: {tokenizer: char, train_file: a.txt}")
     assert load_recipe("date_fields").model.task == "fill-mask"  # a file of one's own comes first
     for name, message in {"language-identification": "Did you mean language_identification?", "x": "hf-maskattn init"}.items():
-        result = run("train", name)
-        assert result.exit_code == 2
-        assert message in result.stderr
+        assert_error(run("train", name), message)
 
 
 @pytest.mark.slow
@@ -88,58 +100,37 @@ def test_init_for_text_classification(tmp_path, monkeypatch):
     trained = run("train", "films.yaml", *TOY_MODEL)
     assert trained.exit_code == 0, trained.stderr
     again = run("init", "text-classification", "films.csv")
-    assert again.exit_code == 2
-    assert "films.yaml exists. Remove it, or name another file: --output FILE." in again.stderr
+    assert_error(again, "films.yaml exists. Remove it, or name another file: --output FILE.")
 
 
 @pytest.mark.parametrize(
     ("task", "row", "found"),
     [
         ("text-classification", {"text": "a b", "label": 1.5}, {"label_column": "label"}),
-        (
-            "text-classification",
-            {"body": "a long text", "topics": ["x", "y"]},
-            {"text_column": "body", "label_column": "topics"},
-        ),
-        (
-            "token-classification",
-            {"words": ["a", "b"], "ner_tags": ["O", "B-X"]},
-            {"tokens_column": "words", "label_column": "ner_tags"},
-        ),
+        ("text-classification", {"body": "a text", "topics": ["x"]}, {"text_column": "body", "label_column": "topics"}),
+        ("token-classification", {"words": ["a"], "ner_tags": ["O"]}, {"tokens_column": "words", "label_column": "ner_tags"}),
         ("seq2seq", {"de": "ein Haus", "en": "a house"}, {"source_column": "de", "target_column": "en"}),
         ("seq2seq", {"target": "x", "source": "y"}, {"source_column": "source", "target_column": "target"}),
         ("fill-mask", {"id": 1, "content": "a b"}, {"text_column": "content"}),
     ],
 )
-def test_init_finds_columns(tmp_path, task, row, found):
-    write_jsonl(tmp_path / "data.jsonl", [row] * 8)
-    result = run("init", task, tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml")
-    assert result.exit_code == 0, result.stderr
-    data = load_recipe(tmp_path / "new.yaml").data
+def test_init_finds_columns(init, task, row, found):
+    data = init([row] * 8, task=task).data
     assert {key: getattr(data, key) for key in found} == found
 
 
-def test_init_passes_over_a_column_with_one_value(tmp_path):
+def test_init_passes_over_a_column_with_one_value(init):
     rows = [{"Text": f"a longer text {number}", "Stars": number % 2, "Comment": "c"} for number in range(8)]
-    write_jsonl(tmp_path / "data.jsonl", rows)
-    assert run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml").exit_code == 0
-    assert load_recipe(tmp_path / "new.yaml").data.label_column == "Stars"
+    assert init(rows).data.label_column == "Stars"
 
 
-def test_init_takes_keys_of_any_group(tmp_path):
-    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
-    changes = ["teacher.model=a-teacher", "tuning.trials=5"]
-    result = run("init", "text-classification", tmp_path / "data.jsonl", *changes, "--output", tmp_path / "new.yaml")
-    assert result.exit_code == 0, result.stderr
-    recipe = load_recipe(tmp_path / "new.yaml")
+def test_init_takes_keys_of_any_group(init):
+    recipe = init(TWO_LABELS, "teacher.model=a-teacher", "tuning.trials=5")
     assert (recipe.teacher.model, recipe.tuning.trials) == ("a-teacher", 5)
 
 
-def test_init_with_a_validation_file_leaves_out_the_fraction(tmp_path):
-    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
-    file = f"data.validation_file={tmp_path / 'data.jsonl'}"
-    result = run("init", "text-classification", tmp_path / "data.jsonl", file, "--output", tmp_path / "new.yaml")
-    assert result.exit_code == 0, result.stderr
+def test_init_with_a_validation_file_leaves_out_the_fraction(init, tmp_path):
+    init(TWO_LABELS, f"data.validation_file={tmp_path / 'data.jsonl'}")
     assert "validation_fraction" not in (tmp_path / "new.yaml").read_text()
 
 
@@ -150,7 +141,7 @@ def test_init_rejects_columns_that_cannot_be_used(tmp_path):
         assert not (tmp_path / "new.yaml").exists()
         return result.stderr
 
-    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    write_jsonl(tmp_path / "data.jsonl", TWO_LABELS)
     assert "data.jsonl, got 'body'. Its columns are text, label." in run_init("data.jsonl", "data.text_column=body")
     (tmp_path / "semi.csv").write_text("text;label\na;x\nb;y\n")
     assert "Set data.csv_separator=';'." in run_init("semi.csv")
@@ -160,26 +151,26 @@ def test_init_rejects_columns_that_cannot_be_used(tmp_path):
 
 def test_init_for_a_pattern_needs_the_name_of_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "data-1.jsonl", [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8)
+    write_jsonl(tmp_path / "data-1.jsonl", TWO_LABELS)
     result = run("init", "text-classification", "data-*.jsonl")
-    assert result.exit_code == 2
-    assert "--output must name the recipe to write for several files, got 'data-*.jsonl'." in result.stderr
+    assert_error(result, "--output must name the recipe to write for several files, got 'data-*.jsonl'.")
     result = run("init", "text-classification", "data-*.jsonl", "--output", "my data.yaml")
     assert "hf-maskattn train 'my data.yaml'" in result.stdout
 
 
-def test_init_sets_problem_type(tmp_path):
-    for label, kind in ((1.5, "regression"), (["x"], "multi_label_classification"), ("x", None), (1, None)):
-        write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": label}] * 8)
-        (tmp_path / "new.yaml").unlink(missing_ok=True)
-        assert run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml").exit_code == 0
-        assert load_recipe(tmp_path / "new.yaml").model.problem_type == kind
-    (tmp_path / "names.csv").write_text("text,label\na,nan\nb,inf\n")
-    assert run("init", "text-classification", tmp_path / "names.csv", "--output", tmp_path / "names.yaml").exit_code == 0
-    assert load_recipe(tmp_path / "names.yaml").model.problem_type is None
-    (tmp_path / "scores.csv").write_text("text,score\na,0.5\nb,1.25\n")
-    assert run("init", "text-classification", tmp_path / "scores.csv", "--output", tmp_path / "scores.yaml").exit_code == 0
-    assert load_recipe(tmp_path / "scores.yaml").model.problem_type == "regression"
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        ([{"text": "a b", "label": 1.5}] * 8, "regression"),
+        ([{"text": "a b", "label": ["x"]}] * 8, "multi_label_classification"),
+        ([{"text": "a b", "label": "x"}] * 8, None),
+        ([{"text": "a b", "label": 1}] * 8, None),
+        ("text,label\na,nan\nb,inf\n", None),
+        ("text,score\na,0.5\nb,1.25\n", "regression"),
+    ],
+)
+def test_init_sets_problem_type(init, data, kind):
+    assert init(data).model.problem_type == kind
 
 
 def test_init_never_writes_a_token(tmp_path, monkeypatch):
@@ -193,19 +184,13 @@ def test_init_never_writes_a_token(tmp_path, monkeypatch):
     assert written == []
 
 
-def test_init_keeps_names_in_one_comment(tmp_path):
-    write_jsonl(tmp_path / "data.jsonl", [{"text": "a b", "label": "x", "odd\nmodel:": "y"}] * 8)
-    result = run("init", "text-classification", tmp_path / "data.jsonl", "--output", tmp_path / "new.yaml")
-    assert result.exit_code == 0, result.stderr
-    assert load_recipe(tmp_path / "new.yaml").data.text_column == "text"
+def test_init_keeps_names_in_one_comment(init):
+    assert init([{"text": "a b", "label": "x", "odd\nmodel:": "y"}] * 8).data.text_column == "text"
 
 
-def test_init_takes_overrides(tmp_path):
-    write_jsonl(tmp_path / "data.jsonl", [{"a": "one", "b": "two words", "c": "x"}] * 8)
+def test_init_takes_overrides(init):
     changes = ("data.text_column=a", "data.label_column=c", "model.rnn_type=gru", "training.learning_rate=1e-4")
-    result = run("init", "text-classification", tmp_path / "data.jsonl", *changes, "--output", tmp_path / "new.yaml")
-    assert result.exit_code == 0, result.stderr
-    recipe = load_recipe(tmp_path / "new.yaml")
+    recipe = init([{"a": "one", "b": "two words", "c": "x"}] * 8, *changes)
     assert (recipe.data.text_column, recipe.data.label_column) == ("a", "c")
     assert recipe.model.config == {"rnn_type": "gru"}
     assert recipe.training["learning_rate"] == 1e-4
@@ -223,8 +208,5 @@ def test_init_takes_overrides(tmp_path):
 def test_init_errors(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "data.jsonl", [{"text": "a", "label": "x"}] * 3)
-    result = run("init", *arguments)
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
-    assert message in result.stderr
+    assert_error(run("init", *arguments), message)
     assert not (tmp_path / "data.yaml").exists()

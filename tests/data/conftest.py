@@ -45,3 +45,15 @@ def all_date_fields():
 @pytest.fixture(scope="session")
 def all_dates():
     return build_cldr_dates()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file, and returns its path."""
+
+    def write_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file

@@ -56,13 +56,8 @@ def test_split_pattern_returns_fields_and_literals():
 
 def test_format_field_uses_the_language():
     date = datetime.date(2026, 3, 1)
-    assert [format_field(field, date, "fr") for field in ("EEEE", "d", "dd", "MMMM", "yy")] == [
-        "dimanche",
-        "1",
-        "01",
-        "mars",
-        "26",
-    ]
+    written = [format_field(field, date, "fr") for field in ("EEEE", "d", "dd", "MMMM", "yy")]
+    assert written == ["dimanche", "1", "01", "mars", "26"]
 
 
 @pytest.mark.parametrize(
@@ -96,21 +91,16 @@ def test_build_without_babel_names_the_extra(build, monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_babel)
-    with pytest.raises(
-        ImportError,
-        match=r'Built-in corpora require babel, which is not installed: pip install "hf-maskattn\[examples\] @ git\+https',
-    ):
+    message = r'Built-in corpora require babel, which is not installed: pip install "hf-maskattn\[examples\] @ git\+https'
+    with pytest.raises(ImportError, match=message):
         build()
 
 
 def test_languages_sizes_and_classes(languages):
     rows = sum(split.num_rows for split in languages.values())
     assert 24_000 < rows < 26_000
-    assert {name: round(split.num_rows / rows, 1) for name, split in languages.items()} == {
-        "train": 0.8,
-        "validation": 0.1,
-        "test": 0.1,
-    }
+    parts = {name: round(split.num_rows / rows, 1) for name, split in languages.items()}
+    assert parts == {"train": 0.8, "validation": 0.1, "test": 0.1}
     for split in languages.values():
         assert split.features["label"].names == list(LANGUAGES)
         counts = Counter(split["label"][:])
@@ -118,16 +108,12 @@ def test_languages_sizes_and_classes(languages):
         assert counts.most_common(1)[0][1] < 0.06 * split.num_rows
 
 
-def test_languages_texts_are_unique(languages):
+def test_languages_texts_are_unique_and_normalized(languages):
     texts = [text for split in languages.values() for text in split["text"][:]]
     assert len(texts) == len(set(texts))
-
-
-def test_languages_texts_are_normalized(languages):
-    for split in languages.values():
-        for text in split["text"][:]:
-            assert text == unicodedata.normalize("NFC", text).strip()
-            assert any(character.isalpha() for character in text)
+    for text in texts:
+        assert text == unicodedata.normalize("NFC", text).strip()
+        assert any(character.isalpha() for character in text)
 
 
 def test_languages_known_rows(languages):
@@ -171,12 +157,6 @@ def test_languages_row_order_is_fixed(languages, small_names):
     assert {name: split.to_list() for name, split in first.items()} == {name: split.to_list() for name, split in second.items()}
 
 
-@pytest.mark.skipif(babel.__version__ != "2.18.0", reason="other versions of babel have other CLDR data")
-def test_languages_digest(languages):
-    digest = hashlib.sha256("\n".join(languages["test"]["text"][:20]).encode()).hexdigest()
-    assert digest[:16] == "1f5de37ae6c17815"
-
-
 TEXTS = [f"text {number}" for number in range(2000)]
 
 
@@ -205,8 +185,7 @@ def _ambiguous_texts(written):
 
 
 @pytest.fixture(
-    scope="module",
-    params=[pytest.param("dates", id="small"), pytest.param("all_dates", id="full", marks=pytest.mark.slow)],
+    scope="module", params=[pytest.param("dates", id="small"), pytest.param("all_dates", id="full", marks=pytest.mark.slow)]
 )
 def columns(request):
     """Columns of each split, as lists."""
@@ -317,11 +296,18 @@ def test_dates_use_all_languages_and_patterns(all_columns):
     assert {len(source.split()) for source in german} == {1, 2, 3, 4}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(babel.__version__ != "2.18.0", reason="other versions of babel have other CLDR data")
-def test_dates_digest(all_dates):
-    digest = hashlib.sha256("\n".join(all_dates["test"]["source"][:20]).encode()).hexdigest()
-    assert digest[:16] == "603b2e8a4df8c78d"
+@pytest.mark.parametrize(
+    ("corpus", "column", "expected"),
+    [
+        ("languages", "text", "1f5de37ae6c17815"),
+        pytest.param("all_dates", "source", "603b2e8a4df8c78d", marks=pytest.mark.slow),
+        pytest.param("all_date_fields", "text", "daf1f9dc23681c5b", marks=pytest.mark.slow),
+    ],
+)
+def test_corpora_have_known_digests(request, corpus, column, expected):
+    rows = request.getfixturevalue(corpus)["test"][column][:20]
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16] == expected
 
 
 def _shuffle(last):

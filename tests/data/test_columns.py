@@ -71,9 +71,8 @@ def test_find_further_labels_message_and_error(caplog):
     assert "3 labels in 3 of 4 rows of the split 'validation' are not among those" in caplog.text
     assert "(d: 2, c: 1). They are scored as errors. Correct them, or list all labels in data.labels" in caplog.text
     assert "2 labels in 2 of 2 rows of the split 'test'" in caplog.text
-    with pytest.raises(
-        ValueError, match=r"labels of the split 'test' in 'label' must be among those of the model \(x\), got a"
-    ):
+    message = r"labels of the split 'test' in 'label' must be among those of the model \(x\), got a"
+    with pytest.raises(ValueError, match=message):
         find_further_labels({"test": _splits(["a"])["train"]}, "label", ["x"])
 
 
@@ -114,11 +113,7 @@ def test_label_names_rejects_a_zero_or_one_for_each_label():
         (["a", None], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\."),
         (["a", ""], "single", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\."),
         ([["a"], None], "multi", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\."),
-        (
-            [["a"], ["b", None]],
-            "tags",
-            r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\.",
-        ),
+        ([["a"], ["b", None]], "tags", r"^row 1 \(counted from 0\): the split 'train' has no label in the column 'label'\."),
     ],
 )
 def test_label_names_rejects_invalid_columns(values, kind, message):
@@ -197,9 +192,8 @@ def test_label_names_integers_as_ids():
     assert label_names(splits, "label", "single") == names
     with pytest.raises(ValueError, match=r"'train' .* must be among the given labels \(neg, pos\), got 2\."):
         label_names(_mixed_splits(train=[0, 1, 2]), "label", "single", known=names)
-    with pytest.raises(
-        ValueError, match=r"'validation' .* got 0, 1 \(integer values, but class label values in the split 'train'\)"
-    ):
+    message = r"'validation' .* got 0, 1 \(integer values, but class label values in the split 'train'\)"
+    with pytest.raises(ValueError, match=message):
         label_names({**splits, "test": _mixed_splits(test=["pos"])["test"]}, "label", "single")
 
 

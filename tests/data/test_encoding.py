@@ -80,11 +80,7 @@ def test_encode_texts_regression(tokenizer, values):
         ([["x"], None], ["x", "y"], r"row 1 .*, column 'label': the list of labels is missing\."),
         (["1", "a"], None, r"row 1 .*, column 'label': the label must be a number for regression, got 'a'\."),
         ([1.0, None], None, r"row 1 .*, column 'label': the label must be a number for regression, got None\."),
-        (
-            [1.0, math.nan],
-            None,
-            r"row 1 .*, column 'label': the label must be a finite number for regression, got nan\.",
-        ),
+        ([1.0, math.nan], None, r"row 1 .*, column 'label': the label must be a finite number for regression, got nan\."),
     ],
 )
 def test_encode_texts_rejects_invalid_labels(tokenizer, values, labels, message):
@@ -122,11 +118,3 @@ def test_encode_texts_short_data_without_progress_bar(tokenizer, capsys):
     datasets.enable_progress_bars()
     _encode(_rows(["x"]), tokenizer, ["x"])
     assert "Encoding" not in capsys.readouterr().err
-
-
-def test_encode_texts_built_in_corpus(languages):
-    rows = languages["test"].select(range(500))
-    tokenizer = train_tokenizer(rows["text"], kind="char", vocab_size=300, max_length=64)
-    encoded = _encode(rows, tokenizer, languages["train"].features["label"].names, max_length=64)
-    assert encoded["labels"][:] == rows["label"][:]
-    assert tokenizer.batch_decode(encoded["input_ids"][:50]) == [text[:64] for text in rows["text"][:50]]

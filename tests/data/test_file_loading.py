@@ -12,17 +12,6 @@ from hf_maskattn.data.file_loading import check_cache_is_writable, load_file, pr
 from hf_maskattn.data.files import list_files
 from hf_maskattn.data.loading import load_splits
 
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write_file
-
-
 ROWS = [{"text": "é, a", "label": "x"}, {"text": "b", "label": "y"}]
 
 
@@ -98,7 +87,7 @@ def test_load_file_pattern_sorts_files(write, tmp_path):
     assert [file.name for file in list_files(tmp_path / "*.jsonl")] == ["b-1.jsonl", "b-2.jsonl", "c.jsonl"]
 
 
-def test_load_file_named_like_a_pattern(write, tmp_path):
+def test_load_file_named_like_a_pattern(write):
     write("a1.jsonl", '{"text":"other"}\n')
     assert load_file(write("a[1].jsonl", '{"text":"this"}\n'), split="train")["text"][:] == ["this"]
 
@@ -153,25 +142,21 @@ def rows(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def unwritable(tmp_path, monkeypatch):
-    """Set the cache to a folder below a file, which nobody can create."""
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: load_file(folder / "train.jsonl", split="train"),
+        lambda folder: load_splits(str(folder), validation_split=None, test_split=None),
+    ],
+    ids=["file", "folder"],
+)
+def test_unwritable_cache_is_named(rows, tmp_path, monkeypatch, load):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "file" / "datasets"))
-    return tmp_path / "file" / "datasets"
-
-
-MESSAGE = r"^HF_DATASETS_CACHE must be a writable directory, got '{}' \(.*\)\. Set HF_DATASETS_CACHE, or HF_HOME"
-
-
-def test_unwritable_cache_of_file(rows, unwritable):
-    with pytest.raises(OSError, match=MESSAGE.format(unwritable)):
-        load_file(rows / "train.jsonl", split="train")
-
-
-def test_unwritable_cache_of_folder(rows, unwritable):
-    with pytest.raises(OSError, match=MESSAGE.format(unwritable)):
-        load_splits(str(rows), validation_split=None, test_split=None)
+    cache = tmp_path / "file" / "datasets"  # nobody can create a folder below a file
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache))
+    message = rf"^HF_DATASETS_CACHE must be a writable directory, got '{cache}' \(.*\)\. Set HF_DATASETS_CACHE, or HF_HOME"
+    with pytest.raises(OSError, match=message):
+        load(rows)
 
 
 def test_unwritable_cache_of_hub(tmp_path, monkeypatch):

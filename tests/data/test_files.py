@@ -6,16 +6,6 @@ from hf_maskattn.data.file_loading import load_file
 from hf_maskattn.data.files import check_utf8, expand_pattern, list_files, read_lines, read_stream_lines
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write_file
-
-
 def test_list_files_rejects_invalid_patterns(write, tmp_path):
     write("a.csv", "text\na\n")
     write("a.jsonl", '{"text":"a"}\n')
@@ -72,7 +62,7 @@ def test_read_lines(tmp_path, content, lines):
     assert read_stream_lines(io.BytesIO(content)) == lines
 
 
-def test_read_lines_rejects_other_encodings(tmp_path):
+def test_read_lines_rejects_other_encodings():
     with pytest.raises(ValueError, match=r"^stdin, line 2: not UTF-8 \(byte 0xe4\)"):
         read_stream_lines(io.BytesIO(b"a\nB\xe4r\n"))
 

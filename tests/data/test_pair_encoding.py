@@ -69,11 +69,7 @@ def test_encode_pairs_appends_missing_eos():
 
 @pytest.mark.parametrize(
     ("template", "text", "expected"),
-    [
-        ("[EOS] $A", "a", ["[EOS]", "a", "[EOS]"]),
-        ("[EOS] $A", "", ["[EOS]"]),
-        ("$A [EOS] [BOS]", "a", ["a", "[EOS]", "[BOS]"]),
-    ],
+    [("[EOS] $A", "a", ["[EOS]", "a", "[EOS]"]), ("[EOS] $A", "", ["[EOS]"]), ("$A [EOS] [BOS]", "a", ["a", "[EOS]", "[BOS]"])],
 )
 def test_encode_pairs_recognizes_eos_of_template(template, text, expected):
     tokenizer = _tokenizer()
@@ -85,9 +81,8 @@ def test_encode_pairs_recognizes_eos_of_template(template, text, expected):
 
 
 def test_encode_pairs_requires_eos():
-    with pytest.raises(
-        ValueError, match=r"must have an end-of-sequence token.* train_tokenizer\(\.\.\., for_generation=True\), or set"
-    ):
+    message = r"must have an end-of-sequence token.* train_tokenizer\(\.\.\., for_generation=True\), or set"
+    with pytest.raises(ValueError, match=message):
         _encode(_rows(["a"], ["b"]), _tokenizer(for_generation=False))
 
 
@@ -98,12 +93,7 @@ def test_encode_pairs_requires_eos():
         (["a", "a"], ["b", None], TypeError, r"row 1 \(counted from 0\): the target must be a string, got None \(NoneType\)"),
         (["a", "a"], [1, 2], TypeError, r"row 0 \(counted from 0\): the target must be a string, got 1 \(int\)"),
         (["a", "a"], [["b"], ["b", None]], TypeError, r"row 1 \(counted from 0\): the target must be a string, got None"),
-        (
-            ["a", "a"],
-            [["b"], []],
-            ValueError,
-            r"row 1 \(counted from 0\): the list of targets must not be empty\.",
-        ),
+        (["a", "a"], [["b"], []], ValueError, r"row 1 \(counted from 0\): the list of targets must not be empty\."),
     ],
 )
 def test_encode_pairs_and_references_reject_invalid_texts(tokenizer, sources, targets, error, message):
@@ -143,16 +133,6 @@ def test_references_of_is_deprecated(tokenizer):
 def test_collect_references_of_single_texts(tokenizer):
     split = _rows(["a", "b"], ["b", "a"])
     assert list(collect_references(split, _encode(split, tokenizer), "target").values()) == [["b"], ["a"]]
-
-
-def test_encode_pairs_built_in_corpus(dates):
-    train, test = dates["train"], dates["test"]
-    tokenizer = train_tokenizer(
-        [*train["source"], *train["target"]], kind="char", vocab_size=500, max_length=64, for_generation=True
-    )
-    encoded = _encode(test, tokenizer, max_source_length=64, max_target_length=16)
-    assert tokenizer.batch_decode(encoded["labels"][:], skip_special_tokens=True) == test["target"][:]
-    assert {len(labels) for labels in encoded["labels"]} == {len("2026-03-01") + 1}
 
 
 def test_encode_pairs_counts_token_replaced_by_eos(caplog):

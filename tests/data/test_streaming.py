@@ -354,7 +354,7 @@ def test_for_process_returns_configured_copy():
     assert [row["x"] for row in islice(configured, 2)] == [6, 7]
 
 
-def test_stream_error_names_row_and_shard(in_worker):
+def test_stream_error_names_row_and_shard():
     with pytest.raises(ValueError, match=r"^row 2 of shard 3 of 4 \(counted from 0\): invalid$"):
         list(islice(stream(20, shuffle_buffer=0), 20))
 

@@ -14,13 +14,8 @@ from hf_maskattn.data.table_reading import RowLocation, RowLocations, count_rows
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return TableFile(str(path))
-
-    return write_file
+def write(write):
+    return lambda name, content: TableFile(str(write(name, content)))
 
 
 def columns(file, schema=None):
@@ -210,12 +205,8 @@ def test_row_locations_of_several_files(tmp_path):
     (tmp_path / "a.csv").write_text("text\na\nb\n")
     (tmp_path / "b.csv").write_text('text\n"c\nd"\ne\n')
     locations = RowLocations(list_files(tmp_path / "*.csv"))
-    assert [str(locations[row]).rpartition("/")[2] for row in range(4)] == [
-        "a.csv, line 2",
-        "a.csv, line 3",
-        "b.csv, line 3",
-        "b.csv, line 4",
-    ]
+    lines = [str(locations[row]).rpartition("/")[2] for row in range(4)]
+    assert lines == ["a.csv, line 2", "a.csv, line 3", "b.csv, line 3", "b.csv, line 4"]
     assert str(locations.select([3, 1])[0]).endswith("b.csv, line 4")
     assert str(locations.select([3, 1]).select([1])[0]).endswith("a.csv, line 3")
 

@@ -4,14 +4,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from hf_maskattn.data.tag_decoding import (
-    decode_labels,
-    decode_words,
-    group_entities,
-    last_positions,
-    split_words,
-    tag_words,
-)
+from hf_maskattn.data.tag_decoding import decode_labels, decode_words, group_entities, last_positions, split_words, tag_words
 from hf_maskattn.data.tag_encoding import find_first_tokens, label_words
 
 NAMES = ["O", "B-X", "I-X", "B-Y", "I-Y"]
@@ -100,13 +93,8 @@ def test_tag_words_and_entities_use_first_tokens():
     offsets = [(0, 1), (1, 2), (2, 3), (2, 5), (5, 6)]
     logits = logits_of([1, 3, 3, 3, 4])
     (words,) = tag_words([text], [split_words(text)], [offsets], logits, NAMES)
-    assert [(word["word"], word["entity"]) for word in words] == [
-        ("ab", "B-X"),
-        ("c", "B-Y"),
-        (".", "I-Y"),
-        ("d", "I-Y"),
-        ("e", None),
-    ]
+    tags = [(word["word"], word["entity"]) for word in words]
+    assert tags == [("ab", "B-X"), ("c", "B-Y"), (".", "I-Y"), ("d", "I-Y"), ("e", None)]
     assert words[0]["score"] == pytest.approx(logits[0, 0].softmax(-1)[1].item())
     entities = group_entities(text, words)
     assert [(entity["entity_group"], entity["word"]) for entity in entities] == [("X", "ab"), ("Y", "c.d")]

@@ -71,13 +71,8 @@ def test_encode_tags_byte_level_tokens_include_spaces(tokenizers):
 
 def test_encode_tags_spaces_between_entities(tokenizers):
     row = {"tokens": ["a", "b", "b"], "tags": ["B-X", "B-X", "I-X"]}
-    assert [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])] == [
-        "B-X",
-        "O",
-        "B-X",
-        "I-X",
-        "I-X",
-    ]
+    tags = [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])]
+    assert tags == ["B-X", "O", "B-X", "I-X", "I-X"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +95,7 @@ def test_encode_tags_labels_without_inside_and_outside(tokenizers):
     assert encoded["labels"][:] == [[0, 0, -100, 1, 1]]
 
 
-def test_encode_tags_ignores_special_tokens_and_truncates(tokenizers):
+def test_encode_tags_ignores_special_tokens_and_truncates():
     tokenizer = train_tokenizer(TEXTS, kind="char", vocab_size=300, max_length=99)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[PAD] $A [MASK]", special_tokens=[("[PAD]", 0), ("[MASK]", 2)]
@@ -168,11 +163,8 @@ def test_align_tags_without_entities():
 
 def test_encode_tags_skips_empty_words(tokenizers):
     row = {"tokens": ["a", "", "b", " "], "tags": ["B-X", "B-X", "I-X", "O"]}
-    assert _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"]) == [
-        ("a", "B-X"),
-        ("▁", "O"),
-        ("b", "B-X"),
-    ]
+    labeled = _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"])
+    assert labeled == [("a", "B-X"), ("▁", "O"), ("b", "B-X")]
 
 
 def test_encode_tags_words_with_surrounding_spaces(tokenizers):

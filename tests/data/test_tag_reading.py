@@ -14,14 +14,15 @@ def read(words, values, names=("O", "B-X", "I-X", "E-X", "S-X"), feature=None, *
     return Tagging(names, **{**IOB2, **settings}).reader(split, "tags").read(RowLocation(3), words, values)
 
 
-@pytest.mark.parametrize("word", ["", " ", "\u00a0\t", "\u200b", "\ufeff\u200e"])
-def test_is_visible_false(word):
-    assert not is_visible(word)
-
-
-@pytest.mark.parametrize("word", ["a", "\u200bb", "\u0301", "."])
-def test_is_visible_true(word):
-    assert is_visible(word)
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        *((word, False) for word in ("", " ", "\u00a0\t", "\u200b", "\ufeff\u200e")),
+        *((word, True) for word in ("a", "\u200bb", "\u0301", ".")),
+    ],
+)
+def test_is_visible(word, expected):
+    assert is_visible(word) is expected
 
 
 @pytest.mark.parametrize(

@@ -21,18 +21,10 @@ STEPS_PER_EPOCH = 7
 STOPPED_AT = STEPS_PER_EPOCH + 1
 
 
-def several_labels(row):
-    return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
-
-
-def a_number(row):
-    return {"text": row["text"], "label": float(row["text"].count(" "))}
-
-
 CASES = {
     "one label": ("text-classification", {"rnn_type": "gru", "attention_query": "last"}, None),
-    "several labels": ("text-classification", {"problem_type": "multi_label_classification"}, several_labels),
-    "a number": ("text-classification", {"problem_type": "regression"}, a_number),
+    "several labels": ("text-classification", {"problem_type": "multi_label_classification"}, toy_recipe.with_several_labels),
+    "a number": ("text-classification", {"problem_type": "regression"}, toy_recipe.with_a_number),
     "spans": ("token-classification", {"num_attention_heads": 2}, None),
     "spans with a CRF": ("token-classification", {"use_crf": True}, None),
     "masked tokens": ("fill-mask", {"num_hidden_layers": 2}, None),

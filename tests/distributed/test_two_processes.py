@@ -35,8 +35,7 @@ def written_scores(folder):
 def assert_same_weights(folder, other):
     found, expected = (load_file(path / "model.safetensors") for path in (folder, other))
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=TRAINED, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+    torch.testing.assert_close(found, expected, atol=TRAINED, rtol=0)
 
 
 def test_interrupt_of_one_process_ends_all(launched):

@@ -51,32 +51,31 @@ def test_embeddings_of_the_right_size_are_not_reduced(tiny_config, tokenizer, so
     assert str(report) == f"{source} has embeddings of 18 of 18 tokens (100.0%), of size 8."
 
 
-def test_larger_embedding_size_is_an_error(tiny_config, tokenizer, source):
-    model = MaskAttnModel(tiny_config(vocab_size=len(PIECES), embedding_size=9))
-    with pytest.raises(ValueError, match=r"embedding_size must be at most 8, .*, got 9. Set embedding_size=8"):
-        hf_maskattn.load_embeddings(model, tokenizer, source)
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (
+            {"vocab_size": len(PIECES), "embedding_size": 9},
+            r"embedding_size must be at most 8, .*, got 9. Set embedding_size=8",
+        ),
+        ({"vocab_size": 18}, r"vocab_size must be at least 19, the size of the tokenizer, got 18."),
+    ],
+)
+def test_sizes_that_do_not_fit_raise(tiny_config, tokenizer, source, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        hf_maskattn.load_embeddings(MaskAttnModel(tiny_config(**sizes)), tokenizer, source)
 
 
-def test_larger_tokenizer_is_an_error(tiny_config, tokenizer, source):
-    model = MaskAttnModel(tiny_config(vocab_size=18))
-    with pytest.raises(ValueError, match=r"vocab_size must be at least 19, the size of the tokenizer, got 18."):
-        hf_maskattn.load_embeddings(model, tokenizer, source)
-
-
-def test_tied_weights_stay_tied(tiny_config, tokenizer, source):
-    model = MaskAttnForMaskedLM(tiny_config(vocab_size=len(PIECES)))
+@pytest.mark.parametrize(
+    ("model_class", "config"),
+    [(MaskAttnForMaskedLM, "tiny_config"), (RNNSearchForConditionalGeneration, "tiny_rnnsearch_config")],
+)
+def test_tied_weights_stay_tied_and_keep_their_scale(request, model_class, config, tokenizer, source):
+    model = model_class(request.getfixturevalue(config)(vocab_size=len(PIECES)))
     before = rms(model.get_input_embeddings().weight)
     hf_maskattn.load_embeddings(model, tokenizer, source)
     assert rms(model.get_input_embeddings().weight[1:]) == pytest.approx(before)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-
-
-def test_encoder_decoder_keeps_the_scale_of_its_logits(tiny_rnnsearch_config, tokenizer, source):
-    model = RNNSearchForConditionalGeneration(tiny_rnnsearch_config(vocab_size=len(PIECES)))
-    before = rms(model.get_input_embeddings().weight)
-    hf_maskattn.load_embeddings(model, tokenizer, source)
-    assert rms(model.get_input_embeddings().weight[1:]) == pytest.approx(before)
-    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_word_vectors_are_loaded(tiny_config, tmp_path):
@@ -89,13 +88,14 @@ def test_word_vectors_are_loaded(tiny_config, tmp_path):
     assert (report.num_tokens, report.num_found) == (len(WORDS) + 2, 2)
 
 
-def test_no_token_in_the_file_is_an_error(model, tokenizer, tmp_path):
-    write_vectors(tmp_path / "vectors.txt", ["moo"])
-    with pytest.raises(ValueError, match=r"must have tokens of the tokenizer, got none of its 18 tokens."):
-        hf_maskattn.load_embeddings(model, tokenizer, tmp_path / "vectors.txt")
-
-
-def test_vectors_of_zeros_are_an_error(model, tokenizer, tmp_path):
-    (tmp_path / "vectors.txt").write_text("paw 0 0 0 0 0 0\n")
-    with pytest.raises(ValueError, match=r"must be finite and not all 0, got a root mean square of 0.0."):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("moo 1 0 0 0 0 0\n", r"must have tokens of the tokenizer, got none of its 18 tokens."),
+        ("paw 0 0 0 0 0 0\n", r"must be finite and not all 0, got a root mean square of 0.0."),
+    ],
+)
+def test_vectors_without_use_raise(model, tokenizer, tmp_path, line, message):
+    (tmp_path / "vectors.txt").write_text(line)
+    with pytest.raises(ValueError, match=message):
         hf_maskattn.load_embeddings(model, tokenizer, tmp_path / "vectors.txt")

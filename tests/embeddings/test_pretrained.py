@@ -73,7 +73,7 @@ def test_full_disk_is_an_error_before_the_model_is_loaded(source, monkeypatch):
         PretrainedEmbeddings(str(source), "static").load(TOKENS)
 
 
-def test_loading_does_not_draw_random_numbers(source, changed):
+def test_loading_does_not_draw_random_numbers(changed):
     weights = load_file(changed / "model.safetensors")
     save_file({name: value for name, value in weights.items() if "pooler" not in name}, changed / "model.safetensors")
     state = torch.random.get_rng_state()
@@ -139,7 +139,6 @@ def test_tokenizer_of_the_source_needs_no_padding_token(changed):
 def test_check_tokens(source):
     embeddings = PretrainedEmbeddings(str(source))
     embeddings.check_tokens(build_tokenizer([*PIECES[:5], "[MASK]", "paw"]))
-    with pytest.raises(
-        ValueError, match=r"tokenizer must have the tokens of .*, got 2 others: 'cow', 'moo'. Use the tokenizer"
-    ):
+    message = r"tokenizer must have the tokens of .*, got 2 others: 'cow', 'moo'. Use the tokenizer"
+    with pytest.raises(ValueError, match=message):
         embeddings.check_tokens(build_tokenizer([*PIECES, "moo", "cow"]))

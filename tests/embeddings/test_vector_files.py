@@ -46,7 +46,7 @@ def test_no_word_is_found(tmp_path):
     assert VectorFile(str(tmp_path / "a.vec")).load(["dog"])[1].shape == (0, SIZE)
 
 
-BROKEN = {
+BROKEN_TEXT = {
     "cat 1 2\ndog 1": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 1 numbers",
     "cat 1 2\nowl 1": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 1 numbers",
     "cat 1 2\ndog 1 2 3": r"line 2: a word and 2 numbers, separated by spaces, are expected, got 3 numbers",
@@ -66,20 +66,6 @@ BROKEN = {
 }
 
 
-def test_first_line_that_is_not_utf8(tmp_path):
-    (tmp_path / "a.vec").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match="line 1: a word and the numbers of its vector are expected, got caf\ufffd"):
-        VectorFile(str(tmp_path / "a.vec"))
-
-
-@pytest.mark.parametrize("text", BROKEN)
-def test_broken_text_file(tmp_path, text):
-    path = tmp_path / "broken.vec"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"^{path}(, | ){BROKEN[text]}"):
-        VectorFile(str(path)).load(["dog", "cat"])
-
-
 ENTRY = b"dog " + struct.pack("<2f", 1, 2)
 BROKEN_BINARY = {
     b"2 2\n" + ENTRY: "entry 2: a word, a space and 2 numbers are expected. The header has 2 words",
@@ -92,11 +78,18 @@ BROKEN_BINARY = {
 }
 
 
-@pytest.mark.parametrize("content", BROKEN_BINARY, ids=range(len(BROKEN_BINARY)))
-def test_broken_binary_file(tmp_path, content):
-    path = tmp_path / "broken.bin"
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        *(("broken.vec", content.encode(), message) for content, message in BROKEN_TEXT.items()),
+        ("broken.vec", b"caf\xe9\n", "line 1: a word and the numbers of its vector are expected, got caf\ufffd"),
+        *(("broken.bin", content, message) for content, message in BROKEN_BINARY.items()),
+    ],
+)
+def test_broken_file(tmp_path, name, content, message):
+    path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^{path}(, | ){BROKEN_BINARY[content]}"):
+    with pytest.raises(ValueError, match=rf"^{path}(, | ){message}"):
         VectorFile(str(path)).load(["dog", "cat"])
 
 

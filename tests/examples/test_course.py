@@ -49,9 +49,7 @@ def test_translate_dates(course, tmp_path, capfd):
     assert (tmp_path / "alignments.png").read_bytes().startswith(b"\x89PNG")
 
 
-# What huggingface_hub 2.4 does while it uploads large files.
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_publish(course, connected, tmp_path, capfd, monkeypatch):
     write_model_folder(tmp_path)
     monkeypatch.setattr("hf_maskattn.hub.publish.load_without_package", lambda folder: 600)  # as the lesson does it anyway

@@ -21,13 +21,7 @@ def attempt(name, action):
 
 
 def run_client(
-    hub: Hub,
-    code: str,
-    folder: Path,
-    *,
-    token: str | None = None,
-    package: bool = True,
-    **environment: str,
+    hub: Hub, code: str, folder: Path, *, token: str | None = None, package: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process, and return the completed process, whatever its exit code is.
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,7 @@ from hf_maskattn.data.tokenizers import train_tokenizer
 from tests.hub.repositories import Repository
 from tests.hub.server import Hub
 from tests.hub.toys import outputs
+from tests.toy_folder import write_model_folder
 
 
 @dataclass
@@ -55,3 +57,15 @@ def published(tmp_path_factory):
         classifier.commit(save("classifier-2", seed=2))
         hub.create("user/secret", classifier.files(), private=True)
         yield Published(hub, outputs_by_name)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A model folder that tests do not change."""
+    return write_model_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def folder(model_folder, tmp_path):
+    """A copy of the model folder."""
+    return shutil.copytree(model_folder, tmp_path / "run")

@@ -63,12 +63,7 @@ class Hub:
         return token
 
     def create(
-        self,
-        name: str,
-        files: Mapping[str, Blob | bytes | str] | None = None,
-        *,
-        kind: str = "models",
-        private: bool = False,
+        self, name: str, files: Mapping[str, Blob | bytes | str] | None = None, *, kind: str = "models", private: bool = False
     ) -> Repository:
         """Create a repository, and a commit if there are files."""
         with self._lock:

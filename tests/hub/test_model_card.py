@@ -29,6 +29,7 @@ def test_card_header_has_task_and_results(card, tmp_path):
     card(data={"hub_id": "someone/pets"}).save(tmp_path / "README.md")
     data = ModelCard.load(tmp_path / "README.md").data
     assert (data.pipeline_tag, data.library_name, data.datasets) == ("text-classification", "transformers", "someone/pets")
+    assert card().data.datasets is None  # data that is not on the Hub
     assert data.eval_results == [
         EvalResult(
             task_type="text-classification",
@@ -46,10 +47,6 @@ def test_card_results_omit_values_that_are_not_finite(card):
     header = card(metrics={"validation": {"accuracy": math.nan}, "test": {"accuracy": 0.5}}).data
     assert [result.metric_value for result in header.eval_results] == [0.5]
     assert card(metrics={"test": {"accuracy": math.inf}}).data.eval_results is None
-
-
-def test_card_does_not_link_local_data(card):
-    assert card().data.datasets is None
 
 
 def test_card_has_table_of_metrics(card):
@@ -91,10 +88,6 @@ def test_card_describes_model(card):
     assert "for fill-mask: 1 bidirectional" in card(task="fill-mask").text
 
 
-def test_card_has_limits(card):
-    assert "## Limits" in card().text
-
-
 def test_card_shows_picture(card):
     text = card(picture="attention.png").text
     assert "## Explanation\n\n![Contributions of the tokens of texts to their predicted classes](attention.png)" in text
@@ -130,22 +123,11 @@ def test_card_without_data_task_and_metrics(card):
     assert set(without.data.to_dict()) == {"library_name", "license", "tags"}
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.sampled_from(
-    [
-        "---",
-        "{{ 1 }}",
-        "{% if",
-        "a\n---\nb",
-        "```",
-        "<script>x</script>",
-        "'\"",
-        "- a: {b",
-        "\x00\x85\u2028",
-        "%YAML",
-        "a\n## b",
-        "&anchor *a",
-    ]
-)
+HOSTILE = [
+    *("---", "{{ 1 }}", "{% if", "a\n---\nb", "```", "<script>x</script>", "'\"", "- a: {b", "\x00\x85\u2028"),
+    *("%YAML", "a\n## b", "&anchor *a"),
+]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.sampled_from(HOSTILE)
 
 
 @given(text=TEXT, name=TEXT, other=TEXT)
@@ -162,13 +144,8 @@ def test_card_is_valid_whatever_the_data_contains(text, name, other):
     (result,) = ModelCard(str(built)).data.eval_results
     assert result.dataset_name.split() == "".join(" " if category(char) == "Cc" else char for char in name or "n").split()
     assert result.metric_value == 0.5
-    assert [line for line in body.splitlines() if line.startswith("## ")] == [
-        "## Data",
-        "## Results",
-        "## Use",
-        "## Limits",
-        "## License",
-    ]
+    headings = [line for line in body.splitlines() if line.startswith("## ")]
+    assert headings == ["## Data", "## Results", "## Use", "## Limits", "## License"]
     assert "<script" not in body
 
 

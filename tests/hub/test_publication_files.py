@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import pytest
 import torch
@@ -13,16 +12,6 @@ from hf_maskattn.model import modeling_maskattn
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.recipes.recipe import parse_yaml
 from tests.toy_folder import PUBLISHED, write_model_folder
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return write_model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(model_folder, tmp_path):
-    return shutil.copytree(model_folder, tmp_path / "run")
 
 
 @pytest.fixture

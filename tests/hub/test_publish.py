@@ -1,6 +1,5 @@
 import json
 import logging
-import shutil
 
 import pytest
 from huggingface_hub import constants
@@ -13,21 +12,7 @@ from hf_maskattn.loading import download_revision, find_recipe
 from hf_maskattn.model import modeling_maskattn
 from tests.toy_folder import PUBLISHED, write_model_folder
 
-# What huggingface_hub 2.4 does while it uploads large files.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
 CODE = {path.name for path in code_files(modeling_maskattn)}
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return write_model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def folder(model_folder, tmp_path):
-    """A copy of the model folder."""
-    return shutil.copytree(model_folder, tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)
@@ -118,26 +103,19 @@ def test_publish_uses_code_of_package(folder, connected):
     assert files["config.json"].decode() == expected
 
 
-def test_publish_creates_branch(folder, connected):
-    found = publish(folder, "user/pets", revision="try/one")
-    repository = connected.repository("user/pets")
-    assert set(repository.files("try/one")) == PUBLISHED | CODE
-    assert repository.titles("main") == []
-    assert (found.url, found.revision) == (f"{connected.url}/user/pets/tree/try/one", "try/one")
-    (folder / "metrics.json").write_text("{}")
-    publish(folder, "user/pets", revision="try/one")
-    assert len(repository.titles("try/one")) == 2
-
-
-def test_publish_opens_pull_request(folder, connected):
-    found = publish(folder, "user/pets", create_pr=True)
+@pytest.mark.parametrize(
+    ("settings", "revision", "page"),
+    [({"revision": "try/one"}, "try/one", "tree/try/one"), ({"create_pr": True}, "refs/pr/1", "discussions/1")],
+)
+def test_publish_creates_branch_or_pull_request(folder, connected, settings, revision, page):
+    found = publish(folder, "user/pets", **settings)
     repository = connected.repository("user/pets")
     assert repository.titles() == []
-    assert set(repository.files("refs/pr/1")) == PUBLISHED | CODE
-    assert (found.url, found.revision) == (f"{connected.url}/user/pets/discussions/1", "refs/pr/1")
+    assert set(repository.files(revision)) == PUBLISHED | CODE
+    assert (found.url, found.revision) == (f"{connected.url}/user/pets/{page}", revision)
     (folder / "metrics.json").write_text("{}")
-    publish(folder, "user/pets", revision="refs/pr/1")
-    assert len(repository.titles("refs/pr/1")) == 2
+    publish(folder, "user/pets", revision=revision)
+    assert len(repository.titles(revision)) == 2
 
 
 def test_publish_pull_request_without_write_access(folder, connected):

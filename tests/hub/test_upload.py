@@ -11,10 +11,6 @@ from hf_maskattn.hub import publish as publish_module
 from hf_maskattn.hub.publish import publish
 from hf_maskattn.hub.upload import call_with_retries, is_transient, to_readable_error
 from tests.hub import faults
-from tests.toy_folder import write_model_folder
-
-# What huggingface_hub 2.4 does while it uploads large files.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 def somebody_else(repository):
@@ -128,11 +124,6 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_model_folder(tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture
 def waits(monkeypatch):
     """The seconds that a client would have waited."""
@@ -149,12 +140,12 @@ def waits(monkeypatch):
         for name, case in CASES.items()
     ],
 )
-def test_publish_neither_loses_nor_doubles_a_commit(case, folder, connected, waits, monkeypatch):
+def test_publish_neither_loses_nor_doubles_a_commit(case, model_folder, connected, waits, monkeypatch):
     monkeypatch.setattr(publish_module, "load_without_package", lambda folder: 600)
 
     def outcome():
         try:
-            return "published" if publish(folder, "user/pets", **case.settings).is_new else "nothing to publish"
+            return "published" if publish(model_folder, "user/pets", **case.settings).is_new else "nothing to publish"
         except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
 

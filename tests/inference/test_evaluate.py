@@ -66,16 +66,14 @@ def test_evaluate_rejects_unknown_split(trained):
 
 def test_evaluate_names_missing_split(trained):
     folder, path = trained
-    recipe = load_recipe(path, ["data.test_file="])
-    words = r"^the recipe has no test split\. Set data\.test_file or data\.test_split\."
-    with pytest.raises(ValueError, match=words + r" The recipe has a validation split, which --split validation selects\.$"):
-        evaluate(folder, recipe)
-    recipe = load_recipe(path, ["data.test_file=", "data.validation_file=", "data.validation_fraction=0.25"])
-    with pytest.raises(ValueError, match="which --split validation selects"):
-        evaluate(folder, recipe)
-    recipe = load_recipe(path, ["data.test_file=", "data.validation_file="])
-    with pytest.raises(ValueError, match="which --split train selects"):
-        evaluate(folder, recipe)
+    words = r"^the recipe has no test split\. Set data\.test_file or data\.test_split\. The recipe has a {0} split, "
+    for split, overrides in (
+        ("validation", []),
+        ("validation", ["data.validation_file=", "data.validation_fraction=0.25"]),
+        ("train", ["data.validation_file="]),
+    ):
+        with pytest.raises(ValueError, match=words.format(split) + rf"which --split {split} selects\.$"):
+            evaluate(folder, load_recipe(path, ["data.test_file=", *overrides]))
 
 
 @pytest.mark.parametrize(

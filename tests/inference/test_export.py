@@ -61,13 +61,6 @@ def test_export_replaces_file_only_with_overwrite(saved, tmp_path):
     assert (tmp_path / "out.onnx").stat().st_size > 1000
 
 
-def test_export_rejects_paths_that_are_no_file(saved, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"folder .*nowhere does not exist\. Create it, or choose another for out.onnx"):
-        export_onnx(saved, tmp_path / "nowhere" / "out.onnx")
-    with pytest.raises(ValueError, match="must be a file, got the folder"):
-        export_onnx(saved, saved, overwrite=True)
-
-
 def test_export_rejects_empty_texts(saved, tmp_path):
     with pytest.raises(ValueError, match="texts to compare predictions of 8-bit integers on must not be empty"):
         export_onnx(saved, tmp_path / "out.onnx", int8_texts=["", " "])

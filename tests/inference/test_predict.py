@@ -5,12 +5,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
-from hf_maskattn import (
-    MaskAttnConfig,
-    MaskAttnForSequenceClassification,
-    MaskAttnForTokenClassification,
-    MaskAttnModel,
-)
+from hf_maskattn import MaskAttnConfig, MaskAttnForSequenceClassification, MaskAttnForTokenClassification, MaskAttnModel
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.inference.predict import check_output_path, predict
 from hf_maskattn.onnx.export import write_onnx
@@ -352,21 +347,23 @@ def test_predict_tags_of_words_from_onnx_file(word_tagger):
     assert [len(words) for words in by_file] == [4, 0, 3]
 
 
+def relabel(word_tagger, folder, labels, tag_scheme):
+    """Save the tagger with other labels and another scheme."""
+    config = MaskAttnConfig.from_pretrained(word_tagger)
+    config.id2label, config.tag_scheme = dict(enumerate(labels)), tag_scheme
+    for part in (MaskAttnForTokenClassification(config), AutoTokenizer.from_pretrained(word_tagger)):
+        part.save_pretrained(folder)
+
+
 def test_predict_tags_with_prefix_without_scheme(word_tagger, tmp_path):
-    tokenizer, config = AutoTokenizer.from_pretrained(word_tagger), MaskAttnConfig.from_pretrained(word_tagger)
-    config.id2label = dict(enumerate(["B-X", "I-X", "O"]))
-    for part in (MaskAttnForTokenClassification(config), tokenizer):
-        part.save_pretrained(tmp_path)
+    relabel(word_tagger, tmp_path, ["B-X", "I-X", "O"], "none")
     (result,) = predict(tmp_path, ["don't go"])
     assert [word["word"] for word in result["predictions"]] == ["don", "'", "t", "go"]
     assert all(word["entity"] in ("B-X", "I-X", "O") for word in result["predictions"])
 
 
 def test_predict_spans_of_model_without_scheme(word_tagger, tmp_path):
-    tokenizer, config = AutoTokenizer.from_pretrained(word_tagger), MaskAttnConfig.from_pretrained(word_tagger)
-    config.id2label, config.tag_scheme = dict(enumerate(["E-X", "S-X", "O"])), None
-    for part in (MaskAttnForTokenClassification(config), tokenizer):
-        part.save_pretrained(tmp_path)
+    relabel(word_tagger, tmp_path, ["E-X", "S-X", "O"], None)
     read = pipeline("token-classification", model=str(tmp_path), aggregation_strategy="simple")
     (result,) = predict(tmp_path, ["don't go"])
     assert [(item["entity_group"], item["start"], item["end"]) for item in result["predictions"]] == [

@@ -43,7 +43,7 @@ def test_missing_captum_names_its_extra(classifier, monkeypatch):
         explain(*classifier, TEXTS, "integrated_gradients")
 
 
-def test_model_without_embedded_inputs_is_refused(classifier, monkeypatch):
+def test_model_without_embedded_inputs_is_refused(monkeypatch):
     model, tokenizer = build_model()
     monkeypatch.setattr(model, "forward", lambda input_ids, attention_mask: None)
     with pytest.raises(ValueError, match='method="gradient_x_input" needs a model with `inputs_embeds`'):

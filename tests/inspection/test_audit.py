@@ -69,10 +69,7 @@ FAULTS = {
     "ReadsThePreviousRow": ["batch against alone", "empty row", "permuted rows"],
     "ReadsIdsUnderTheMask": ["extra padding left", "junk under the mask", "holes", "gradients under junk"],
 }
-NOT_FINITE = {
-    "MultipliesByMask": ["NaN under the mask"],
-    "DividesByZeroInEmptyRows": ["empty row"],
-}
+NOT_FINITE = {"MultipliesByMask": ["NaN under the mask"], "DividesByZeroInEmptyRows": ["empty row"]}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -92,11 +89,8 @@ def test_not_finite_outputs_are_found(fault):
 
 def test_leak_in_gradients_only():
     model = toy_models.LeaksGradients()
-    assert failures(audit(model, gradients=True)) == {
-        "NaN under the mask": "not finite",
-        "gradients at pads": "LEAKS",
-        "gradients under junk": "LEAKS",
-    }
+    found = failures(audit(model, gradients=True))
+    assert found == {"NaN under the mask": "not finite", "gradients at pads": "LEAKS", "gradients under junk": "LEAKS"}
     assert not set(GRADIENT_CHECKS) & set(audit(model).findings)
 
 
@@ -219,10 +213,8 @@ def test_audit_rejects_bad_input(tiny_config, tmp_path):
 
 def test_attention_checks_need_eager_attention():
     report = audit(BertModel(BertConfig(**TINY, attn_implementation="sdpa")))
-    assert (
-        report.findings["attention to pads"].reason
-        == 'sdpa computes no attention weights; load the model with attn_implementation="eager"'
-    )
+    reason = report.findings["attention to pads"].reason
+    assert reason == 'sdpa computes no attention weights; load the model with attn_implementation="eager"'
     assert audit(BertModel(BertConfig(**TINY, attn_implementation="eager"))).findings["attention to pads"].verdict == "exact"
 
 

@@ -102,11 +102,7 @@ def test_tokens_have_their_colors_and_scores():
         "good  old\nfilm", scores=torch.tensor([[2.0, 0.0], [-1.0, 0.5], [0.04, 4.0]]), predicted=[0]
     )
     page = Page(render_page([explanation]))
-    assert page.pieces() == [
-        ("good", "p10", "good: +2.000"),
-        ("old", "n5", "old: \u22121.000"),
-        ("film", "z", "film: +0.040"),
-    ]
+    assert page.pieces() == [("good", "p10", "good: +2.000"), ("old", "n5", "old: \u22121.000"), ("film", "z", "film: +0.040")]
     assert [values["data-scale"] for values in page.attributes("option")] == ["2.000", "4.000"]
     assert page.texts("th")[:2] == ["x", "y"]
     assert page.texts("tr")[2].split() == ["old\u22121.000+0.500"]
@@ -119,12 +115,8 @@ def test_parts_of_one_character_have_one_color():
     tokens = [text[start:end] for start, end in offsets]
     scores = torch.tensor([[0.25], [0.25], [0.1], [0.5], [0.25], [0.125], [0.125], [-1.0]])
     page = Page(render_page([build_explanation(text, tokens, ["x"], offsets=offsets, scores=scores)]))
-    assert [(piece, color) for piece, color, _ in page.pieces()] == [
-        ("e\u0301", "p5"),
-        ("a", "p1"),
-        ("\U0001f468\u200d\U0001f469", "p10"),
-        ("x", "n10"),
-    ]
+    colors = [(piece, color) for piece, color, _ in page.pieces()]
+    assert colors == [("e\u0301", "p5"), ("a", "p1"), ("\U0001f468\u200d\U0001f469", "p10"), ("x", "n10")]
     assert page.pieces()[0][2] == "e: +0.250, ◌\u0301: +0.250"
     assert page.texts("p", "scores") == [text]
 

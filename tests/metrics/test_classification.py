@@ -18,11 +18,7 @@ def test_single_label_macro_f1_weighs_classes_equally():
 
 def test_multi_label_metric():
     values = score(MultiLabelMetric, [[1, 0], [1, 1]], [[1, 0], [0, 1]])
-    assert values == {
-        "micro_f1": pytest.approx(4 / 5),
-        "macro_f1": pytest.approx((2 / 3 + 1) / 2),
-        "subset_accuracy": 0.5,
-    }
+    assert values == {"micro_f1": pytest.approx(4 / 5), "macro_f1": pytest.approx((2 / 3 + 1) / 2), "subset_accuracy": 0.5}
 
 
 def test_regression_metric():

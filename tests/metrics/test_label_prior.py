@@ -4,11 +4,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from hf_maskattn.metrics.classification import prior_loss
-from hf_maskattn.recipes.recipe import load_recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
-from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.train import _compare_with_prior_loss
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import assemble_toy
 
 LABELS = np.array([0, 0, 0, 1, 2, 2, 0, 0])
 
@@ -35,8 +32,7 @@ def test_prior_loss_of_several_labels_and_of_numbers():
     ("task", "is_warned"), [("text-classification", True), ("token-classification", True), ("fill-mask", False)]
 )
 def test_run_that_learned_nothing_is_reported(tmp_path, task, is_warned):
-    recipe = load_recipe(write_recipe(tmp_path, task))
-    assembly = assemble(recipe, training_arguments(recipe))
+    assembly = assemble_toy(tmp_path, task=task)
     for loss in (0.2, 0.9):
         assembly.trainer.state.log_history = [{"loss": 0.1}, {"loss": loss}, {"eval_loss": 0.1}]
         messages = _compare_with_prior_loss(assembly)

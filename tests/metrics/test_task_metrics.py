@@ -17,6 +17,7 @@ from hf_maskattn.data.pair_encoding import collect_references, encode_pairs
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.metrics import evaluation_for, evaluation_for_generation
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER
+from tests.quiet_training import QUIET
 
 PAD, UNKNOWN, BOS, EOS = range(4)
 
@@ -174,10 +175,8 @@ def test_generation_missing_references(tokenizer, ids):
     evaluation = evaluation_for_generation("text-match", tokenizer, references={((4, EOS), (4, EOS)): ["a"]})
     with pytest.raises(ValueError, match=r'Set training\.include_for_metrics: \["inputs"\]'):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"])))
-    with pytest.raises(
-        ValueError,
-        match=r"got none for the source ids \(5, 3\) and the labels \(4, 3\)\. Collect them .* with collect_references",
-    ):
+    message = r"got none for the source ids \(5, 3\) and the labels \(4, 3\)\. Collect them .* with collect_references"
+    with pytest.raises(ValueError, match=message):
         evaluation.compute_metrics(EvalPrediction(ids(["a"]), ids(["a"]), inputs=ids(["b"])))
 
 
@@ -233,9 +232,7 @@ def test_generation_evaluation_in_seq2seq_trainer(tokenizer, tmp_path):
         include_for_metrics=list(evaluation.include_for_metrics),
         per_device_eval_batch_size=2,
         train_sampling_strategy="group_by_length",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
+        **QUIET,
     )
     trainer = Seq2SeqTrainer(
         model,

@@ -50,19 +50,19 @@ def test_error_rate_matches_levenshtein_distance(unit, rows):
         assert error_rate(predictions, references, unit=unit) == edits / units
 
 
-def test_error_rate_uses_first_of_closest_references():
-    assert error_rate(["a b"], [["a", "a b c"]], unit="word") == 1 / 1
-    assert error_rate(["a b"], [["a b c", "a"]], unit="word") == 1 / 3
-
-
-def test_error_rate_of_empty_and_long_predictions():
-    assert error_rate(["", "a"], [["a b"], ["a"]], unit="word") == 2 / 3
-    assert error_rate(["a b c d"], [["x"]], unit="word") == 4
-
-
-def test_error_rate_of_empty_reference():
-    assert error_rate(["a", "b"], [[""], ["b"]], unit="word") == 1
-    assert error_rate(["", "b"], [[""], ["b"]], unit="word") == 0
+@pytest.mark.parametrize(
+    ("predictions", "references", "rate"),
+    [
+        (["a b"], [["a", "a b c"]], 1 / 1),  # the first of the closest references
+        (["a b"], [["a b c", "a"]], 1 / 3),
+        (["", "a"], [["a b"], ["a"]], 2 / 3),
+        (["a b c d"], [["x"]], 4),
+        (["a", "b"], [[""], ["b"]], 1),
+        (["", "b"], [[""], ["b"]], 0),
+    ],
+)
+def test_error_rate_of_words(predictions, references, rate):
+    assert error_rate(predictions, references, unit="word") == rate
 
 
 def test_error_rate_requires_jiwer(monkeypatch):

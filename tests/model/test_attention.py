@@ -13,41 +13,31 @@ def build(implementation="eager", **changes):
     return attention
 
 
-def test_additive_attention_by_hand():
-    attention = build(query_size=1, memory_size=1, attention_size=1, num_heads=1)
+@pytest.mark.parametrize("has_query", [True, False])
+def test_additive_attention_by_hand(has_query):
+    attention = build(query_size=1 if has_query else None, memory_size=1, attention_size=1, num_heads=1)
     with torch.no_grad():
-        attention.query_projection.weight.fill_(1.0)
         attention.key_projection.weight.fill_(2.0)
         attention.energy.fill_(3.0)
-    memory = torch.tensor([[[0.5], [-1.0], [100.0]]])
-    context, weights = attention(torch.tensor([[[0.25]]]), memory, torch.tensor([[True, True, False]]))
+        (attention.query_projection.weight if has_query else attention.bias).fill_(1.0 if has_query else 0.25)
+    memory, query = torch.tensor([[[0.5], [-1.0], [100.0]]]), torch.tensor([[[0.25]]]) if has_query else None
+    context, weights = attention(query, memory, torch.tensor([[True, True, False]]))
     # scores 3 tanh(0.25 + 1) = 2.544851, 3 tanh(0.25 - 2) = -2.824127; their softmax and the mean of 0.5 and -1 under it
     torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=OUTPUT, rtol=0)
     torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=OUTPUT, rtol=0)
 
 
-def test_attention_without_queries_by_hand():
-    attention = build(query_size=None, memory_size=1, attention_size=1, num_heads=1)
-    with torch.no_grad():
-        attention.bias.fill_(0.25)
-        attention.key_projection.weight.fill_(2.0)
-        attention.energy.fill_(3.0)
-    context, weights = attention(None, torch.tensor([[[0.5], [-1.0], [100.0]]]), torch.tensor([[True, True, False]]))
-    # the scores 3 tanh(1 + 0.25), 3 tanh(-2 + 0.25) of the test above
-    torch.testing.assert_close(weights[0, 0, 0], torch.tensor([0.9953627, 0.0046373, 0.0]), atol=OUTPUT, rtol=0)
-    torch.testing.assert_close(context[0, 0, 0], torch.tensor(0.4930441), atol=OUTPUT, rtol=0)
-
-
-@pytest.mark.parametrize("query", ["learned", "last", "mean"])
-def test_forms_of_query_keep_their_weights(query):
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("bias", ["attention.bias"]),
+        ("learned", ["query", "attention.query_projection.weight"]),
+        *((query, ["attention.query_projection.weight"]) for query in ("last", "mean")),
+    ],
+)
+def test_forms_of_query_have_their_weights(query, names):
     pooling = AttentionPooling(query=query, memory_size=6, attention_size=4)
-    names = ["attention.energy", "attention.query_projection.weight", "attention.key_projection.weight"]
-    assert [*pooling.state_dict()] == (["query", *names] if query == "learned" else names)
-
-
-def test_pooling_with_bias_has_no_query():
-    pooling = AttentionPooling(query="bias", memory_size=6, attention_size=4)
-    assert [*pooling.state_dict()] == ["attention.bias", "attention.energy", "attention.key_projection.weight"]
+    assert {*pooling.state_dict()} == {*names, "attention.energy", "attention.key_projection.weight"}
 
 
 @pytest.mark.parametrize("kind", MASK_KINDS)
@@ -65,8 +55,7 @@ def test_implementations_agree_with_eager(kind, heads, implementation):
         context, weights = attention(query, memory, mask)
         ((context * direction).sum() + (weights**2).sum()).backward()
         results.append([context, weights, query.grad, memory.grad, *(p.grad for p in attention.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=GRADIENT, rtol=0)
+    torch.testing.assert_close(*results, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -76,8 +65,7 @@ def test_attention_over_shared_memory(implementation, heads):
     memory, query = torch.randn(3, 7, 6), torch.randn(6, 5, 4)
     actual = attention(query, attention.prepare(memory, mask), mask)
     expected = attention(query, memory.repeat_interleave(2, dim=0), mask.repeat_interleave(2, dim=0))
-    for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

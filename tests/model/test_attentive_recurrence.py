@@ -40,8 +40,7 @@ def test_attentive_recurrence_matches_torch_cell(rnn_type, input_feeding):
         torch.testing.assert_close(states[step], state[0])
         torch.testing.assert_close(contexts[step], context)
         torch.testing.assert_close(weights[step], expected)
-    for one, other in zip(final_state, state, strict=True):
-        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(final_state, state)
 
 
 WIDTH, SIZE, MEMORY, ROWS = 3, 4, 6, 3
@@ -119,8 +118,8 @@ def test_packed_attentive_recurrence_matches_loop(rnn_type, heads, mask):
     for results in ((*actual, *actual_state), (*expected, *expected_state)):
         total = sum((tensor * direction).sum() for tensor, direction in zip(results, directions, strict=True))
         gradients.append(torch.autograd.grad(total, [*tensors.values()]))
-    for one, other in zip((*actual, *actual_state, *gradients[0]), (*expected, *expected_state, *gradients[1]), strict=True):
-        torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
+    actual, expected = [actual, actual_state, gradients[0]], [expected, expected_state, gradients[1]]
+    torch.testing.assert_close(actual, expected, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
@@ -147,12 +146,10 @@ def test_packed_attentive_recurrence_rejects_second_derivative():
 @pytest.mark.parametrize("rnn_type", ["gru", "lstm"])
 def test_packed_attentive_recurrence_without_gradient(rnn_type, heads, time_chunks):
     tensors = inputs(rnn_type, heads, time_chunks)
-    *expected, expected_state = run(rnn_type, time_chunks, tensors)
+    expected = run(rnn_type, time_chunks, tensors)
     with torch.no_grad():
-        *actual, actual_state = run(rnn_type, time_chunks, tensors)
-    for one, other in zip((*actual, *actual_state), (*expected, *expected_state), strict=True):
-        assert one.shape == other.shape
-        torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
+        actual = run(rnn_type, time_chunks, tensors)
+    torch.testing.assert_close(actual, expected, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -166,10 +163,9 @@ def test_rows_with_shared_source_match_repeated_source(rnn_type, heads, steps):
     mask = MASK.repeat_interleave(2, dim=0)
     for context in (torch.enable_grad, torch.no_grad):
         with context():
-            *actual, actual_state = run(rnn_type, time_chunks, {**tensors, **initial_state})
-            *expected, expected_state = run(rnn_type, time_chunks, {**tensors, **repeated, **initial_state}, mask=mask)
-        for one, other in zip((*actual, *actual_state), (*expected, *expected_state), strict=True):
-            torch.testing.assert_close(one, other, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
+            actual = run(rnn_type, time_chunks, {**tensors, **initial_state})
+            expected = run(rnn_type, time_chunks, {**tensors, **repeated, **initial_state}, mask=mask)
+        torch.testing.assert_close(actual, expected, atol=GRADIENT_BY_DTYPE[torch.float64], rtol=0)
 
 
 @pytest.mark.parametrize("grad", [True, False])

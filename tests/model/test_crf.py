@@ -7,14 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from hf_maskattn.model.crf import (
-    LinearChainCRF,
-    follows_iob2,
-    log_likelihood,
-    marginals,
-    max_marginals,
-    scheme_constraints,
-)
+from hf_maskattn.model.crf import LinearChainCRF, follows_iob2, log_likelihood, marginals, max_marginals, scheme_constraints
 from tests.crf_reference import ReferenceCRF, over_rows
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import GRADIENT_BY_DTYPE, OUTPUT_BY_DTYPE, assert_near

@@ -46,9 +46,7 @@ def test_decoder_in_parts_matches_whole_target(form):
     dims = [*(1 for _ in complete.states), 1, 2]
     for dim, expected, *actual in zip(dims, all_tensors(complete), *map(all_tensors, parts), strict=True):
         torch.testing.assert_close(torch.cat(actual, dim=dim), expected, atol=OUTPUT, rtol=0)
-    for actual, expected in zip(state.layers, complete.state.layers, strict=True):
-        for one, other in zip(actual, expected, strict=True):
-            torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(state.layers, complete.state.layers, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -64,8 +62,7 @@ def test_rows_with_shared_source_match_repeated_source(form, monkeypatch):
             assert rest.state.rows_per_source == rows_per_source
             results.append([*all_tensors(padded), *all_tensors(start), *all_tensors(rest)])
             monkeypatch.setattr("hf_maskattn.model.decoder.count_rows_per_source", lambda memory, mask: 1)
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=OUTPUT, rtol=0)
+    torch.testing.assert_close(*results, atol=OUTPUT, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -74,10 +71,8 @@ def test_decoder_does_not_change_given_state(form):
     state = decoder(torch.randn(3, 2, 3), None, source=source(), use_cache=True).state
     copied = copy.deepcopy([[t.detach() for t in layer] for layer in state.layers])
     outputs = [decoder(torch.ones(3, 2, 3), None, state, use_cache=True) for _ in range(2)]
-    for one, other in zip(*map(all_tensors, outputs), strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(state.layers, copied, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    torch.testing.assert_close(*map(all_tensors, outputs), atol=0, rtol=0)
+    torch.testing.assert_close([*state.layers], copied, atol=0, rtol=0)
     assert state.get_seq_length() == 2
 
 
@@ -95,13 +90,12 @@ def test_padding_leaves_state_unchanged(form, kind):
             if is_token.any():
                 one = slice(row, row + 1)
                 single = decoder(x[one, is_token], None, source=(memory[one], mask[one], summary[one]), use_cache=True)
-                for actual, expected in zip(output.states, single.states, strict=True):
-                    torch.testing.assert_close(actual[row, is_token], expected[0], atol=OUTPUT, rtol=0)
+                states = [layer[row, is_token] for layer in output.states]
+                torch.testing.assert_close(states, [layer[0] for layer in single.states], atol=OUTPUT, rtol=0)
                 torch.testing.assert_close(output.weights[row][:, is_token], single.weights[0], atol=OUTPUT, rtol=0)
                 if use_cache:
-                    for actual, expected in zip(output.state.layers, single.state.layers, strict=True):
-                        for a, b in zip(actual, expected, strict=True):
-                            torch.testing.assert_close(a[row], b[0], atol=OUTPUT, rtol=0)
+                    final = [[state[one] for state in layer] for layer in output.state.layers]
+                    torch.testing.assert_close(final, single.state.layers, atol=OUTPUT, rtol=0)
                     if form["input_feeding"]:
                         torch.testing.assert_close(output.state.context[row], single.state.context[0], atol=OUTPUT, rtol=0)
     if kind == "empty":

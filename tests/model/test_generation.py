@@ -38,34 +38,25 @@ def test_unknown_argument_raises(model):
         model.generate(IDS, num_beems=3)
 
 
-def test_state_requires_a_new_token(model):
+@pytest.mark.parametrize(
+    ("length", "changes", "message"),
+    [
+        (3, {}, "decoder_input_ids must be longer than the 3 tokens that the state has read, got 3 tokens"),
+        (4, {"num_beams": 3}, r"must have as many rows as the target, 6, got 2. state.batch_repeat_interleave\(n\)"),
+        (4, {"use_cache": False}, f"use_cache must be True with {CACHE_NAME}, got False"),
+    ],
+)
+def test_state_requires_new_token_its_rows_and_use_cache(model, length, changes, message):
     output = model.generate(IDS, min_new_tokens=3, max_new_tokens=3, return_dict_in_generate=True)
-    with pytest.raises(
-        ValueError, match="decoder_input_ids must be longer than the 3 tokens that the state has read, got 3 tokens"
-    ):
-        model.generate(IDS, decoder_input_ids=output.sequences[:, :3], **{CACHE_NAME: output[CACHE_NAME]}, max_new_tokens=2)
-
-
-def test_state_requires_as_many_rows(model):
-    output = model.generate(IDS, min_new_tokens=3, max_new_tokens=3, return_dict_in_generate=True)
-    with pytest.raises(ValueError, match=r"must have as many rows as the target, 6, got 2. state.batch_repeat_interleave\(n\)"):
-        model.generate(
-            IDS, decoder_input_ids=output.sequences, **{CACHE_NAME: output[CACHE_NAME]}, max_new_tokens=2, num_beams=3
-        )
-
-
-def test_state_requires_use_cache(model):
-    output = model.generate(IDS, min_new_tokens=3, max_new_tokens=3, return_dict_in_generate=True)
-    prompt = {"decoder_input_ids": output.sequences, CACHE_NAME: output[CACHE_NAME], "max_new_tokens": 2}
-    with pytest.raises(ValueError, match=f"use_cache must be True with {CACHE_NAME}, got False"):
-        model.generate(IDS, **prompt, use_cache=False)
+    prompt = {"decoder_input_ids": output.sequences[:, :length], CACHE_NAME: output[CACHE_NAME], "max_new_tokens": 2}
+    with pytest.raises(ValueError, match=message):
+        model.generate(IDS, **prompt, **changes)
 
 
 def test_prompt_that_ends_with_padding_raises(model):
     prompts, mask = torch.tensor([[1, 7, 8], [1, 7, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
-    with pytest.raises(
-        ValueError, match=r"decoder_attention_mask must end with 1, got 0 at the end of row 1\. Pad the target on the left"
-    ):
+    message = r"decoder_attention_mask must end with 1, got 0 at the end of row 1\. Pad the target on the left"
+    with pytest.raises(ValueError, match=message):
         model.generate(IDS, decoder_input_ids=prompts, decoder_attention_mask=mask, max_new_tokens=2)
 
 
@@ -133,8 +124,8 @@ def test_reorder_cache_keeps_memory(input_feeding):
     state, _ = build(input_feeding=input_feeding)
     original = copy.deepcopy(state)
     state.reorder_cache(torch.tensor([1, 0, 2, 2]))
-    for actual, expected in zip(tensors(state), tensors(original), strict=True):
-        assert torch.equal(actual, expected[[1, 0, 2, 2]])
+    expected = [tensor[[1, 0, 2, 2]] for tensor in tensors(original)]
+    torch.testing.assert_close(tensors(state), expected, atol=0, rtol=0)
     assert torch.equal(state.memory.keys, original.memory.keys)
     assert state.get_seq_length() == 5
 
@@ -174,8 +165,8 @@ def test_batch_select_indices_of_repeated_rows(implementation):
     state.batch_select_indices(rows)
     original.batch_select_indices(torch.tensor([2, 0, 1, 0]))
     assert state.rows_per_source == 1
-    for actual, expected in zip([*tensors(state), *state.memory[:3]], [*tensors(original), *original.memory[:3]], strict=True):
-        assert torch.equal(actual, expected)
+    actual, expected = ([*tensors(selected), *selected.memory[:3]] for selected in (state, original))
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("repeats", [0, 2])
@@ -226,9 +217,8 @@ def test_state_has_attributes_of_transformers_caches():
 
 @pytest.mark.parametrize("name", ["static", "dynamic", "offloaded", "offloaded_static", "quantized", "paged"])
 def test_key_value_caches_raise(name):
-    with pytest.raises(
-        ValueError, match=f"^cache_implementation='{name}' is not supported, because it configures a cache of keys and values"
-    ):
+    message = f"^cache_implementation='{name}' is not supported, because it configures a cache of keys and values"
+    with pytest.raises(ValueError, match=message):
         reject_unsupported_config(GenerationConfig(cache_implementation=name))
 
 

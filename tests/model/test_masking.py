@@ -53,11 +53,7 @@ def test_build_token_mask_rejects_bad_input(arguments, error, message):
 
 @pytest.mark.parametrize(
     ("mask", "expected"),
-    [
-        ([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], (1, 4, 5)),
-        ([[1, 1], [0, 1]], (0, 2, 2)),
-        ([[0, 0, 0]], (0, 1, 3)),
-    ],
+    [([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], (1, 4, 5)), ([[1, 1], [0, 1]], (0, 2, 2)), ([[0, 0, 0]], (0, 1, 3))],
 )
 def test_token_columns_crop_and_pad(mask, expected):
     mask = torch.tensor(mask).bool()

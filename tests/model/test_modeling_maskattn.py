@@ -4,12 +4,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 
-from hf_maskattn import (
-    MaskAttnForMaskedLM,
-    MaskAttnForSequenceClassification,
-    MaskAttnForTokenClassification,
-    MaskAttnModel,
-)
+from hf_maskattn import MaskAttnForMaskedLM, MaskAttnForSequenceClassification, MaskAttnForTokenClassification, MaskAttnModel
 from tests.heads import HEADS, build_head, head_class
 from tests.tolerances import OUTPUT
 

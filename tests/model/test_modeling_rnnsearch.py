@@ -171,9 +171,8 @@ def test_resize_token_embeddings(tiny_rnnsearch_config):
     assert model(torch.full((1, 2), 49), decoder_input_ids=torch.full((1, 1), 49)).logits.shape[-1] == 50
     assert model.lm_head.weight is model.get_input_embeddings().weight
     apart = build(tiny_rnnsearch_config, share_embeddings=False)
-    with pytest.raises(
-        ValueError, match="share_embeddings must be True for resize_token_embeddings, which resizes one vocabulary, got False"
-    ):
+    message = "share_embeddings must be True for resize_token_embeddings, which resizes one vocabulary, got False"
+    with pytest.raises(ValueError, match=message):
         apart.resize_token_embeddings(50)
 
 
@@ -239,17 +238,15 @@ def test_model_rejects_bad_inputs(tiny_rnnsearch_config, inputs, message):
 @pytest.mark.parametrize("name", ["decoder_start_token_id", "pad_token_id"])
 def test_labels_require_special_token_ids(tiny_rnnsearch_config, name):
     model = build(tiny_rnnsearch_config, **{name: None})
-    with pytest.raises(
-        ValueError, match=rf"config\.{name} must be an id of the tokenizer to derive targets from labels, got None\."
-    ):
+    message = rf"config\.{name} must be an id of the tokenizer to derive targets from labels, got None\."
+    with pytest.raises(ValueError, match=message):
         model(IDS, MASK, labels=LABELS)
 
 
 def test_labels_longer_than_max_target_length_raise(tiny_rnnsearch_config):
     model = build(tiny_rnnsearch_config, max_target_length=2)
-    with pytest.raises(
-        ValueError, match=r"at most config\.max_target_length=2 columns, got 3\. .*truncation=True, max_length=2"
-    ):
+    message = r"at most config\.max_target_length=2 columns, got 3\. .*truncation=True, max_length=2"
+    with pytest.raises(ValueError, match=message):
         model(IDS, MASK, labels=LABELS)
     within = LABELS[:, :2]
     expected = model(IDS, MASK, labels=within).loss

@@ -42,11 +42,8 @@ def test_pack_and_unpack_tokens_by_hand():
     y = pack_tokens(x, layout)[:, :-1]
     # step by step, the longest row first: in the forward direction, then in the backward direction
     assert y[..., 0].tolist() == [[3, 1, 4, 2, 5], [5, 2, 4, 1, 3]]
-    assert unpack_tokens(append_zero(y), layout).tolist() == [
-        [[0, 0], [1, 1], [0, 0], [2, 2]],
-        [[3, 3], [4, 4], [5, 5], [0, 0]],
-        [[0, 0]] * 4,
-    ]
+    unpacked = unpack_tokens(append_zero(y), layout).tolist()
+    assert unpacked == [[[0, 0], [1, 1], [0, 0], [2, 2]], [[3, 3], [4, 4], [5, 5], [0, 0]], [[0, 0]] * 4]
     one_chunk = pack_tokens(x, build_layout(mask))[0, :-1, 0].tolist()
     assert one_chunk == [1, 3, 0, 2, 4, 0, 0, 5, 0, 0, 0, 0]
 

@@ -144,8 +144,7 @@ def test_steps_and_gradients_match_torch_cell(count, dtype):
             rows = slice(start, start + 5)
             torch.addmm(cell.bias_hh, state[0], cell.weight_hh.T, out=hidden_gates[rows])
             state = STEP_FUNCTIONS[count](gates[rows], hidden_gates[rows], state, out[:, rows])
-            for one, other in zip(state, states[start // 5], strict=True):
-                torch.testing.assert_close(one, other)
+            torch.testing.assert_close(state, states[start // 5])
         previous = [torch.cat([initial, own[:5]]) for initial, own in zip(initial_state, out, strict=True)]
         grad_gates = torch.empty(10, 12, dtype=dtype)
         backward = BACKWARD_CLASSES[count](gates, hidden_gates[:, -3:], previous, grad_gates, [5, 5])
@@ -164,5 +163,4 @@ def test_steps_and_gradients_match_torch_cell(count, dtype):
             grad_hidden_gates.sum(dim=0).roll(-3 * HIDDEN_GATE_ROTATION[count]),
             *grad_state,
         ]
-    for one, other in zip(actual, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(actual, expected)

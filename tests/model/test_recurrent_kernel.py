@@ -69,8 +69,7 @@ def test_num_time_chunks_does_not_change_results(rnn_type, kind, num_time_chunks
         if has_grad:
             sum((layer * torch.randn_like(layer)).sum() for layer in states).backward()
         results.append([*states, *([x.grad, *(p.grad.clone() for p in recurrence.parameters())] if has_grad else [])])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(other, one, atol=GRADIENT, rtol=0)
+    torch.testing.assert_close(*results, atol=GRADIENT, rtol=0)
 
 
 @pytest.mark.parametrize("rnn_type", ["lstm", "gru"])

@@ -134,16 +134,16 @@ def test_no_install_command_uses_unowned_name():
             assert [line for line in commands if "git+" not in line] == [], path
 
 
-@pytest.mark.parametrize("version", ["0.1.1", "0.2.0", "1.0.0", "0.10.0", "0.1.1.dev3", "99999.0.0"])
-def test_is_newer_version_is_true(version, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        *((version, True) for version in ("0.1.1", "0.2.0", "1.0.0", "0.10.0", "0.1.1.dev3", "99999.0.0")),
+        *((version, False) for version in (None, "0.1.0", "0.0.9", "0.1.0rc1")),
+    ],
+)
+def test_is_newer_version(version, expected, monkeypatch):
     monkeypatch.setattr(remote_code, "CODE_VERSION", "0.1.0")
-    assert is_newer_version(version)
-
-
-@pytest.mark.parametrize("version", [None, "0.1.0", "0.0.9", "0.1.0rc1"])
-def test_is_newer_version_is_false(version, monkeypatch):
-    monkeypatch.setattr(remote_code, "CODE_VERSION", "0.1.0")
-    assert not is_newer_version(version)
+    assert is_newer_version(version) is expected
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from transformers import DataCollatorWithPadding, Seq2SeqTrainingArguments, Trai
 
 from hf_maskattn.training.trainer import MaskAttnTrainer
 from tests.heads import build_head
+from tests.quiet_training import QUIET
 
 optuna = pytest.importorskip("optuna")
 
@@ -35,10 +36,7 @@ def test_search_builds_each_model_and_best_can_be_retrained(trainer_class, tiny_
             train_sampling_strategy="group_by_length",
             eval_strategy="steps",
             eval_steps=4,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
+            **QUIET,
             **settings,
         )
         collator = DataCollatorWithPadding(tokenizer)

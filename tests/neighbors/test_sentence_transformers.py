@@ -5,6 +5,7 @@ import torch
 from datasets import Dataset
 
 from tests.neighbors.conftest import TEXTS
+from tests.quiet_training import QUIET
 
 pytest.importorskip("sentence_transformers")
 
@@ -72,11 +73,8 @@ def test_trainer_reduces_the_loss_of_pairs(saved, tmp_path):
         max_steps=20,
         per_device_train_batch_size=len(TEXTS),
         learning_rate=0.05,
-        report_to="none",
-        save_strategy="no",
         logging_steps=1,
-        disable_tqdm=True,
-        use_cpu=True,
+        **QUIET,
     )
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     loss = MultipleNegativesRankingLoss(encoder)

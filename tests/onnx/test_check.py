@@ -36,13 +36,13 @@ def test_check_onnx_rejects_other_weights(exported, name, value):
 
 def test_check_onnx_rejects_file_that_reads_padding(exported, monkeypatch):
     model, path = exported("gru")
-    monkeypatch.setattr(OnnxSession, "run", lambda self, ids, mask: self._session.run(None, _without_padding(ids, mask)))
+
+    def run_without_mask(self, ids, mask):
+        return self._session.run(None, {"input_ids": ids.clip(0), "attention_mask": mask * 0 + 1})
+
+    monkeypatch.setattr(OnnxSession, "run", run_without_mask)
     with pytest.raises(ValueError, match="at 2 x 130 tokens with right padding"):
         check_onnx(model, path)
-
-
-def _without_padding(ids, mask):
-    return {"input_ids": ids.clip(0), "attention_mask": mask * 0 + 1}
 
 
 TEXTS = ["a", "a b", "a b c"]
@@ -74,19 +74,21 @@ def compare(tiny_config):
     return run
 
 
-def test_compare_predictions_of_single_label(compare):
-    one, other = [[[1, 2], [2, 1]], [[0, 1]]], [[[1, 5], [1, 2]], [[0, 1]]]
-    assert compare(one, other, num_labels=2) == (3, 2, 3)
-
-
-def test_compare_predictions_of_multi_label(compare):
-    one, other = [[[1, 2], [-2, 1]], [[-1, 1]]], [[[1, 2], [-2, -1]], [[2, 1]]]
-    assert compare(one, other, num_labels=2, problem_type="multi_label_classification") == (6, 4, 3)
-
-
-def test_compare_predictions_of_regression(compare):
-    one, other = [[[1], [2]], [[3]]], [[[1], [2]], [[3.5]]]
-    assert compare(one, other, num_labels=1, problem_type="regression") == (0, 0, 0.5)
+@pytest.mark.parametrize(
+    ("one", "other", "config", "expected"),
+    [
+        ([[[1, 2], [2, 1]], [[0, 1]]], [[[1, 5], [1, 2]], [[0, 1]]], {"num_labels": 2}, (3, 2, 3)),
+        (
+            [[[1, 2], [-2, 1]], [[-1, 1]]],
+            [[[1, 2], [-2, -1]], [[2, 1]]],
+            {"num_labels": 2, "problem_type": "multi_label_classification"},
+            (6, 4, 3),
+        ),
+        ([[[1], [2]], [[3]]], [[[1], [2]], [[3.5]]], {"num_labels": 1, "problem_type": "regression"}, (0, 0, 0.5)),
+    ],
+)
+def test_compare_predictions_of_each_problem(compare, one, other, config, expected):
+    assert compare(one, other, **config) == expected
 
 
 def test_compare_predictions_ignores_padding_and_special_tokens(compare):

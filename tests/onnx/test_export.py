@@ -148,10 +148,17 @@ def test_check_onnx_compares_contributions(with_contributions, monkeypatch):
         check_onnx(*with_contributions)
 
 
-def test_write_onnx_rejects_contributions_of_tagger(tiny_config, tmp_path):
-    model = build_head("MaskAttnForTokenClassification", tiny_config)
-    with pytest.raises(ValueError, match="contributions must be false for MaskAttnForTokenClassification"):
-        write_onnx(model, tmp_path / "model.onnx", contributions=True)
+@pytest.mark.parametrize(
+    ("head", "changes", "settings", "message"),
+    [
+        ("Token", {}, {"contributions": True}, "contributions must be false for MaskAttnForTokenClassification"),
+        ("Sequence", {"attention_implementation": "ragged"}, {}, "must be \"eager\" for the export, got 'ragged'"),
+    ],
+)
+def test_write_onnx_rejects_what_it_cannot_export(tiny_config, tmp_path, head, changes, settings, message):
+    model = build_head(f"MaskAttnFor{head}Classification", tiny_config, **changes)
+    with pytest.raises(ValueError, match=message):
+        write_onnx(model, tmp_path / "model.onnx", **settings)
 
 
 def test_onnx_file_runs_without_torch(exported, tmp_path):
@@ -183,12 +190,6 @@ def test_python_block_of_guide_runs(exported, monkeypatch, pytestconfig):
     names = {}
     exec(compile(block, "docs/onnx.md", "exec"), names)
     assert (names["logits"].shape, names["attentions"].shape) == ((2, 3), (2, 2, 1, 3))
-
-
-def test_export_onnx_rejects_ragged_attention(tiny_config, tmp_path):
-    model = build_head("MaskAttnForSequenceClassification", tiny_config, attention_implementation="ragged")
-    with pytest.raises(ValueError, match="must be \"eager\" for the export, got 'ragged'"):
-        write_onnx(model, tmp_path / "model.onnx")
 
 
 def test_export_onnx_raises_for_fixed_sizes(tiny_config, tmp_path, monkeypatch):

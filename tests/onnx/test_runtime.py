@@ -108,9 +108,8 @@ def test_onnx_pipeline_equals_pipeline(exported, tokenizer):
 
 def test_onnx_pipeline_rejects_other_tasks(exported, tokenizer):
     model, path = exported("lstm")
-    with pytest.raises(
-        ValueError, match="must be text-classification or token-classification or joint-classification, got fill-mask"
-    ):
+    message = "must be text-classification or token-classification or joint-classification, got fill-mask"
+    with pytest.raises(ValueError, match=message):
         onnx_pipeline("fill-mask", path, model.config, tokenizer)
 
 
@@ -130,9 +129,8 @@ def test_onnx_pipeline_rejects_other_vocabulary_and_labels(exported, tokenizer, 
         tiny_config(num_labels=3, vocab_size=size + 1),
         tiny_config(id2label=dict(enumerate(names)), vocab_size=size),
     ):
-        with pytest.raises(
-            ValueError, match=r"must have the vocabulary and the labels of this model, .* exported from this model"
-        ):
+        message = r"must have the vocabulary and the labels of this model, .* exported from this model"
+        with pytest.raises(ValueError, match=message):
             onnx_pipeline("text-classification", path, config, tokenizer)
     earlier = onnx.load(path)
     del earlier.metadata_props[:]

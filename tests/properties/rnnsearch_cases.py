@@ -1,32 +1,13 @@
 """Random cases for the property tests of encoder-decoders: every variant, both cells, every implementation, any masks."""
 
-from dataclasses import dataclass
-
 import hypothesis.strategies as st
 import torch
 
 from hf_maskattn import RNNSearchConfig, RNNSearchForConditionalGeneration
 from tests.masks import MASK_KINDS, ragged_mask
+from tests.properties.cases import Case
 
 QUERIES = [("previous", False), ("current", False), ("current", True)]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A model in training mode without dropout, and a batch of sources and labels for it."""
-
-    model: torch.nn.Module
-    ids: torch.Tensor
-    mask: torch.Tensor
-    labels: torch.Tensor
-
-    @property
-    def dtype(self):
-        return next(self.model.parameters()).dtype
-
-    def rows(self, index):
-        """Select rows: ids, mask and labels."""
-        return self.ids[index], self.mask[index], self.labels[index]
 
 
 @st.composite
@@ -62,7 +43,7 @@ def pairs(draw, dtypes=(torch.float64, torch.float32), implementations=("eager",
     lengths = torch.randint(0, target_time + 1, (batch_size, 1))
     lengths[0] = target_time
     labels = torch.randint(3, 12, (batch_size, target_time)).masked_fill(torch.arange(target_time) >= lengths, -100)
-    return Pair(model, torch.randint(12, (batch_size, time)), mask, labels)
+    return Case(model, torch.randint(12, (batch_size, time)), mask, labels)
 
 
 def run_pair(model, ids, mask, labels, **changes):

@@ -40,10 +40,7 @@ def test_weights_are_probabilities(dtype, implementation, seed, kind, time, head
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @given(
-    seed=st.integers(0, 2**31),
-    shift=st.integers(-640_000, 640_000),
-    kind=st.sampled_from(MASK_KINDS),
-    time=st.integers(1, 20),
+    seed=st.integers(0, 2**31), shift=st.integers(-640_000, 640_000), kind=st.sampled_from(MASK_KINDS), time=st.integers(1, 20)
 )
 def test_softmax_is_shift_invariant_bit_for_bit(dtype, seed, shift, kind, time):
     torch.manual_seed(seed)

@@ -44,11 +44,7 @@ def classify(model, tokenizer, text):
     return outputs.get("sequence_logits", outputs.logits)[0]
 
 
-@given(
-    case=models(),
-    kind=st.sampled_from(MASK_KINDS),
-    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
-)
+@given(case=models(), kind=st.sampled_from(MASK_KINDS), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
 def test_contributions_sum_to_logits(case, kind, dtype):
     model = case[0].to(dtype).eval()
     ids, mask = torch.randint(3, model.config.vocab_size, (3, 7)), ragged_mask(3, 7, kind)

@@ -183,9 +183,8 @@ def test_model_cannot_assist_other_models(one_model):
     sizes = dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"), 1)
     config = BartConfig(vocab_size=40, d_model=4, encoder_ffn_dim=4, decoder_ffn_dim=4, max_position_embeddings=20, **sizes)
     other = BartForConditionalGeneration(config).eval()
-    with pytest.raises(
-        ValueError, match="is_assistant=True is not supported, because it proposes tokens of which some are taken back"
-    ):
+    message = "is_assistant=True is not supported, because it proposes tokens of which some are taken back"
+    with pytest.raises(ValueError, match=message):
         other.generate(IDS[:1], max_new_tokens=4, assistant_model=one_model)
 
 

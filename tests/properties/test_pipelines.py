@@ -54,10 +54,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
 @pytest.mark.parametrize(
     ("task", "arguments"),
-    [
-        ("text-classification", {"top_k": None}),
-        ("token-classification", {"aggregation_strategy": "simple"}),
-    ],
+    [("text-classification", {"top_k": None}), ("token-classification", {"aggregation_strategy": "simple"})],
 )
 def test_batch_matches_single_texts(saved, task, arguments, implementation):
     pipe = pipeline(task, model=str(saved(task, attention_implementation=implementation)))

@@ -9,9 +9,7 @@ MODEL, FILE = "model.embeddings=user/encoder", "model.embeddings=glove.6B.50d.tx
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory):
-    path = write_recipe(tmp_path_factory.mktemp("recipe"))
-    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if " vocab_size" not in line))
-    return path
+    return write_recipe(tmp_path_factory.mktemp("recipe"), data={"vocab_size": None})
 
 
 @pytest.mark.parametrize(

@@ -9,75 +9,57 @@ from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS, OwnTrainingArgument
 from hf_maskattn.recipes.fields import check_key, declared_fields, describe_type, nearest_keys, settable_fields
 from hf_maskattn.tasks import TASKS
 
-NEAR = {
+MISSPELLED = {
     "training": {
-        "lerning_rate": "learning_rate",
-        "learning-rate": "learning_rate",
-        "learningrate": "learning_rate",
-        "lr": "learning_rate",
-        "epochs": "num_train_epochs",
-        "num_epochs": "num_train_epochs",
-        "train_batch_size": "per_device_train_batch_size",
-        "per_gpu_train_batch_size": "per_device_train_batch_size",
-        "evaluation_strategy": "eval_strategy",
-        "eval_step": "eval_steps",
-        "out_dir": "output_dir",
-        "optimizer": "optim",
-        "lr_scheduler": "lr_scheduler_type",
-        "no_cuda": "use_cpu",
-        "group_by_length": "train_sampling_strategy",
-        "BF16": "bf16",
-        "label_smoothing": "label_smoothing_factor",
-        "num_beams": "generation_num_beams",
-        "sed": "seed",
-        "early_stopping": "early_stopping_patience",
-        "patience": "early_stopping_patience",
-        "early_stoping_patience": "early_stopping_patience",
-        "max_epochs": "num_train_epochs",
-        "batch_size": "per_device_train_batch_size",
-        "gradient_clipping": "max_grad_norm",
-        "gradient_clip_val": "max_grad_norm",
-        "accumulate_grad_batches": "gradient_accumulation_steps",
-        "random_seed": "seed",
-        "wd": "weight_decay",
-        "monitor": "metric_for_best_model",
-        "logging_step": "logging_steps",
+        "learning_rate": ["lerning_rate", "learning-rate", "learningrate", "lr"],
+        "num_train_epochs": ["epochs", "num_epochs", "max_epochs"],
+        "per_device_train_batch_size": ["train_batch_size", "per_gpu_train_batch_size", "batch_size"],
+        "eval_strategy": ["evaluation_strategy"],
+        "eval_steps": ["eval_step"],
+        "output_dir": ["out_dir"],
+        "optim": ["optimizer"],
+        "lr_scheduler_type": ["lr_scheduler"],
+        "use_cpu": ["no_cuda"],
+        "train_sampling_strategy": ["group_by_length"],
+        "bf16": ["BF16"],
+        "label_smoothing_factor": ["label_smoothing"],
+        "generation_num_beams": ["num_beams"],
+        "seed": ["sed", "random_seed"],
+        "early_stopping_patience": ["early_stopping", "patience", "early_stoping_patience"],
+        "max_grad_norm": ["gradient_clipping", "gradient_clip_val"],
+        "gradient_accumulation_steps": ["accumulate_grad_batches"],
+        "weight_decay": ["wd"],
+        "metric_for_best_model": ["monitor"],
+        "logging_steps": ["logging_step"],
     },
     "model": {
-        "hiden_size": "hidden_size",
-        "hidden": "hidden_size",
-        "embedding_dim": "embedding_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "rnn": "rnn_type",
-        "attn_implementation": "attention_implementation",
-        "pretrained_model": "pretrained",
-        "hidden_dropout": "hidden_dropout_prob",
-        "dropout": "classifier_dropout",
-        "hidden_dim": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "cell_type": "rnn_type",
-        "freeze_embedding": "freeze_embeddings",
-        "model_name": "pretrained",
+        "hidden_size": ["hiden_size", "hidden", "hidden_dim"],
+        "embedding_size": ["embedding_dim"],
+        "num_hidden_layers": ["num_layers", "n_layers"],
+        "num_attention_heads": ["num_heads"],
+        "rnn_type": ["rnn", "cell_type"],
+        "attention_implementation": ["attn_implementation"],
+        "pretrained": ["pretrained_model", "model_name"],
+        "hidden_dropout_prob": ["hidden_dropout"],
+        "classifier_dropout": ["dropout"],
+        "freeze_embeddings": ["freeze_embedding"],
     },
     "data": {
-        "valid_file": "validation_file",
-        "train": "train_file",
-        "text_col": "text_column",
-        "lable_column": "label_column",
-        "lower_case": "lowercase",
-        "max_len": "max_length",
-        "max_seq_length": "max_length",
-        "vocab": "vocab_size",
-        "stream": "streaming",
-        "dev_file": "validation_file",
-        "dataset": "source",
-        "path": "source",
-        "sep": "csv_separator",
-        "metrics": "metric",
-        "tokenizers": "tokenizer",
+        "validation_file": ["valid_file", "dev_file"],
+        "train_file": ["train"],
+        "text_column": ["text_col"],
+        "label_column": ["lable_column"],
+        "lowercase": ["lower_case"],
+        "max_length": ["max_len", "max_seq_length"],
+        "vocab_size": ["vocab"],
+        "streaming": ["stream"],
+        "source": ["dataset", "path"],
+        "csv_separator": ["sep"],
+        "metric": ["metrics"],
+        "tokenizer": ["tokenizers"],
     },
 }
+"""Keys that users write for a key, by group."""
 FAR = {
     "training": [
         *("momentum", "precision", "device", "logging_dir", "callbacks", "checkpoint_every", "overwrite_output_dir"),
@@ -89,7 +71,10 @@ FAR = {
 }
 
 
-@pytest.mark.parametrize(("group", "key", "meant"), [(group, key, near) for group in NEAR for key, near in NEAR[group].items()])
+@pytest.mark.parametrize(
+    ("group", "key", "meant"),
+    [(group, key, meant) for group, keys in MISSPELLED.items() for meant in keys for key in keys[meant]],
+)
 def test_nearest_keys_suggests_the_intended_key_first(group, key, meant):
     assert nearest_keys(key, settable_fields(group))[0] == meant
 
@@ -120,9 +105,8 @@ def test_check_key_suggests_the_key_of_another_group(key, meant):
 
 
 def test_check_key_suggests_several_keys():
-    with pytest.raises(
-        ValueError, match=r"^data\.train does not exist\. Did you mean data\.train_file or data\.train_split\?$"
-    ):
+    message = r"^data\.train does not exist\. Did you mean data\.train_file or data\.train_split\?$"
+    with pytest.raises(ValueError, match=message):
         check_key("data", "train", settable_fields("data"))
 
 

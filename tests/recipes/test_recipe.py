@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hf_maskattn.recipes.recipe import check_local_files, load_recipe
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import load_toy, write_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -77,14 +77,12 @@ def test_misspelled_tokenizer_kind_is_suggested(recipe_file, tmp_path, monkeypat
         load_recipe(recipe_file, [f"data.tokenizer={name}", "data.vocab_size=9"])
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
-    assert load_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+    assert load_toy(tmp_path, data={"tokenizer": name, "vocab_size": None}).data.tokenizer == name
 
 
 @pytest.mark.parametrize("name", ["gpt2", "t5-small", "user/words", "user/char", "bert-base-cased"])
-def test_hub_tokenizer_is_not_a_misspelled_kind(recipe_file, name):
-    recipe_file.write_text("\n".join(line for line in recipe_file.read_text().splitlines() if "vocab_size" not in line))
-    assert load_recipe(recipe_file, [f"data.tokenizer={name}"]).data.tokenizer == name
+def test_hub_tokenizer_is_not_a_misspelled_kind(tmp_path, name):
+    assert load_toy(tmp_path, data={"tokenizer": name, "vocab_size": None}).data.tokenizer == name
 
 
 def test_loaded_tokenizer_replaces_a_trained_one(tmp_path):
@@ -106,10 +104,7 @@ def test_empty_override_is_null(recipe_file):
         ("training.lerning_rate=1", "training.lerning_rate does not exist. Did you mean training.learning_rate?"),
         ("model.hiden_size=3", "Did you mean model.hidden_size?"),
         ("data.zzz=1", "data.zzz does not exist. Use one of augmentation, csv_separator, label_column, "),
-        (
-            "training.hub_token=hf_x",
-            "training.hub_token must not be set: a token must not be stored in a file. Run `hf auth",
-        ),
+        ("training.hub_token=hf_x", "training.hub_token must not be set: a token must not be stored in a file. Run `hf auth"),
         ("training.push_to_hub_token=hf_x", "set the variable HF_TOKEN"),
         ("training.hub_always_push=true", "must not be set: every save is published in any case"),
         ("training.resume_from_checkpoint=x", "use the option --resume on the command line"),
@@ -408,28 +403,14 @@ def test_rare_words_defaults(tmp_path, task, overrides, min_frequency, dropout):
 @pytest.mark.parametrize(
     ("task", "override", "message"),
     [
-        (
-            "text-classification",
-            "tokenizer=symbols",
-            "data.min_frequency must be 1 with data.tokenizer=symbols, which",
-        ),
-        (
-            "text-classification",
-            "tokenizer=org/name",
-            "data.min_frequency has no effect with the tokenizer org/name",
-        ),
-        (
-            "fill-mask",
-            "unknown_word_dropout=0.1",
-            "data.unknown_word_dropout has no effect with model.task=fill-mask",
-        ),
+        ("text-classification", "tokenizer=symbols", "data.min_frequency must be 1 with data.tokenizer=symbols, which"),
+        ("text-classification", "tokenizer=org/name", "data.min_frequency has no effect with the tokenizer org/name"),
+        ("fill-mask", "unknown_word_dropout=0.1", "data.unknown_word_dropout has no effect with model.task=fill-mask"),
     ],
 )
 def test_rare_words_without_effect_raise(tmp_path, task, override, message):
-    path = write_recipe(tmp_path, task, data={"min_frequency": 3})
-    path.write_text("".join(line for line in path.read_text().splitlines(True) if "vocab_size" not in line))
     with pytest.raises(ValueError, match=re.escape(message)):
-        load_recipe(path, [f"data.{override}"])
+        load_toy(tmp_path, f"data.{override}", task=task, data={"min_frequency": 3, "vocab_size": None})
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from hf_maskattn.recipes.training_defaults import (
     training_arguments,
 )
 from hf_maskattn.tasks import TASKS
-from tests.training import toy_recipe
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import load_toy, write_recipe
 
 
 def resolve(tmp_path, *overrides):
@@ -49,10 +48,7 @@ def test_run_evaluates_and_saves_every_epoch_and_keeps_the_best(complete):
 
 
 def test_output_folder_has_the_name_of_the_recipe(tmp_path):
-    path = write_recipe(tmp_path)
-    text = path.read_text(encoding="utf-8")
-    path.write_text("".join(line for line in text.splitlines(True) if "output_dir" not in line), encoding="utf-8")
-    assert resolved_training(load_recipe(path))["output_dir"] == "runs/toy"
+    assert resolve(tmp_path)["output_dir"] == "runs/toy"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +134,7 @@ def test_unavailable_reporter_raises(complete, monkeypatch):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_resolved_recipe_round_trip(tmp_path, task):
-    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task))
+    recipe = load_toy(tmp_path, task=task)
     save_recipe(recipe, tmp_path / "recipe.yaml")
     again = load_recipe(tmp_path / "recipe.yaml")
     assert resolve_recipe(again) == resolve_recipe(recipe)
@@ -147,17 +143,14 @@ def test_resolved_recipe_round_trip(tmp_path, task):
 
 
 def test_resolved_recipe_of_a_pretrained_model_round_trip(tmp_path):
-    path = toy_recipe.write_recipe(tmp_path)
-    lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
-    path.write_text("".join(lines))
-    recipe = load_recipe(path, ["model.pretrained=somewhere"])
+    recipe = load_toy(tmp_path, model={"pretrained": "somewhere"}, data={"tokenizer": None, "vocab_size": None})
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
 
 
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])
 def test_resolved_recipe_of_a_stream_round_trip(tmp_path, task):
-    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
+    recipe = load_recipe(write_recipe(tmp_path, task), ["data.streaming=true", "training.max_steps=5"])
     save_recipe(recipe, tmp_path / "recipe.yaml")
     assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
     assert resolve_recipe(recipe)["data"]["shuffle_buffer"] == 10_000
@@ -166,32 +159,24 @@ def test_resolved_recipe_of_a_stream_round_trip(tmp_path, task):
 
 
 def test_changed_keys_have_old_and_new_value(tmp_path):
-    path = toy_recipe.write_recipe(tmp_path)
+    path = write_recipe(tmp_path)
     save_recipe(load_recipe(path), tmp_path / "recipe.yaml")
     changed = load_recipe(path, ["model.hidden_size=10", "training.seed=7", "training.output_dir=elsewhere"])
-    assert changed_keys(changed, tmp_path / "recipe.yaml") == {
-        "model.hidden_size": (8, 10),
-        "training.seed": ("not set", 7),
-    }
+    keys = changed_keys(changed, tmp_path / "recipe.yaml")
+    assert keys == {"model.hidden_size": (8, 10), "training.seed": ("not set", 7)}
 
 
 def write_relative(folder, monkeypatch, **groups):
     """Write a recipe with relative paths, and load it in its folder."""
     monkeypatch.chdir(folder)
-    content = yaml.safe_load(toy_recipe.write_recipe(folder).read_text())
+    content = yaml.safe_load(write_recipe(folder, **groups).read_text())
     content["data"] |= {key: os.path.relpath(value) for key, value in content["data"].items() if key.endswith("_file")}
     content["training"]["output_dir"] = "runs/toy"
-    for group, values in groups.items():
-        content[group] |= values
-    (folder / "toy.yaml").write_text(yaml.safe_dump({group: drop_none(values) for group, values in content.items()}))
+    (folder / "toy.yaml").write_text(yaml.safe_dump(content))
     recipe = load_recipe("toy.yaml")
     (folder / "runs" / "toy").mkdir(parents=True)
     save_recipe(recipe, folder / "runs" / "toy" / "recipe.yaml")
     return recipe
-
-
-def drop_none(values):
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def test_resolved_recipe_has_absolute_paths(tmp_path, monkeypatch):
@@ -250,7 +235,7 @@ def test_paths_of_a_moved_run_folder_are_unchanged(tmp_path, monkeypatch):
 
 def from_scratch(tmp_path, *overrides):
     """Load a recipe that leaves the optimization to the defaults."""
-    path = toy_recipe.write_recipe(tmp_path)
+    path = write_recipe(tmp_path)
     content = yaml.safe_load(path.read_text())
     content["training"] = {"output_dir": str(tmp_path / "run"), "use_cpu": True}
     path.write_text(yaml.safe_dump(content))

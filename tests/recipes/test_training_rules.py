@@ -3,12 +3,12 @@ from transformers import SchedulerType
 
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.training_defaults import resolve_recipe, save_recipe, training_arguments
-from tests.training import toy_recipe
 from tests.training.argument_cases import CASES
+from tests.training.toy_recipe import write_recipe
 
 
 def arguments(tmp_path, *overrides, task="text-classification"):
-    recipe = load_recipe(toy_recipe.write_recipe(tmp_path, task), [f"training.{override}" for override in overrides])
+    recipe = load_recipe(write_recipe(tmp_path, task), [f"training.{override}" for override in overrides])
     return training_arguments(recipe)
 
 
@@ -36,10 +36,7 @@ def arguments(tmp_path, *overrides, task="text-classification"):
         (["num_train_epochs=.nan"], r"training\.num_train_epochs must be greater than 0, got nan"),
         (["learning_rate=.inf"], r"training\.learning_rate must be at least 0, got inf"),
         (["label_smoothing_factor=1"], r"training\.label_smoothing_factor must be in \[0, 1\), got 1\."),
-        (
-            ["accelerator_config={even_batches: false}"],
-            r"accelerator_config must be .*, got {'even_batches': False}",
-        ),
+        (["accelerator_config={even_batches: false}"], r"accelerator_config must be .*, got {'even_batches': False}"),
         (
             ["fsdp=full_shard"],
             r"training\.fsdp='full_shard' is not supported, because the launcher shards the model\. Use accelerate launch",
@@ -57,7 +54,7 @@ def test_field_without_effect_raises(tmp_path, overrides, message):
 
 
 def test_label_smoothing_with_a_crf_raises(tmp_path):
-    path = toy_recipe.write_recipe(tmp_path, "token-classification", model={"use_crf": True})
+    path = write_recipe(tmp_path, "token-classification", model={"use_crf": True})
     with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1 is not supported with model\.use_crf=true"):
         training_arguments(load_recipe(path, ["training.label_smoothing_factor=0.1"]))
 
@@ -90,11 +87,10 @@ def test_prediction_loss_only_has_no_other_metric(tmp_path):
 
 
 def test_evaluation_without_validation_split_raises(tmp_path):
-    recipe = toy_recipe.write_recipe(tmp_path, data={"validation_file": None})
+    recipe = write_recipe(tmp_path, data={"validation_file": None})
     for setting in ("eval_strategy=epoch", "eval_on_start=true", "load_best_model_at_end=true"):
-        with pytest.raises(
-            ValueError, match=rf"training\.{setting.partition('=')[0]}=.* has no effect without a validation split\. Set data"
-        ):
+        message = rf"training\.{setting.partition('=')[0]}=.* has no effect without a validation split\. Set data"
+        with pytest.raises(ValueError, match=message):
             training_arguments(load_recipe(recipe, [f"training.{setting}"]))
 
 
@@ -107,6 +103,6 @@ def test_every_schedule_has_a_case():
 
 def test_stored_recipe_need_not_pass_the_checks(tmp_path):
     """It is only compared with the recipe that resumes the run."""
-    old = toy_recipe.write_recipe(tmp_path, training={"eval_steps": 5, "use_cache": True, "include_for_metrics": ["loss"]})
+    old = write_recipe(tmp_path, training={"eval_steps": 5, "use_cache": True, "include_for_metrics": ["loss"]})
     save_recipe(load_recipe(old), tmp_path / "recipe.yaml")
     assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml"))["training"]["include_for_metrics"] == ["loss"]

@@ -27,11 +27,7 @@ TASKS: dict[str, tuple[str, dict[str, Any], Any]] = {
         {"problem_type": "multi_label_classification"},
         lambda row: {**row, "label": [row["label"]]},
     ),
-    "regression": (
-        "text-classification",
-        {"problem_type": "regression"},
-        lambda row: {**row, "label": len(row["text"]) / 10},
-    ),
+    "regression": ("text-classification", {"problem_type": "regression"}, lambda row: {**row, "label": len(row["text"]) / 10}),
     "token-classification": ("token-classification", {}, None),
     "fill-mask": ("fill-mask", {}, None),
     "text2text-generation": ("text2text-generation", {}, None),

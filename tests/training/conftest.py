@@ -1,5 +1,10 @@
+import signal
+from functools import partial
+
 import pytest
 
+from hf_maskattn.training import train as train_module
+from tests.distributed.run_commands import AtStep
 from tests.training.teachers import save_teacher
 
 
@@ -23,3 +28,14 @@ def cache(tmp_path, monkeypatch):
 def pet_teacher(tmp_path_factory):
     """The folder of a teacher of "dog" and "cat", in this order; toy recipes have them in the other order."""
     return save_teacher(tmp_path_factory.mktemp("pets"), ["dog", "cat"], problem_type="single_label_classification")
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """Sends SIGINT to this process at the beginning of a step, counted from 1."""
+
+    def arrange(step):
+        monkeypatch.setattr(train_module, "KeepTrackOfBest", partial(AtStep, "interrupt", step, 0))
+
+    yield arrange
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

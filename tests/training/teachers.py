@@ -10,14 +10,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-import hf_maskattn
 from hf_maskattn.data.tokenizers import train_tokenizer
+from tests.toy_writer import toy_writer
 
 TEXTS = ["meow purr paw tail woof bark a b c d SOUND"] * 2
-HEADS = {
-    "text-classification": AutoModelForSequenceClassification,
-    "token-classification": AutoModelForTokenClassification,
-}
+HEADS = {"text-classification": AutoModelForSequenceClassification, "token-classification": AutoModelForTokenClassification}
 
 
 def build_tokenizer(max_length: int = 64) -> PreTrainedTokenizerBase:
@@ -55,26 +52,13 @@ def build_teacher(
 
 def save_teacher(folder, labels, task="text-classification", **settings) -> str:
     """Save a teacher, and return its folder."""
-    model, tokenizer = build_teacher(labels, task, **settings)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    for part in build_teacher(labels, task, **settings):
+        part.save_pretrained(folder)
     return str(folder)
 
 
 def save_pair_teacher(folder) -> str:
     """Save an encoder-decoder as a teacher, and return its folder."""
-    tokenizer = train_tokenizer(["a b c d"], kind="char", vocab_size=20, for_generation=True, max_length=12)
-    config = hf_maskattn.RNNSearchConfig(
-        vocab_size=len(tokenizer),
-        embedding_size=6,
-        hidden_size=8,
-        attention_size=8,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.bos_token_id,
-    )
-    torch.manual_seed(0)
-    hf_maskattn.RNNSearchForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    for part in toy_writer():
+        part.save_pretrained(folder)
     return str(folder)

@@ -16,7 +16,7 @@ from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.assembly import RunSummary, assemble, build_model, summarize
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import STREAM, WORDS, write_recipe
+from tests.training.toy_recipe import STREAM, WORDS, assemble_toy, load_toy, write_recipe
 
 SIZES = {"embedding_size": 6, "hidden_size": 8, "attention_size": 8}
 
@@ -26,10 +26,8 @@ def logged_warnings(tmp_path, caplog):
     """Assembles a text-to-text recipe and returns the warnings."""
 
     def run(*overrides):
-        path = write_recipe(tmp_path, "text2text-generation", make=lambda row: {**row, "target": "A, b."})
-        recipe = load_recipe(path, overrides)
         with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
-            assemble(recipe, training_arguments(recipe))
+            assemble_toy(tmp_path, *overrides, task="text2text-generation", make=lambda row: {**row, "target": "A, b."})
         return [record.getMessage() for record in caplog.records if record.name.startswith("hf_maskattn")]
 
     return run
@@ -100,10 +98,9 @@ def test_pretrained_model_keeps_its_encoder_and_gets_a_new_head(pretrained):
 
 
 def test_recipe_fine_tunes_a_pretrained_model(pretrained, tmp_path):
-    path = write_recipe(tmp_path, training={"num_train_epochs": 1})
-    lines = [line for line in path.read_text().splitlines(True) if "tokenizer" not in line and "vocab_size" not in line]
-    path.write_text("".join(line for line in lines if "_size:" not in line))
-    report = train(load_recipe(path, [f"model.pretrained={pretrained}", "model.hidden_dropout_prob=0.3"]))
+    model = {"pretrained": str(pretrained), "hidden_dropout_prob": 0.3, **dict.fromkeys(SIZES)}
+    data = {"tokenizer": None, "vocab_size": None}
+    report = train(load_toy(tmp_path, model=model, data=data, training={"num_train_epochs": 1}))
     assert report.metrics["test"]["accuracy"] > 0
     assert f"Fine-tuned from {pretrained.name}" in (report.model_folder / "README.md").read_text()
 
@@ -136,9 +133,8 @@ def test_pretrained_model_of_another_library_raises(pretrained, tmp_path):
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40)
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(pretrained)
-    with pytest.raises(
-        ValueError, match=r"must be a 'maskattn' model with model\.task=text-classification, got .*'bert' model"
-    ):
+    message = r"must be a 'maskattn' model with model\.task=text-classification, got .*'bert' model"
+    with pytest.raises(ValueError, match=message):
         build_model(ModelArguments(task="text-classification", pretrained=str(tmp_path)), tokenizer, ["a"])
 
 
@@ -149,9 +145,7 @@ def test_pretrained_model_of_another_family_raises(pretrained):
 
 
 def test_generation_settings_are_saved_with_the_model(tmp_path):
-    recipe = load_recipe(
-        write_recipe(tmp_path, "text2text-generation", training={"generation_num_beams": 3, "num_train_epochs": 1})
-    )
+    recipe = load_toy(tmp_path, task="text2text-generation", training={"generation_num_beams": 3, "num_train_epochs": 1})
     folder = train(recipe).model_folder
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     special = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
@@ -164,8 +158,7 @@ def test_generation_settings_are_saved_with_the_model(tmp_path):
 
 
 def test_words_are_dropped_in_training_only(tmp_path):
-    recipe = load_recipe(write_recipe(tmp_path), ["data.unknown_word_dropout=1e9", "training.per_device_train_batch_size=40"])
-    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    trainer = assemble_toy(tmp_path, "data.unknown_word_dropout=1e9", "training.per_device_train_batch_size=40").trainer
     trained, evaluated = (next(iter(loader)) for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()))
     unknown = trainer.processing_class.unk_token_id
     assert (trained["input_ids"][trained["attention_mask"] == 1] == unknown).all()
@@ -180,13 +173,8 @@ def test_default_epochs_are_those_that_trainer_counts(tmp_path):
     assert (steps_per_epoch, trainer.args.num_train_epochs, max_steps) == (2, 250, 500)
 
 
-def summary_of(folder, task="text-classification", *overrides, **fields):
-    recipe = load_recipe(write_recipe(folder, task, **fields), overrides)
-    return summarize(assemble(recipe, training_arguments(recipe)))
-
-
 def test_summary_states_every_fact(tmp_path):
-    summary = summary_of(tmp_path, "text-classification", "training.warmup_steps=3", "data.max_length=6")
+    summary = summarize(assemble_toy(tmp_path, "training.warmup_steps=3", "data.max_length=6"))
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     share = sum(row["label"] == "dog" for row in rows) / len(rows)
     assert summary["task"] == f"text-classification, 2 labels (the largest, dog, has {share:.1%})"
@@ -203,14 +191,13 @@ def test_summary_states_every_fact(tmp_path):
 
 
 def test_summary_names_an_accelerator_without_a_name(tmp_path, monkeypatch):
-    recipe = load_recipe(write_recipe(tmp_path))
-    ready = assemble(recipe, training_arguments(recipe))
+    ready = assemble_toy(tmp_path)
     monkeypatch.setattr(type(ready.trainer.args), "device", torch.device("mps", 0))
     assert summarize(ready)["device"] == "mps:0, float32, seed 42"
 
 
 def test_summary_of_a_stream(tmp_path):
-    summary = summary_of(tmp_path, "token-classification", *STREAM)
+    summary = summarize(assemble_toy(tmp_path, *STREAM, task="token-classification"))
     assert summary["task"] == "token-classification, 3 labels"
     assert summary["data"].endswith(": train (a stream), validation 12 rows, test 12 rows")
     assert summary["training"] == "5 steps of 8 rows, weight decay 0.01"
@@ -218,7 +205,7 @@ def test_summary_of_a_stream(tmp_path):
 
 
 def test_summary_without_labels_has_advice_for_unknown_tokens(tmp_path):
-    summary = summary_of(tmp_path, "text2text-generation", "data.vocab_size=5")
+    summary = summarize(assemble_toy(tmp_path, "data.vocab_size=5", task="text2text-generation"))
     assert summary["task"] == "seq2seq"
     assert "Keep more words with data.min_frequency=1" in summary["unknown tokens"]
 
@@ -226,7 +213,7 @@ def test_summary_without_labels_has_advice_for_unknown_tokens(tmp_path):
 def test_summary_counts_rows_of_labels(tmp_path):
     labels = cycle([["a"], ["a", "b"], [], ["a"]])
     model = {"problem_type": "multi_label_classification"}
-    summary = summary_of(tmp_path, model=model, make=lambda row: {**row, "label": next(labels)})
+    summary = summarize(assemble_toy(tmp_path, model=model, make=lambda row: {**row, "label": next(labels)}))
     assert summary["task"] == "text-classification, 2 labels (the largest, a, has 75.0%)"
 
 

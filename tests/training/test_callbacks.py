@@ -9,13 +9,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCont
 from transformers.trainer_callback import CallbackHandler
 
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.training.callbacks import (
-    ProgressLines,
-    SaveAtEpochEnd,
-    StopOnInterrupt,
-    StreamPosition,
-    TrainingInterrupted,
-)
+from hf_maskattn.training.callbacks import ProgressLines, SaveAtEpochEnd, StopOnInterrupt, StreamPosition, TrainingInterrupted
 from tests.data.numbered_shards import NumberedShards
 
 

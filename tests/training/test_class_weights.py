@@ -8,22 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.recipes.recipe import load_recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
-from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.class_weights import WeightedLoss
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import STREAM, write_recipe
+from tests.training.toy_recipe import STREAM, assemble_toy, load_toy, with_several_labels
 
 BALANCED = "training.class_weights=balanced"
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0])
-
-
-def read(tmp_path, *overrides, task="text-classification", **groups):
-    return load_recipe(write_recipe(tmp_path, task, **groups), overrides)
-
-
-def weights_of(recipe):
-    return assemble(recipe, training_arguments(recipe)).trainer.training_loss.weights
 
 
 def test_loss_is_the_weighted_sum_over_the_number_of_labels():
@@ -61,16 +51,14 @@ def test_rows_without_labels_have_no_loss_of_several_labels():
 
 
 def test_balanced_weights_are_those_of_scikit_learn(tmp_path):
-    recipe = read(tmp_path, BALANCED)
-    data = assemble(recipe, training_arguments(recipe)).data
-    labels = np.array(data.splits["train"]["labels"])
+    assembly = assemble_toy(tmp_path, BALANCED)
+    labels = np.array(assembly.data.splits["train"]["labels"])
     expected = compute_class_weight("balanced", classes=np.arange(2), y=labels)
-    torch.testing.assert_close(weights_of(recipe), torch.tensor(expected, dtype=torch.float32))
+    torch.testing.assert_close(assembly.trainer.training_loss.weights, torch.tensor(expected, dtype=torch.float32))
 
 
 def test_tags_that_iob2_adds_need_no_tokens(tmp_path):
-    recipe = read(tmp_path, BALANCED, task="token-classification")
-    assembly = assemble(recipe, training_arguments(recipe))
+    assembly = assemble_toy(tmp_path, BALANCED, task="token-classification")
     weights = dict(zip(assembly.data.labels, assembly.trainer.training_loss.weights.tolist(), strict=True))
     tags = [tag for row in assembly.data.splits["train"]["labels"] for tag in row if tag != -100]
     assert weights["I-SOUND"] == 1.0
@@ -79,11 +67,8 @@ def test_tags_that_iob2_adds_need_no_tokens(tmp_path):
 
 
 def test_several_labels_have_weights_of_their_texts(tmp_path):
-    def make(row):
-        return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
-
-    recipe = read(tmp_path, BALANCED, model={"problem_type": "multi_label_classification"}, make=make)
-    assembly = assemble(recipe, training_arguments(recipe))
+    model = {"problem_type": "multi_label_classification"}
+    assembly = assemble_toy(tmp_path, BALANCED, model=model, make=with_several_labels)
     counts = np.array(assembly.data.splits["train"]["labels"]).sum(0)
     torch.testing.assert_close(
         assembly.trainer.training_loss.weights, torch.tensor((40 - counts) / counts, dtype=torch.float32)
@@ -92,7 +77,7 @@ def test_several_labels_have_weights_of_their_texts(tmp_path):
 
 def test_weights_change_training_but_not_evaluation(tmp_path):
     weighted = "training.class_weights={cat: 5.0, dog: 1}"
-    report = train(read(tmp_path, weighted, "training.gradient_accumulation_steps=2"))
+    report = train(load_toy(tmp_path, weighted, "training.gradient_accumulation_steps=2"))
     again = evaluate(tmp_path / "run", load_recipe(tmp_path / "run" / "recipe.yaml"), "validation").metrics["validation"]
     assert again["loss"] == report.metrics["validation"]["loss"]
     assert "weights" not in (tmp_path / "run" / "config.json").read_text()
@@ -111,13 +96,13 @@ def test_weights_change_training_but_not_evaluation(tmp_path):
 )
 def test_weights_without_meaning_raise(tmp_path, settings, message):
     with pytest.raises(ValueError, match=r"^training\.class_weights") as raised:
-        train(read(tmp_path, *settings))
+        train(load_toy(tmp_path, *settings))
     assert message in str(raised.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_a_crf_raise(tmp_path):
-    recipe = read(tmp_path, BALANCED, task="token-classification")
+    recipe = load_toy(tmp_path, BALANCED, task="token-classification")
     with pytest.raises(ValueError, match=r"is not supported with model\.use_crf=true, whose loss is for whole rows"):
         train(replace(recipe, model=replace(recipe.model, config={"use_crf": True})))
 
@@ -125,4 +110,4 @@ def test_weights_of_a_crf_raise(tmp_path):
 @pytest.mark.parametrize("task", ["fill-mask", "text2text-generation"])
 def test_weights_of_other_tasks_raise(tmp_path, task):
     with pytest.raises(ValueError, match=r"^training\.class_weights has no effect with model\.task="):
-        read(tmp_path, BALANCED, task=task)
+        load_toy(tmp_path, BALANCED, task=task)

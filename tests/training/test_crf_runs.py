@@ -5,26 +5,25 @@ from functools import partial
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from hf_maskattn.recipes.recipe import load_recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import train as train_module
-from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.train import train
 from tests.distributed.run_commands import AtStep
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import assemble_toy, write_recipe
 
 TASK = "token-classification"
 
 
 @pytest.mark.parametrize("overrides", [[], ["data.tag_scheme=none"]])
 def test_tags_without_scheme_are_reported_once(tmp_path, caplog, overrides):
-    path = write_recipe(tmp_path, TASK, model={"use_crf": True}, make=lambda row: {**row, "tags": ["NOUN"] * len(row["tags"])})
-    recipe = load_recipe(path, ["data.labels=[NOUN,VERB]", *overrides])
+    def make(row):
+        return {**row, "tags": ["NOUN"] * len(row["tags"])}
+
+    overrides = ["data.labels=[NOUN,VERB]", *overrides]
     with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
-        crf = assemble(recipe, training_arguments(recipe)).trainer.model.crf
+        crf = assemble_toy(tmp_path, *overrides, task=TASK, model={"use_crf": True}, make=make).trainer.model.crf
     assert not crf.forbidden_transitions.any()
     messages = [record.getMessage() for record in caplog.records if "CRF" in record.getMessage()]
     assert messages == [
@@ -36,9 +35,9 @@ def test_violations_of_the_scheme_are_counted_and_trained_on(tmp_path, caplog):
     def break_scheme(row):
         return {"tokens": ["purr", "paw", "paw"], "tags": ["O", "I-SOUND", "B-SOUND"]}
 
-    recipe = load_recipe(write_recipe(tmp_path, TASK, model={"use_crf": True}, make=break_scheme), ["data.tag_scheme=IOB2"])
+    settings = {"task": TASK, "model": {"use_crf": True}, "make": break_scheme}
     with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
-        trainer = assemble(recipe, training_arguments(recipe)).trainer
+        trainer = assemble_toy(tmp_path, "data.tag_scheme=IOB2", **settings).trainer
     (message,) = [record.getMessage() for record in caplog.records if "violate" in record.getMessage()]
     assert message.startswith("64 tags in the column 'tags' violate the scheme IOB2")
     assert "the first is I-SOUND in " in message
@@ -53,12 +52,9 @@ def test_violations_of_the_scheme_are_counted_and_trained_on(tmp_path, caplog):
 def test_fine_tuned_run_with_another_crf_resumes_with_the_same_bits(tmp_path, monkeypatch, use_crf):
     path = write_recipe(tmp_path, TASK, model={"use_crf": not use_crf})
     pretrained = train(load_recipe(path, [f"training.output_dir={tmp_path / 'pretrained'}"])).model_folder
-    sizes = ("embedding_size", "hidden_size", "attention_size")
-    groups = yaml.safe_load(path.read_text())
-    groups["model"] = {name: value for name, value in groups["model"].items() if name not in sizes}
-    groups["model"] |= {"pretrained": str(pretrained), "use_crf": use_crf}
-    groups["data"] = {name: value for name, value in groups["data"].items() if name not in ("tokenizer", "vocab_size")}
-    path.write_text(yaml.safe_dump(groups))
+    sizes = dict.fromkeys(("embedding_size", "hidden_size", "attention_size"))
+    model = {"pretrained": str(pretrained), "use_crf": use_crf, **sizes}
+    path = write_recipe(tmp_path, TASK, model=model, data={"tokenizer": None, "vocab_size": None})
     full = train(load_recipe(path, [f"training.output_dir={tmp_path / 'full'}"]))
     with monkeypatch.context() as patch:
         patch.setattr(train_module, "KeepTrackOfBest", partial(AtStep, "fail", 8, 0))

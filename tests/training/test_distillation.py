@@ -34,16 +34,10 @@ def build(student, tmp_path, cache):
 
     def build(rows=None, teacher=None, processing_class=None, **changes):
         tokenizer = build_tokenizer()
-        settings = {
-            "per_device_train_batch_size": 4,
-            "max_steps": 1,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-        }
+        settings = {"per_device_train_batch_size": 4, "max_steps": 1, "save_strategy": "no", "disable_tqdm": True, **changes}
         return DistillationTrainer(
             student,
-            DistillationArguments(str(tmp_path / "run"), **{**settings, "disable_tqdm": True, **changes}),
+            DistillationArguments(str(tmp_path / "run"), use_cpu=True, report_to="none", **settings),
             teacher_model=build_teacher(["dog", "cat"])[0] if teacher is None else teacher,
             teacher_processing_class=processing_class,
             train_dataset=encode(tokenizer) if rows is None else rows,
@@ -149,7 +143,7 @@ def test_trainer_trains(build, student):
     assert not torch.equal(student.classifier.weight, before)
 
 
-def test_computed_logits_need_no_teacher(build, student):
+def test_computed_logits_need_no_teacher(build):
     rows = add_teacher_logits(encode(build_tokenizer()), np.zeros((8, 2), dtype=np.float32))
     assert build(rows, teacher="nowhere").train_dataset["teacher_logits"][0] == [0, 0]
 
@@ -214,9 +208,8 @@ def test_collator_pads_logits_of_tokens_as_tokens(side):
 def test_logits_of_another_number_of_tokens_raise():
     collator = DistillationCollator(DataCollatorForTokenClassification(build_tokenizer()))
     row = {"input_ids": [5, 5], "attention_mask": [1, 1], "labels": [0, 0], "teacher_logits": [[0.0, 1.0]]}
-    with pytest.raises(
-        ValueError, match=r"teacher_logits must have numbers for each token of a row, got \[1\] for rows of \[2\]"
-    ):
+    message = r"teacher_logits must have numbers for each token of a row, got \[1\] for rows of \[2\]"
+    with pytest.raises(ValueError, match=message):
         collator([row])
 
 

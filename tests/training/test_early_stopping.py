@@ -1,21 +1,17 @@
 import json
 import logging
+from functools import partial
 
 import pytest
 
-from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
-from hf_maskattn.training.callbacks import KeepTrackOfBest
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import STREAM, write_recipe
+from tests.distributed.run_commands import AtStep
+from tests.training.toy_recipe import STREAM, load_toy
 
 STEPS_PER_EPOCH = 5
 WITHOUT_PROGRESS = ("training.learning_rate=0", "training.num_train_epochs=6")
 PATIENCE = "training.early_stopping_patience=2"
-
-
-def read(tmp_path, *overrides, **groups):
-    return load_recipe(write_recipe(tmp_path, **groups), overrides)
 
 
 def evaluated_steps(folder):
@@ -25,7 +21,7 @@ def evaluated_steps(folder):
 
 def test_training_stops_and_names_the_best_evaluation(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        report = train(read(tmp_path, *WITHOUT_PROGRESS, PATIENCE))
+        report = train(load_toy(tmp_path, *WITHOUT_PROGRESS, PATIENCE))
     assert evaluated_steps(tmp_path / "run") == [5, 10, 15]
     assert report.metrics["train"]["epochs"] == 3
     assert "Stopped early after evaluation 3 (step 15 of 30). The best accuracy, " in caplog.text
@@ -34,37 +30,26 @@ def test_training_stops_and_names_the_best_evaluation(tmp_path, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "steps",
-    [
-        ["training.eval_steps=3"],
-        pytest.param([*STREAM, "training.max_steps=30", "training.eval_steps=3"], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("steps", [["training.eval_steps=3"], [*STREAM, "training.max_steps=30", "training.eval_steps=3"]])
 def test_training_stops_within_an_epoch(tmp_path, steps):
-    train(read(tmp_path, *WITHOUT_PROGRESS, PATIENCE, "training.eval_strategy=steps", *steps))
+    train(load_toy(tmp_path, *WITHOUT_PROGRESS, PATIENCE, "training.eval_strategy=steps", *steps))
     assert evaluated_steps(tmp_path / "run") == [3, 6, 9]
 
 
 @pytest.mark.slow
 def test_resumed_run_continues_the_count(tmp_path, monkeypatch):
-    class Interrupting(KeepTrackOfBest):
-        def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == 2 * STEPS_PER_EPOCH:
-                raise KeyboardInterrupt
-
-    recipe = read(tmp_path, *WITHOUT_PROGRESS, PATIENCE)
-    monkeypatch.setattr(train_module, "KeepTrackOfBest", Interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe)
-    monkeypatch.undo()
+    recipe = load_toy(tmp_path, *WITHOUT_PROGRESS, PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "KeepTrackOfBest", partial(AtStep, "fail", 2 * STEPS_PER_EPOCH + 1, 0))
+        with pytest.raises(ValueError, match="this row is broken"):
+            train(recipe)
     train(recipe, resume=True)
     assert evaluated_steps(tmp_path / "run") == [5, 10, 15]
 
 
 @pytest.mark.slow
 def test_run_that_was_killed_after_it_stopped_is_not_continued(tmp_path):
-    recipe = read(tmp_path, *WITHOUT_PROGRESS, PATIENCE)
+    recipe = load_toy(tmp_path, *WITHOUT_PROGRESS, PATIENCE)
     train(recipe)
     (tmp_path / "run" / "metrics.json").unlink()
     assert train(recipe, resume=True).metrics["train"]["steps"] == 15
@@ -72,8 +57,8 @@ def test_run_that_was_killed_after_it_stopped_is_not_continued(tmp_path):
 
 @pytest.mark.slow
 def test_longer_patience_continues_a_stopped_run(tmp_path):
-    train(read(tmp_path, *WITHOUT_PROGRESS, PATIENCE))
-    report = train(read(tmp_path, *WITHOUT_PROGRESS, "training.early_stopping_patience=3"), resume=True)
+    train(load_toy(tmp_path, *WITHOUT_PROGRESS, PATIENCE))
+    report = train(load_toy(tmp_path, *WITHOUT_PROGRESS, "training.early_stopping_patience=3"), resume=True)
     assert report.metrics["train"]["steps"] == 20
 
 
@@ -89,5 +74,5 @@ def test_longer_patience_continues_a_stopped_run(tmp_path):
 )
 def test_early_stop_that_never_happens_raises(tmp_path, settings, message):
     with pytest.raises(ValueError, match=rf"^training\.early_stopping_patience.*{message}"):
-        train(read(tmp_path, *settings))
+        train(load_toy(tmp_path, *settings))
     assert not (tmp_path / "run").exists()

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
@@ -62,11 +61,8 @@ def model_recipe(tmp_path, monkeypatch):
     """A recipe with a model that a test may remove."""
     monkeypatch.setattr("hf_maskattn.data.cache.HF_HOME", str(tmp_path / "cache"))
     write_source(tmp_path / "source")
-    path = write_recipe(tmp_path, model={"embeddings": str(tmp_path / "source")})
-    groups = yaml.safe_load(path.read_text())
-    del groups["data"]["tokenizer"], groups["data"]["vocab_size"]
-    path.write_text(yaml.safe_dump(groups))
-    return path
+    model = {"embeddings": str(tmp_path / "source")}
+    return write_recipe(tmp_path, model=model, data={"tokenizer": None, "vocab_size": None})
 
 
 def build(path, *overrides):

@@ -1,5 +1,4 @@
 import csv
-import json
 import logging
 import sys
 from types import SimpleNamespace
@@ -14,13 +13,10 @@ from hf_maskattn.data.loading import Splits
 from hf_maskattn.data.table_reading import RowLocations
 from hf_maskattn.metrics.classification import class_scores, score_by_class, score_by_entity, tag_scores
 from hf_maskattn.metrics.text import score_rows
-from hf_maskattn.recipes.recipe import load_recipe
-from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import error_analysis
-from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.error_analysis import ConfusionMatrix, evaluate_with_errors
 from hf_maskattn.training.trainer import SplitOutputs
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import assemble_toy, read_jsonl
 
 DRAW = ConfusionMatrix.draw  # which conftest.py replaces
 
@@ -115,11 +111,8 @@ def test_labels_and_tags_are_analyzed_together():
         data, "test", {"accuracy": 0.75}, SplitOutputs(predicted, (tags, labels), scores, {})
     )
     errors = list(analysis.list_errors())
-    assert [(error["row"], error["label"], error["prediction"], error["tags"]["errors"]) for error in errors] == [
-        (1, "y", "x", []),
-        (2, "y", "y", [0]),
-        (0, "x", "x", [1]),
-    ]
+    listed = [(error["row"], error["label"], error["prediction"], error["tags"]["errors"]) for error in errors]
+    assert listed == [(1, "y", "x", []), (2, "y", "y", [0]), (0, "x", "x", [1])]
     assert (errors[0]["score"], errors[1]["tags"]["score"]) == (0.7, 0.8)
     report = analysis.report
     assert (report["rows_listed"], report["metrics"]) == (3, {"accuracy": 0.75})
@@ -143,10 +136,8 @@ def test_generated_texts_are_sorted_by_their_error(monkeypatch):
     data.tokenizer = None
     monkeypatch.setattr(error_analysis, "decode_texts", lambda _, ids, excluded: [["ax", "ab", "xx"][row[0]] for row in ids])
     analysis = error_analysis._analyze_texts(data, "test", {}, outputs([[0], [1], [2]], [[0], [0], [0]]))
-    assert [(error["row"], error["prediction"], error["references"], error["error"]) for error in analysis.list_errors()] == [
-        (2, "xx", ["ab"], 1.0),
-        (0, "ax", ["ab"], 0.5),
-    ]
+    listed = [(error["row"], error["prediction"], error["references"], error["error"]) for error in analysis.list_errors()]
+    assert listed == [(2, "xx", ["ab"], 1.0), (0, "ax", ["ab"], 0.5)]
 
 
 def test_score_rows_is_zero_for_matches_only():
@@ -210,10 +201,8 @@ def test_locations_of_many_rows(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "random"])
 def test_outputs_are_in_the_order_of_the_rows(tmp_path, strategy):
-    recipe = load_recipe(
-        write_recipe(tmp_path, training={"train_sampling_strategy": strategy, "per_device_eval_batch_size": 4})
-    )
-    assembly = assemble(recipe, training_arguments(recipe))
+    training = {"train_sampling_strategy": strategy, "per_device_eval_batch_size": 4}
+    assembly = assemble_toy(tmp_path, training=training)
     trainer, split = assembly.trainer, assembly.data.splits["test"]
     outputs = trainer.predict_split(split, "test", assembly.evaluation.score_predictions)
     assert outputs.labels.tolist() == split["labels"]
@@ -224,7 +213,7 @@ def test_outputs_are_in_the_order_of_the_rows(tmp_path, strategy):
     np.testing.assert_allclose(outputs.scores[:, 0], logits.softmax(-1).amax(-1), atol=1e-6)
     metrics, analysis = evaluate_with_errors(trainer, "test", assembly.data, assembly.evaluation)
     assert metrics["accuracy"] == pytest.approx(1 - len(analysis.rows) / 12)
-    texts = [json.loads(line)["text"] for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    texts = [row["text"] for row in read_jsonl(tmp_path / "test.jsonl")]
     for error in analysis.list_errors():
         assert error["text"] == texts[error["row"]]
         assert error["location"] == f"{tmp_path}/test.jsonl, line {error['row'] + 1}"

@@ -23,7 +23,7 @@ from hf_maskattn.training.assembly import assemble, build_model
 from hf_maskattn.training.error_analysis import evaluate_with_errors
 from hf_maskattn.training.task_data import evaluation_data, training_data
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import STREAM, write_recipe
+from tests.training.toy_recipe import STREAM, read_jsonl, write_jsonl, write_recipe
 
 TASK = "joint-classification"
 TEXTS = ["meow paw", "tail woof woof"]
@@ -141,7 +141,7 @@ def test_validation_fraction_keeps_both_kinds_of_labels(tmp_path):
     path = write_recipe(tmp_path, TASK, data={"validation_fraction": 0.5, "validation_file": None})
     rows = [{"tokens": ["a"], "tags": ["O"], "label": "cat"}] * 10
     rows += [{"tokens": ["b"], "tags": ["B-X"], "label": "cat"}, {"tokens": ["c"], "tags": ["O"], "label": "dog"}]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "train.jsonl", rows)
     for seed in range(4):
         data = training_data(load_recipe(path, ["data.test_file=", "data.min_frequency=1"]), seed=seed)
         assert ({*data.labels}, data.sequence_labels) == ({"B-X", "I-X", "O"}, ["cat", "dog"])
@@ -177,10 +177,10 @@ def test_further_labels_of_both_kinds_are_scored_as_errors(tmp_path, caplog):
     path = write_recipe(tmp_path, TASK)
     args = load_recipe(path), training_arguments(load_recipe(path))
     known = assemble(*args)
-    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "test.jsonl")
     rows[0]["label"] = "lion"
     rows[1]["tags"][0] = "B-NOISE"
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "test.jsonl", rows)
     ready = assemble(*args)
     assert ready.data.sequence_labels == ["cat", "dog"]
     assert ready.data.encoder.further_sequence_labels == ["lion"]
@@ -198,9 +198,9 @@ def test_further_labels_of_both_kinds_are_scored_as_errors(tmp_path, caplog):
 
 def test_labels_beyond_the_first_rows_name_both_lists(tmp_path):
     path = write_recipe(tmp_path, TASK)
-    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "train.jsonl")
     rows[-1]["tags"][0] = "B-NOISE"
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "train.jsonl", rows)
     stream = training_data(load_recipe(path, [*STREAM, "data.sample_rows=30"]), seed=0).splits["train"]
     with pytest.raises(ValueError, match=r"the first 30 rows\. List all labels in data\.tags and data\.labels, or raise"):
         list(stream.for_process(seed=0, batch_size=1, process_index=0, num_processes=1))

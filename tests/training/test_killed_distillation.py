@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.training.toy_recipe import write_recipe
 
@@ -74,9 +73,8 @@ def test_killed_distillation_ends_like_an_uninterrupted_one(tmp_path, pet_teache
             model={"hidden_dropout_prob": 0.3},
             data={"augmentation": 1},
             training={"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 3, "num_train_epochs": 2},
+            teacher={"model": pet_teacher, "batch_size": 4},
         )
-        groups = yaml.safe_load(recipe.read_text())
-        recipe.write_text(yaml.safe_dump({**groups, "teacher": {"model": pet_teacher, "batch_size": 4}}))
         done = attempt(recipe, "new", kill)
         if kill != "never":
             assert done.returncode == -9, done.stderr

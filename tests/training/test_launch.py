@@ -45,16 +45,9 @@ def test_sharding_on_cpus_raises(launched, variable, name):
 
 
 def test_sharded_state_dict_raises(launched):
+    variables = {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
     with pytest.raises(ValueError, match="fsdp_state_dict_type must be FULL_STATE_DICT"):
-        check_launch(
-            launched(
-                world_size=2,
-                device="cuda",
-                WORLD_SIZE="2",
-                ACCELERATE_USE_FSDP="true",
-                FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT",
-            )
-        )
+        check_launch(launched(world_size=2, device="cuda", **variables))
 
 
 def test_single_process_of_a_cpu_launch_is_reported(launched, caplog):

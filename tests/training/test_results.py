@@ -23,10 +23,7 @@ from hf_maskattn.training.publication import HubTarget, NotPublished
 from hf_maskattn.training.results import AttentionStatistics
 from hf_maskattn.training.train import train
 from tests.hub import faults
-from tests.training.toy_recipe import write_recipe
-
-# huggingface_hub 2.4 causes it while it uploads large files.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+from tests.training.toy_recipe import load_toy, write_recipe
 
 draw_picture = results.draw_picture  # before conftest.py replaces it
 
@@ -228,11 +225,7 @@ def test_alignments_of_a_card_are_cut():
 
 @pytest.mark.parametrize(
     ("name", "shown", "datasets"),
-    [
-        (None, "train.jsonl", None),
-        ("Pets of a town", "Pets of a town", None),
-        ("someone/pets", "someone/pets", "someone/pets"),
-    ],
+    [(None, "train.jsonl", None), ("Pets of a town", "Pets of a town", None), ("someone/pets", "someone/pets", "someone/pets")],
 )
 def test_card_names_the_data(write, tmp_path, name, shown, datasets):
     _, card = write(name=name)
@@ -250,7 +243,7 @@ def quick(monkeypatch):
 
 
 def read(tmp_path, **training):
-    return load_recipe(write_recipe(tmp_path, training={"push_to_hub": True, **training}))
+    return load_toy(tmp_path, training={"push_to_hub": True, **training})
 
 
 def test_every_save_and_the_end_are_published(tmp_path, connected):

@@ -4,18 +4,17 @@ import statistics
 
 import pytest
 
-from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import train as train_module
 from hf_maskattn.training.callbacks import KeepTrackOfBest
 from hf_maskattn.training.train import train
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import load_toy
 
 ONE_EPOCH = "training.num_train_epochs=1"
 SEEDS = "training.seeds=[3, 1]"
 
 
 def read(tmp_path, *overrides, **groups):
-    return load_recipe(write_recipe(tmp_path, **groups), [ONE_EPOCH, *overrides])
+    return load_toy(tmp_path, ONE_EPOCH, *overrides, **groups)
 
 
 def test_seeds_are_trained_and_summarized(tmp_path):
@@ -47,7 +46,7 @@ def test_resumed_seeds_keep_those_that_are_finished(tmp_path, monkeypatch):
             if args.seed == 1 and state.global_step == 7:
                 raise KeyboardInterrupt
 
-    recipe = load_recipe(write_recipe(tmp_path), [SEEDS])
+    recipe = load_toy(tmp_path, SEEDS)
     monkeypatch.setattr(train_module, "KeepTrackOfBest", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         train(recipe)
@@ -55,13 +54,13 @@ def test_resumed_seeds_keep_those_that_are_finished(tmp_path, monkeypatch):
     finished = (tmp_path / "run" / "seed-3" / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(ValueError, match="must be an empty folder"):
         train(recipe)
-    train(load_recipe(write_recipe(tmp_path), ["training.seeds=[3, 1, 2]"]), resume=True)
+    train(load_toy(tmp_path, "training.seeds=[3, 1, 2]"), resume=True)
     assert (tmp_path / "run" / "seed-3" / "model.safetensors").stat().st_mtime_ns == finished
     assert [*json.loads((tmp_path / "run" / "seeds.json").read_text())["seeds"]] == ["3", "1", "2"]
-    train(load_recipe(write_recipe(tmp_path), ["training.seeds=[3, 5]"]), overwrite=True)
+    train(load_toy(tmp_path, "training.seeds=[3, 5]"), overwrite=True)
     assert sorted(os.listdir(tmp_path / "run")) == ["recipe.yaml", "seed-3", "seed-5", "seeds.json"]
     with pytest.raises(ValueError, match=r"has runs of several seeds\. Set training\.seeds"):
-        train(load_recipe(write_recipe(tmp_path)), overwrite=True)
+        train(load_toy(tmp_path), overwrite=True)
 
 
 @pytest.mark.parametrize(

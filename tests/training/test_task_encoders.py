@@ -35,25 +35,23 @@ def labels_of(data, split="train"):
     return [[data.labels[label] if label >= 0 else None for label in row] for row in data.splits[split]["labels"]]
 
 
-def test_data_labels_in_the_scheme_of_the_data_are_converted(tmp_path):
-    recipe = recipe_of(tmp_path, [("ab c", "S-X O")], "data.labels=[O, S-X, B-X, I-X, E-X]")
-    data = training_data(recipe, seed=0)
-    assert (data.labels, data.tag_scheme) == (["O", "B-X", "I-X"], "BIOES")
-    assert labels_of(data) == [["B-X", "I-X", "O", "O"]]
-
-
-def test_tag_scheme_can_be_set(tmp_path):
-    recipe = recipe_of(tmp_path, [("ab c", "B-X I-X")], "data.tag_scheme=none")
-    data = training_data(recipe, seed=0)
-    assert (data.labels, data.tag_scheme) == (["B-X", "I-X"], "none")
-    assert labels_of(data) == [["B-X", "B-X", None, "I-X"]]
+@pytest.mark.parametrize(
+    ("tags", "override", "scheme", "names", "labels"),
+    [
+        ("S-X O", "labels=[O, S-X, B-X, I-X, E-X]", "BIOES", ["O", "B-X", "I-X"], ["B-X", "I-X", "O", "O"]),
+        ("B-X I-X", "tag_scheme=none", "none", ["B-X", "I-X"], ["B-X", "B-X", None, "I-X"]),
+    ],
+)
+def test_labels_and_scheme_of_the_data_can_be_set(tmp_path, tags, override, scheme, names, labels):
+    data = training_data(recipe_of(tmp_path, [("ab c", tags)], f"data.{override}"), seed=0)
+    assert (data.labels, data.tag_scheme) == (names, scheme)
+    assert labels_of(data) == [labels]
 
 
 def test_wrong_tag_scheme_raises_with_the_row(tmp_path):
     recipe = recipe_of(tmp_path, [("ab", "O"), ("ab c", "B-X E-X")], "data.tag_scheme=IOB2")
-    with pytest.raises(
-        ValueError, match=r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
-    ):
+    message = r"'train': .*rows\.jsonl, line 2: a tag must be O .* data\.tag_scheme=IOB2, got 'E-X'"
+    with pytest.raises(ValueError, match=message):
         training_data(recipe, seed=0)
 
 

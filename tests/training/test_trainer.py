@@ -1,5 +1,4 @@
 import errno
-import json
 import logging
 import math
 import shutil
@@ -18,13 +17,12 @@ from hf_maskattn.recipes.training_defaults import training_arguments
 from hf_maskattn.training import trainer as trainer_module
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.trainer import FiniteLabelSmoother, MaskAttnTrainer
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import assemble_toy, read_jsonl, write_jsonl, write_recipe
 
 
 @pytest.fixture
 def masking(tmp_path):
-    recipe = load_recipe(write_recipe(tmp_path, "fill-mask"))
-    return assemble(recipe, training_arguments(recipe)).trainer
+    return assemble_toy(tmp_path, task="fill-mask").trainer
 
 
 def test_evaluation_order_is_fixed(masking):
@@ -99,8 +97,7 @@ def test_old_name_is_deprecated(name):
 
 
 def test_tied_weights_are_not_reported_as_missing(tmp_path, caplog):
-    recipe = load_recipe(write_recipe(tmp_path, "text2text-generation"))
-    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    trainer = assemble_toy(tmp_path, task="text2text-generation").trainer
     caplog.set_level(logging.WARNING, logger="transformers")
     transformers_logger = logging.getLogger("transformers")
     transformers_logger.addHandler(caplog.handler)
@@ -134,8 +131,7 @@ def test_label_smoother_matches_transformers(count):
 
 def test_batch_without_masked_tokens_has_a_finite_loss(tmp_path):
     settings = ("per_device_eval_batch_size=1", "label_smoothing_factor=0.1", "logging_nan_inf_filter=false")
-    recipe = load_recipe(write_recipe(tmp_path, "fill-mask"), [f"training.{setting}" for setting in settings])
-    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    trainer = assemble_toy(tmp_path, *(f"training.{setting}" for setting in settings), task="fill-mask").trainer
     assert min((batch["labels"] != -100).sum() for batch in trainer.get_eval_dataloader()) == 0
     assert trainer.evaluate()["eval_loss"] > 0
 
@@ -143,8 +139,7 @@ def test_batch_without_masked_tokens_has_a_finite_loss(tmp_path):
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory):
     """A Trainer with everything that a checkpoint holds."""
-    recipe = load_recipe(write_recipe(tmp_path_factory.mktemp("ready"), training={"save_total_limit": 2}))
-    trainer = assemble(recipe, training_arguments(recipe)).trainer
+    trainer = assemble_toy(tmp_path_factory.mktemp("ready"), training={"save_total_limit": 2}).trainer
     trainer.create_optimizer_and_scheduler(10)
     return trainer
 
@@ -276,9 +271,9 @@ def test_labels_that_training_lacks_are_scored_as_errors(tmp_path, problem_type)
     path = write_recipe(tmp_path, model={"problem_type": problem_type}, make=make)
     args = (load_recipe(path), training_arguments(load_recipe(path)))
     known = assemble(*args)
-    rows = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "test.jsonl")
     rows[0]["label"] = "lion" if problem_type is None else ["lion", *rows[0]["label"]]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "test.jsonl", rows)
     further = assemble(*args)
     assert further.data.encoder.further_labels == ["lion"]
     assert further.trainer.model.config.num_labels == 2

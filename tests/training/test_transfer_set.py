@@ -8,26 +8,18 @@ import yaml
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from hf_maskattn import MaskAttnForTokenClassification
-from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training.assembly import assemble
 from hf_maskattn.training.teacher import Words
 from hf_maskattn.training.train import train
 from hf_maskattn.training.transfer_set import distillation_arguments, load_teacher
 from tests.training.teachers import build_tokenizer, save_pair_teacher, save_teacher
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import load_toy, with_a_number, with_several_labels
 
 
 @pytest.fixture
 def read(tmp_path, cache):
     """Writes and loads a toy recipe with a teacher."""
-
-    def read(teacher, *overrides, task="text-classification", **groups):
-        path = write_recipe(tmp_path, task, **groups)
-        recipe = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**recipe, "teacher": {"model": str(teacher)}}))
-        return load_recipe(path, overrides)
-
-    return read
+    return lambda teacher, *overrides, **groups: load_toy(tmp_path, *overrides, teacher={"model": str(teacher)}, **groups)
 
 
 def assembled(recipe):
@@ -107,22 +99,18 @@ def test_scores_of_the_teacher_are_those_of_its_own_predictions(read, pet_teache
 
 @pytest.mark.slow
 def test_several_labels(read, tmp_path):
-    def make(row):
-        return {"text": row["text"], "label": [row["label"], *(["long"] if len(row["text"]) > 20 else [])]}
-
     teacher = save_teacher(tmp_path / "teacher", ["long", "dog", "cat"], problem_type="multi_label_classification")
-    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "multi_label_classification"}, make=make)
+    recipe = read(
+        teacher, "data.augmentation=1", model={"problem_type": "multi_label_classification"}, make=with_several_labels
+    )
     report = train(recipe)
     assert {"teacher_micro_f1", "agreement"} <= set(report.metrics["test"])
 
 
 @pytest.mark.slow
 def test_regression_has_no_agreement(read, tmp_path):
-    def make(row):
-        return {"text": row["text"], "label": float(row["text"].count(" "))}
-
     teacher = save_teacher(tmp_path / "teacher", None, problem_type="regression")
-    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "regression"}, make=make)
+    recipe = read(teacher, "data.augmentation=1", model={"problem_type": "regression"}, make=with_a_number)
     report = train(recipe)
     assert math.isfinite(report.metrics["train"]["loss"])
     assert "teacher_mse" in report.metrics["test"]

@@ -1,13 +1,12 @@
 import logging
 
 import pytest
-import yaml
 
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.training import tuning
 from hf_maskattn.training.train import train
 from hf_maskattn.training.tuning import tune
-from tests.training.toy_recipe import write_recipe
+from tests.training.toy_recipe import load_toy
 
 pytest.importorskip("optuna")
 
@@ -18,17 +17,14 @@ SPACE = {
 }
 
 
-def write(tmp_path, *, space=SPACE, trials=2, **groups):
-    path = write_recipe(tmp_path, **groups)
-    content = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**content, "tuning": {"trials": trials, "space": space}}))
-    return path
+def read(tmp_path, *overrides, space=SPACE, trials=2, **groups):
+    return load_toy(tmp_path, *overrides, tuning={"trials": trials, "space": space}, **groups)
 
 
 @pytest.mark.slow
 def test_best_recipe_gives_the_score_of_its_trial(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        report = tune(load_recipe(write(tmp_path, training={"num_train_epochs": 1})))
+        report = tune(read(tmp_path, training={"num_train_epochs": 1}))
     assert report.trials[0].values == {
         "training.learning_rate": 1e-2,
         "training.label_smoothing_factor": 0.0,
@@ -46,7 +42,7 @@ def test_best_recipe_gives_the_score_of_its_trial(tmp_path, caplog):
 
 @pytest.mark.slow
 def test_killed_search_resumes_as_one_that_was_not(tmp_path, monkeypatch):
-    recipe = load_recipe(write(tmp_path, trials=4, training={"num_train_epochs": 1}))
+    recipe = read(tmp_path, trials=4, training={"num_train_epochs": 1})
     expected = tune(recipe, output=tmp_path / "whole").trials
     assemble, calls = tuning.assemble, []
 
@@ -76,11 +72,11 @@ def test_data_is_loaded_once_unless_its_keys_vary(tmp_path, monkeypatch):
         return training_data(recipe, seed)
 
     monkeypatch.setattr(tuning, "training_data", load)
-    recipe = load_recipe(write(tmp_path, trials=3, training={"num_train_epochs": 1}))
+    recipe = read(tmp_path, trials=3, training={"num_train_epochs": 1})
     tune(recipe)
     assert loaded == [40]
     space = {"data.vocab_size": [20, 40]}
-    varied = load_recipe(write(tmp_path, space=space, trials=3, training={"num_train_epochs": 1}))
+    varied = read(tmp_path, space=space, trials=3, training={"num_train_epochs": 1})
     sizes = [trial.values["data.vocab_size"] for trial in tune(varied, output=tmp_path / "varied").trials]
     assert set(loaded[1:]) == set(sizes)
 
@@ -88,7 +84,7 @@ def test_data_is_loaded_once_unless_its_keys_vary(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_impossible_trial_is_reported_and_the_search_goes_on(tmp_path):
     space = {"model.num_attention_heads": [1, 3]}
-    report = tune(load_recipe(write(tmp_path, space=space, trials=4, training={"num_train_epochs": 1})))
+    report = tune(read(tmp_path, space=space, trials=4, training={"num_train_epochs": 1}))
     failed = [trial for trial in report.trials if trial.state == "failed"]
     assert failed
     assert all(trial.note.startswith("model.num_attention_heads must divide") and trial.score is None for trial in failed)
@@ -99,17 +95,17 @@ def test_impossible_trial_is_reported_and_the_search_goes_on(tmp_path):
 def test_search_without_possible_trials_raises(tmp_path):
     space = {"model.num_attention_heads": [3, 5]}
     with pytest.raises(ValueError, match=r"^no trial was possible\. The last one: model\.num_attention_heads must divide"):
-        tune(load_recipe(write(tmp_path, space=space)))
+        tune(read(tmp_path, space=space))
 
 
 def test_search_is_not_resumed_with_another_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning._Search, "run", lambda *args: None)
     monkeypatch.setattr(tuning._Search, "report", lambda *args: None)
-    tune(load_recipe(write(tmp_path)))
+    tune(read(tmp_path))
     with pytest.raises(ValueError, match=r"^training\.num_train_epochs must be 2, as in the search in .*, got 3"):
-        tune(load_recipe(write(tmp_path), ["training.num_train_epochs=3"]), resume=True)
+        tune(read(tmp_path, "training.num_train_epochs=3"), resume=True)
     with pytest.raises(ValueError, match=r"^tuning\.space must be .*as in the search in"):
-        tune(load_recipe(write(tmp_path, space={"model.hidden_size": [4, 8]})), resume=True)
+        tune(read(tmp_path, space={"model.hidden_size": [4, 8]}), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -122,5 +118,5 @@ def test_search_is_not_resumed_with_another_recipe(tmp_path, monkeypatch):
 )
 def test_recipe_that_cannot_be_tuned_raises(tmp_path, setting, message):
     with pytest.raises(ValueError, match=message):
-        tune(load_recipe(write(tmp_path), [setting]))
+        tune(read(tmp_path, setting))
     assert not (tmp_path / "run-tuning").exists()
