@@ -69,8 +69,8 @@ _HEAD = """# Recipes
 A recipe is a YAML file with the groups `model`, `data` and `training`, `teacher` to distill a larger model, and
 `tuning` for a search.
 `hf-maskattn train RECIPE [GROUP.KEY=VALUE]...` trains it. Overrides have the form `group.key=value` with a value in YAML, and
-an empty value is null. An unknown key, a wrong type, or a key that has no effect is an error. A run saves its recipe with all
-defaults as `recipe.yaml`.
+an empty value is null. `data.vocab_size=null` removes a key that must not be null, so that its default holds. An unknown key, a
+wrong type, or a key that has no effect is an error. A run saves its recipe with all defaults as `recipe.yaml`.
 
 ```yaml
 model:

@@ -287,6 +287,12 @@ def check_value(group: str, key: str, value: Any, annotation: Any) -> None:
     raise TypeError(f"{group}.{key} must be {describe_type(annotation)}, got {value!r}.")
 
 
+def accepts_null(group: str, key: str) -> bool:
+    """Return whether a key may be null. One that does not exist may, because its name is reported and not its value."""
+    annotations = settable_fields(group)
+    return key not in annotations or type(None) in get_args(annotations[key]) or (group, key) == ("teacher", "model")
+
+
 def _values_of_enums(annotation: Any) -> Any:
     """Replace an enum by a `Literal` of its values, which a file can hold."""
     if isinstance(annotation, type) and issubclass(annotation, Enum):

@@ -26,6 +26,7 @@ from hf_maskattn.recipes.embedding_rules import check_embeddings
 from hf_maskattn.recipes.fields import (
     EXCLUSIVE_KEYS,
     ONLY_FOR,
+    accepts_null,
     check_dataset_name,
     check_key,
     check_value,
@@ -149,7 +150,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         path: The YAML file, or the name of a shipped recipe, such as "language_identification".
-        overrides: Changes of the form "group.key=value" with a value in YAML. Later ones win.
+        overrides: Changes of the form "group.key=value" with a value in YAML. Later ones win. Null for a key
+            that must not be null removes it, so that its default holds.
 
     Returns:
         The recipe.
@@ -167,6 +169,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     origins = {(group, key): str(path) for group, values in groups.items() for key in values}
     for override in overrides:
         group, key, value = parse_override(override)
+        is_empty = override.endswith("=")  # perhaps a shell variable that is not set, which must not remove a key
+        if value is None and not is_empty and not accepts_null(group, key):
+            groups[group].pop(key, None)
+            origins.pop((group, key), None)
+            continue
         groups[group][key] = value
         if group == "training" and (other := EXCLUSIVE_KEYS.get(key)) in groups[group]:
             del groups[group][other], origins[group, other]

@@ -98,6 +98,19 @@ def test_empty_override_is_null(recipe_file):
     assert load_recipe(recipe_file, ["data.test_file="]).data.test_file is None
 
 
+def test_null_removes_a_key_that_must_not_be_null(tmp_path):
+    path, override = write_recipe(tmp_path, data={"vocab_size": 3000}), "data.vocab_size=null"
+    assert load_recipe(path, [override]).data.vocab_size == 8000
+    assert load_recipe(path, [override, "data.tokenizer=bert"]).data.tokenizer == "bert"
+    with pytest.raises(ValueError, match="vocab_size"):
+        load_recipe(path, ["data.tokenizer=bert"])
+
+
+def test_null_for_an_unknown_key_raises(recipe_file):
+    with pytest.raises(ValueError, match="vocabsize"):
+        load_recipe(recipe_file, ["data.vocabsize=null"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
