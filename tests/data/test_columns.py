@@ -146,12 +146,6 @@ def test_build_label_ids(feature, labels, ids):
     assert build_label_ids(feature, labels) == ids
 
 
-def test_item_feature():
-    assert item_feature(List(Value("int8"))) == Value("int8")
-    assert item_feature(LargeList(Value("int8"))) == Value("int8")
-    assert item_feature(Value("int8")) is None
-
-
 def _mixed_splits(**values):
     """Build splits whose columns have different types."""
     return {name: Dataset.from_dict({"label": labels}) for name, labels in values.items()}
