@@ -99,11 +99,6 @@ def test_predict_spans(trained):
     ]
 
 
-def test_predict_masks(trained):
-    (result,) = predict(trained("fill-mask"), ["meow [MASK]"])
-    assert {"token_str", "score", "sequence"} <= set(result["predictions"][0])
-
-
 def test_predict_mask_errors_do_not_affect_other_texts(trained):
     good = ["meow [MASK]", "[MASK]", "woof [MASK] bark"]
     bad = {
