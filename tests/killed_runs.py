@@ -67,7 +67,6 @@ class Attempt:
 class Trial:
     """A run that was killed and resumed."""
 
-    scenario: str
     kills: list[str] = field(default_factory=list)
     skipped: int = 0
     verdict: str = ""
@@ -210,7 +209,6 @@ class Scenario:
         from tests.training.toy_recipe import write_recipe
 
         task, training = SCENARIOS[name]
-        self.name = name
         layers = ("encoder_layers", "decoder_layers") if task == "text2text-generation" else ("num_hidden_layers",)
         self.recipe = write_recipe(folder, task, model={**DROPOUT, **dict.fromkeys(layers, 2)}, training=training)
         self.uninterrupted = attempt(self.recipe, resume=False)
@@ -221,7 +219,7 @@ class Scenario:
 
     def try_once(self, folder: Path, rng: random.Random) -> Trial:
         """Kill a run of this recipe one to three times, then let it finish."""
-        trial = Trial(self.name)
+        trial = Trial()
         recipe = Path(shutil.copy(self.recipe, folder))
         for number in range(rng.randint(1, 3)):
             killed = self._kill(recipe, rng, resume=number > 0, trial=trial)
