@@ -274,7 +274,7 @@ def main() -> int:
 
 def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
     scenarios: dict[str, Scenario] = {}
-    failures = kills = skipped = 0
+    done: list[Trial] = []
     for number in range(1, trials + 1):
         name = list(SCENARIOS)[(number - 1) % len(SCENARIOS)]
         if name not in scenarios:
@@ -284,15 +284,13 @@ def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
         folder.mkdir()
         trial = scenarios[name].try_once(folder, rng)
         shutil.rmtree(folder)
-        failures += trial.verdict != "equal"
-        kills += len(trial.kills)
-        skipped += trial.skipped
-        line = f"{number:4} {name:10} {trial.verdict:6} skipped {trial.skipped}  killed at {', '.join(trial.kills)}\n"
-        sys.stdout.write(line)
-        sys.stdout.flush()
-    sys.stdout.write(
+        done.append(trial)
+        print(f"{number:4} {name:10} {trial.verdict:6} skipped {trial.skipped}  killed at {', '.join(trial.kills)}", flush=True)
+    failures = sum(trial.verdict != "equal" for trial in done)
+    kills, skipped = sum(len(trial.kills) for trial in done), sum(trial.skipped for trial in done)
+    print(
         f"{trials} trials, {kills} kills, {skipped} checkpoints skipped: {trials - failures} ended like an uninterrupted run, "
-        f"{failures} did not.\n"
+        f"{failures} did not."
     )
     return int(failures > 0)
 
