@@ -207,12 +207,6 @@ def test_label_names_sorts_csv_integers_by_value(builder, values, names):
     assert label_names({"train": split}, "label", "single") == names
 
 
-def test_check_columns_suggests_similar_name():
-    message = r"the split 'train' has no column 'labels' \(did you mean 'label'\?\); its columns are text, label\.$"
-    with pytest.raises(ValueError, match=message):
-        check_columns("train", Dataset.from_dict({"text": ["a"], "label": ["x"]}), ["text", "labels"])
-
-
 def test_check_columns_names_keys_of_all_missing_columns():
     message = (
         "the split 'train' has no column 'labels' (did you mean 'label'?) and no column 'words'; its columns are text, label. "

@@ -82,13 +82,6 @@ def test_load_file_pattern_sorts_files(write, tmp_path):
     assert [file.name for file in list_files(tmp_path / "*.jsonl")] == ["b-1.jsonl", "b-2.jsonl", "c.jsonl"]
 
 
-def test_load_file_names_invalid_file_of_many(write, tmp_path):
-    write("a.jsonl", '{"text":"a"}\n')
-    write("b.jsonl", '{"text":\n')
-    with pytest.raises(ValueError, match=r"b\.jsonl, line 1: invalid JSON"):
-        load_file(tmp_path / "*.jsonl", split="train")
-
-
 def test_load_file_names_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'a.csv'}: no such file in {tmp_path}.")):
         load_file(tmp_path / "a.csv", split="train")

@@ -142,13 +142,6 @@ def test_masked_softmax_without_mask_has_no_padding():
     assert torch.equal(masked_softmax(scores, None), masked_softmax(scores, torch.ones(3, 4, dtype=torch.bool)))
 
 
-def test_segment_softmax_matches_masked_softmax():
-    scores, mask = torch.randn(4, 7), torch.rand(4, 7) < 0.6
-    mask[2] = False
-    flat = segment_softmax(scores[mask], mask.nonzero()[:, 0], 4)
-    torch.testing.assert_close(flat, masked_softmax(scores, mask)[mask], atol=OUTPUT, rtol=0)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_masked_softmax_normalizes_16_bits_in_float32(dtype):
     scores = torch.full((1, 3000), 7.0, dtype=dtype)

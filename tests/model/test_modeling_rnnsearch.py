@@ -255,15 +255,6 @@ def test_labels_longer_than_max_target_length_raise(tiny_rnnsearch_config):
     torch.testing.assert_close(model(IDS, MASK, labels=padded).loss, expected)
 
 
-def test_forward_keeps_no_state(tiny_rnnsearch_config):
-    model = build(tiny_rnnsearch_config)
-    first = model(IDS, MASK, DECODER_IDS).logits
-    model(torch.randint(3, 40, (3, 9)), decoder_input_ids=torch.randint(3, 40, (3, 2)))
-    assert torch.equal(model(IDS, MASK, DECODER_IDS).logits, first)
-    for module in model.modules():
-        assert not [name for name, value in vars(module).items() if torch.is_tensor(value)]
-
-
 # Before 5.20, transformers warns that the weights are not on the device of the ids.
 @pytest.mark.filterwarnings("ignore:You are calling .generate:UserWarning")
 @pytest.mark.parametrize("changes", [{}, {"attention_query": "current", "decoder_layers": 2}], ids=str)
