@@ -94,6 +94,10 @@ def test_loaded_tokenizer_replaces_a_trained_one(tmp_path):
         load_recipe(path, overrides[:2])
 
 
+def test_empty_override_is_null(recipe_file):
+    assert load_recipe(recipe_file, ["data.test_file="]).data.test_file is None
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
