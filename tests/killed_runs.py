@@ -67,7 +67,6 @@ class Attempt:
 class Trial:
     """A run that was killed and resumed."""
 
-    scenario: str
     kills: list[str] = field(default_factory=list)
     skipped: int = 0
     verdict: str = ""
@@ -210,7 +209,6 @@ class Scenario:
         from tests.training.toy_recipe import write_recipe
 
         task, training = SCENARIOS[name]
-        self.name = name
         layers = ("encoder_layers", "decoder_layers") if task == "text2text-generation" else ("num_hidden_layers",)
         self.recipe = write_recipe(folder, task, model={**DROPOUT, **dict.fromkeys(layers, 2)}, training=training)
         self.uninterrupted = attempt(self.recipe, resume=False)
@@ -221,7 +219,7 @@ class Scenario:
 
     def try_once(self, folder: Path, rng: random.Random) -> Trial:
         """Kill a run of this recipe one to three times, then let it finish."""
-        trial = Trial(self.name)
+        trial = Trial()
         recipe = Path(shutil.copy(self.recipe, folder))
         for number in range(rng.randint(1, 3)):
             killed = self._kill(recipe, rng, resume=number > 0, trial=trial)
@@ -276,7 +274,7 @@ def main() -> int:
 
 def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
     scenarios: dict[str, Scenario] = {}
-    failures = kills = skipped = 0
+    done: list[Trial] = []
     for number in range(1, trials + 1):
         name = list(SCENARIOS)[(number - 1) % len(SCENARIOS)]
         if name not in scenarios:
@@ -286,15 +284,13 @@ def _try_all(scratch: Path, trials: int, rng: random.Random) -> int:
         folder.mkdir()
         trial = scenarios[name].try_once(folder, rng)
         shutil.rmtree(folder)
-        failures += trial.verdict != "equal"
-        kills += len(trial.kills)
-        skipped += trial.skipped
-        line = f"{number:4} {name:10} {trial.verdict:6} skipped {trial.skipped}  killed at {', '.join(trial.kills)}\n"
-        sys.stdout.write(line)
-        sys.stdout.flush()
-    sys.stdout.write(
+        done.append(trial)
+        print(f"{number:4} {name:10} {trial.verdict:6} skipped {trial.skipped}  killed at {', '.join(trial.kills)}", flush=True)
+    failures = sum(trial.verdict != "equal" for trial in done)
+    kills, skipped = sum(len(trial.kills) for trial in done), sum(trial.skipped for trial in done)
+    print(
         f"{trials} trials, {kills} kills, {skipped} checkpoints skipped: {trials - failures} ended like an uninterrupted run, "
-        f"{failures} did not.\n"
+        f"{failures} did not."
     )
     return int(failures > 0)
 

@@ -1,6 +1,5 @@
 import json
 import pickle
-import shutil
 
 import pytest
 import torch
@@ -235,11 +234,6 @@ def test_list_differing_weights(tiny_config, tmp_path):
     assert more == list_differing_weights(deeper, one)
     assert more
     assert all(name.startswith("recurrence.layers.1.") for name in more)
-
-
-def test_load_verified_model_from_moved_folder(folder, tmp_path):
-    shutil.move(folder, tmp_path / "moved")
-    load(tmp_path / "moved")
 
 
 def test_find_file_and_has_file_of_folder(tmp_path):

@@ -19,6 +19,17 @@ from hf_maskattn.checkpoints.run_folder import (
 )
 
 
+def write(folder, names):
+    """Write empty files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def test_require_empty_accepts_new_empty_and_locked_folder(tmp_path):
     require_empty(tmp_path)
     require_empty(tmp_path / "new")
@@ -34,17 +45,14 @@ def test_require_empty_rejects_any_file(tmp_path):
 
 @pytest.mark.parametrize("names", [[], [LOCK_FILE], ["recipe.yaml.part"], ["recipe.yaml", "a"], ["checkpoint-3/x", "a"]])
 def test_require_run_accepts_folder_of_run(tmp_path, names):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+    write(tmp_path, names)
     require_run(tmp_path)
     require_run(tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "losses.py", "metrics.json", "checkpoint-best/x", "checkpoint-3"])
 def test_require_run_rejects_other_folder(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("mine")
+    write(tmp_path, [name])
     words = f"training.output_dir must be the folder of a run or empty, got {str(tmp_path)!r}, which has no recipe.yaml"
     with pytest.raises(ValueError, match=re.escape(words)):
         require_run(tmp_path)
@@ -55,22 +63,17 @@ def test_remove_run_removes_only_what_a_run_writes(tmp_path):
     written = ["config.json", "generation_config.json", "model.safetensors", "metrics.json", "modeling_maskattn.py"]
     written += ["README.md", "checkpoint-3/x", "manifest.json", "recipe.yaml", "recipe.yaml.part"]
     written += ["gru_gradient.py", "softmax.py", "checkpoint-3/layout.py"]  # code of earlier versions
-    for name in mine + written:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+    write(tmp_path, mine + written)
     remove_run(tmp_path)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["checkpoint-best", "config.json.bak", "data/train.jsonl", "my_model.py", "notes.txt"]
+    assert list_files(tmp_path) == ["checkpoint-best", "config.json.bak", "data/train.jsonl", "my_model.py", "notes.txt"]
 
 
 @pytest.mark.parametrize("mine", [[], ["runs/Jan31_23-59-59_my_pc/notes.txt", "runs/other/events.out.tfevents.1.my_pc.2.0"]])
 def test_remove_run_removes_logs_and_their_empty_folders(tmp_path, mine):
     logs = [f"runs/{start}_my_pc/events.out.tfevents.1.my_pc.2.0" for start in ("Jan31_23-59-59", "Feb01_00-00-00")]
-    for name in logs + mine:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+    write(tmp_path, logs + mine)
     remove_run(tmp_path)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == mine
+    assert list_files(tmp_path) == mine
     assert (tmp_path / "runs").exists() == bool(mine)
     assert not (tmp_path / logs[1]).parent.exists()
 

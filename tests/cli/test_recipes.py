@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -9,16 +8,13 @@ import pytest
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.shipped_recipes import shipped_recipes
 from tests.cli.conftest import assert_error, run
+from tests.training.toy_recipe import write_jsonl
 
 ROOT = Path(__file__).parents[2]
 TOY_MODEL = ("model.hidden_size=8", "model.embedding_size=4", "training.num_train_epochs=1", "training.disable_tqdm=true")
 
 
 TWO_LABELS = [{"text": "a b", "label": "x"}, {"text": "c", "label": "y"}] * 8
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
@@ -124,11 +120,6 @@ def test_init_passes_over_a_column_with_one_value(init):
     assert init(rows).data.label_column == "Stars"
 
 
-def test_init_takes_keys_of_any_group(init):
-    recipe = init(TWO_LABELS, "teacher.model=a-teacher", "tuning.trials=5")
-    assert (recipe.teacher.model, recipe.tuning.trials) == ("a-teacher", 5)
-
-
 def test_init_with_a_validation_file_leaves_out_the_fraction(init, tmp_path):
     init(TWO_LABELS, f"data.validation_file={tmp_path / 'data.jsonl'}")
     assert "validation_fraction" not in (tmp_path / "new.yaml").read_text()
@@ -188,12 +179,14 @@ def test_init_keeps_names_in_one_comment(init):
     assert init([{"text": "a b", "label": "x", "odd\nmodel:": "y"}] * 8).data.text_column == "text"
 
 
-def test_init_takes_overrides(init):
+def test_init_takes_overrides_of_any_group(init):
     changes = ("data.text_column=a", "data.label_column=c", "model.rnn_type=gru", "training.learning_rate=1e-4")
-    recipe = init([{"a": "one", "b": "two words", "c": "x"}] * 8, *changes)
+    others = ("teacher.model=a-teacher", "tuning.trials=5")
+    recipe = init([{"a": "one", "b": "two words", "c": "x"}] * 8, *changes, *others)
     assert (recipe.data.text_column, recipe.data.label_column) == ("a", "c")
     assert recipe.model.config == {"rnn_type": "gru"}
     assert recipe.training["learning_rate"] == 1e-4
+    assert (recipe.teacher.model, recipe.tuning.trials) == ("a-teacher", 5)
 
 
 @pytest.mark.parametrize(

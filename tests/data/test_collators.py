@@ -1,16 +1,25 @@
+import copy
 import pickle
 import random
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_maskattn import RNNSearchForConditionalGeneration
-from hf_maskattn.data.collators import PairCollator, RowMaskingCollator, StreamCollator
+from hf_maskattn.data.collators import (
+    PairCollator,
+    RowMaskingCollator,
+    StreamCollator,
+    UnknownWordCollator,
+    count_tokens,
+    count_unknown_words,
+)
 from hf_maskattn.data.encoding import encode_for_masked_lm
 from hf_maskattn.data.streaming import Shards
 from hf_maskattn.data.tokenizers import train_tokenizer
@@ -102,6 +111,75 @@ def test_row_masks_epoch_reaches_persistent_workers(tokenizer, rows):
         actual = [batch["labels"] for batch in loader]
         expected = [collator(tokenizer, epoch=epoch)(rows[start : start + 2])["labels"] for start in (0, 2)]
         assert all(torch.equal(left, right) for left, right in zip(actual, expected, strict=True))
+
+
+@pytest.fixture
+def build_unknown(tokenizer):
+    """Builds a collator of unknown words in an epoch."""
+
+    def make(counts=None, alpha=2.0, seed=0, epoch=0):
+        counts = np.ones(len(tokenizer), int) if counts is None else counts
+        padding = DataCollatorWithPadding(tokenizer)
+        collator = UnknownWordCollator(padding, tokenizer, counts=counts, alpha=alpha, seed=seed)
+        collator.set_epoch(epoch)
+        return collator
+
+    return make
+
+
+def test_token_is_replaced_with_its_probability(tokenizer, build_unknown):
+    frequent, rare, unseen = tokenizer.convert_tokens_to_ids(["a", "b", "c"])
+    counts = np.ones(len(tokenizer), int)
+    counts[[frequent, rare, unseen]] = 18, 2, 0
+    rows = [
+        {"input_ids": [frequent, rare, unseen, tokenizer.mask_token_id, row + 3], "attention_mask": [1] * 5} for row in range(8)
+    ]
+    drawn = []
+    for epoch in range(150):
+        ids = build_unknown(counts, epoch=epoch)([dict(row) for row in rows])["input_ids"]
+        drawn.append(ids[:, :4] == tokenizer.unk_token_id)
+    fractions = torch.cat(drawn).float().mean(0)
+    torch.testing.assert_close(fractions, torch.tensor([2 / 20, 2 / 4, 2 / 3, 0.0]), atol=0.05, rtol=0)
+
+
+def test_unknown_words_are_independent_of_batch_and_padding(tokenizer, build_unknown, rows):
+    together = build_unknown()(rows)["input_ids"]
+    tokenizer.padding_side = "left"
+    backwards = build_unknown()(rows[::-1])
+    tokenizer.padding_side = "right"
+    for number, row in enumerate(rows):
+        alone = build_unknown()([row])["input_ids"][0]
+        assert torch.equal(together[number, : len(alone)], alone)
+        assert torch.equal(backwards["input_ids"][-1 - number, -len(alone) :], alone)
+    padding = backwards["attention_mask"] == 0
+    assert (backwards["input_ids"][padding] == tokenizer.pad_token_id).all()
+
+
+def test_unknown_words_depend_on_seed_and_epoch_only(build_unknown, rows):
+    ids = build_unknown()(rows)["input_ids"]
+    before = torch.random.get_rng_state()
+    assert torch.equal(build_unknown()(rows)["input_ids"], ids)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not torch.equal(build_unknown(epoch=1)(rows)["input_ids"], ids)
+    assert not torch.equal(build_unknown(seed=1)(rows)["input_ids"], ids)
+
+
+def test_evaluation_keeps_every_word(tokenizer, build_unknown, rows):
+    ids = build_unknown().for_evaluation()(rows)["input_ids"]
+    assert (ids == tokenizer.unk_token_id).sum() == 0
+
+
+def test_count_tokens():
+    assert count_tokens([[[1, 2], []], [[2]], [[]]], 4).tolist() == [0, 1, 2, 0]
+
+
+def test_count_unknown_words(tokenizer):
+    counts = np.zeros(len(tokenizer), int)
+    counts[[tokenizer.unk_token_id, 5]] = 3, 7
+    assert count_unknown_words(counts, tokenizer) == (3, 10)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.unk_token = None
+    assert count_unknown_words(counts, tokenizer) == (0, 10)
 
 
 @pytest.fixture(scope="module")

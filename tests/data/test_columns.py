@@ -146,12 +146,6 @@ def test_build_label_ids(feature, labels, ids):
     assert build_label_ids(feature, labels) == ids
 
 
-def test_item_feature():
-    assert item_feature(List(Value("int8"))) == Value("int8")
-    assert item_feature(LargeList(Value("int8"))) == Value("int8")
-    assert item_feature(Value("int8")) is None
-
-
 def _mixed_splits(**values):
     """Build splits whose columns have different types."""
     return {name: Dataset.from_dict({"label": labels}) for name, labels in values.items()}
@@ -211,12 +205,6 @@ def test_label_names_integers_as_ids():
 def test_label_names_sorts_csv_integers_by_value(builder, values, names):
     split = Dataset.from_dict({"label": values}, info=datasets.DatasetInfo(builder_name=builder))
     assert label_names({"train": split}, "label", "single") == names
-
-
-def test_check_columns_suggests_similar_name():
-    message = r"the split 'train' has no column 'labels' \(did you mean 'label'\?\); its columns are text, label\.$"
-    with pytest.raises(ValueError, match=message):
-        check_columns("train", Dataset.from_dict({"text": ["a"], "label": ["x"]}), ["text", "labels"])
 
 
 def test_check_columns_names_keys_of_all_missing_columns():

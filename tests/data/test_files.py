@@ -3,7 +3,7 @@ import io
 import pytest
 
 from hf_maskattn.data.file_loading import load_file
-from hf_maskattn.data.files import check_utf8, expand_pattern, list_files, read_lines, read_stream_lines
+from hf_maskattn.data.files import expand_pattern, list_files, read_lines, read_stream_lines
 
 
 def test_list_files_rejects_invalid_patterns(write, tmp_path):
@@ -65,12 +65,6 @@ def test_read_lines(tmp_path, content, lines):
 def test_read_lines_rejects_other_encodings():
     with pytest.raises(ValueError, match=r"^stdin, line 2: not UTF-8 \(byte 0xe4\)"):
         read_stream_lines(io.BytesIO(b"a\nB\xe4r\n"))
-
-
-def test_check_utf8_names_the_line(write):
-    (file,) = list_files(write("a.csv", b"a\n\xe4\n"))
-    with pytest.raises(ValueError, match=r"a\.csv, line 2: not UTF-8 \(byte 0xe4\)\. Save the file as UTF-8\."):
-        check_utf8(file)
 
 
 def test_expand_pattern_returns_existing_file(write, tmp_path):

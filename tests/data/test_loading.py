@@ -55,13 +55,6 @@ def _split(rows):
     return Dataset.from_dict({"text": [f"t{row}" for row in range(rows)]})
 
 
-def test_load_splits_of_built_in_corpus(monkeypatch, date_fields):
-    monkeypatch.setattr(cldr, "build_cldr_date_fields", lambda: date_fields)
-    splits = load_splits("cldr-date-fields", required_columns=["text", "tokens", "tags"])
-    assert {name: split.num_rows for name, split in splits.items()} == date_fields.num_rows
-    assert splits["train"].features == date_fields["train"].features
-
-
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_load_splits_built_in_corpora_by_name(monkeypatch, name):
     corpus = DatasetDict({"train": _split(3)})

@@ -1,11 +1,8 @@
-from itertools import islice
-
 import pytest
 from datasets import Dataset, Features, List, Value
 from tokenizers.processors import TemplateProcessing
 
 from hf_maskattn.data.pair_encoding import collect_references, encode_pairs, references_of
-from hf_maskattn.data.streaming import Shards
 from hf_maskattn.data.tokenizers import train_tokenizer
 
 END = 3
@@ -46,12 +43,6 @@ def test_encode_pairs_features(tokenizer):
     assert encoded.features == Features(
         {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))}
     )
-
-
-def test_encode_pairs_of_shards(tokenizer):
-    split = _rows(["ab", "abcabc", "c"], ["c", "cba", "a"])
-    stream = _encode(Shards(split.to_iterable_dataset()), tokenizer)
-    assert list(islice(stream, 3)) == list(_encode(split, tokenizer))
 
 
 def test_encode_pairs_first_reference_is_target(tokenizer):

@@ -4,13 +4,11 @@ from hf_maskattn.data.pronunciations import load_pronunciations
 
 
 @pytest.fixture
-def rows(tmp_path):
+def rows(write):
     """Loads a dictionary and returns the rows of all splits by their source."""
 
     def read(content, name="some.dict"):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return {row["source"]: row for split in load_pronunciations(path).values() for row in split}
+        return {row["source"]: row for split in load_pronunciations(write(name, content)).values() for row in split}
 
     return read
 

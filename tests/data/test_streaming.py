@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from hf_maskattn.data import streaming
-from hf_maskattn.data.encoding import encode_for_masked_lm, encode_texts
 from hf_maskattn.data.files import list_files
 from hf_maskattn.data.streaming import ROW, SHARD, Partition, RowStream, ShardReader, Shards
-from hf_maskattn.data.tokenizers import train_tokenizer
 from tests.data.numbered_shards import NumberedShards
 
 BATCH = 3
@@ -27,18 +25,16 @@ VALID = '{"text":"a","label":"x"}\n'
 
 
 @pytest.fixture
-def shards(tmp_path):
+def shards(tmp_path, write):
     """Writes files with the given content and opens them as shards."""
 
     def open_files(contents, suffix="jsonl"):
         for number, content in enumerate(contents):
-            path = tmp_path / f"part-{number}.{suffix}"
             if isinstance(content, pa.Table):
-                pq.write_table(content, path)
+                pq.write_table(content, tmp_path / f"part-{number}.{suffix}")
             else:
-                path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        files = list_files(tmp_path / f"part-*.{suffix}")
-        return Shards(files)
+                write(f"part-{number}.{suffix}", content)
+        return Shards(list_files(tmp_path / f"part-*.{suffix}"))
 
     return open_files
 
@@ -370,16 +366,3 @@ def test_stream_can_be_pickled():
     source = Dataset.from_dict({"x": list(range(5))}).to_iterable_dataset()
     row_stream = RowStream(Shards(source), double, skipped_batches=2)
     assert list(islice(pickle.loads(pickle.dumps(row_stream)), 5)) == list(islice(row_stream, 5))
-
-
-@pytest.mark.parametrize("kind", ["texts", "masked"])
-def test_stream_rows_equal_rows_of_dataset(kind):
-    rows = Dataset.from_dict({"text": ["a b", "b", "c a b"], "label": ["x", "y", "x"]})
-    tokenizer = train_tokenizer(rows["text"], kind="word", vocab_size=20, max_length=2)
-
-    def encode(split):
-        if kind == "masked":
-            return encode_for_masked_lm(split, tokenizer, text_column="text", max_length=2)
-        return encode_texts(split, tokenizer, text_column="text", label_column="label", labels=["x", "y"], max_length=2)
-
-    assert list(islice(encode(Shards(rows.to_iterable_dataset())), 3)) == list(encode(rows))

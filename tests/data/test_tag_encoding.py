@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
@@ -54,11 +54,6 @@ def test_encode_tags_char(tokenizers):
     ]
 
 
-def test_encode_tags_joins_words_without_text(tokenizers):
-    encoded = _encode([NEW_YORK], tokenizers["char"])
-    assert "".join(token for token, _ in _labeled(encoded, tokenizers["char"])) == "New▁York▁,▁12"
-
-
 def test_encode_tags_byte_level_tokens_include_spaces(tokenizers):
     labeled = _labeled(_encode([NEW_YORK], tokenizers["bpe"], text_column="text"), tokenizers["bpe"])
     assert "".join(token for token, _ in labeled) == "NewĠĠYork,Ġ12"
@@ -73,20 +68,6 @@ def test_encode_tags_spaces_between_entities(tokenizers):
     row = {"tokens": ["a", "b", "b"], "tags": ["B-X", "B-X", "I-X"]}
     tags = [tag for _, tag in _labeled(_encode([row], tokenizers["char"]), tokenizers["char"])]
     assert tags == ["B-X", "O", "B-X", "I-X", "I-X"]
-
-
-@pytest.mark.parametrize(
-    ("values", "feature"),
-    [
-        ([1, 2, 0, 3], List(ClassLabel(names=LABELS))),
-        ([2, 4, 0, 1], List(ClassLabel(names=["O", "B-Y", "B-X", "I-Y", "I-X"]))),
-        ([1, 2, 0, 3], None),
-    ],
-)
-def test_encode_tags_integers(tokenizers, values, feature):
-    by_name = _encode([NEW_YORK], tokenizers["word"], text_column="text")
-    by_id = _encode([{**NEW_YORK, "tags": values}], tokenizers["word"], text_column="text", feature=feature)
-    assert by_id["labels"][:] == by_name["labels"][:] == [[1, 2, 0, 3]]
 
 
 def test_encode_tags_labels_without_inside_and_outside(tokenizers):
@@ -104,24 +85,8 @@ def test_encode_tags_ignores_special_tokens_and_truncates():
     assert encoded["labels"][:] == [[-100, 1, 2, 0, -100]]
 
 
-def test_align_tags_space_before_other_entity():
-    assert align_tags("a b", [(0, 1), (2, 3)], ["B-X", "I-Y"], [(0, 1), (1, 2), (2, 3)]) == ["B-X", "O", "I-Y"]
-
-
 def test_locate_words_from_left_to_right():
     assert locate_words("ab a b", ["a", "b", "a"]) == [(0, 1), (1, 2), (3, 4)]
-
-
-def test_align_tags_token_of_two_words():
-    assert align_tags("a.b", [(0, 1), (1, 2), (2, 3)], ["B-X", "O", "B-Y"], [(0, 2), (2, 3)]) == ["B-X", "B-Y"]
-    assert align_tags("-ab", [(1, 3)], ["B-X"], [(0, 2), (2, 3)]) == ["B-X", "I-X"]
-
-
-def test_align_tags_leading_space():
-    spans, tags = [(0, 1), (2, 3)], ["B-X", "B-Y"]
-    assert align_tags("a b", spans, tags, [(0, 1), (1, 3)]) == ["B-X", "B-Y"]
-    # A space of width zero before the word, as in byte-level tokenizers.
-    assert align_tags("a b", spans, tags, [(0, 1), (2, 2), (2, 3)]) == ["B-X", "O", "B-Y"]
 
 
 @pytest.mark.parametrize(
@@ -151,20 +116,26 @@ def test_encode_tags_rejects_column_without_lists(tokenizers):
         _encode([{"tokens": ["a"], "tags": "O"}], tokenizers["char"])
 
 
-def test_align_tags_entity_whose_first_word_has_no_token():
-    spans = [(0, 1), (2, 3), (4, 5)]
-    assert align_tags("a - b", spans, ["B-X", "B-X", "I-X"], [(0, 1), (4, 5)]) == ["B-X", "B-X"]
+@pytest.mark.parametrize(
+    ("text", "spans", "tags", "offsets", "expected"),
+    [
+        ("a b", [(0, 1), (2, 3)], ["B-X", "I-Y"], [(0, 1), (1, 2), (2, 3)], ["B-X", "O", "I-Y"]),
+        ("a.b", [(0, 1), (1, 2), (2, 3)], ["B-X", "O", "B-Y"], [(0, 2), (2, 3)], ["B-X", "B-Y"]),
+        ("-ab", [(1, 3)], ["B-X"], [(0, 2), (2, 3)], ["B-X", "I-X"]),
+        ("a b", [(0, 1), (2, 3)], ["B-X", "B-Y"], [(0, 1), (1, 3)], ["B-X", "B-Y"]),
+        # A space of width zero before the word, as in byte-level tokenizers.
+        ("a b", [(0, 1), (2, 3)], ["B-X", "B-Y"], [(0, 1), (2, 2), (2, 3)], ["B-X", "O", "B-Y"]),
+        # The first word of the entity has no token.
+        ("a - b", [(0, 1), (2, 3), (4, 5)], ["B-X", "B-X", "I-X"], [(0, 1), (4, 5)], ["B-X", "B-X"]),
+    ],
+)
+def test_align_tags_with_spaces_and_shared_tokens(text, spans, tags, offsets, expected):
+    assert align_tags(text, spans, tags, offsets) == expected
 
 
 def test_align_tags_without_entities():
     spans, offsets = [(0, 2), (3, 5)], [(0, 1), (1, 2), (2, 3), (3, 5)]
     assert align_tags("ab cd", spans, ["B-X", "I-X"], offsets, mark_entities=False) == ["B-X", "B-X", "O", "I-X"]
-
-
-def test_encode_tags_skips_empty_words(tokenizers):
-    row = {"tokens": ["a", "", "b", " "], "tags": ["B-X", "B-X", "I-X", "O"]}
-    labeled = _labeled(_encode([row], tokenizers["char"], scheme="IOB2"), tokenizers["char"])
-    assert labeled == [("a", "B-X"), ("▁", "O"), ("b", "B-X")]
 
 
 def test_encode_tags_words_with_surrounding_spaces(tokenizers):

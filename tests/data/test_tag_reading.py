@@ -43,9 +43,16 @@ def test_read_keeps_tags_without_scheme():
     assert read(["a", "", "b"], ["DET", "X", "NOUN"], names=names, scheme="none", labels=names)[1] == ["DET", "NOUN"]
 
 
-@pytest.mark.parametrize("feature", [None, List(ClassLabel(names=["O", "B-X", "I-X", "E-X", "S-X"]))])
-def test_read_integers_as_tags(feature):
-    assert read(["a", "b", "c"], [1, 3, 4], feature=feature)[1] == ["B-X", "I-X", "B-X"]
+@pytest.mark.parametrize(
+    ("values", "feature"),
+    [
+        ([1, 3, 4], None),
+        ([1, 3, 4], List(ClassLabel(names=["O", "B-X", "I-X", "E-X", "S-X"]))),
+        ([3, 1, 0], List(ClassLabel(names=["S-X", "E-X", "I-X", "B-X", "O"]))),
+    ],
+)
+def test_read_integers_as_tags(values, feature):
+    assert read(["a", "b", "c"], values, feature=feature)[1] == ["B-X", "I-X", "B-X"]
 
 
 def test_read_accepts_other_prefixes_of_known_types():

@@ -242,10 +242,6 @@ def test_train_tokenizer_minimal_vocab_size():
     assert len(_train("bpe", vocab_size=259)) == 259
 
 
-def test_train_tokenizer_accepts_generator():
-    assert train_tokenizer((text for text in TEXTS), kind="char", vocab_size=100, max_length=16).vocab_size > 3
-
-
 WORDS = ["r e a d", "d ' o r", "é", "c h a t"]
 PHONEMES = ["R EH D", "D AO R", "t͡ʃ ã"]
 

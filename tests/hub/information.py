@@ -43,15 +43,10 @@ def repository_info(hub, request: Request, kind: str, name: str, revision: str =
         {
             "id": name,
             "modelId": name,
-            "author": repository.owner,
             "sha": commit.oid,
             "createdAt": repository.history()[-1].date,
             "lastModified": commit.date,
             "private": repository.private,
-            "gated": False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
             "tags": card.get("tags") or [],
             "cardData": card,
             "config": config,
@@ -175,5 +170,4 @@ def _entries(commit: Commit) -> dict[str, dict[str, Any]]:
         entries[path] = {"type": "file", "path": path, "oid": blob.git_oid, "size": len(blob.content)}
         if blob.large:
             entries[path]["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": len(blob.pointer)}
-    last = {"id": commit.oid, "title": commit.title, "date": commit.date}
-    return {path: {**entry, "lastCommit": last} for path, entry in entries.items()}
+    return entries

@@ -1,16 +1,6 @@
 """Datasets of the Hub: `data.source: user/dataset` reads JSONL, CSV and Parquet completely or not at all.
 
-What `load_splits("user/name")` does when the Hub fails once:
-
-| request | fault | outcome | second call |
-| --- | --- | --- | --- |
-| GET information | 500 | `FileNotFoundError` | loads |
-| GET information | connection broken in the answer | `FileNotFoundError` | loads |
-| GET of a file | 500 | `FileNotFoundError` | loads |
-| GET of a file | truncated | `FileNotFoundError` | loads |
-| GET of a file | other content of the right size | `ValueError`: the file cannot be read | the same |
-
-The last stays in the cache of the client. `hf cache verify --repo-type dataset user/name` finds it.
+A changed file of the right size stays in the cache of the client. `hf cache verify --repo-type dataset user/name` finds it.
 """
 
 import gzip

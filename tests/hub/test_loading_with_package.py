@@ -1,20 +1,7 @@
 """Loading from the Hub with this package: every revision, and errors of one line.
 
-What `hf-maskattn predict user/name` does when the Hub fails once:
-
-| request | fault | outcome | second call |
-| --- | --- | --- | --- |
-| GET information | 500 | predicts: the requests for files find the revision | predicts |
-| HEAD config.json | connection broken | error, exit code 2 | predicts |
-| GET config.json | 500 | error, exit code 2 | predicts |
-| GET config.json | other content of the right size | error, exit code 2 | error until it is downloaded again |
-| GET tokenizer.json | truncated | error, exit code 2 | predicts |
-| HEAD model.safetensors | connection broken | error, exit code 2 | predicts |
-| GET model.safetensors | 500 | error, exit code 2 | predicts |
-| GET model.safetensors | truncated | error, exit code 2 | predicts |
-| GET model.safetensors | other content of the right size | **wrong prediction**: clients check only the size | the same |
-
-The last is found by `hf cache verify` and repaired by `from_pretrained(..., force_download=True)`.
+Clients check only the size of weights: after other content of the right size the prediction is wrong, until
+`hf cache verify` finds it and `from_pretrained(..., force_download=True)` repairs it.
 """
 
 import math

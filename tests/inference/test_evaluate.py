@@ -32,11 +32,6 @@ def test_run_folder_holds_model_code_once(trained, tmp_path):
     assert {path.name for path in tmp_path.glob("*.py")} == code
 
 
-def test_evaluate_train_split(trained):
-    folder, path = trained
-    assert set(evaluate(folder, load_recipe(path), "train").metrics) == {"train"}
-
-
 def test_evaluate_needs_only_data_of_split(trained):
     folder, path = trained
     recipe = load_recipe(path, ["data.train_file=", "data.validation_file="])
@@ -56,12 +51,6 @@ def test_evaluate_split_cut_from_train_split(tmp_path):
     report = train(load_recipe(path))
     again = evaluate(tmp_path / "run", load_recipe(path), "validation").metrics["validation"]
     assert again["loss"] == report.metrics["validation"]["loss"]
-
-
-def test_evaluate_rejects_unknown_split(trained):
-    folder, path = trained
-    with pytest.raises(ValueError, match=r"split must be one of train, validation, test, got 'dev'\."):
-        evaluate(folder, load_recipe(path), "dev")
 
 
 def test_evaluate_names_missing_split(trained):

@@ -92,18 +92,6 @@ def test_predict_flags_texts_of_unknown_tokens(trained, writer, caplog):
     assert ["warning" in result for result in predict(writer, ["meow", "ЖЖ"])] == [False, True]
 
 
-def test_predict_spans(trained):
-    (result,) = predict(trained("token-classification"), ["paw meow"])
-    assert [(span["entity_group"], span["word"], span["start"], span["end"]) for span in result["predictions"]] == [
-        ("SOUND", "meow", 4, 8)
-    ]
-
-
-def test_predict_masks(trained):
-    (result,) = predict(trained("fill-mask"), ["meow [MASK]"])
-    assert {"token_str", "score", "sequence"} <= set(result["predictions"][0])
-
-
 def test_predict_mask_errors_do_not_affect_other_texts(trained):
     good = ["meow [MASK]", "[MASK]", "woof [MASK] bark"]
     bad = {

@@ -2,6 +2,8 @@
 
 from functools import cache
 
+import torch
+
 import hf_maskattn
 from hf_maskattn.data.tokenizers import train_tokenizer
 
@@ -36,3 +38,9 @@ def build_model(head="MaskAttnForSequenceClassification", **changes):
 def tag_names(*names):
     """Return the configuration of tags."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+@torch.no_grad()
+def run(model, tokenizer, text):
+    """Return the logits of one text."""
+    return model.eval()(**tokenizer([text], return_tensors="pt")).logits[0]

@@ -244,11 +244,6 @@ def test_load_model_of_unknown_class_is_the_bare_model(tmp_path):
     assert type(load_model(tmp_path)) is BertModel
 
 
-def test_load_model_of_missing_folder_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"The model '.*nowhere' is not a folder and"):
-        load_model(tmp_path / "nowhere")
-
-
 def test_load_tokenizer_if_any_needs_files(tmp_path):
     BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == 5  # transformers creates one with special tokens only

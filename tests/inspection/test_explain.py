@@ -11,14 +11,8 @@ import hf_maskattn
 from hf_maskattn.inference.predict import predict
 from hf_maskattn.inspection.explain import Explainer, explain
 from hf_maskattn.inspection.explanations import Explanation
-from tests.inspection.explained_models import TEXTS, build_model, tag_names
+from tests.inspection.explained_models import TEXTS, build_model, run, tag_names
 from tests.tolerances import OUTPUT, assert_near
-
-
-@torch.no_grad()
-def run(model, tokenizer, text):
-    model.eval()
-    return model(**tokenizer([text], return_tensors="pt")).logits[0]
 
 
 def test_explanations_are_in_order_and_lists_classes(classifier):

@@ -2,15 +2,9 @@ import torch
 
 from hf_maskattn.inspection import explained_outputs
 from hf_maskattn.inspection.explain import explain
-from tests.inspection.explained_models import TEXTS, build_model, tag_names
+from tests.inspection.explained_models import TEXTS, build_model, run, tag_names
 from tests.tolerances import LOG_PROBABILITY, OUTPUT, assert_near
 from tests.toy_writer import toy_writer
-
-
-@torch.no_grad()
-def run(model, tokenizer, text):
-    model.eval()
-    return model(**tokenizer([text], return_tensors="pt")).logits[0]
 
 
 def delete(words, index):

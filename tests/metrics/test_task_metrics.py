@@ -5,19 +5,13 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    DataCollatorForSeq2Seq,
     EvalPrediction,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
 )
 
 from hf_maskattn.data.pair_encoding import collect_references, encode_pairs
 from hf_maskattn.data.tokenizers import train_tokenizer
 from hf_maskattn.metrics import evaluation_for, evaluation_for_generation
 from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER
-from tests.quiet_training import QUIET
 
 PAD, UNKNOWN, BOS, EOS = range(4)
 
@@ -201,48 +195,3 @@ def test_generation_requires_packages(monkeypatch, tokenizer, metric, package):
 def test_generation_rejects_unknown_metrics(tokenizer):
     with pytest.raises(ValueError, match="metric must be one of text-match, pronunciation, translation, got 'rouge'"):
         evaluation_for_generation("rouge", tokenizer)
-
-
-def test_generation_evaluation_in_seq2seq_trainer(tokenizer, tmp_path):
-    rows = Dataset.from_dict({"source": ["a", "bcd", "ef"], "references": [["b", ""], ["c", "d"], ["e"]]})
-    encoded = encode_pairs(
-        rows, tokenizer, source_column="source", target_column="references", max_source_length=9, max_target_length=9
-    )
-    evaluation = evaluation_for_generation("text-match", tokenizer, references=collect_references(rows, encoded, "references"))
-    tiny = {"d_model": 4, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 1, "decoder_attention_heads": 1}
-    model = BartForConditionalGeneration(
-        BartConfig(
-            vocab_size=len(tokenizer),
-            max_position_embeddings=16,
-            encoder_ffn_dim=4,
-            decoder_ffn_dim=4,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-            decoder_start_token_id=BOS,
-            forced_eos_token_id=EOS,
-            **tiny,
-        )
-    )
-    # The model generates only the end-of-sequence token.
-    model.final_logits_bias[0, EOS] = 1e4
-    arguments = Seq2SeqTrainingArguments(
-        str(tmp_path),
-        predict_with_generate=True,
-        include_for_metrics=list(evaluation.include_for_metrics),
-        per_device_eval_batch_size=2,
-        train_sampling_strategy="group_by_length",
-        **QUIET,
-    )
-    trainer = Seq2SeqTrainer(
-        model,
-        arguments,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
-        eval_dataset=encoded,
-        processing_class=tokenizer,
-        compute_metrics=evaluation.compute_metrics,
-        preprocess_logits_for_metrics=evaluation.preprocess_logits,
-    )
-    values = trainer.evaluate(max_new_tokens=4)
-    assert values["eval_exact_match"] == pytest.approx(1 / 3)
-    assert values["eval_cer"] == 1.0

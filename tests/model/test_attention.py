@@ -90,16 +90,6 @@ def test_dropout_drops_tokens_in_training_only(implementation):
     assert (attention.eval()(query, memory, mask)[1] > 0).all()
 
 
-@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-def test_prepared_memory_is_reusable(implementation):
-    attention = build(implementation)
-    memory, mask = torch.randn(2, 5, 6), ragged_mask(2, 5, "left")
-    keys, values = attention.prepare(memory, mask)
-    for _ in range(3):
-        query = torch.randn(2, 1, 4)
-        assert torch.equal(attention.attend(query, keys, values, mask)[0], attention(query, memory, mask)[0])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -18,6 +18,7 @@ def test_forward_documents_all_arguments(name):
     assert "Args:" in model_class.__doc__
     arguments = inspect.signature(model_class.forward).parameters.keys() - {"self", "kwargs"}
     documentation = inspect.getdoc(model_class.forward)
+    assert "Returns" in documentation
     assert [argument for argument in arguments if f"\n    {argument}: " not in documentation] == []
 
 
@@ -165,19 +166,15 @@ def test_token_loss_averages_over_labels(tiny_config, head):
 
 def test_forward_keeps_no_state(tiny_config):
     model = MaskAttnModel(tiny_config()).eval()
-    before = {k: v.clone() for k, v in model.__dict__.items() if torch.is_tensor(v)}
     first = model(IDS, MASK).pooler_output
     model(torch.randint(40, (3, 9)))
     assert torch.equal(model(IDS, MASK).pooler_output, first)
-    assert before == {}
     assert not [k for k, v in model.__dict__.items() if torch.is_tensor(v)]
 
 
 def test_num_time_chunks_reaches_recurrence(tiny_config):
     model = build_head("MaskAttnForTokenClassification", tiny_config)
     torch.testing.assert_close(model(IDS, MASK, num_time_chunks=2).logits, model(IDS, MASK).logits, atol=OUTPUT, rtol=0)
-    with pytest.raises(ValueError, match=r"num_time_chunks must be at least 1, got 0\."):
-        model(IDS, MASK, num_time_chunks=0)
 
 
 def test_cpu_offload(tiny_config):

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import torch
 
 import hf_maskattn
+from tests.conftest import SIZES
 from tests.heads import HEADS, build_labels, head_class
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import OUTPUT_BY_DTYPE, assert_near
@@ -45,12 +46,7 @@ def cases(draw, heads=tuple(HEADS), dtypes=tuple(OUTPUT_BY_DTYPE), **fixed):
     kind = draw(st.sampled_from(MASK_KINDS))
     torch.manual_seed(draw(st.integers(0, 2**31)))
     config = hf_maskattn.MaskAttnConfig(
-        vocab_size=12,
-        embedding_size=6,
-        hidden_size=8,
-        attention_size=8,
-        hidden_dropout_prob=0.0,
-        embedding_dropout_prob=0.0,
+        **{**SIZES, "vocab_size": 12},
         **HEADS[head],
         **{**choices, **fixed},
     )

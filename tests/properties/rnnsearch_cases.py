@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import torch
 
 from hf_maskattn import RNNSearchConfig, RNNSearchForConditionalGeneration
+from tests.conftest import SIZES
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.properties.cases import Case
 
@@ -29,13 +30,7 @@ def pairs(draw, dtypes=(torch.float64, torch.float32), implementations=("eager",
     kind, dtype = draw(st.sampled_from(MASK_KINDS)), draw(st.sampled_from(dtypes))
     torch.manual_seed(draw(st.integers(0, 2**31)))
     config = RNNSearchConfig(
-        vocab_size=12,
-        embedding_size=6,
-        hidden_size=8,
-        decoder_hidden_size=6,
-        attention_size=8,
-        hidden_dropout_prob=0.0,
-        embedding_dropout_prob=0.0,
+        **{**SIZES, "vocab_size": 12, "decoder_hidden_size": 6},
         **{**choices, **fixed},
     )
     model = RNNSearchForConditionalGeneration(config).to(dtype).train()

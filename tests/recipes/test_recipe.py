@@ -197,6 +197,10 @@ def test_invalid_value_is_reported_with_the_type(recipe_file, override, message)
             "data.lowercase=true is not supported with text-to-text generation, because generated text would never",
         ),
         (
+            "model: {task: fill-mask}\ndata: {tokenizer: word}\ntraining: {warmup_ratio: 0.1, warmup_steps: 5}",
+            "training.warmup_ratio and training.warmup_steps are mutually exclusive. Remove one",
+        ),
+        (
             "model: {task: fill-mask}",
             "data.tokenizer is missing. Set it to one of char, word, symbols, bpe, wordpiece to train one, or",
         ),
@@ -272,11 +276,6 @@ def test_missing_recipe_error_has_a_way_out(tmp_path, path, message):
     with pytest.raises(FileNotFoundError, match=message) as raised:
         load_recipe(tmp_path / path)
     assert "hf_secret" not in "".join(traceback.format_exception(raised.value, chain=True))
-
-
-def test_label_column_of_token_classification_is_tags(tmp_path):
-    recipe = load_recipe(write_recipe(tmp_path, "token-classification"))
-    assert recipe.label_column == "tags"
 
 
 def test_choices_depend_on_the_task(recipe_file):
@@ -386,15 +385,6 @@ def test_warmup_ratio_is_a_warmup_below_one(recipe_file):
     assert load_recipe(recipe_file, overrides[:2]).training["warmup_steps"] == 0.2
     assert load_recipe(recipe_file, overrides).training["warmup_steps"] == 30
     assert "warmup_ratio" not in load_recipe(recipe_file, overrides).training
-
-
-def test_warmup_ratio_with_warmup_steps_raises(tmp_path):
-    path = tmp_path / "both.yaml"
-    path.write_text(
-        "model: {task: fill-mask}\ndata: {tokenizer: word, train_file: a.txt}\ntraining: {warmup_ratio: 0.1, warmup_steps: 5}\n"
-    )
-    with pytest.raises(ValueError, match=r"warmup_ratio and training\.warmup_steps are mutually exclusive\. Remove one"):
-        load_recipe(path)
 
 
 @pytest.mark.parametrize(

@@ -94,28 +94,20 @@ def test_fields_of_the_recipe_are_kept(complete):
     assert (args.metric_for_best_model, args.greater_is_better) == ("eval_macro_f1", False)
 
 
-@pytest.mark.parametrize(("metric", "greater"), [("macro_f1", True), ("loss", False), ("eval_loss", False)])
-def test_direction_of_a_metric(complete, metric, greater):
-    assert complete(f"training.metric_for_best_model={metric}").greater_is_better is greater
-
-
-def test_regression_minimizes_the_error(complete):
-    args = complete(problem_type="regression")
-    assert (args.metric_for_best_model, args.greater_is_better) == ("mse", False)
-
-
-def test_save_strategy_best_uses_the_metric_of_the_task(complete):
-    args = complete("training.save_strategy=best")
-    assert (args.save_strategy, args.metric_for_best_model) == ("best", "accuracy")
-
-
-def test_prediction_loss_only_selects_by_loss(complete):
-    assert complete("training.prediction_loss_only=true").metric_for_best_model == "loss"
-
-
-def test_unknown_metric_raises(complete):
-    with pytest.raises(ValueError, match=r"metric_for_best_model must be one of accuracy, macro_f1, loss, got 'f1'\."):
-        complete("training.metric_for_best_model=f1")
+@pytest.mark.parametrize(
+    ("overrides", "problem_type", "metric", "greater"),
+    [
+        (["training.metric_for_best_model=macro_f1"], "single_label_classification", "macro_f1", True),
+        (["training.metric_for_best_model=loss"], "single_label_classification", "loss", False),
+        (["training.metric_for_best_model=eval_loss"], "single_label_classification", "eval_loss", False),
+        (["training.prediction_loss_only=true"], "single_label_classification", "loss", False),
+        (["training.save_strategy=best"], "single_label_classification", "accuracy", True),
+        ([], "regression", "mse", False),
+    ],
+)
+def test_metric_of_the_best_checkpoint_and_its_direction(complete, overrides, problem_type, metric, greater):
+    args = complete(*overrides, problem_type=problem_type)
+    assert (args.metric_for_best_model, args.greater_is_better) == (metric, greater)
 
 
 def test_contradicting_fields_raise(tmp_path):
@@ -140,12 +132,6 @@ def test_resolved_recipe_round_trip(tmp_path, task):
     assert resolve_recipe(again) == resolve_recipe(recipe)
     assert again.model.config["num_attention_heads"] == 1
     assert changed_keys(recipe, tmp_path / "recipe.yaml") == {}
-
-
-def test_resolved_recipe_of_a_pretrained_model_round_trip(tmp_path):
-    recipe = load_toy(tmp_path, model={"pretrained": "somewhere"}, data={"tokenizer": None, "vocab_size": None})
-    save_recipe(recipe, tmp_path / "recipe.yaml")
-    assert resolve_recipe(load_recipe(tmp_path / "recipe.yaml")) == resolve_recipe(recipe)
 
 
 @pytest.mark.parametrize("task", ["text-classification", "fill-mask", "text2text-generation"])

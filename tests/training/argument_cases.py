@@ -59,11 +59,11 @@ class Case:
 
 
 def _works(*values: Any, also: dict[str, Any] | None = None, **more: Any):
-    return [("works", value, also or {}, more) for value in values]
+    return [(value, also or {}, more) for value in values]
 
 
 def _invalid(*values: Any, also: dict[str, Any] | None = None):
-    return [("invalid", value, also or {}, {"works": ()}) for value in values]
+    return _works(*values, also=also, works=())
 
 
 _ADAMW = {"optim": "adamw_torch"}
@@ -279,7 +279,7 @@ ELSEWHERE = {
 """Fields that every run sets or that need a Hub, with the text of the guide."""
 
 CASES: dict[str, list[Case]] = {
-    name: [Case({name: value, **also}, **more) for _, value, also, more in cases]
+    name: [Case({name: value, **also}, **more) for value, also, more in cases]
     for name, cases in _FIELDS.items()
     if name.removesuffix("_kwargs") != "activation_checkpointing" or ACTIVATION_CHECKPOINTING in name
 }

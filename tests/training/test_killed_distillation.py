@@ -1,6 +1,5 @@
 """A distillation that is killed in the pass of the teacher, or in training, ends with the bits of one that is not."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.killed_runs import read_results
 from tests.training.toy_recipe import write_recipe
 
 PROBE = """
@@ -52,17 +52,6 @@ def attempt(recipe, resume, kill):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def results(folder):
-    metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
-    scores = {
-        (split, name): value
-        for split in ("validation", "test")
-        for name, value in metrics[split].items()
-        if name not in ("runtime", "samples_per_second")
-    }
-    return (folder / "model.safetensors").read_bytes(), scores
-
-
 @pytest.mark.slow
 def test_killed_distillation_ends_like_an_uninterrupted_one(tmp_path, pet_teacher):
     ends, rows_read = {}, {}
@@ -81,7 +70,7 @@ def test_killed_distillation_ends_like_an_uninterrupted_one(tmp_path, pet_teache
             done = attempt(recipe, "resume", "never")
         assert done.returncode == 0, done.stderr
         rows_read[kill] = int(done.stdout.splitlines()[-1])
-        ends[kill] = results(tmp_path / kill / "run")
+        ends[kill] = read_results(tmp_path / kill / "run")
     assert ends["pass"] == ends["never"]
     assert ends["training"] == ends["never"]
     # One shard was complete in the killed pass; after a kill in training only validation and test are read.

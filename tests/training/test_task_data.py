@@ -36,10 +36,12 @@ def test_tagged_words_are_joined_without_a_text_column(tmp_path):
 
 def test_text_column_of_tagged_words_is_used(tmp_path):
     def make(row):
-        return {**row, "text": "!".join(row["tokens"])}
+        return {**row, "text": "!".join(row["tokens"]), "more": 1}
 
-    data = load(tmp_path, "token-classification", make=make)
+    data, stream = (load(tmp_path, "token-classification", *overrides, make=make) for overrides in ((), STREAM))
     assert "!" in data.tokenizer.get_vocab()
+    assert "!" in stream.tokenizer.get_vocab()
+    assert stream.splits["train"].shards.column_names == ["tags", "tokens", "text"]
 
 
 def test_masked_language_modeling_needs_only_text(tmp_path):
@@ -83,15 +85,6 @@ def test_stream_has_the_rows_of_the_train_split(tmp_path, task):
     assert stream.labels == full.labels
     assert stream.tokenizer.get_vocab() == full.tokenizer.get_vocab()
     assert list(stream.splits["test"]) == list(full.splits["test"])
-
-
-def test_stream_includes_the_text_of_tagged_words(tmp_path):
-    def make(row):
-        return {**row, "text": "!".join(row["tokens"]), "more": 1}
-
-    data = load(tmp_path, "token-classification", *STREAM, make=make)
-    assert "!" in data.tokenizer.get_vocab()
-    assert data.splits["train"].shards.column_names == ["tags", "tokens", "text"]
 
 
 def test_stream_trains_the_tokenizer_on_its_first_rows(tmp_path):

@@ -19,7 +19,7 @@ WRONG_VALUES = {"rnn_type": "rnn", "attention_implementation": "flash", "hidden_
 
 
 def pairs(fields):
-    """Each configuration class with each of its fields."""
+    """Each configuration class with each of its fields or cases."""
     return [(config_class, field) for config_class, names in fields.items() for field in names]
 
 
@@ -90,25 +90,46 @@ def test_config_accepts_probabilities_0_and_1(config_class, field):
     assert config_class(initializer_range=1).initializer_range == 1
 
 
-@pytest.mark.parametrize("config_class", SIZES)
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hidden_size": 129}, "hidden_size must be even for bidirectional layers, got 129. Each"),
+COMMON_CONFLICTS = [
+    ({"hidden_size": 129}, "hidden_size must be even for bidirectional layers, got 129. Each"),
+    ({"num_attention_heads": 3, "attention_size": 128}, "num_attention_heads must divide attention_size, got 3 and 128. Set"),
+    (
+        {"num_attention_heads": 8, "hidden_size": 12},
+        "must divide hidden_size, got 8 and 12. Set another number of heads, or",
+    ),
+]
+CONFLICTS = {
+    MaskAttnConfig: COMMON_CONFLICTS,
+    RNNSearchConfig: [
+        *COMMON_CONFLICTS,
+        ({"source_vocab_size": 7}, "source_vocab_size must be None or 30000 as vocab_size if share_embeddings is True, got 7."),
+        ({"source_vocab_size": 0, "share_embeddings": False}, "source_vocab_size must be at least 1, got 0"),
+        ({"num_hidden_layers": 0}, "encoder_layers must be at least 1, got 0."),
+        ({"pad_token_id": 30000}, "pad_token_id must be in the vocabulary, 0 to 29999, got 30000."),
+        ({"pad_token_id": -1}, "pad_token_id must be in the vocabulary, 0 to 29999, got -1."),
         (
-            {"num_attention_heads": 3, "attention_size": 128},
-            "num_attention_heads must divide attention_size, got 3 and 128. Set",
-        ),
-        (
-            {"num_attention_heads": 8, "hidden_size": 12},
-            "must divide hidden_size, got 8 and 12. Set another number of heads, or",
+            {"output_size": 7},
+            "output_size must be None or 256 as embedding_size if tie_word_embeddings is True, got 7. Set tie",
         ),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("config_class", "changes", "message"), [(config_class, *case) for config_class, case in pairs(CONFLICTS)]
 )
-def test_config_rejects_indivisible_sizes(config_class, changes, message):
+def test_config_rejects_conflicting_fields(config_class, changes, message):
     with pytest.raises(StrictDataclassError) as error:
         config_class(**changes)
     assert message in str(error.value.__cause__)
+
+
+def test_config_of_encoder_decoder_has_transformers_field_names():
+    config = RNNSearchConfig(encoder_layers=3)
+    assert config.num_hidden_layers == 3
+    assert config.is_encoder_decoder
+    # generate() reads the size of the target vocabulary from `get_text_config()`.
+    assert config.get_text_config().vocab_size == config.get_text_config(decoder=True).vocab_size == config.vocab_size
 
 
 def test_config_documents_all_fields():
