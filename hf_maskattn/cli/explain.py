@@ -27,17 +27,15 @@ def explain(
     model: Model,
     text: Texts = None,
     file: TextsFile = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of the texts of a file of rows; see predict.", show_default=False)
-    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the texts of a file of rows; see predict.")] = None,
     method: Annotated[
         Literal["contributions", "removal", "integrated_gradients", "gradient_x_input", "attention"] | None,
-        typer.Option(help="By default contributions for classifiers of texts, else removal.", show_default=False),
+        typer.Option(help="By default contributions for classifiers of texts, else removal."),
     ] = None,
     unit: Annotated[Literal["token", "word"], typer.Option(help="What has a score.")] = "token",
     label: Annotated[
         str | None,
-        typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.", show_default=False),
+        typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of tokens in the tables on a terminal.")] = 5,
     plot: Annotated[
@@ -45,11 +43,11 @@ def explain(
     ] = None,
     html_file: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE.", show_default=False),
+        typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE."),
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.", show_default=False),
+        typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
     compare: Annotated[

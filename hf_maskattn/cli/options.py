@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hub.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.", show_default=False)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Changes to the recipe.")]
 Texts = Annotated[list[str] | None, typer.Option(help="A text. Repeat the option for several texts.")]
 TextsFile = Annotated[
@@ -16,5 +16,5 @@ TextsFile = Annotated[
 BatchSize = Annotated[int, typer.Option(help="Maximum number of texts in a batch.")]
 MaxLength = Annotated[
     int | None,
-    typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.", show_default=False),
+    typer.Option(help="Truncate texts to this number of tokens. By default none is truncated."),
 ]

@@ -21,26 +21,19 @@ def predict(
     column: Annotated[
         str | None,
         typer.Option(
-            help="Column of the texts, or lists of words, of a file of rows. By default the one of the recipe, or text.",
-            show_default=False,
+            help="Column of the texts, or lists of words, of a file of rows. By default the one of the recipe, or text."
         ),
     ] = None,
     output_format: Annotated[
         Literal["jsonl", "table"] | None,
-        typer.Option("--format", help="By default table on a terminal, else jsonl.", show_default=False),
+        typer.Option("--format", help="By default table on a terminal, else jsonl."),
     ] = None,
     top_k: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels.", show_default=False
-        ),
+        typer.Option(metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels."),
     ] = None,
-    num_beams: Annotated[
-        int | None, typer.Option(help="Generate text by beam search with this number of beams.", show_default=False)
-    ] = None,
-    num_return_sequences: Annotated[
-        int | None, typer.Option(help="Number of texts to generate for each text.", show_default=False)
-    ] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Generate text by beam search with this number of beams.")] = None,
+    num_return_sequences: Annotated[int | None, typer.Option(help="Number of texts to generate for each text.")] = None,
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
     onnx: Annotated[Path | None, typer.Option(help="Run this file, exported from the model, by onnxruntime.")] = None,

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from hf_maskattn.data.encoding import BatchEncoder
 from hf_maskattn.data.files import TableFile, unreadable_error
-from hf_maskattn.data.schemas import is_castable
+from hf_maskattn.data.schemas import check_schema
 from hf_maskattn.data.table_reading import RowLocation, count_rows, read_tables
 
 SHARD, ROW = "shard of this row", "index of this row"
@@ -145,18 +145,7 @@ class Shards:
     def _cast(self, shard: int, table: pa.Table) -> pa.Table:
         """Cast a table of a streamed dataset to the columns and types of the first rows."""
         name, schema = self.name(shard), self.features.arrow_schema
-        missing = [column for column in self.features if column not in table.column_names]
-        if missing:
-            raise ValueError(
-                f"{name}: the column {missing[0]!r} of the first shard is missing. The columns are "
-                f"{', '.join(table.column_names)}."
-            )
-        for column in schema:
-            source_type = table.schema.field(column.name).type
-            if not is_castable(source_type, column.type):
-                raise ValueError(
-                    f"{name}: the column {column.name!r} must be {column.type}, as in the first shard, got {source_type}."
-                )
+        check_schema(table.schema, schema, name=name, first="shard")
         try:
             table = table.select(self.column_names).cast(schema)
             table.validate(full=True)  # also checks that strings are UTF-8
