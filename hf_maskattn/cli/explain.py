@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.console import build_table, exit_on_error, print_utf8
 from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 if TYPE_CHECKING:
@@ -121,17 +121,14 @@ def explain(
 
 def _write_lines(lines: Iterable[str], path: Path) -> None:
     """Write lines in UTF-8 to stdout, or to a file that appears when it is complete."""
-    # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
-    encoded = (f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
     if path == _STDOUT:
-        for line in encoded:
-            # A stream without a buffer, such as io.StringIO, has no encoding.
-            typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode(), nl=False)
+        for line in lines:
+            print_utf8(line)
         return
     with TemporaryDirectory(dir=path.parent, prefix=".explain-") as folder:
         part = Path(folder) / path.name
-        with part.open("wb") as stream:
-            stream.writelines(encoded)
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
         os.replace(part, path)
 
 
@@ -188,11 +185,7 @@ def _color_text(explanation: "Explanation", view: "View") -> Text:
 
 def show_comparison(comparison: "Comparison") -> None:
     """Print a row for each method, and what was measured."""
-    table = Table(
-        "method", "comprehensiveness", "sufficiency", "area over the curve", caption_justify="left", title_justify="left"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = build_table("method", "comprehensiveness", "sufficiency", "area over the curve")
     for name, measures in comparison.methods.items():
         table.add_row(name, *(f"{value:.3f}" for value in measures))
     console = Console(highlight=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message
+from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message, print_utf8
 from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 _BAR_DELAY_SECONDS = 2.0
@@ -79,10 +79,7 @@ def predict(
             show_predictions(results, column)
         else:
             for result in results:
-                # UTF-8 cannot encode a lone surrogate; JSON has an escape for it. A Parquet file may have dates.
-                line = json.dumps(result, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
-                # A stream without a buffer, such as io.StringIO, has no encoding.
-                typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
+                print_utf8(json.dumps(result, ensure_ascii=False, default=str))  # a Parquet file may have dates
         if failures:
             print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
             raise typer.Exit(NOT_PASSED)

@@ -233,15 +233,11 @@ def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = No
     needed = set(SPLITS) if only is None else {only}
     if only == "validation" and data.validation_fraction is not None:
         needed.add("train")
-    settings = {}
-    for name in SPLITS:
-        for kind in ("file", "split"):
-            key = f"{name}_{kind}"
-            settings[key] = getattr(data, key) if name in needed else None
+    keys = [(name, f"{name}_{kind}") for name in SPLITS for kind in ("file", "split")]
     return load_splits(
         data.source,
         subset=data.subset,
-        **settings,
+        **{key: getattr(data, key) if name in needed else None for name, key in keys},
         csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
         label_columns=[*encoder.label_columns],
