@@ -8,7 +8,7 @@ import json
 import lzma
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -194,13 +194,8 @@ def open_bytes(file: TableFile) -> Iterator[IO[bytes]]:
         OSError: The file cannot be opened.
         ImportError: The package that decompresses the file is not installed.
     """
-    path = file.copy or file.path
-    with _open_raw(path) as raw:
-        if file.compression is None:
-            yield raw
-        else:
-            with _decompressor(file)(raw) as content:
-                yield content
+    with _open_raw(file.copy or file.path) as raw, _decompressor(file)(raw) as content:
+        yield content
 
 
 def _open_raw(path: str) -> IO[bytes]:
@@ -219,7 +214,7 @@ def _decompressor(file: TableFile) -> Callable[[IO[bytes]], Any]:
             raise ImportError(f"{file}: reading .zst files requires zstandard. Run: pip install zstandard") from error
         return partial(zstandard.open, mode="rb")
     openers: dict[str | None, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return openers[file.compression]
+    return openers.get(file.compression, nullcontext)
 
 
 @contextmanager

@@ -270,7 +270,8 @@ def _load_with_stream(recipe: Recipe, encoder: TaskEncoder, shards: Shards) -> S
     others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
     has_others = any(others.has_split(name) for name in SPLITS)
     loaded = _load(others, encoder, seed=0) if has_others else Splits({}, {})
-    return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
+    first_rows, locations = shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files)
+    return Splits({"train": first_rows, **loaded}, {"train": locations, **loaded.locations})
 
 
 def held_out_texts(encoder: TaskEncoder, raw: Splits) -> Iterable[str]:
