@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import datasets
@@ -331,7 +331,7 @@ class RowStream(IterableDataset):
         batch_size: Number of rows in a batch of the `DataLoader`.
         process_index: Index of this process.
         num_processes: Number of processes.
-        skipped_batches: Number of batches of this process to skip, such as those before a checkpoint.
+        skipped_batches: Number of batches of this process that an iteration skips, such as those before a checkpoint.
         current_pass: Index of the pass of the latest row, in the process that reads it.
     """
 
@@ -344,14 +344,6 @@ class RowStream(IterableDataset):
     num_processes: int = 1
     skipped_batches: int = 0
     current_pass: int = field(default=0, init=False)
-
-    def for_process(self, *, seed: int, batch_size: int, process_index: int = 0, num_processes: int = 1) -> "RowStream":
-        """Return the stream of one training process; see the arguments of the class."""
-        return replace(self, seed=seed, batch_size=batch_size, process_index=process_index, num_processes=num_processes)
-
-    def skip_batches(self, num_batches: int) -> None:
-        """Start the next iteration after a number of batches, counted from the beginning of the stream."""
-        self.skipped_batches = num_batches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield rows; in a worker of a `DataLoader`, the rows of its batches.

@@ -96,9 +96,8 @@ def audit(
 @torch.no_grad()
 def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Finding:
     """Check only whether padding between the tokens changes the outputs of a model, which is in eval mode."""
-    names = read_argument_names(model)
     try:
-        rows = build_rows(model, names, tokenizer, None, _HOLES_LENGTH, seed=0)
+        rows = build_rows(model, read_argument_names(model), tokenizer, None, _HOLES_LENGTH, seed=0)
         audited = AuditedModel(model, rows, seed=0)
     except Exception as error:
         return Finding(Verdict.REFUSED, reason=_describe(error))

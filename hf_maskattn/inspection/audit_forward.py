@@ -116,11 +116,8 @@ class AuditedModel:
         self._has_kwargs = bool(inspect.signature(model.forward).parameters.keys() - self.argument_names)
         self.rows = rows
         self._seed = seed
-        self._options: dict[str, Any] = {}
-        if "use_cache" in self.argument_names:
-            self._options["use_cache"] = False
-        if "return_dict" in self.argument_names:
-            self._options["return_dict"] = True
+        options = {"use_cache": False, "return_dict": True}
+        self._options = {name: value for name, value in options.items() if name in self.argument_names}
         optional_outputs = ["output_hidden_states"]
         # Other implementations than eager compute no attention weights, and warn if they are requested.
         if getattr(model.config, "_attn_implementation", None) in (None, "eager"):

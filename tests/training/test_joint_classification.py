@@ -133,7 +133,7 @@ def test_integers_are_ids_of_both_kinds_of_labels(tmp_path):
 
 def test_stream_has_both_kinds_of_labels(tmp_path):
     data = training_data(load_recipe(write_recipe(tmp_path, TASK), STREAM), seed=0)
-    row = next(iter(data.splits["train"].for_process(seed=0, batch_size=1, process_index=0, num_processes=1)))
+    row = next(iter(data.splits["train"]))
     assert row.keys() >= {"input_ids", "attention_mask", "labels", "sequence_labels"}
 
 
@@ -203,7 +203,7 @@ def test_labels_beyond_the_first_rows_name_both_lists(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", rows)
     stream = training_data(load_recipe(path, [*STREAM, "data.sample_rows=30"]), seed=0).splits["train"]
     with pytest.raises(ValueError, match=r"the first 30 rows\. List all labels in data\.tags and data\.labels, or raise"):
-        list(stream.for_process(seed=0, batch_size=1, process_index=0, num_processes=1))
+        list(stream)
 
 
 def test_teacher_is_not_supported(tmp_path):
