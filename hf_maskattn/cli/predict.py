@@ -103,12 +103,12 @@ def check_input(text: list[str] | None, file: Path | None, column: str | None) -
 
 def read_input(text: list[str] | None, file: Path | None, column: str | None, model: str | Path) -> tuple[Sequence[Any], str]:
     """Read the texts or the rows of options that `check_input` accepts, for a model; returns them and their column."""
-    from hf_maskattn.data.files import names_rows, read_lines, read_stream_lines
+    from hf_maskattn.data.files import names_rows, read_lines, split_lines
     from hf_maskattn.inference.input_rows import load_rows
 
     if file and names_rows(file):
         return load_rows(file, model, column)
-    return text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer)), "text"
+    return text or (read_lines(file) if file else split_lines(sys.stdin.buffer.read(), "stdin")), "text"
 
 
 def _parse_top_k(value: str | None) -> int | Literal["all"] | None:

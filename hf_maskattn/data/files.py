@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 FileKind = Literal["csv", "json", "parquet"]
 
@@ -254,15 +254,11 @@ def read_lines(path: Path) -> list[str]:
         OSError: The file cannot be read.
         ValueError: The file is not UTF-8; the message contains the line.
     """
-    return _split_lines(path.read_bytes(), str(path))
+    return split_lines(path.read_bytes(), str(path))
 
 
-def read_stream_lines(stream: BinaryIO) -> list[str]:
-    """Read the lines of a UTF-8 stream; see `read_lines`."""
-    return _split_lines(stream.read(), "stdin")
-
-
-def _split_lines(content: bytes, origin: str) -> list[str]:
+def split_lines(content: bytes, origin: str) -> list[str]:
+    """Split UTF-8 into lines, with errors as in `read_lines`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

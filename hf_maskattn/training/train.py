@@ -35,6 +35,7 @@ from hf_maskattn.checkpoints.run_folder import (
     require_run,
 )
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.hub.publish import make_repository
 from hf_maskattn.metrics.classification import prior_loss
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.recipe import Recipe
@@ -119,7 +120,8 @@ def _train(
             return RunReport.load(folder, is_main_process=is_main)
         checkpoint = checkpoint_to_resume(folder, recipe) if resume else None
     if target is not None and is_main:
-        target = target.with_repository()
+        # Created before training, to report missing permissions early.
+        target = replace(target, repo_id=make_repository(target.repo_id, target.private))
     assembly = assemble(recipe, args, checkpoint)
     _check_full_batch(assembly.trainer)
     if recipe.model.pretrained is None and args.max_steps <= 0:
