@@ -15,8 +15,7 @@ def benchmark(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure fewer sizes, fewer times.")] = False,
     device: Annotated[
-        str | None,
-        typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one."),
+        str | None, typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this file.")] = False,

@@ -34,20 +34,17 @@ def explain(
     ] = None,
     unit: Annotated[Literal["token", "word"], typer.Option(help="What has a score.")] = "token",
     label: Annotated[
-        str | None,
-        typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one."),
+        str | None, typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of tokens in the tables on a terminal.")] = 5,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save a picture of the texts, colored by score, to FILE.")
     ] = None,
     html_file: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE."),
+        Path | None, typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE.")
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout."),
+        Path | None, typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
     compare: Annotated[

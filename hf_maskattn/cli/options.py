@@ -14,7 +14,4 @@ TextsFile = Annotated[
     typer.Option(help="UTF-8 file with a text on each line, or a .jsonl, .json, .csv, .tsv or .parquet file of rows."),
 ]
 BatchSize = Annotated[int, typer.Option(help="Maximum number of texts in a batch.")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Truncate texts to this number of tokens. By default none is truncated."),
-]
+MaxLength = Annotated[int | None, typer.Option(help="Truncate texts to this number of tokens. By default none is truncated.")]

@@ -25,12 +25,10 @@ def predict(
         ),
     ] = None,
     output_format: Annotated[
-        Literal["jsonl", "table"] | None,
-        typer.Option("--format", help="By default table on a terminal, else jsonl."),
+        Literal["jsonl", "table"] | None, typer.Option("--format", help="By default table on a terminal, else jsonl.")
     ] = None,
     top_k: Annotated[
-        str | None,
-        typer.Option(metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels."),
+        str | None, typer.Option(metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels.")
     ] = None,
     num_beams: Annotated[int | None, typer.Option(help="Generate text by beam search with this number of beams.")] = None,
     num_return_sequences: Annotated[int | None, typer.Option(help="Number of texts to generate for each text.")] = None,

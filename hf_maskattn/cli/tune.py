@@ -15,8 +15,7 @@ def tune(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(help="Number of trials, instead of tuning.trials.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the search. By default training.output_dir with -tuning."),
+        Path | None, typer.Option(help="Folder of the search. By default training.output_dir with -tuning.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in the folder.")] = False,
 ) -> None:
