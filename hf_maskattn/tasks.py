@@ -55,13 +55,13 @@ class Task:
 
     name: TaskName
     head: str
-    config_class: ImportPath
     auto_class: ImportPath
     encoder: ImportPath
     collator: ImportPath
     metrics: ImportPath
     metric_names: ImportPath
     recipe_name: str
+    config_class: ImportPath = ImportPath("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
     pipeline: str | None = None
     onnx_pipeline: ImportPath | None = None
     generates: bool = False
@@ -76,7 +76,6 @@ _ENCODERS = "hf_maskattn.training.task_encoders"
 _CLASSIFICATION = "hf_maskattn.metrics.classification"
 _TEXT = "hf_maskattn.metrics.text"
 _UNLABELED = ("unlabeled_file", "unlabeled_source", "unlabeled_split", "augmentation")
-_MASKATTN_CONFIG = ImportPath("hf_maskattn.model.configuration_maskattn", "MaskAttnConfig")
 
 _TASKS = (
     Task(
@@ -84,7 +83,6 @@ _TASKS = (
         recipe_name="text-classification",
         other_names=("sentiment-analysis", "sequence-classification"),
         head="ForSequenceClassification",
-        config_class=_MASKATTN_CONFIG,
         auto_class=ImportPath("transformers", "AutoModelForSequenceClassification"),
         encoder=ImportPath(_ENCODERS, "TextEncoder"),
         collator=ImportPath("transformers", "DataCollatorWithPadding"),
@@ -102,7 +100,6 @@ _TASKS = (
         recipe_name="token-classification",
         other_names=("ner",),
         head="ForTokenClassification",
-        config_class=_MASKATTN_CONFIG,
         auto_class=ImportPath("transformers", "AutoModelForTokenClassification"),
         encoder=ImportPath(_ENCODERS, "TagEncoder"),
         collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
@@ -119,7 +116,6 @@ _TASKS = (
         recipe_name="joint-classification",
         other_names=("intent-and-slots", "slot-filling", "joint"),
         head="ForJointClassification",
-        config_class=_MASKATTN_CONFIG,
         auto_class=ImportPath("hf_maskattn.model.modeling_joint", "MaskAttnForJointClassification"),
         encoder=ImportPath(_ENCODERS, "JointEncoder"),
         collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
@@ -138,7 +134,6 @@ _TASKS = (
         recipe_name="fill-mask",
         other_names=("mlm", "masked-lm"),
         head="ForMaskedLM",
-        config_class=_MASKATTN_CONFIG,
         auto_class=ImportPath("transformers", "AutoModelForMaskedLM"),
         encoder=ImportPath(_ENCODERS, "MaskedLMEncoder"),
         collator=ImportPath("hf_maskattn.data.collators", "RowMaskingCollator"),

@@ -11,12 +11,11 @@ from hf_maskattn.cli.console import exit_on_error
 def benchmark(
     part: Annotated[
         Literal["recurrence", "attention", "training", "inference", "rnnsearch"] | None,
-        typer.Argument(help="What to measure. By default everything.", show_default=False),
+        typer.Argument(help="What to measure. By default everything."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure fewer sizes, fewer times.")] = False,
     device: Annotated[
-        str | None,
-        typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one.", show_default=False),
+        str | None, typer.Option(help="Device, such as cpu or cuda. By default the accelerator if there is one.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace this file.")] = False,

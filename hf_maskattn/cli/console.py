@@ -137,6 +137,13 @@ def print_message(text: str) -> None:
     Console(stderr=True).print(sender + text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def print_utf8(line: str) -> None:
+    """Print a line of JSON or HTML to stdout in UTF-8, which cannot encode a lone surrogate: JSON has an escape for it."""
+    encoded = line.encode("utf-8", "backslashreplace")
+    # A stream without a buffer, such as io.StringIO, has no encoding.
+    typer.echo(encoded if hasattr(sys.stdout, "buffer") else encoded.decode())
+
+
 class MessageHandler(logging.StreamHandler):
     """Prints log messages to stderr, above progress bars. On a terminal, rich renders those that it can."""
 
@@ -174,7 +181,7 @@ def show_report(report: "AuditReport | BenchmarkReport", json_file: Path | None)
         raise typer.Exit(NOT_PASSED)
 
 
-def _build_table(name: str, *numbers: str, title: str | None = None) -> Table:
+def build_table(name: str, *numbers: str, title: str | None = None) -> Table:
     """Build a table of names in the first column and numbers in the others."""
     table = Table(name, title=title)
     for heading in numbers:
@@ -191,7 +198,7 @@ def show_metrics(report: "RunReport", task: str) -> None:
     metrics, folder = rows_with_teacher(report.metrics), str(report.model_folder)
     names = list(dict.fromkeys(name for values in metrics.values() for name in values if name not in _NOT_SHOWN))
     names.sort(key=lambda name: name == "runtime")
-    table = _build_table("split", *("time" if name == "runtime" else name for name in names))
+    table = build_table("split", *("time" if name == "runtime" else name for name in names))
     for split, values in metrics.items():
         texts = {name: f"{value:.4g}" for name, value in values.items()}
         if "runtime" in values:
@@ -229,7 +236,7 @@ def _print_line(text: str) -> None:
 def show_seeds(scores: "SeedScores") -> None:
     """Print a table of the scores of each seed, their mean and deviation, and the folder of the best model."""
     seeds = [f"seed {seed}" for seed in scores.metrics]
-    table = _build_table("score", *seeds, "mean", "std", title="Std: sample standard deviation")
+    table = build_table("score", *seeds, "mean", "std", title="Std: sample standard deviation")
     for split, mean in scores.mean.items():
         for name, value in mean.items():
             cells = [f"{metrics[split][name]:.4f}" for metrics in scores.metrics.values()]
@@ -268,7 +275,7 @@ def show_class_scores(scores: dict[str, Any]) -> None:
         if len(names) > _MAX_CLASSES_SHOWN:
             names = sorted(names, key=lambda name: by_class[name]["f1"])[:_MAX_CLASSES_SHOWN]
             title = f"The {_MAX_CLASSES_SHOWN} of {len(by_class)} {kind} with the lowest F1"
-        table = _build_table("entity" if kind == "entities" else "class", "precision", "recall", "f1", "support", title=title)
+        table = build_table("entity" if kind == "entities" else "class", "precision", "recall", "f1", "support", title=title)
         for name in names:
             *ratios, support = by_class[name].values()
             table.add_row(Text(name), *(f"{value:.4f}" for value in ratios), f"{support:,}")

@@ -13,18 +13,13 @@ def evaluate(
     model: Model,
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            help="YAML file, or the name of a shipped recipe, for its data. By default the recipe of the model.",
-            show_default=False,
-        ),
+        typer.Argument(help="YAML file, or the name of a shipped recipe, for its data. By default the recipe of the model."),
     ] = None,
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     json_file: Annotated[
         str | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write metrics and scores by class to FILE, or to stdout for -.", show_default=False
-        ),
+        typer.Option("--json", metavar="FILE", help="Write metrics and scores by class to FILE, or to stdout for -."),
     ] = None,
     errors: Annotated[
         Path | None,

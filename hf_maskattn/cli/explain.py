@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_maskattn.cli.console import exit_on_error
+from hf_maskattn.cli.console import build_table, exit_on_error, print_utf8
 from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 if TYPE_CHECKING:
@@ -27,29 +27,24 @@ def explain(
     model: Model,
     text: Texts = None,
     file: TextsFile = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of the texts of a file of rows; see predict.", show_default=False)
-    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the texts of a file of rows; see predict.")] = None,
     method: Annotated[
         Literal["contributions", "removal", "integrated_gradients", "gradient_x_input", "attention"] | None,
-        typer.Option(help="By default contributions for classifiers of texts, else removal.", show_default=False),
+        typer.Option(help="By default contributions for classifiers of texts, else removal."),
     ] = None,
     unit: Annotated[Literal["token", "word"], typer.Option(help="What has a score.")] = "token",
     label: Annotated[
-        str | None,
-        typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.", show_default=False),
+        str | None, typer.Option("--class", metavar="NAME", help="Explain this class, not the predicted one.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of tokens in the tables on a terminal.")] = 5,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save a picture of the texts, colored by score, to FILE.")
     ] = None,
     html_file: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE.", show_default=False),
+        Path | None, typer.Option("--html", metavar="FILE", help="Save a page with colored texts and tables to FILE.")
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.", show_default=False),
+        Path | None, typer.Option("--json", metavar="FILE", help="Save all scores to FILE as JSON lines; - is stdout.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace these files.")] = False,
     compare: Annotated[
@@ -123,17 +118,14 @@ def explain(
 
 def _write_lines(lines: Iterable[str], path: Path) -> None:
     """Write lines in UTF-8 to stdout, or to a file that appears when it is complete."""
-    # UTF-8 cannot encode a lone surrogate; JSON has an escape for it.
-    encoded = (f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
     if path == _STDOUT:
-        for line in encoded:
-            # A stream without a buffer, such as io.StringIO, has no encoding.
-            typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode(), nl=False)
+        for line in lines:
+            print_utf8(line)
         return
     with TemporaryDirectory(dir=path.parent, prefix=".explain-") as folder:
         part = Path(folder) / path.name
-        with part.open("wb") as stream:
-            stream.writelines(encoded)
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
         os.replace(part, path)
 
 
@@ -190,11 +182,7 @@ def _color_text(explanation: "Explanation", view: "View") -> Text:
 
 def show_comparison(comparison: "Comparison") -> None:
     """Print a row for each method, and what was measured."""
-    table = Table(
-        "method", "comprehensiveness", "sufficiency", "area over the curve", caption_justify="left", title_justify="left"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = build_table("method", "comprehensiveness", "sufficiency", "area over the curve")
     for name, measures in comparison.methods.items():
         table.add_row(name, *(f"{value:.3f}" for value in measures))
     console = Console(highlight=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message
+from hf_maskattn.cli.console import NOT_PASSED, exit_on_error, print_message, print_utf8
 from hf_maskattn.cli.options import BatchSize, MaxLength, Model, Revision, Texts, TextsFile
 
 _BAR_DELAY_SECONDS = 2.0
@@ -21,26 +21,17 @@ def predict(
     column: Annotated[
         str | None,
         typer.Option(
-            help="Column of the texts, or lists of words, of a file of rows. By default the one of the recipe, or text.",
-            show_default=False,
+            help="Column of the texts, or lists of words, of a file of rows. By default the one of the recipe, or text."
         ),
     ] = None,
     output_format: Annotated[
-        Literal["jsonl", "table"] | None,
-        typer.Option("--format", help="By default table on a terminal, else jsonl.", show_default=False),
+        Literal["jsonl", "table"] | None, typer.Option("--format", help="By default table on a terminal, else jsonl.")
     ] = None,
     top_k: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels.", show_default=False
-        ),
+        str | None, typer.Option(metavar="N|all", help="Print the N most probable labels, or tokens of a mask, or all labels.")
     ] = None,
-    num_beams: Annotated[
-        int | None, typer.Option(help="Generate text by beam search with this number of beams.", show_default=False)
-    ] = None,
-    num_return_sequences: Annotated[
-        int | None, typer.Option(help="Number of texts to generate for each text.", show_default=False)
-    ] = None,
+    num_beams: Annotated[int | None, typer.Option(help="Generate text by beam search with this number of beams.")] = None,
+    num_return_sequences: Annotated[int | None, typer.Option(help="Number of texts to generate for each text.")] = None,
     batch_size: BatchSize = 32,
     max_length: MaxLength = None,
     onnx: Annotated[Path | None, typer.Option(help="Run this file, exported from the model, by onnxruntime.")] = None,
@@ -86,10 +77,7 @@ def predict(
             show_predictions(results, column)
         else:
             for result in results:
-                # UTF-8 cannot encode a lone surrogate; JSON has an escape for it. A Parquet file may have dates.
-                line = json.dumps(result, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
-                # A stream without a buffer, such as io.StringIO, has no encoding.
-                typer.echo(line if hasattr(sys.stdout, "buffer") else line.decode())
+                print_utf8(json.dumps(result, ensure_ascii=False, default=str))  # a Parquet file may have dates
         if failures:
             print_message(f"{len(failures):,} of {len(texts):,} texts have no predictions. First error: {failures[0]}")
             raise typer.Exit(NOT_PASSED)
@@ -113,12 +101,12 @@ def check_input(text: list[str] | None, file: Path | None, column: str | None) -
 
 def read_input(text: list[str] | None, file: Path | None, column: str | None, model: str | Path) -> tuple[Sequence[Any], str]:
     """Read the texts or the rows of options that `check_input` accepts, for a model; returns them and their column."""
-    from hf_maskattn.data.files import names_rows, read_lines, read_stream_lines
+    from hf_maskattn.data.files import names_rows, read_lines, split_lines
     from hf_maskattn.inference.input_rows import load_rows
 
     if file and names_rows(file):
         return load_rows(file, model, column)
-    return text or (read_lines(file) if file else read_stream_lines(sys.stdin.buffer)), "text"
+    return text or (read_lines(file) if file else split_lines(sys.stdin.buffer.read(), "stdin")), "text"
 
 
 def _parse_top_k(value: str | None) -> int | Literal["all"] | None:

@@ -11,10 +11,8 @@ def push(
     model: Annotated[str, typer.Argument(help="Folder of the model, such as the output folder of a run.")],
     repo_id: Annotated[str, typer.Argument(help="Repository, `name` or `user/name`. Created if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch to commit to. Created if it does not exist.", show_default=False)
-    ] = None,
-    message: Annotated[str | None, typer.Option(help="Commit message.", show_default=False)] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to. Created if it does not exist.")] = None,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing to the branch.")
     ] = False,

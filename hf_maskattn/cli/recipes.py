@@ -11,7 +11,7 @@ from hf_maskattn.cli.console import exit_on_error
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None,
 ) -> None:
     """List the recipes that come with this package, or print one: `hf-maskattn recipes sst2 > my_recipe.yaml`."""
     with exit_on_error():
@@ -42,9 +42,7 @@ def init(
         list[str] | None,
         typer.Argument(metavar="[GROUP.KEY=VALUE]...", help="Keys to set, such as data.text_column=review."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Recipe to write. By default the name of FILE with .yaml.", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Recipe to write. By default the name of FILE with .yaml.")] = None,
 ) -> None:
     """Write a commented recipe for your own data, with the columns of the file filled in."""
     with exit_on_error():

@@ -13,10 +13,9 @@ from hf_maskattn.cli.options import Overrides
 def tune(
     recipe: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped recipe.")],
     overrides: Overrides = None,
-    trials: Annotated[int | None, typer.Option(help="Number of trials, instead of tuning.trials.", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials, instead of tuning.trials.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the search. By default training.output_dir with -tuning.", show_default=False),
+        Path | None, typer.Option(help="Folder of the search. By default training.output_dir with -tuning.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search in the folder.")] = False,
 ) -> None:

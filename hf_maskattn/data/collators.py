@@ -4,7 +4,6 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from itertools import chain
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
@@ -116,7 +115,6 @@ class StreamCollator:
         return self._process_collator(rows)
 
 
-@dataclass
 class _LabelShift:
     """What `DataCollatorForSeq2Seq` needs of a model, without its weights, which each worker of a dataloader would be sent."""
 

@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import datasets
@@ -185,26 +185,18 @@ def find_further_labels(
     Raises:
         ValueError: The model has none of the labels of a split.
     """
+    is_known = is_known or names.__contains__
     further: set[str] = set()
     for split_name, split in splits.items():
         feature = item_feature(split.features[column]) or split.features[column]
-        known = build_label_ids(feature, names)
-
-        @cache
-        def unknown_name(value: Hashable, feature: Any = feature, known: Mapping[Hashable, int] = known) -> str:
-            """Return the name of a label that the model does not have, else an empty one."""
-            name = names[known[value]] if value in known else _label_name(feature, value)
-            return "" if (name in names if is_known is None else is_known(name)) else name
-
-        counts: Counter[str] = Counter()
-        num_known, num_rows = 0, 0
-        for row in split[column]:
-            labels = [unknown_name(value) for value in (row if isinstance(row, list) else [row])]
-            unknown = [name for name in labels if name]
-            counts.update(unknown)
-            num_known += len(labels) - len(unknown)
-            num_rows += bool(unknown)
-        if counts and not num_known:
+        ids = build_label_ids(feature, names)
+        rows = [row if isinstance(row, list) else [row] for row in split[column]]
+        values = set(chain.from_iterable(rows))
+        names_of = {value: names[ids[value]] if value in ids else _label_name(feature, value) for value in values}
+        unknown = {value: name for value, name in names_of.items() if name and not is_known(name)}
+        counts = Counter(unknown[value] for row in rows for value in row if value in unknown)
+        num_rows = sum(not unknown.keys().isdisjoint(row) for row in rows)
+        if counts and counts.total() == sum(map(len, rows)):
             raise ValueError(
                 f"the labels of the split {split_name!r} in {column!r} must be among those of the model "
                 f"({', '.join(names[:MAX_LABELS_IN_ERROR])}), got {', '.join([*counts][:5])}. Correct the labels."

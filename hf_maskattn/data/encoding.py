@@ -76,8 +76,7 @@ def encode_texts(
         label_ids = build_label_ids(item, labels, further_labels)
         encode_label = partial(_encode_labels, label_ids=label_ids, labels=[*labels, *further_labels])
         label_feature = List(Value("float32"))
-    encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    encode = partial(_add_labels, encode=encode, name="labels", column=label_column, encode_label=encode_label)
+    encode = _LabelEncoder(_TextEncoder(tokenizer, text_column, max_length), "labels", label_column, encode_label)
     features = Features({**_TOKEN_FEATURES, "labels": label_feature})
     return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
@@ -91,7 +90,7 @@ def add_sequence_labels(
     """
     label_ids = build_label_ids(split.features[column], labels, further)
     encode_label = partial(_encode_label, label_ids=label_ids, labels=list(labels))
-    return partial(_add_labels, encode=encode, name="sequence_labels", column=column, encode_label=encode_label)
+    return _LabelEncoder(encode, "sequence_labels", column, encode_label)
 
 
 def encode_for_masked_lm(
@@ -111,8 +110,7 @@ def encode_for_masked_lm(
     Raises:
         TypeError: A text is not a string.
     """
-    encode = partial(_encode_batch, tokenizer=tokenizer, text_column=text_column, max_length=max_length)
-    features = Features(_TOKEN_FEATURES)
+    encode, features = _TextEncoder(tokenizer, text_column, max_length), Features(_TOKEN_FEATURES)
     return map_rows(split, encode, features=features, limits={"max_length": max_length}, name=name, locations=locations)
 
 
@@ -301,34 +299,35 @@ def count_truncated_tokens(encoded: BatchEncoding) -> list[int]:
     ]
 
 
-def _encode_batch(
-    batch: dict[str, list[Any]],
-    locations: list[RowLocation],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    text_column: str,
-    max_length: int,
-) -> dict[str, Any]:
-    return dict(tokenize(tokenizer, batch[text_column], locations, max_length=max_length))
+@dataclass(frozen=True)
+class _TextEncoder:
+    """Encodes the texts of batches."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text_column: str
+    max_length: int
+
+    def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
+        return dict(tokenize(self.tokenizer, batch[self.text_column], locations, max_length=self.max_length))
 
 
-def _add_labels(
-    batch: dict[str, list[Any]],
-    locations: list[RowLocation],
-    *,
-    encode: BatchEncoder,
-    name: str,
-    column: str,
-    encode_label: Callable[[Any], Any],
-) -> dict[str, Any]:
-    """Encode a batch, with the labels of a column in the further column `name`."""
-    encoded, labels = encode(batch, locations), []
-    for location, value in zip(locations, batch[column], strict=True):
-        try:
-            labels.append(encode_label(value))
-        except ValueError as error:
-            raise type(error)(f"{location}, column {column!r}: {error}") from error
-    return {**encoded, name: labels}
+@dataclass(frozen=True)
+class _LabelEncoder:
+    """Encodes batches by another function, with the labels of a column in the further column `name`."""
+
+    encode: BatchEncoder
+    name: str
+    column: str
+    encode_label: Callable[[Any], Any]
+
+    def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
+        encoded, labels = self.encode(batch, locations), []
+        for location, value in zip(locations, batch[self.column], strict=True):
+            try:
+                labels.append(self.encode_label(value))
+            except ValueError as error:
+                raise type(error)(f"{location}, column {self.column!r}: {error}") from error
+        return {**encoded, self.name: labels}
 
 
 def _encode_number(value: Any) -> float:

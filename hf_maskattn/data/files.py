@@ -8,11 +8,11 @@ import json
 import lzma
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 FileKind = Literal["csv", "json", "parquet"]
 
@@ -194,13 +194,8 @@ def open_bytes(file: TableFile) -> Iterator[IO[bytes]]:
         OSError: The file cannot be opened.
         ImportError: The package that decompresses the file is not installed.
     """
-    path = file.copy or file.path
-    with _open_raw(path) as raw:
-        if file.compression is None:
-            yield raw
-        else:
-            with _decompressor(file)(raw) as content:
-                yield content
+    with _open_raw(file.copy or file.path) as raw, _decompressor(file)(raw) as content:
+        yield content
 
 
 def _open_raw(path: str) -> IO[bytes]:
@@ -219,7 +214,7 @@ def _decompressor(file: TableFile) -> Callable[[IO[bytes]], Any]:
             raise ImportError(f"{file}: reading .zst files requires zstandard. Run: pip install zstandard") from error
         return partial(zstandard.open, mode="rb")
     openers: dict[str | None, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return openers[file.compression]
+    return openers.get(file.compression, nullcontext)
 
 
 @contextmanager
@@ -259,15 +254,11 @@ def read_lines(path: Path) -> list[str]:
         OSError: The file cannot be read.
         ValueError: The file is not UTF-8; the message contains the line.
     """
-    return _split_lines(path.read_bytes(), str(path))
+    return split_lines(path.read_bytes(), str(path))
 
 
-def read_stream_lines(stream: BinaryIO) -> list[str]:
-    """Read the lines of a UTF-8 stream; see `read_lines`."""
-    return _split_lines(stream.read(), "stdin")
-
-
-def _split_lines(content: bytes, origin: str) -> list[str]:
+def split_lines(content: bytes, origin: str) -> list[str]:
+    """Split UTF-8 into lines, with errors as in `read_lines`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -39,10 +39,6 @@ class Splits(DatasetDict):
         super().__init__(splits)
         self.locations = dict(locations)
 
-    def with_split(self, name: str, split: Dataset, locations: RowLocations) -> "Splits":
-        """Return the splits with another one, in first place."""
-        return Splits({name: split, **self}, {name: locations, **self.locations})
-
 
 def load_splits(
     source: str | None = None,

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -56,14 +56,7 @@ def encode_pairs(
             "tokenizer must have an end-of-sequence token, from which a model learns to stop. Train one with "
             "train_tokenizer(..., for_generation=True), or set tokenizer.eos_token."
         )
-    encode = partial(
-        _encode_batch,
-        tokenizer=tokenizer,
-        source_column=source_column,
-        target_column=target_column,
-        max_source_length=max_source_length,
-        max_target_length=max_target_length,
-    )
+    encode = _PairEncoder(tokenizer, source_column, target_column, max_source_length, max_target_length)
     limits = {"max_length": max_source_length, "max_target_length": max_target_length}
     return map_rows(split, encode, features=LABELED_TOKENS, limits=limits, name=name, locations=locations)
 
@@ -115,29 +108,30 @@ def reference_texts(location: RowLocation, value: Any) -> list[str]:
     return texts
 
 
-def _encode_batch(
-    batch: dict[str, list[Any]],
-    locations: list[RowLocation],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    source_column: str,
-    target_column: str,
-    max_source_length: int,
-    max_target_length: int,
-) -> dict[str, Any]:
-    encoded = dict(tokenize(tokenizer, batch[source_column], locations, max_length=max_source_length))
-    values = zip(locations, batch[target_column], strict=True)
-    targets = [reference_texts(location, value)[0] for location, value in values]
-    encoded_targets = tokenizer(text_target=targets, truncation=True, max_length=max_target_length)
-    labels, num_truncated = [], []
-    for ids, count in zip(encoded_targets["input_ids"], count_truncated_tokens(encoded_targets), strict=True):
-        labels.append(_append_end(ids, tokenizer.eos_token_id, max_target_length))
-        # The end-of-sequence token may replace the last token that the tokenizer kept.
-        is_replaced = labels[-1] != ids and len(labels[-1]) == len(ids)
-        num_truncated.append(count + is_replaced)
-    encoded["labels"] = labels
-    encoded[truncation_column("max_target_length")] = num_truncated
-    return encoded
+@dataclass(frozen=True)
+class _PairEncoder:
+    """Encodes batches of pairs. Its fields are the arguments of `encode_pairs`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    source_column: str
+    target_column: str
+    max_source_length: int
+    max_target_length: int
+
+    def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
+        encoded = dict(tokenize(self.tokenizer, batch[self.source_column], locations, max_length=self.max_source_length))
+        values = zip(locations, batch[self.target_column], strict=True)
+        targets = [reference_texts(location, value)[0] for location, value in values]
+        encoded_targets = self.tokenizer(text_target=targets, truncation=True, max_length=self.max_target_length)
+        labels, num_truncated = [], []
+        for ids, count in zip(encoded_targets["input_ids"], count_truncated_tokens(encoded_targets), strict=True):
+            labels.append(_append_end(ids, self.tokenizer.eos_token_id, self.max_target_length))
+            # The end-of-sequence token may replace the last token that the tokenizer kept.
+            is_replaced = labels[-1] != ids and len(labels[-1]) == len(ids)
+            num_truncated.append(count + is_replaced)
+        encoded["labels"] = labels
+        encoded[truncation_column("max_target_length")] = num_truncated
+        return encoded
 
 
 def _append_end(ids: list[int], end_id: int, max_length: int) -> list[int]:

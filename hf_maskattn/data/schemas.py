@@ -24,6 +24,25 @@ def merge_schemas(first: pa.Schema, second: pa.Schema, *, allow_mixed: bool) -> 
     return pa.schema(list(types.items()), metadata=first.metadata)
 
 
+def check_schema(schema: pa.Schema, expected: pa.Schema, *, name: str, first: str) -> None:
+    """Check that a table has the expected columns, and that they can be cast to the expected types.
+
+    Messages have the name of the table, and what the columns are expected from: the first "file" or "shard".
+
+    Raises:
+        ValueError: A column is missing, or has another type.
+    """
+    for field in expected:
+        if field.name not in schema.names:
+            raise ValueError(
+                f"{name}: the column {field.name!r} of the first {first} is missing. The columns are {', '.join(schema.names)}."
+            )
+    for field in expected:
+        source = schema.field(field.name).type
+        if not is_castable(source, field.type):
+            raise ValueError(f"{name}: the column {field.name!r} must be {field.type}, as in the first {first}, got {source}.")
+
+
 def is_castable(source: pa.DataType, target: pa.DataType) -> bool:
     """Return whether a column can be cast without changing the meaning of its values.
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import datasets
@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from hf_maskattn.data.encoding import BatchEncoder
 from hf_maskattn.data.files import TableFile, unreadable_error
-from hf_maskattn.data.schemas import is_castable
+from hf_maskattn.data.schemas import check_schema
 from hf_maskattn.data.table_reading import RowLocation, count_rows, read_tables
 
 SHARD, ROW = "shard of this row", "index of this row"
@@ -145,18 +145,7 @@ class Shards:
     def _cast(self, shard: int, table: pa.Table) -> pa.Table:
         """Cast a table of a streamed dataset to the columns and types of the first rows."""
         name, schema = self.name(shard), self.features.arrow_schema
-        missing = [column for column in self.features if column not in table.column_names]
-        if missing:
-            raise ValueError(
-                f"{name}: the column {missing[0]!r} of the first shard is missing. The columns are "
-                f"{', '.join(table.column_names)}."
-            )
-        for column in schema:
-            source_type = table.schema.field(column.name).type
-            if not is_castable(source_type, column.type):
-                raise ValueError(
-                    f"{name}: the column {column.name!r} must be {column.type}, as in the first shard, got {source_type}."
-                )
+        check_schema(table.schema, schema, name=name, first="shard")
         try:
             table = table.select(self.column_names).cast(schema)
             table.validate(full=True)  # also checks that strings are UTF-8
@@ -342,7 +331,7 @@ class RowStream(IterableDataset):
         batch_size: Number of rows in a batch of the `DataLoader`.
         process_index: Index of this process.
         num_processes: Number of processes.
-        skipped_batches: Number of batches of this process to skip, such as those before a checkpoint.
+        skipped_batches: Number of batches of this process that an iteration skips, such as those before a checkpoint.
         current_pass: Index of the pass of the latest row, in the process that reads it.
     """
 
@@ -355,14 +344,6 @@ class RowStream(IterableDataset):
     num_processes: int = 1
     skipped_batches: int = 0
     current_pass: int = field(default=0, init=False)
-
-    def for_process(self, *, seed: int, batch_size: int, process_index: int = 0, num_processes: int = 1) -> "RowStream":
-        """Return the stream of one training process; see the arguments of the class."""
-        return replace(self, seed=seed, batch_size=batch_size, process_index=process_index, num_processes=num_processes)
-
-    def skip_batches(self, num_batches: int) -> None:
-        """Start the next iteration after a number of batches, counted from the beginning of the stream."""
-        self.skipped_batches = num_batches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield rows; in a worker of a `DataLoader`, the rows of its batches.

@@ -7,7 +7,7 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -26,7 +26,7 @@ from hf_maskattn.data.files import (
     separator_hint,
     unreadable_error,
 )
-from hf_maskattn.data.schemas import JSON, has_objects, is_castable, merge_schemas, plain_type
+from hf_maskattn.data.schemas import JSON, check_schema, has_objects, is_castable, merge_schemas, plain_type
 
 _MAX_ROWS_PER_TABLE = 10_000
 _MAX_CHARACTERS_PER_TABLE = 1 << 24
@@ -65,8 +65,8 @@ def read_rows(file: TableFile) -> Iterator[dict[str, Any]]:
         if file.kind == "json":
             yield from (row for _, row in _json_rows(file))
         elif file.kind == "csv":
-            rows = _csv_rows(file, with_header=True)
-            _, header = next(rows, (1, []))
+            rows = _csv_rows(file)
+            _, header = next(rows)
             yield from (dict(zip(header, cells, strict=True)) for _, cells in rows)
         else:
             for table in _read_parquet(file, None):
@@ -84,7 +84,7 @@ def count_rows(file: TableFile) -> int:
             with open_bytes(file) as content:
                 return pq.ParquetFile(content).metadata.num_rows
         if file.kind == "csv":
-            return sum(1 for _ in _csv_rows(file))
+            return sum(1 for _ in _csv_rows(file)) - 1
         with open_lines(file, newline="\n") as lines:
             non_blank = (line for line in lines if line.strip())
             first = next(non_blank, "")
@@ -117,7 +117,7 @@ def read_header(file: TableFile) -> list[str]:
         ValueError, ImportError, OSError: As in `read_tables`.
     """
     with _named_errors(file):
-        return next(_csv_rows(file, with_header=True), (1, []))[1]
+        return next(_csv_rows(file))[1]
 
 
 @dataclass(frozen=True)
@@ -136,15 +136,9 @@ class RowLocation:
 
     def __str__(self) -> str:
         """Format as "train.csv, line 7", or as "row 5 of train.parquet (counted from 0)"."""
-        row = self.row
-        for file in self.files:
-            line = None if file.kind == "parquet" else next(islice(_line_numbers(file), row, None), None)
-            if line is not None:
-                return f"{file}, line {line}"
-            num_rows = count_rows(file)
-            if row < num_rows:
-                return f"row {row} of {file} (counted from 0)"
-            row -= num_rows
+        found = next(islice(_places(self.files), self.row, None), None)
+        if found is not None:
+            return _describe_place(*found)
         return f"row {self.row}{f' of {self.source}' if self.source else ''} (counted from 0)"
 
 
@@ -170,27 +164,29 @@ class RowLocations:
         Returns:
             The location of each row in a local file, by its index. Empty for rows from elsewhere.
         """
-        in_files: dict[int, int] = {self[row].row: row for row in rows}
-        described: dict[int, str] = {}
-        first = 0
-        for file in self.files if not any(file.is_remote for file in self.files) else ():
-            is_parquet = file.kind == "parquet"
-            places = range(count_rows(file)) if is_parquet else list(_line_numbers(file))
-            for row, place in enumerate(places, start=first):
-                if row in in_files:
-                    name = f"row {place} of {file} (counted from 0)" if is_parquet else f"{file}, line {place}"
-                    described[in_files[row]] = name
-            first += len(places)
-        return described
+        if any(file.is_remote for file in self.files):
+            return {}
+        in_files = {self[row].row: row for row in rows}
+        places = enumerate(_places(self.files))
+        return {in_files[row]: _describe_place(*place) for row, place in places if row in in_files}
 
     def select(self, rows: Sequence[int]) -> "RowLocations":
         """Return the locations of a subset of the rows."""
         return RowLocations(self.files, [self[row].row for row in rows])
 
 
-def _line_numbers(file: TableFile) -> Iterator[int]:
-    """Yield the one-based line of each row: where it ends in CSV, where it begins in JSON."""
-    return (line for line, _ in (_csv_rows(file) if file.kind == "csv" else _json_rows(file)))
+def _places(files: Iterable[TableFile]) -> Iterator[tuple[TableFile, int]]:
+    """Yield the file of each row, and its line: where it ends in CSV, where it begins in JSON. For Parquet, its index."""
+    for file in files:
+        if file.kind == "parquet":
+            yield from ((file, row) for row in range(count_rows(file)))
+        else:
+            rows = islice(_csv_rows(file), 1, None) if file.kind == "csv" else _json_rows(file)
+            yield from ((file, line) for line, _ in rows)
+
+
+def _describe_place(file: TableFile, place: int) -> str:
+    return f"row {place} of {file} (counted from 0)" if file.kind == "parquet" else f"{file}, line {place}"
 
 
 @contextmanager
@@ -207,11 +203,10 @@ def _named_errors(file: TableFile) -> Iterator[None]:
 
 def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     """Read a CSV file whose first row names the columns."""
-    rows = _csv_rows(file, with_header=True)
-    _, header = next(rows, (1, []))
-    missing = [] if schema is None else [name for name in schema.names if name not in header]
-    if missing:
-        raise _missing_column_error(file, missing[0], header)
+    rows = _csv_rows(file)
+    _, header = next(rows)
+    if schema is not None:
+        check_schema(pa.schema([(name, pa.string()) for name in header]), schema, name=str(file), first="file")
 
     def transpose(rows: list[list[str]]) -> dict[str, Sequence[str]]:
         return dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -225,16 +220,15 @@ def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
         raise empty_file_error(file)
 
 
-def _csv_rows(file: TableFile, *, with_header: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file, each with the line where it ends."""
+def _csv_rows(file: TableFile) -> Iterator[tuple[int, list[str]]]:
+    """Yield the header of a CSV file, which is empty if the file is, and its rows, each with the line where it ends."""
     separator = "\t" if file.separator == "\\t" else file.separator or ("\t" if file.suffix == ".tsv" else ",")
     with open_lines(file, newline="") as lines:
         reader = csv.reader(lines, delimiter=separator, strict=True)
         _, header = next(iter(_next_rows(file, reader, 1)), (1, []))
         if len(set(header)) < len(header):
             raise ValueError(f"{file}, line 1: column names must be unique, got {', '.join(header)}. Rename one.")
-        if with_header:
-            yield reader.line_num, header
+        yield reader.line_num, header
         width = len(header)
         while rows := _next_rows(file, reader, _ROWS_PER_STEP):
             for line, row in rows:
@@ -394,23 +388,13 @@ def _read_parquet(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Tabl
         fields = [pa.field(field.name, plain_type(field.type)) for field in parquet.schema_arrow]
         file_schema = pa.schema(fields, metadata=parquet.schema_arrow.metadata)
         schema = file_schema if schema is None else schema
-        missing = [name for name in schema.names if name not in file_schema.names]
-        if missing:
-            raise _missing_column_error(file, missing[0], file_schema.names)
-        for field in schema:
-            source = file_schema.field(field.name).type
-            if not is_castable(source, field.type):
-                raise ValueError(f"{file}: the column {field.name!r} must be {field.type}, as in the first file, got {source}.")
+        check_schema(file_schema, schema, name=str(file), first="file")
         if schema is file_schema and parquet.metadata.num_rows == 0:
             yield schema.empty_table()
         for batch in parquet.iter_batches(_MAX_ROWS_PER_TABLE, columns=schema.names):
             table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
             table.validate(full=True)  # also checks that strings are UTF-8
             yield table
-
-
-def _missing_column_error(file: TableFile, column: str, columns: Sequence[str]) -> ValueError:
-    return ValueError(f"{file}: the column {column!r} of the first file is missing. The columns are {', '.join(columns)}.")
 
 
 def _column_chunks(

@@ -5,7 +5,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from datasets import Dataset, Features, Value
@@ -72,16 +72,8 @@ def encode_tags(
         TypeError: A text is not a string.
         ValueError: A row has different numbers of words and tags, an unknown tag, or a word that its text does not contain.
     """
-    encode: BatchEncoder = partial(
-        _encode_batch,
-        tokenizer=tokenizer,
-        text_column=text_column,
-        tokens_column=tokens_column,
-        label_column=label_column,
-        reader=tagging.reader(split, label_column),
-        max_length=max_length,
-        by_word=by_word,
-    )
+    reader = tagging.reader(split, label_column)
+    encode: BatchEncoder = _TagEncoder(tokenizer, text_column, tokens_column, label_column, reader, max_length, by_word)
     features = LABELED_TOKENS
     if sequence_label_column is not None:
         encode = add_sequence_labels(encode, split, sequence_label_column, sequence_labels or (), further_sequence_labels)
@@ -355,46 +347,47 @@ def _first_words(tags: Sequence[str]) -> list[int | None]:
     return first_words
 
 
-def _encode_batch(
-    batch: dict[str, list[Any]],
-    locations: list[RowLocation],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    text_column: str | None,
-    tokens_column: str,
-    label_column: str,
-    reader: TagReader,
-    max_length: int,
-    by_word: bool,
-) -> dict[str, Any]:
-    columns = zip(locations, batch[tokens_column], batch[label_column], strict=True)
-    rows = [reader.read(location, words, values) for location, words, values in columns]
-    texts = [" ".join(words) for words, _ in rows] if text_column is None else batch[text_column]
-    encoded = tokenize(
-        tokenizer, texts, locations, max_length=max_length, return_offsets_mapping=True, return_special_tokens_mask=True
-    )
-    labeled = []
-    for index, (words, tags) in enumerate(rows):
-        spans = _locate_words_of_row(locations[index], texts[index], words)
-        offsets, input_ids = encoded["offset_mapping"][index], encoded["input_ids"][index]
-        if by_word:
-            row = label_words(
-                input_ids,
-                find_first_tokens(texts[index], spans, offsets),
-                [label_id(tag, reader.labels) for tag in tags],
-                continues=[reader.converted_scheme is not None and tag.startswith("I-") for tag in tags],
-                num_labels=len(reader.labels),
-                padding=tokenizer.pad_token_id or 0,
-            )
-        else:
-            aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=reader.scheme != "none")
-            is_special = encoded["special_tokens_mask"][index]
-            labels = [IGNORED if skip else label_id(tag, reader.labels) for tag, skip in zip(aligned, is_special, strict=True)]
-            row = LabeledWords(input_ids, encoded["attention_mask"][index], labels)
-        labeled.append(row)
-    names, counts = ("input_ids", "attention_mask", "labels"), truncation_column("max_length")
-    columns_of_tokens = {name: [row[index] for row in labeled] for index, name in enumerate(names)}
-    return {**columns_of_tokens, counts: encoded[counts]}
+@dataclass(frozen=True)
+class _TagEncoder:
+    """Encodes batches of tagged words. Its fields are the arguments of `encode_tags`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text_column: str | None
+    tokens_column: str
+    label_column: str
+    reader: TagReader
+    max_length: int
+    by_word: bool
+
+    def __call__(self, batch: dict[str, list[Any]], locations: list[RowLocation]) -> dict[str, Any]:
+        columns = zip(locations, batch[self.tokens_column], batch[self.label_column], strict=True)
+        rows = [self.reader.read(location, words, values) for location, words, values in columns]
+        texts = [" ".join(words) for words, _ in rows] if self.text_column is None else batch[self.text_column]
+        settings = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        encoded = tokenize(self.tokenizer, texts, locations, max_length=self.max_length, **settings)
+        known = self.reader.labels
+        labeled = []
+        for index, (words, tags) in enumerate(rows):
+            spans = _locate_words_of_row(locations[index], texts[index], words)
+            offsets, input_ids = encoded["offset_mapping"][index], encoded["input_ids"][index]
+            if self.by_word:
+                row = label_words(
+                    input_ids,
+                    find_first_tokens(texts[index], spans, offsets),
+                    [label_id(tag, known) for tag in tags],
+                    continues=[self.reader.converted_scheme is not None and tag.startswith("I-") for tag in tags],
+                    num_labels=len(known),
+                    padding=self.tokenizer.pad_token_id or 0,
+                )
+            else:
+                aligned = align_tags(texts[index], spans, tags, offsets, mark_entities=self.reader.scheme != "none")
+                is_special = encoded["special_tokens_mask"][index]
+                labels = [IGNORED if skip else label_id(tag, known) for tag, skip in zip(aligned, is_special, strict=True)]
+                row = LabeledWords(input_ids, encoded["attention_mask"][index], labels)
+            labeled.append(row)
+        names, counts = ("input_ids", "attention_mask", "labels"), truncation_column("max_length")
+        columns_of_tokens = {name: [row[index] for row in labeled] for index, name in enumerate(names)}
+        return {**columns_of_tokens, counts: encoded[counts]}
 
 
 def label_id(tag: str, labels: Sequence[str]) -> int:

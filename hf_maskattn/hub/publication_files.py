@@ -209,17 +209,12 @@ def _list_weights(folder: Path) -> list[str]:
         way_out = "Save the model with save_pretrained. Pickled weights (.bin) are not published."
         _require_file(folder, _WEIGHTS_FILE, way_out)
     for name in names:
-        if name != _INDEX_FILE:
-            _check_weights(folder / name)
+        try:
+            if name != _INDEX_FILE:
+                safe_open(folder / name, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is not a complete safetensors file ({error}). Save the model again.") from error
     return names
-
-
-def _check_weights(path: Path) -> None:
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file ({error}). Save the model again.") from error
 
 
 def _require_file(folder: Path, name: str, way_out: str) -> Path:

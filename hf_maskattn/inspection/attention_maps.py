@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.model.remote_code import install_command
 
@@ -132,12 +132,10 @@ def alignment_maps(
         raise ValueError(f"`model` must return `cross_attentions`, got {type(model).__name__}.")
     num_heads = attentions[-1].shape[1]
     weights = attentions[-1].float().mean(dim=1).cpu()  # [B, T - 1, Tk]
-    eos_ids, pad_id = model.generation_config.eos_token_id, model.generation_config.pad_token_id
-    eos_ids = set(eos_ids) if isinstance(eos_ids, list) else {eos_ids}
     source_ids, mask = inputs["input_ids"].cpu(), inputs["attention_mask"].bool().cpu()
     maps = []
     for row, target_ids in enumerate(sequences[:, 1:].tolist()):
-        length = target_length(target_ids, eos_ids, pad_id)
+        length = target_length(target_ids, model.generation_config)
         maps.append(
             AlignmentMap(
                 source=readable_tokens(tokenizer, source_ids[row, mask[row]].tolist()),
@@ -159,12 +157,13 @@ def readable_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> l
     return [text if text.strip() and "\ufffd" not in text else token for text, token in zip(decoded, tokens, strict=True)]
 
 
-def target_length(ids: list[int], eos_ids: set[int | None], pad_id: int | None) -> int:
+def target_length(ids: list[int], config: GenerationConfig) -> int:
     """Count the tokens up to the end token or, if there is none, without the padding at the end."""
+    eos_ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     for length, id_ in enumerate(ids, start=1):
         if id_ in eos_ids:
             return length
-    return max((length for length, id_ in enumerate(ids, start=1) if id_ != pad_id), default=0)
+    return max((length for length, id_ in enumerate(ids, start=1) if id_ != config.pad_token_id), default=0)
 
 
 def _require_matplotlib() -> None:
@@ -287,11 +286,11 @@ def draw_alignments(maps: Sequence[AlignmentMap], path: str | Path, note: str = 
         raise ValueError("There must be at least one alignment to draw, got none. Pass a text with a visible character.")
     tokens = {_shorten(token) for alignment in maps for token in (*alignment.source, *alignment.target)}
     fonts, missing = choose_fonts("".join(tokens))
-    labels = []
-    for alignment in maps:
-        source = [replace_missing(_shorten(token), missing) for token in alignment.source]
-        target = [replace_missing(_shorten(token), missing) for token in alignment.target]
-        labels.append((source, target))
+
+    def label(tokens: Sequence[str]) -> list[str]:
+        return [replace_missing(_shorten(token), missing) for token in tokens]
+
+    labels = [(label(alignment.source), label(alignment.target)) for alignment in maps]
     sizes = []  # of each panel with its labels
     for source, target in labels:
         panel_width = _measure_labels(target) + len(source) * _CELL_SIZE + _MARGIN

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedM
 
 from hf_maskattn.auto import FAMILIES, load_family, register
 from hf_maskattn.inspection.audit_checks import CHECKS, GRADIENT_CHECKS, Check, NotApplicableError
-from hf_maskattn.inspection.audit_forward import AuditedModel, read_signature
+from hf_maskattn.inspection.audit_forward import AuditedModel, read_argument_names
 from hf_maskattn.inspection.audit_report import AuditReport, Finding, Verdict
 from hf_maskattn.inspection.audit_rows import TokenRows, build_rows
 from hf_maskattn.loading import has_file, load_config, load_verified_model, to_one_line
@@ -65,17 +65,15 @@ def audit(
         model = load_model(name_or_folder, trust_remote_code=trust_remote_code)
         tokenizer = tokenizer or load_tokenizer_if_any(name_or_folder, trust_remote_code=trust_remote_code)
     name = type(model).__name__
-    signature = read_signature(model)
-    if "input_ids" not in signature.names:
-        raise ValueError(
-            f"`model` must be a text model with `input_ids`, got {name} with {', '.join(sorted(signature.names))}."
-        )
-    rows = build_rows(model, signature.names, tokenizer, batch, max_length, seed)
+    names = read_argument_names(model)
+    if "input_ids" not in names:
+        raise ValueError(f"`model` must be a text model with `input_ids`, got {name} with {', '.join(sorted(names))}.")
+    rows = build_rows(model, names, tokenizer, batch, max_length, seed)
     checks = CHECKS | (GRADIENT_CHECKS if gradients else {})
     with eval_mode(model):
         started = time.perf_counter()
         try:
-            audited = AuditedModel(model, signature, rows, seed)
+            audited = AuditedModel(model, rows, seed)
         except Exception as error:
             _raise_if_out_of_memory(error, rows)
             raise ValueError(f"{name} fails on a right-padded batch ({rows.description}): {_describe(error)}") from error
@@ -87,7 +85,7 @@ def audit(
             )
         findings = {check: _run_check(function, audited) for check, function in checks.items()}
     notes = []
-    if "attention_mask" not in signature.names:
+    if "attention_mask" not in names:
         notes.append(f"{name} takes no attention_mask, so it cannot distinguish tokens from padding.")
     if audited.excluded_outputs:
         notes.append(f"Not compared, since they have no entry for each row: {', '.join(audited.excluded_outputs)}.")
@@ -98,10 +96,9 @@ def audit(
 @torch.no_grad()
 def audit_holes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Finding:
     """Check only whether padding between the tokens changes the outputs of a model, which is in eval mode."""
-    signature = read_signature(model)
     try:
-        rows = build_rows(model, signature.names, tokenizer, None, _HOLES_LENGTH, seed=0)
-        audited = AuditedModel(model, signature, rows, seed=0)
+        rows = build_rows(model, read_argument_names(model), tokenizer, None, _HOLES_LENGTH, seed=0)
+        audited = AuditedModel(model, rows, seed=0)
     except Exception as error:
         return Finding(Verdict.REFUSED, reason=_describe(error))
     return _run_check(CHECKS["holes"], audited)
@@ -160,7 +157,7 @@ def _run_check(check: Check, audited: AuditedModel) -> Finding:
     except Exception as error:
         _raise_if_out_of_memory(error, audited.rows)
         return Finding(Verdict.REFUSED, reason=_describe(error))
-    if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.signature.names:
+    if finding.verdict is Verdict.LEAKS and "attention_mask" not in audited.argument_names:
         return replace(finding, reason="the model takes no attention_mask")
     return finding
 

@@ -69,7 +69,7 @@ def check_ids_at_padding(audited: AuditedModel) -> Finding:
 @torch.no_grad()
 def check_nan_at_padding(audited: AuditedModel) -> Finding:
     """Write NaN to the embeddings of padding positions."""
-    if "inputs_embeds" not in audited.signature.names:
+    if "inputs_embeds" not in audited.argument_names:
         raise NotApplicableError("the model takes no inputs_embeds")
     placement = audited.inner_padding
     inputs = audited.build_inputs(audited.rows, placement, with_positions=audited.has_position_ids)
@@ -206,7 +206,7 @@ def check_gradients_at_padding(audited: AuditedModel) -> Finding:
     """Compute the gradients of the embeddings of padding positions, which must be 0."""
     grad_embeddings, _ = _compute_gradients(audited, "padding")
     is_padding = ~audited.inner_padding.mask
-    if grad_embeddings.shape[:2] != is_padding.shape and "inputs_embeds" in audited.signature.names:
+    if grad_embeddings.shape[:2] != is_padding.shape and "inputs_embeds" in audited.argument_names:
         # The model embeds only some of the columns; with `inputs_embeds` all columns have a gradient.
         grad_embeddings, _ = _compute_gradients(audited, "padding", pass_embeddings=True)
     if grad_embeddings.shape[:2] != is_padding.shape:

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -92,32 +91,17 @@ def _relative_difference(finding: Finding) -> float:
     return finding.difference / finding.tolerance if finding.tolerance else float("inf")
 
 
-@dataclass(frozen=True)
-class ForwardSignature:
-    """The arguments of the forward of a model.
-
-    Attributes:
-        names: Names of the arguments.
-        has_kwargs: Whether it has `**kwargs`.
-    """
-
-    names: frozenset[str]
-    has_kwargs: bool
-
-
-def read_signature(model: PreTrainedModel) -> ForwardSignature:
-    """Read the arguments of the forward of a model."""
+def read_argument_names(model: PreTrainedModel) -> frozenset[str]:
+    """Read the names of the arguments of the forward of a model, without `**kwargs`."""
     parameters = inspect.signature(model.forward).parameters
-    return ForwardSignature(
-        frozenset(name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD),
-        any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()),
-    )
+    return frozenset(name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD)
 
 
 class AuditedModel:
     """A model in eval mode, with the rows that it is audited with. The seed is the one of random ids at padding positions.
 
     Attributes:
+        argument_names: Names of the arguments of its forward.
         token_axes: For each output that is compared, the axes that index tokens, counted from the last; empty for outputs of
             whole rows.
         excluded_outputs: Outputs that are not compared, since they have no entry for each row of the batch.
@@ -126,21 +110,19 @@ class AuditedModel:
         ValueError: If there is nothing to compare. Errors of the model are passed on.
     """
 
-    def __init__(self, model: PreTrainedModel, signature: ForwardSignature, rows: TokenRows, seed: int):
+    def __init__(self, model: PreTrainedModel, rows: TokenRows, seed: int):
         self.model = model
-        self.signature = signature
+        self.argument_names = read_argument_names(model)
+        self._has_kwargs = bool(inspect.signature(model.forward).parameters.keys() - self.argument_names)
         self.rows = rows
         self._seed = seed
-        self._options: dict[str, Any] = {}
-        if "use_cache" in signature.names:
-            self._options["use_cache"] = False
-        if "return_dict" in signature.names:
-            self._options["return_dict"] = True
+        options = {"use_cache": False, "return_dict": True}
+        self._options = {name: value for name, value in options.items() if name in self.argument_names}
         optional_outputs = ["output_hidden_states"]
         # Other implementations than eager compute no attention weights, and warn if they are requested.
         if getattr(model.config, "_attn_implementation", None) in (None, "eager"):
             optional_outputs.append("output_attentions")
-        self._options |= {name: True for name in optional_outputs if signature.has_kwargs or name in signature.names}
+        self._options |= {name: True for name in optional_outputs if self._has_kwargs or name in self.argument_names}
         self.token_axes: dict[str, tuple[int, ...]] = {}
         self.excluded_outputs: list[str] = []
         self._find_token_axes()
@@ -154,7 +136,7 @@ class AuditedModel:
     @property
     def has_position_ids(self) -> bool:
         """Whether the model takes `position_ids`."""
-        return "position_ids" in self.signature.names
+        return "position_ids" in self.argument_names
 
     @property
     def per_token(self) -> frozenset[str]:
@@ -197,7 +179,7 @@ class AuditedModel:
             generator = torch.Generator().manual_seed(self._seed)
             background = rows.ordinary_ids[torch.randint(len(rows.ordinary_ids), mask.shape, generator=generator)]
         inputs["input_ids"] = placement.fill(rows.token_inputs["input_ids"], background)
-        if self.signature.has_kwargs or "attention_mask" in self.signature.names:
+        if self._has_kwargs or "attention_mask" in self.argument_names:
             inputs["attention_mask"] = mask.long()
         if with_positions:
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -142,7 +142,7 @@ def build_rows(
     vocab_size = getattr(config, "vocab_size", None)
     if vocab_size is None:
         raise ValueError(f"The configuration of the model must have a `vocab_size`, got {type(config).__name__}.")
-    token_inputs: dict[str, tuple[torch.Tensor, ...]] = {}
+    pad_id, ordinary_ids = _select_ids(model, tokenizer, vocab_size)
     row_inputs: dict[str, torch.Tensor] = {}
     if isinstance(batch, (Mapping, BatchEncoding)):
         token_inputs, row_inputs = _split_batch(batch, length)
@@ -151,16 +151,14 @@ def build_rows(
         token_inputs = _tokenize(tokenizer, SAMPLE_TEXTS if batch is None else batch, input_names, length)
         origin = "texts"
     elif batch is None:
+        eos_id = getattr(config, "eos_token_id", None)
+        has_eos = isinstance(eos_id, int) and 0 <= eos_id < vocab_size
+        token_inputs = {"input_ids": _draw_rows(ordinary_ids, length, eos_id if has_eos else None, generator)}
         origin = "random ids"
     else:
         raise ValueError(
             "`tokenizer` must be given if `batch` is texts, got None. Pass it, or the folder or name of a model that has one."
         )
-    pad_id, ordinary_ids = _select_ids(model, tokenizer, vocab_size)
-    if not token_inputs:
-        eos_id = getattr(config, "eos_token_id", None)
-        has_eos = isinstance(eos_id, int) and 0 <= eos_id < vocab_size
-        token_inputs = {"input_ids": _draw_rows(ordinary_ids, length, eos_id if has_eos else None, generator)}
     lengths = [len(row) for row in token_inputs["input_ids"]]
     count = len(lengths)
     # Classifiers with an encoder and a decoder derive `decoder_input_ids` from `input_ids`.

@@ -14,7 +14,7 @@ from hf_maskattn.data.tag_decoding import find_entities, split_words
 from hf_maskattn.data.tokenizers import BATCHES_PER_WINDOW, batch_by_length, load_tokenizer
 from hf_maskattn.inspection.attributions import check_captum, compute_attributions
 from hf_maskattn.inspection.audit import eval_mode
-from hf_maskattn.inspection.audit_forward import read_signature
+from hf_maskattn.inspection.audit_forward import read_argument_names
 from hf_maskattn.inspection.contributions import Explained, compute_attention, compute_contributions
 from hf_maskattn.inspection.explained_outputs import ExplainedOutputs
 from hf_maskattn.inspection.explained_texts import ExplainedText, Span, encode_texts, stack_texts
@@ -164,7 +164,7 @@ class Explainer:
         self._joint_model = model if task == _JOINT else None
         self.model: PreTrainedModel = _build_classifier(model) if task == _JOINT else model
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_signature(self.model).names:
+        if self.method in _GRADIENT_METHODS and "inputs_embeds" not in read_argument_names(self.model):
             raise ValueError(f'method="{self.method}" needs a model with `inputs_embeds`, got {type(model).__name__}.')
         if self.method == "removal":
             with eval_mode(self.model):

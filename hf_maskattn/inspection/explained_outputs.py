@@ -146,9 +146,7 @@ def generate_outputs(
     """Generate the text that is explained from one source, with the `generation_config` of an encoder-decoder."""
     sequence = model.generate(**inputs, tokenizer=tokenizer, return_dict_in_generate=False)[0]
     ids = sequence[1:].tolist()
-    eos_ids = model.generation_config.eos_token_id
-    eos_ids = set(eos_ids) if isinstance(eos_ids, list) else {eos_ids}
-    ids = ids[: target_length(ids, eos_ids, model.generation_config.pad_token_id)]
+    ids = ids[: target_length(ids, model.generation_config)]
     return ExplainedOutputs(
         labels=readable_tokens(tokenizer, ids),
         ids=ids,

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_maskattn.data.tag_decoding import split_words
 from hf_maskattn.data.tokenizers import is_unknown
-from hf_maskattn.inspection.audit_forward import read_signature
+from hf_maskattn.inspection.audit_forward import read_argument_names
 from hf_maskattn.inspection.explanations import Unit
 
 Span = tuple[int, int]
@@ -84,7 +84,7 @@ def encode_texts(
         return_attention_mask=False,
         verbose=False,  # no warning about texts that are longer than those of the training
     )
-    names, unk_token_id = read_signature(model).names & set(encoded), tokenizer.unk_token_id
+    names, unk_token_id = read_argument_names(model) & set(encoded), tokenizer.unk_token_id
     rows = []
     for index, (text, encoding) in enumerate(zip(texts, encoded.encodings, strict=True)):
         ids, offsets, is_special = encoding.ids, encoding.offsets, encoding.special_tokens_mask

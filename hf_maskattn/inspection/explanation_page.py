@@ -198,12 +198,11 @@ def _cut_text(text: str, explanation: Explanation) -> tuple[list[int], list[_Pie
 def _mark_entities(text: str, entities: Sequence[dict[str, Any]]) -> list[_Mark]:
     """Cut a text into its entities, which are words with other tags than "O" where tags mark none, and what lies between."""
     typed = [(entity.get("entity_group") or entity["entity"], entity) for entity in entities]
-    types = [*dict.fromkeys(type_ for type_, _ in typed if type_ != "O")]
+    typed = [(type_, entity) for type_, entity in typed if type_ != "O"]
+    types = [*dict.fromkeys(type_ for type_, _ in typed)]
     marks = []
     position = 0
     for type_, entity in typed:
-        if type_ == "O":
-            continue
         start, end = entity["start"], entity["end"]
         marks += [
             _Mark(text[position:start]),

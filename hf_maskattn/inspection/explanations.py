@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -95,8 +95,8 @@ class Explanation:
         """
         check_label(label, self.labels)
         column = [self.labels.index(label)]
-        changes = {"scores": self.scores[:, column], "base": self.base[column], "logits": self.logits[column]}
-        return Explanation(**{**self._values(), **changes, "labels": [label], "predicted": [0]})
+        scores, base, logits = self.scores[:, column], self.base[column], self.logits[column]
+        return replace(self, labels=[label], scores=scores, base=base, logits=logits, predicted=[0])
 
     def views(self) -> list[View]:
         """Return what is worth showing: each predicted class, each token with another tag than "O", or the generated text."""
@@ -111,7 +111,7 @@ class Explanation:
         """Convert to a JSON object on one line, with the attributes as its keys; NaN is null."""
         values = {
             name: _replace_nan(value.tolist()) if isinstance(value, torch.Tensor) else value
-            for name, value in self._values().items()
+            for name, value in vars(self).items()
         }
         return json.dumps(values, ensure_ascii=False)
 
@@ -136,9 +136,6 @@ class Explanation:
         values["scores"] = values["scores"].reshape(len(values["tokens"]), len(values["labels"]))
         values["offsets"] = [tuple(pair) for pair in values["offsets"]]
         return cls(**values)
-
-    def _values(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def check_label(label: str, labels: list[str]) -> None:

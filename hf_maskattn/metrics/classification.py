@@ -293,8 +293,7 @@ def score_by_entity(labels: Sequence[Sequence[str]], predictions: Sequence[Seque
 
 def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labels: int = 0) -> dict[str, float]:
     """Score each labeled position separately. Labels from `num_labels` on are those of words without a token of their own."""
-    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    is_labeled = _is_labeled(labels)
+    predictions, labels, is_labeled = _find_labeled(prediction)
     references = labels[is_labeled]
     if num_labels:
         references, _ = split_word_label(references, num_labels)
@@ -303,8 +302,7 @@ def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labe
 
 def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, float]:
     """Score the tags of each sentence together."""
-    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    is_labeled = _is_labeled(labels)  # [N, T]
+    predictions, labels, is_labeled = _find_labeled(prediction)  # [N, T]
     references, _ = split_word_label(labels, len(tags))
     return SpanMetric(keep_in_memory=True).compute(
         predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(references, is_labeled, tags)
@@ -346,14 +344,16 @@ def _score_values(prediction: EvalPrediction) -> dict[str, float]:
     return RegressionMetric(keep_in_memory=True).compute(predictions=predictions.ravel(), references=labels.ravel())
 
 
-def _is_labeled(labels: np.ndarray) -> np.ndarray:
+def _find_labeled(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return predictions, labels, and which labels are not -100."""
+    predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = labels != IGNORED
     if not is_labeled.any():
         raise ValueError(
             f"The evaluation must have at least one label other than {IGNORED}, got none among {labels.size}. Add rows, or "
             "raise data.mlm_probability for fill-mask."
         )
-    return is_labeled
+    return predictions, labels, is_labeled
 
 
 def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:

@@ -7,14 +7,12 @@ from transformers import Seq2SeqTrainingArguments
 from hf_maskattn.recipes.recipe import Recipe
 
 _SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-_MINIMUMS = {"early_stopping_patience": 1, "average_checkpoints": 2}
-_REASONS = {
-    "early_stopping_patience": "the last model would be one that had stopped improving",
-    "average_checkpoints": "the average is only used if it is better than the best checkpoint",
-}
 
-SELECTED_BY_EVALUATIONS = tuple(_MINIMUMS)
-"""Keys of the group `training` that need evaluations."""
+_SELECTED_BY_EVALUATIONS = {
+    "early_stopping_patience": (1, "the last model would be one that had stopped improving"),
+    "average_checkpoints": (2, "the average is only used if it is better than the best checkpoint"),
+}
+"""Keys of the group `training` that need evaluations: their minimum, and why they need `load_best_model_at_end`."""
 
 
 def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
@@ -23,7 +21,7 @@ def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> 
     Raises:
         ValueError: If it has none, a number is too low, too few checkpoints are kept, or sharded weights would be averaged.
     """
-    for key, minimum in _MINIMUMS.items():
+    for key, (minimum, reason) in _SELECTED_BY_EVALUATIONS.items():
         value = recipe.training.get(key)
         if value is None:
             continue
@@ -38,7 +36,7 @@ def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> 
         if args.eval_strategy == "no":
             raise ValueError(f"{setting} needs evaluations during training. Set training.eval_strategy to epoch or steps.")
         if not args.load_best_model_at_end:
-            raise ValueError(f"{setting} needs training.load_best_model_at_end=true: {_REASONS[key]}.")
+            raise ValueError(f"{setting} needs training.load_best_model_at_end=true: {reason}.")
     count, limit = recipe.training.get("average_checkpoints"), args.save_total_limit
     if count is not None and any(os.environ.get(variable, "").lower() == "true" for variable in _SHARDING):
         raise ValueError(f"training.average_checkpoints={count} is not supported with FSDP or DeepSpeed, which shard weights.")

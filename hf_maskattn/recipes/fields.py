@@ -61,7 +61,7 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
     Returns:
         Type of each field, by name. If the types differ between tasks, their union.
     """
-    sources = [_types(_ARGUMENTS[group])]
+    sources: list[dict[str, Any]] = [{item.name: item.type for item in dataclasses.fields(_ARGUMENTS[group])}]
     if group == "training":
         sources = [declared_fields(*TRAINING), {WARMUP_RATIO: float}, *sources]
         if any(TASKS[task].generates for task in tasks):
@@ -74,10 +74,6 @@ def settable_fields(group: str, tasks: Iterable[str] = tuple(TASKS)) -> dict[str
             if name != "config" and name not in NOT_IN_A_RECIPE[group]:
                 fields[name] = Union[fields[name], annotation] if name in fields else annotation  # noqa: UP007 (built from values)
     return fields
-
-
-def _types(dataclass_type: type) -> dict[str, Any]:
-    return {item.name: item.type for item in dataclasses.fields(dataclass_type)}
 
 
 def config_fields(task: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Seq2SeqTrainingArguments, Trainer, get_scheduler
 
 from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS
-from hf_maskattn.recipes.evaluation_rules import SELECTED_BY_EVALUATIONS, check_needed_evaluations
+from hf_maskattn.recipes.evaluation_rules import check_needed_evaluations
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 
@@ -91,7 +91,18 @@ WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 _WITHOUT_KWARGS = ("constant", "constant_with_warmup")
 
-_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_START_METHODS = ("fork", "spawn", "forkserver")
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "include_num_input_tokens_seen": (False, True, "no", "all", "non_padding"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
+    # Other packages register further ones.
+    "dataloader_multiprocessing_context": tuple(
+        method for method in _START_METHODS if method in multiprocessing.get_all_start_methods()
+    ),
+    "torch_compile_backend": tuple(backend.value.lower() for backend in DynamoBackend if backend is not DynamoBackend.NO),
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+}
+"""Choices of fields whose types do not list them."""
 
 
 def check_training(recipe: Recipe) -> None:
@@ -106,7 +117,7 @@ def check_training(recipe: Recipe) -> None:
         if key in training and training[key] != _default(defaults[key]):
             raise ValueError(f"training.{key}={training[key]!r} is not supported, because {reason}. Remove it.")
     for key, value in training.items():
-        choices = _choices(key) or defaults[key].metadata.get("choices")
+        choices = _CHOICES.get(key) or defaults[key].metadata.get("choices")
         if choices and value not in choices:
             raise ValueError(f"training.{key} must be one of {', '.join(map(str, choices))}, got {value!r}.")
     _check_ranges(training)
@@ -188,8 +199,7 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
-    if any(recipe.training.get(key) is not None for key in SELECTED_BY_EVALUATIONS):
-        check_needed_evaluations(args, recipe)
+    check_needed_evaluations(args, recipe)
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("training.save_strategy=best has no effect without evaluation. Set training.eval_strategy.")
     for event in ("logging", "eval", "save"):
@@ -237,20 +247,6 @@ def _check_class_weights(recipe: Recipe) -> None:
 
 def _default(item: Any) -> Any:
     return item.default_factory() if callable(item.default_factory) else item.default
-
-
-def _choices(key: str) -> tuple[Any, ...]:
-    """Return the choices of a field whose type does not list them."""
-    if key == "include_num_input_tokens_seen":
-        return (False, True, "no", "all", "non_padding")
-    if key == "train_sampling_strategy":
-        return ("random", "sequential", "group_by_length")
-    if key == "dataloader_multiprocessing_context":
-        supported = multiprocessing.get_all_start_methods()  # with those that other packages register
-        return tuple(method for method in ("fork", "spawn", "forkserver") if method in supported)
-    if key == "torch_compile_backend":
-        return tuple(backend.value.lower() for backend in DynamoBackend if backend is not DynamoBackend.NO)
-    return _COMPILE_MODES if key == "torch_compile_mode" else ()
 
 
 def _check_ranges(training: Mapping[str, Any]) -> None:

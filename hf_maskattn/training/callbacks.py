@@ -338,7 +338,7 @@ class StreamPosition(TrainerCallback, ExportableState):
                         "some rows of the stream would be trained on twice."
                     )
             self.batches = stored["batches"]
-        stream.skip_batches(self.batches)
+        stream.skipped_batches = self.batches
 
     def on_step_end(self, args, state, control, **kwargs):
         """Count the batches of a step, and set the fraction of the run that is done, which a resumed Trainer loses."""

@@ -70,11 +70,9 @@ class ConfusionMatrix:
 
     def write_csv(self, path: Path) -> None:
         """Write the counts with the names of the classes, in UTF-8."""
+        rows = [[name, *counts] for name, counts in zip(self.names, self.counts.tolist(), strict=True)]
         with partial_path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["label \\ prediction", *self.names])
-            for name, row in zip(self.names, self.counts.tolist(), strict=True):
-                writer.writerow([name, *row])
+            csv.writer(file, lineterminator="\n").writerows([["label \\ prediction", *self.names], *rows])
         partial_path(path).replace(path)
 
     def draw(self, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
-from hf_maskattn.hub.publish import Publication, make_repository, publish
+from hf_maskattn.hub.publish import Publication, publish
 from hf_maskattn.model.remote_code import CODE_VERSION
 from hf_maskattn.training.results import RunReport
 
@@ -47,16 +47,6 @@ class HubTarget:
             )
         name = args.hub_model_id or Path(args.output_dir).absolute().name
         return cls(name, args.hub_private_repo, args.hub_revision, strategy == "every_save")
-
-    def with_repository(self) -> "HubTarget":
-        """Create the repository before training, to report missing permissions early; return the target with its full name.
-
-        Raises:
-            ValueError: If the name is invalid, or the repository is public and should be private.
-            PermissionError: If there is no token, or the token cannot write.
-            OSError: If the Hub fails or cannot be reached.
-        """
-        return replace(self, repo_id=make_repository(self.repo_id, self.private))
 
     def publish(self, folder: Path, message: str | None = None) -> Publication:
         """Publish a folder of the run. See `hf_maskattn.hub.publish.publish`."""

@@ -280,12 +280,9 @@ def measure_attention(assembly: "Assembly") -> AttentionStatistics | None:
     collate: Callable[..., Any] = partial(assembly.data.tokenizer.pad, return_tensors="pt")
     if trainer.model.config.is_encoder_decoder:
         names, collate = [*names, "labels"], trainer.data_collator
-    rows = split.select_columns(names).select(range(min(MAX_ATTENTION_ROWS, split.num_rows)))
-    batches = (
-        collate(rows.select(range(start, min(start + _ATTENTION_BATCH_SIZE, rows.num_rows))).to_list())
-        for start in range(0, rows.num_rows, _ATTENTION_BATCH_SIZE)
-    )
-    return attention_statistics(trainer.model, batches)
+    rows = split.select_columns(names).select(range(min(MAX_ATTENTION_ROWS, split.num_rows))).to_list()
+    starts = range(0, len(rows), _ATTENTION_BATCH_SIZE)
+    return attention_statistics(trainer.model, (collate(rows[start : start + _ATTENTION_BATCH_SIZE]) for start in starts))
 
 
 def _is_sharded(trainer: Trainer) -> bool:

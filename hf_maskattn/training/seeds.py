@@ -17,7 +17,7 @@ from hf_maskattn.metrics.task_metrics import LOWER_IS_BETTER
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import resolved_training, stated_groups
 from hf_maskattn.training.results import RunReport
-from hf_maskattn.training.train import Start, build_arguments, check_folder, train
+from hf_maskattn.training.train import build_arguments, check_folder, train
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ def train_seeds(recipe: Recipe, *, resume: bool = False, overwrite: bool = False
     folder = Path(resolved_training(recipe)["output_dir"])
     recipes = {seed: _with_seed(recipe, seed, folder) for seed in seeds}
     args = build_arguments(recipes[seeds[0]])
-    is_main, start = args.process_index == 0, Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
+    is_main = args.process_index == 0
     with lock_run_folder(folder) if is_main else nullcontext():
         with args.main_process_first(local=False, desc="checking the output folder"):
             if is_main:
-                check_folder(folder, recipe, start)
+                check_folder(folder, recipe, resume=resume, overwrite=overwrite)
                 (folder / SEEDS_FILE).unlink(missing_ok=True)
                 groups = stated_groups(recipe)
                 write_atomically(folder / RECIPE_FILE, yaml.safe_dump(groups, sort_keys=False, allow_unicode=True))

@@ -233,15 +233,11 @@ def _load(recipe: Recipe, encoder: TaskEncoder, seed: int, only: str | None = No
     needed = set(SPLITS) if only is None else {only}
     if only == "validation" and data.validation_fraction is not None:
         needed.add("train")
-    settings = {}
-    for name in SPLITS:
-        for kind in ("file", "split"):
-            key = f"{name}_{kind}"
-            settings[key] = getattr(data, key) if name in needed else None
+    keys = [(name, f"{name}_{kind}") for name in SPLITS for kind in ("file", "split")]
     return load_splits(
         data.source,
         subset=data.subset,
-        **settings,
+        **{key: getattr(data, key) if name in needed else None for name, key in keys},
         csv_separator=data.csv_separator,
         validation_fraction=data.validation_fraction if only in (None, "validation") else None,
         label_columns=[*encoder.label_columns],
@@ -274,7 +270,8 @@ def _load_with_stream(recipe: Recipe, encoder: TaskEncoder, shards: Shards) -> S
     others = replace(recipe, data=replace(recipe.data, train_file=None, train_split=None))
     has_others = any(others.has_split(name) for name in SPLITS)
     loaded = _load(others, encoder, seed=0) if has_others else Splits({}, {})
-    return loaded.with_split("train", shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files))
+    first_rows, locations = shards.first_rows(recipe.data.sample_rows), RowLocations(shards.files)
+    return Splits({"train": first_rows, **loaded}, {"train": locations, **loaded.locations})
 
 
 def held_out_texts(encoder: TaskEncoder, raw: Splits) -> Iterable[str]:

@@ -98,7 +98,9 @@ class TeacherPass:
                     num_truncated += truncated
                     progress.update(len(batch))
                 shard = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-                _save_shard(path, {**shard, "num_truncated": np.array([num_truncated])})
+                scratch = path.with_suffix(".part")  # renamed when it is complete
+                save_file({**shard, "num_truncated": np.array([num_truncated])}, scratch)
+                os.replace(scratch, path)
         self.teacher.release()
 
     def _load(self, path: Path, numbers: Sequence[int]) -> Shard | None:
@@ -108,13 +110,6 @@ class TeacherPass:
         except (OSError, SafetensorError):
             return None
         return shard if "num_truncated" in shard and self.is_complete(numbers, shard) else None
-
-
-def _save_shard(path: Path, shard: Shard) -> None:
-    """Write a shard under a temporary name, and rename it when it is complete."""
-    scratch = path.with_suffix(".part")
-    save_file(shard, scratch)
-    os.replace(scratch, path)
 
 
 def teacher_logits(teacher: Teacher, rows: Sequence[str | Words], *, batch_size: int, device: torch.device) -> np.ndarray:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,7 @@ from hf_maskattn.checkpoints.run_folder import (
     require_run,
 )
 from hf_maskattn.data.streaming import RowStream
+from hf_maskattn.hub.publish import make_repository
 from hf_maskattn.metrics.classification import prior_loss
 from hf_maskattn.model.losses import IGNORED
 from hf_maskattn.recipes.recipe import Recipe
@@ -88,7 +88,6 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         from hf_maskattn.training.seeds import train_seeds
 
         return train_seeds(recipe, resume=resume, overwrite=overwrite)
-    start = Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
     stored = Path(resolved_training(recipe)["output_dir"]) / RECIPE_FILE
     if resume and stored.is_file():
         recipe = resumed_recipe(recipe, stored)
@@ -102,7 +101,7 @@ def train(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> R
         target, args = HubTarget.from_arguments(args), replace_arguments(args, push_to_hub=False)
     folder = Path(args.output_dir)
     with lock_run_folder(folder) if args.process_index == 0 else nullcontext():
-        return _train(recipe, args, folder, start, target)
+        return _train(recipe, args, folder, target, resume=resume, overwrite=overwrite)
 
 
 def build_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
@@ -110,16 +109,19 @@ def build_arguments(recipe: Recipe) -> Seq2SeqTrainingArguments:
     return training_arguments(recipe) if recipe.teacher is None else distillation_arguments(recipe, recipe.teacher)
 
 
-def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start", target: HubTarget | None) -> RunReport:
+def _train(
+    recipe: Recipe, args: TrainingArguments, folder: Path, target: HubTarget | None, *, resume: bool, overwrite: bool
+) -> RunReport:
     is_main = args.process_index == 0
     with args.main_process_first(local=False, desc="checking the output folder"):
         if is_main:
-            check_folder(folder, recipe, start)
-        if start is Start.RESUME and is_run_complete(folder, recipe):
+            check_folder(folder, recipe, resume=resume, overwrite=overwrite)
+        if resume and is_run_complete(folder, recipe):
             return RunReport.load(folder, is_main_process=is_main)
-        checkpoint = checkpoint_to_resume(folder, recipe) if start is Start.RESUME else None
+        checkpoint = checkpoint_to_resume(folder, recipe) if resume else None
     if target is not None and is_main:
-        target = target.with_repository()
+        # Created before training, to report missing permissions early.
+        target = replace(target, repo_id=make_repository(target.repo_id, target.private))
     assembly = assemble(recipe, args, checkpoint)
     _check_full_batch(assembly.trainer)
     if recipe.model.pretrained is None and args.max_steps <= 0:
@@ -129,7 +131,7 @@ def _train(recipe: Recipe, args: TrainingArguments, folder: Path, start: "Start"
     logger.log(logging.WARNING if warnings else logging.INFO, summarize(assembly))
     if is_main:
         # Only now: an error in the recipe must not delete the run that it would replace.
-        if start is Start.OVERWRITE:
+        if overwrite:
             remove_run(folder)
         mark_unfinished(folder)
         save_recipe(recipe, folder / RECIPE_FILE)
@@ -216,22 +218,14 @@ def _fit(assembly: Assembly, checkpoint: Path | None, target: HubTarget | None) 
     return metrics
 
 
-class Start(Enum):
-    """How a run treats its output folder."""
-
-    NEW = "new"
-    RESUME = "resume"
-    OVERWRITE = "overwrite"
-
-
-def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
-    """Check the output folder before anything expensive is done.
+def check_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Check the output folder of a run, which is resumed, replaced or new, before anything expensive is done.
 
     Raises:
         ValueError: If a new run would get a folder that is not empty, the folder has no run to resume or replace, or a run
             would be resumed with another model or other data.
     """
-    if start is Start.NEW:
+    if not (resume or overwrite):
         require_empty(folder)
         return
     require_run(folder)
@@ -240,7 +234,7 @@ def check_folder(folder: Path, recipe: Recipe, start: Start) -> None:
         raise ValueError(f"{folder} has a run with one seed. Choose another folder with training.output_dir=FOLDER.")
     if not has_seeds and any(folder.glob(f"seed-*/{RECIPE_FILE}")):
         raise ValueError(f"{folder} has runs of several seeds. Set training.seeds, or another training.output_dir.")
-    if start is Start.RESUME and (folder / RECIPE_FILE).is_file():
+    if resume and (folder / RECIPE_FILE).is_file():
         for key, (old, new) in changed_keys(recipe, folder / RECIPE_FILE).items():
             if not key.startswith("training."):
                 raise ValueError(

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,7 +194,8 @@ class MaskAttnTrainer(Seq2SeqTrainer):
         stream, args = self.train_dataset, self.args
         if not isinstance(stream, RowStream):
             return self._with_own_generator(super().get_train_dataloader())
-        stream = stream.for_process(
+        stream = replace(
+            stream,
             seed=self._data_seed,
             batch_size=self._train_batch_size,
             process_index=args.process_index,

@@ -129,7 +129,7 @@ def tune(recipe: Recipe, *, trials: int | None = None, output: str | Path | None
             logger.info(f"  {key}: {values}")
     with _lock(folder):
         _store_recipe(recipe, declared, folder, resume=resume)
-        search = _Search(folder, parse_space(declared, recipe.model.task), seed=_seed(recipe))
+        search = _Search(folder, parse_space(declared, recipe.model.task), seed=recipe.training.get("seed") or 0)
         try:
             search.run(trials, recipe)
             return search.report(f"{output_dir}-tuned")
@@ -159,10 +159,6 @@ def _check(recipe: Recipe) -> None:
         raise ValueError("tune needs evaluations during training. Set training.eval_strategy to epoch or steps.")
     if recipe.training.get("average_checkpoints") is not None:
         logger.info("Trials save no checkpoints and are compared without training.average_checkpoints.")
-
-
-def _seed(recipe: Recipe) -> int:
-    return recipe.training.get("seed") or 0
 
 
 @contextmanager
@@ -288,8 +284,9 @@ class _Search:
             report_to=[],
             disable_tqdm=True,
         )
+        data_values = {key: value for key, value in values.items() if key.startswith("data.")}
         with _quiet():
-            assembly = assemble(recipe, args, data=self._load_data(json.dumps(_data_values(values))))
+            assembly = assemble(recipe, args, data=self._load_data(json.dumps(data_values)))
             trainer, args = assembly.trainer, assembly.trainer.args
             name, greater = str(args.metric_for_best_model).removeprefix("eval_"), bool(args.greater_is_better)
             self._study.set_user_attr(_METRIC, {"name": name, "greater_is_better": greater})
@@ -361,10 +358,6 @@ def _own_value(recipe: Recipe, group: str, key: str) -> Any:
     values = resolve_recipe(recipe).get(group, {})
     value = getattr(build_arguments(recipe), key) if group == "training" and key not in values else values.get(key)
     return value.value if isinstance(value, Enum) else value
-
-
-def _data_values(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key.startswith("data.")}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 import copy
 import pickle
 import random
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -260,8 +261,7 @@ def load():
     def read(num_batches, skipped=0, workers=0):
         """Read masked batches of a stream, each of which is one pass."""
         stream = encode_for_masked_lm(Shards(rows), tokenizer, text_column="text", max_length=8)
-        stream = stream.for_process(seed=0, batch_size=ROWS)
-        stream.skip_batches(skipped)
+        stream = replace(stream, batch_size=ROWS, skipped_batches=skipped)
         collate = StreamCollator(RowMaskingCollator(tokenizer, mlm_probability=0.5, seed=0), stream)
         return [
             batch["labels"] for batch in islice(DataLoader(stream, ROWS, num_workers=workers, collate_fn=collate), num_batches)

@@ -1,9 +1,7 @@
-import io
-
 import pytest
 
 from hf_maskattn.data.file_loading import load_file
-from hf_maskattn.data.files import expand_pattern, list_files, read_lines, read_stream_lines
+from hf_maskattn.data.files import expand_pattern, list_files, read_lines, split_lines
 
 
 def test_list_files_rejects_invalid_patterns(write, tmp_path):
@@ -59,12 +57,12 @@ def test_list_files_rejects_invalid_separators(write, name, separator, message):
 def test_read_lines(tmp_path, content, lines):
     (tmp_path / "texts").write_bytes(content)
     assert read_lines(tmp_path / "texts") == lines
-    assert read_stream_lines(io.BytesIO(content)) == lines
+    assert split_lines(content, "stdin") == lines
 
 
 def test_read_lines_rejects_other_encodings():
     with pytest.raises(ValueError, match=r"^stdin, line 2: not UTF-8 \(byte 0xe4\)"):
-        read_stream_lines(io.BytesIO(b"a\nB\xe4r\n"))
+        split_lines(b"a\nB\xe4r\n", "stdin")
 
 
 def test_expand_pattern_returns_existing_file(write, tmp_path):

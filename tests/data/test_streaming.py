@@ -1,6 +1,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from inspect import signature
 from itertools import islice
 from types import SimpleNamespace
@@ -340,13 +341,12 @@ def test_stream_distributes_rows_over_readers(in_worker, shards, processes, work
     assert sorted(all_rows) == list(range(16))
 
 
-def test_for_process_returns_configured_copy():
+def test_replace_returns_configured_copy():
     original = stream(shuffle_buffer=0)
-    configured = original.for_process(seed=3, batch_size=2, process_index=1, num_processes=2)
+    configured = replace(original, seed=3, batch_size=2, process_index=1, num_processes=2, skipped_batches=1)
     assert (original.seed, original.batch_size, original.process_index, original.num_processes) == (0, BATCH, 0, 1)
     assert (configured.seed, configured.batch_size) == (3, 2)
     assert (configured.process_index, configured.num_processes) == (1, 2)
-    configured.skip_batches(1)
     assert [row["x"] for row in islice(configured, 2)] == [6, 7]
 
 

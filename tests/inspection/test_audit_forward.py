@@ -2,7 +2,13 @@ import pytest
 import torch
 from transformers import CanineConfig, CanineModel, T5Config, T5ForConditionalGeneration
 
-from hf_maskattn.inspection.audit_forward import AuditedModel, build_finding, compare_outputs, read_signature, select_worst
+from hf_maskattn.inspection.audit_forward import (
+    AuditedModel,
+    build_finding,
+    compare_outputs,
+    read_argument_names,
+    select_worst,
+)
 from hf_maskattn.inspection.audit_report import Finding, Verdict
 from hf_maskattn.inspection.audit_rows import build_rows, pad_between, pad_left, pad_right
 from tests.heads import build_head
@@ -12,9 +18,8 @@ INFINITY = float("inf")
 
 
 def build_audited(model, max_length=8):
-    signature = read_signature(model)
-    rows = build_rows(model, signature.names, None, None, max_length, seed=0)
-    return AuditedModel(model.eval(), signature, rows, seed=0)
+    rows = build_rows(model, read_argument_names(model), None, None, max_length, seed=0)
+    return AuditedModel(model.eval(), rows, seed=0)
 
 
 def test_token_axes_of_an_encoder(tiny_config):

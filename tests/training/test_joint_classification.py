@@ -194,7 +194,7 @@ def test_labels_beyond_the_first_rows_name_both_lists(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", rows)
     stream = training_data(load_recipe(path, [*STREAM, "data.sample_rows=30"]), seed=0).splits["train"]
     with pytest.raises(ValueError, match=r"the first 30 rows\. List all labels in data\.tags and data\.labels, or raise"):
-        list(stream.for_process(seed=0, batch_size=1, process_index=0, num_processes=1))
+        list(stream)
 
 
 def test_pretrained_tagger_gets_a_second_head(run, tmp_path):
