@@ -21,7 +21,7 @@ MOVED = {
     "hf_maskattn.evaluation.pronunciation": "hf_maskattn.metrics.text",
     "hf_maskattn.evaluation.regression": "hf_maskattn.metrics.classification",
     "hf_maskattn.evaluation.single_label": "hf_maskattn.metrics.classification",
-    "hf_maskattn.evaluation.spans": "hf_maskattn.metrics.classification",
+    "hf_maskattn.evaluation.spans": "hf_maskattn.metrics.tagging",
     "hf_maskattn.evaluation.task_evaluation": "hf_maskattn.metrics.task_metrics",
     "hf_maskattn.evaluation.text_match": "hf_maskattn.metrics.text",
     "hf_maskattn.evaluation.translation": "hf_maskattn.metrics.text",

@@ -74,6 +74,7 @@ class Task:
 
 _ENCODERS = "hf_maskattn.training.task_encoders"
 _CLASSIFICATION = "hf_maskattn.metrics.classification"
+_TAGGING = "hf_maskattn.metrics.tagging"
 _TEXT = "hf_maskattn.metrics.text"
 _UNLABELED = ("unlabeled_file", "unlabeled_source", "unlabeled_split", "augmentation")
 
@@ -103,8 +104,8 @@ _TASKS = (
         auto_class=ImportPath("transformers", "AutoModelForTokenClassification"),
         encoder=ImportPath(_ENCODERS, "TagEncoder"),
         collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
-        metrics=ImportPath(_CLASSIFICATION, "token_classification_evaluation"),
-        metric_names=ImportPath(_CLASSIFICATION, "token_classification_metric_names"),
+        metrics=ImportPath(_TAGGING, "token_classification_evaluation"),
+        metric_names=ImportPath(_TAGGING, "token_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "OnnxTokenClassificationPipeline"),
         pipeline="token-classification",
         label_column="tags",
@@ -119,8 +120,8 @@ _TASKS = (
         auto_class=ImportPath("hf_maskattn.model.modeling_joint", "MaskAttnForJointClassification"),
         encoder=ImportPath(_ENCODERS, "JointEncoder"),
         collator=ImportPath("transformers", "DataCollatorForTokenClassification"),
-        metrics=ImportPath(_CLASSIFICATION, "joint_classification_evaluation"),
-        metric_names=ImportPath(_CLASSIFICATION, "joint_classification_metric_names"),
+        metrics=ImportPath(_TAGGING, "joint_classification_evaluation"),
+        metric_names=ImportPath(_TAGGING, "joint_classification_metric_names"),
         onnx_pipeline=ImportPath("hf_maskattn.onnx.runtime", "JointClassificationPipeline"),
         pipeline="token-classification",  # of its tags; text-classification is another one
         label_column="label",

@@ -1,6 +1,6 @@
-"""Metrics of classification, regression, masked language modeling and tagging, and the evaluations that compute them."""
+"""Metrics of classification, regression and masked language modeling, and the evaluations that compute them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,13 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, precision_recall_fscore_support
 from transformers import EvalPrediction
 
-from hf_maskattn.data.tag_decoding import NO_LABEL, decode_words
+from hf_maskattn.data.tag_decoding import NO_LABEL
 from hf_maskattn.data.tag_encoding import split_word_label
-from hf_maskattn.data.tag_schemes import are_span_tags
-from hf_maskattn.metrics.task_metrics import TaskEvaluation, require_package
+from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.model.losses import IGNORED
 
 
-class _ItemMetric(evaluate.Metric):
+class ItemMetric(evaluate.Metric):
     """Base of metrics whose predictions and references have the same type. The description is the docstring of the class."""
 
     names: tuple[str, ...]
@@ -34,7 +33,7 @@ class _ItemMetric(evaluate.Metric):
         )
 
 
-class SingleLabelMetric(_ItemMetric):
+class SingleLabelMetric(ItemMetric):
     """Accuracy, and the unweighted mean of the F1 of all classes that occur in references or predictions.
 
     A class that the model does not have is never predicted: its F1 is 0.
@@ -54,7 +53,7 @@ class SingleLabelMetric(_ItemMetric):
         }
 
 
-class MaskedTokenMetric(_ItemMetric):
+class MaskedTokenMetric(ItemMetric):
     """Fraction of the masked tokens whose original token has the highest score."""
 
     names = ("masked_accuracy",)
@@ -65,7 +64,7 @@ class MaskedTokenMetric(_ItemMetric):
         return {"masked_accuracy": float(accuracy_score(references, predictions))}
 
 
-class MultiLabelMetric(_ItemMetric):
+class MultiLabelMetric(ItemMetric):
     """F1 over all decisions (micro) and averaged over labels (macro), and the fraction of items with all labels correct.
 
     A label that the model does not have is never predicted: its F1 is 0.
@@ -84,7 +83,7 @@ class MultiLabelMetric(_ItemMetric):
         }
 
 
-class RegressionMetric(_ItemMetric):
+class RegressionMetric(ItemMetric):
     """Mean squared error, and Pearson correlation (0 if predictions or references are constant, where it is undefined)."""
 
     names = ("mse", "pearson")
@@ -96,35 +95,6 @@ class RegressionMetric(_ItemMetric):
         return {
             "mse": float(mean_squared_error(references, predictions)),
             "pearson": 0.0 if is_constant else float(np.corrcoef(predictions, references)[0, 1]),
-        }
-
-
-class SpanMetric(_ItemMetric):
-    """Precision, recall and F1 of spans (type and both boundaries must match), and tag accuracy, by words.
-
-    A word has the prediction of its first token, the convention of published figures. A word without a token, as beyond the
-    maximum length, has the prediction "O".
-
-    Source: the CoNLL-2000 evaluation, as computed by seqeval.
-
-    Raises:
-        ImportError: seqeval is not installed.
-    """
-
-    names = ("f1", "precision", "recall", "accuracy")
-    _inputs = "Predictions and references are the tags of each sentence."
-    _feature = datasets.List(datasets.Value("string"))
-
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        require_package("seqeval", "Span metrics")
-        from seqeval.metrics.sequence_labeling import accuracy_score, precision_recall_fscore_support
-
-        precision, recall, f1, _ = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
-        return {
-            "f1": float(f1),
-            "precision": float(precision),
-            "recall": float(recall),
-            "accuracy": float(accuracy_score(references, predictions)),
         }
 
 
@@ -144,7 +114,7 @@ def text_classification_evaluation(*, problem_type: str | None = None, **_: obje
         return TaskEvaluation(names, _score_label_sets, predict_label_set, score_predictions=label_set_scores)
     if problem_type == "regression":
         return TaskEvaluation(names, _score_values, predict_value)
-    score = partial(_score_positions, metric_class=SingleLabelMetric)
+    score = partial(score_positions, metric_class=SingleLabelMetric)
     return TaskEvaluation(names, score, predict_class, score_predictions=class_scores)
 
 
@@ -156,61 +126,9 @@ def text_classification_metric_names(*, problem_type: str | None = None, **_: ob
     return _TEXT_CLASSIFICATION[problem_type].names
 
 
-def token_classification_evaluation(
-    *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
-) -> TaskEvaluation:
-    """Return the evaluation of token classification. See `evaluation_for`."""
-    tags = list(label_names)
-    decode = partial(decode_words, names=tags, follows_scheme=tag_scheme not in (None, "none"))
-    if are_span_tags(tags, tag_scheme):
-        require_package("seqeval", "Span metrics")
-        score = partial(_score_spans, tags=tags)
-        return TaskEvaluation(SpanMetric.names, score, decode, score_predictions=tag_scores)
-    score = partial(_score_positions, metric_class=SingleLabelMetric, num_labels=len(tags))
-    return TaskEvaluation(SingleLabelMetric.names, score, decode, score_predictions=tag_scores)
-
-
-def token_classification_metric_names(**_: object) -> tuple[str, ...]:
-    """Return the names of all metrics of token classification. The tags determine which of them are computed."""
-    return tuple(dict.fromkeys((*SpanMetric.names, *SingleLabelMetric.names)))
-
-
-SENTENCE_ACCURACY = "sentence_accuracy"
-"""Fraction of the sentences whose label and tags are all correct, by which joint classification selects the best checkpoint."""
-
-_TAG_PREFIX = "tag_"
-"""Prefix of the metrics of tags, where a sentence has a label too."""
-
-
-def joint_classification_evaluation(
-    *, label_names: Sequence[str] = (), tag_scheme: str | None = None, **_: object
-) -> TaskEvaluation:
-    """Return the evaluation of joint classification, on predictions and labels that are pairs: of tags and of sentences.
-
-    The accuracy of tags that mark spans is left out: most of them are "O".
-
-    Source: Liu and Lane 2016, for the accuracy of sentences, also known as overall accuracy or exact match.
-    """
-    tags = token_classification_evaluation(label_names=label_names, tag_scheme=tag_scheme)
-    sentences = text_classification_evaluation()
-    tag_names = [name for name in tags.metric_names if "f1" not in tags.metric_names or name != "accuracy"]
-    names = (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in tag_names))
-    return TaskEvaluation(
-        names,
-        partial(_score_both, names=names, tags=tags, sentences=sentences, num_tags=len(label_names)),
-        partial(_apply_both, functions=(tags.preprocess_logits, sentences.preprocess_logits)),
-        score_predictions=partial(_apply_both, functions=(tag_scores, class_scores)),
-    )
-
-
-def joint_classification_metric_names(**_: object) -> tuple[str, ...]:
-    """Return the names of all metrics of joint classification. The tags determine which of them are computed."""
-    return (SENTENCE_ACCURACY, "accuracy", *(_TAG_PREFIX + name for name in token_classification_metric_names()))
-
-
 def masked_lm_evaluation(**_: object) -> TaskEvaluation:
     """Return the evaluation of masked language modeling."""
-    return TaskEvaluation(MaskedTokenMetric.names, partial(_score_positions, metric_class=MaskedTokenMetric), predict_class)
+    return TaskEvaluation(MaskedTokenMetric.names, partial(score_positions, metric_class=MaskedTokenMetric), predict_class)
 
 
 def masked_lm_metric_names(**_: object) -> tuple[str, ...]:
@@ -249,11 +167,6 @@ def label_set_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     return logits.float().sigmoid()
 
 
-def tag_scores(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the probability of the predicted tag of each token: `[B, T, num_labels]` -> `[B, T]`, float32."""
-    return logits.float().softmax(dim=-1).amax(dim=-1)
-
-
 def score_by_class(labels: np.ndarray, predictions: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Score each class.
 
@@ -271,64 +184,13 @@ def score_by_class(labels: np.ndarray, predictions: np.ndarray, names: Sequence[
     return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
 
 
-def score_by_entity(labels: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> dict[str, dict[str, float]]:
-    """Score each type of entity by the tags of rows. See `score_by_class`.
-
-    Raises:
-        ImportError: seqeval is not installed.
-    """
-    require_package("seqeval", "Span metrics")
-    from seqeval.metrics.sequence_labeling import classification_report, get_entities
-
-    if not get_entities([*labels]) and not get_entities([*predictions]):
-        return {}  # seqeval averages over no type
-    report = classification_report(labels, predictions, output_dict=True, zero_division=0)
-    return {
-        name: {key: float(values[key]) for key in ("precision", "recall")}
-        | {"f1": float(values["f1-score"]), "support": int(values["support"])}
-        for name, values in report.items()
-        if not name.endswith(" avg")
-    }
-
-
-def _score_positions(prediction: EvalPrediction, *, metric_class: type, num_labels: int = 0) -> dict[str, float]:
+def score_positions(prediction: EvalPrediction, *, metric_class: type, num_labels: int = 0) -> dict[str, float]:
     """Score each labeled position separately. Labels from `num_labels` on are those of words without a token of their own."""
-    predictions, labels, is_labeled = _find_labeled(prediction)
+    predictions, labels, is_labeled = find_labeled(prediction)
     references = labels[is_labeled]
     if num_labels:
         references, _ = split_word_label(references, num_labels)
     return metric_class(keep_in_memory=True).compute(predictions=predictions[is_labeled], references=references)
-
-
-def _score_spans(prediction: EvalPrediction, *, tags: list[str]) -> dict[str, float]:
-    """Score the tags of each sentence together."""
-    predictions, labels, is_labeled = _find_labeled(prediction)  # [N, T]
-    references, _ = split_word_label(labels, len(tags))
-    return SpanMetric(keep_in_memory=True).compute(
-        predictions=_tags_of_ids(predictions, is_labeled, tags), references=_tags_of_ids(references, is_labeled, tags)
-    )
-
-
-def _apply_both(
-    logits: tuple[torch.Tensor, torch.Tensor], labels: tuple[torch.Tensor, torch.Tensor], *, functions: Sequence[Callable]
-) -> tuple[torch.Tensor, ...]:
-    """Apply a function of tags and one of sentences to their logits and labels."""
-    return tuple(function(*values) for function, *values in zip(functions, logits, labels, strict=True))
-
-
-def _score_both(
-    prediction: EvalPrediction, *, names: Sequence[str], tags: TaskEvaluation, sentences: TaskEvaluation, num_tags: int
-) -> dict[str, float]:
-    predicted_tags, predicted_labels = prediction.predictions
-    tag_ids, label_ids = prediction.label_ids
-    references, _ = split_word_label(tag_ids, num_tags)
-    is_right_tag = (predicted_tags == references) | (tag_ids == IGNORED)  # [N, T]
-    is_right = is_right_tag.all(axis=1) & (predicted_labels == label_ids)
-    tag_scores = tags.compute_metrics(EvalPrediction(predictions=predicted_tags, label_ids=tag_ids))
-    label_scores = sentences.compute_metrics(EvalPrediction(predictions=predicted_labels, label_ids=label_ids))
-    scores = {SENTENCE_ACCURACY: float(is_right.mean()), **label_scores}
-    scores |= {_TAG_PREFIX + name: value for name, value in tag_scores.items()}
-    return {name: scores[name] for name in names}
 
 
 def _score_label_sets(prediction: EvalPrediction) -> dict[str, float]:
@@ -344,7 +206,7 @@ def _score_values(prediction: EvalPrediction) -> dict[str, float]:
     return RegressionMetric(keep_in_memory=True).compute(predictions=predictions.ravel(), references=labels.ravel())
 
 
-def _find_labeled(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_labeled(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return predictions, labels, and which labels are not -100."""
     predictions, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
     is_labeled = labels != IGNORED
@@ -354,11 +216,6 @@ def _find_labeled(prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray, n
             "raise data.mlm_probability for fill-mask."
         )
     return predictions, labels, is_labeled
-
-
-def _tags_of_ids(ids: np.ndarray, is_labeled: np.ndarray, tags: list[str]) -> list[list[str]]:
-    names = [*tags, "O"]  # NO_LABEL is the last one
-    return [[names[i] for i in row[is_kept]] for row, is_kept in zip(ids, is_labeled, strict=True)]
 
 
 def prior_loss(labels: np.ndarray, problem_type: str | None, smoothing: float = 0.0) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .masking import at_least_float32
+from .masking import drop_tokens, masked_softmax, segment_softmax
 
 TILE_BYTES = 2**22
 """Largest size of a tile of tanh(W q + U h) in `chunked_attention`."""
@@ -227,78 +227,6 @@ def weighted_sum(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     heads = weights.shape[1]
     context = weights @ values.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, Tq, H / heads]
     return context.transpose(1, 2).flatten(2)
-
-
-def masked_softmax(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Normalize scores over the tokens of the last axis.
-
-    Args:
-        scores: `[..., T]`, floating point.
-        mask: Bool, broadcastable to `scores`, True = token; None means that there is no padding.
-
-    Returns:
-        Weights `[..., T]` of the dtype of `scores`: >= 0, exactly 0 at padding, summing to one over the tokens; all 0 where
-        there is no token.
-
-    Numerics:
-        Padding is filled with the lowest finite number instead of minus infinity, so that a row without a token has no NaN
-        in either direction; 16-bit scores are normalized in 32 bits, and float16 scores that overflowed stay finite.
-
-    Source:
-        Method 1 of masking, before the softmax; Bahdanau et al. 2015 (arXiv:1409.0473), section 3.1, for the weights.
-    """
-    wide = _to_finite_float32(scores)
-    if mask is None:
-        return wide.softmax(dim=-1).to(scores.dtype)
-    is_padding = ~mask
-    filled = wide.masked_fill(is_padding, torch.finfo(wide.dtype).min)
-    return filled.softmax(dim=-1).masked_fill(is_padding, 0).to(scores.dtype)
-
-
-def segment_softmax(scores: torch.Tensor, segments: torch.Tensor, num_segments: int) -> torch.Tensor:
-    """Normalize the scores of a flat list of tokens within the segment (the row of the batch) that each belongs to.
-
-    Args:
-        scores: `[N, ...]`, floating point, one entry for each token of the batch.
-        segments: `[N]`, int64, the segment of each token, in 0..num_segments-1.
-        num_segments: Number of segments; one may be empty.
-
-    Returns:
-        Weights `[N, ...]` of the dtype of `scores`, >= 0, summing to one within each segment that has a token.
-
-    Numerics:
-        The highest score of each segment is subtracted first; 16-bit scores are treated as in `masked_softmax`.
-    """
-    wide = _to_finite_float32(scores)
-    shape = (num_segments, *wide.shape[1:])
-    index = segments.view(-1, *[1] * (wide.dim() - 1)).expand_as(wide)
-    highest = wide.new_full(shape, -torch.inf).scatter_reduce(0, index, wide.detach(), "amax")
-    powers = (wide - highest[segments]).exp()
-    totals = powers.new_zeros(shape).index_add(0, segments, powers)
-    return (powers / totals[segments]).to(scores.dtype)
-
-
-def _to_finite_float32(scores: torch.Tensor) -> torch.Tensor:
-    """Convert 16-bit scores to float32, those that overflowed float16 to its largest number: infinity would give NaN."""
-    wide = at_least_float32(scores)
-    if scores.dtype == torch.float16:
-        largest = torch.finfo(torch.float16).max
-        wide = wide.clamp(-largest, largest)
-    return wide
-
-
-def drop_tokens(mask: torch.Tensor, probability: float) -> torch.Tensor:
-    """Drop tokens at random before the softmax, so that the weights of those that are kept still sum to one.
-
-    Args:
-        mask: `[..., T]`, bool, True = token.
-        probability: Probability of each token to be dropped, in 0..1.
-
-    Returns:
-        `[..., T]`, bool. A row that would lose all of its tokens keeps them all.
-    """
-    kept = mask & (torch.rand(mask.shape, device=mask.device) >= probability)
-    return torch.where(kept.any(dim=-1, keepdim=True), kept, mask)
 
 
 def tanh_of_sum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

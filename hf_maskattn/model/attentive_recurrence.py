@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .attention_functions import drop_tokens, energy_matrix, masked_softmax
-from .masking import is_host_readable
+from .attention_functions import energy_matrix
+from .masking import drop_tokens, is_host_readable, masked_softmax
 from .packing import TimeChunk
 from .recurrent_autograd import BACKWARD_CLASSES, HIDDEN_GATE_ROTATION, STEP_FUNCTIONS, previous_states
 

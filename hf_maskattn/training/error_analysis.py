@@ -19,7 +19,8 @@ from hf_maskattn.data.tag_decoding import NO_LABEL
 from hf_maskattn.data.tag_encoding import split_word_label
 from hf_maskattn.data.tag_reading import is_visible
 from hf_maskattn.data.tag_schemes import are_span_tags
-from hf_maskattn.metrics.classification import score_by_class, score_by_entity
+from hf_maskattn.metrics.classification import score_by_class
+from hf_maskattn.metrics.tagging import score_by_entity
 from hf_maskattn.metrics.task_metrics import TaskEvaluation
 from hf_maskattn.metrics.text import decode_texts, score_rows
 from hf_maskattn.model.losses import IGNORED

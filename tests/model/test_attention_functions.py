@@ -6,10 +6,7 @@ from hf_maskattn.model.attention import AdditiveAttention
 from hf_maskattn.model.attention_functions import (
     _tile_shape,
     _TiledScores,
-    drop_tokens,
     energy_matrix,
-    masked_softmax,
-    segment_softmax,
     tanh_of_sum,
 )
 from tests.graphs import collect_nodes, saved_tensors
@@ -128,49 +125,6 @@ def test_chunked_without_queries_or_keys():
         assert context.shape == (1, num_queries, 8)
         assert weights.shape == (1, 1, num_queries, num_keys)
         assert not context.any()
-
-
-def test_masked_softmax_by_hand():
-    scores = torch.tensor([[1.0, 2, 3, 4], [5, 5, 5, 5], [1, 1, 1, 1]])
-    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]).bool()
-    expected = torch.tensor([[0.26894142, 0.73105858, 0, 0], [0, 0.5, 0, 0.5], [0, 0, 0, 0]])
-    torch.testing.assert_close(masked_softmax(scores, mask), expected, atol=OUTPUT, rtol=0)
-
-
-def test_masked_softmax_without_mask_has_no_padding():
-    scores = torch.randn(3, 4, dtype=torch.float16)
-    assert torch.equal(masked_softmax(scores, None), masked_softmax(scores, torch.ones(3, 4, dtype=torch.bool)))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_masked_softmax_normalizes_16_bits_in_float32(dtype):
-    scores = torch.full((1, 3000), 7.0, dtype=dtype)
-    weights = masked_softmax(scores, torch.ones(1, 3000, dtype=torch.bool))
-    assert weights.dtype == dtype
-    assert weights[0, 0] == torch.tensor(1 / 3000).to(dtype)
-
-
-def test_softmax_of_overflowed_float16_scores_is_finite():
-    scores = torch.tensor([[torch.inf, 1.0, torch.inf], [-torch.inf, -torch.inf, 0.0]], dtype=torch.float16)
-    mask = torch.tensor([[True, True, True], [True, True, False]])
-    expected = torch.tensor([[0.5, 0.0, 0.5], [0.5, 0.5, 0.0]], dtype=torch.float16)
-    assert torch.equal(masked_softmax(scores, mask), expected)
-    assert torch.equal(segment_softmax(scores[mask], mask.nonzero()[:, 0], 2), expected[mask])
-
-
-def test_masked_softmax_has_no_gradient_at_padding():
-    scores = torch.randn(3, 4, requires_grad=True)
-    mask = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0]]).bool()
-    (masked_softmax(scores, mask) * torch.randn(3, 4)).sum().backward()
-    assert not scores.grad[~mask].any()
-    assert scores.grad.isfinite().all()
-
-
-def test_drop_tokens_keeps_at_least_one_token():
-    mask = torch.tensor([[1, 1, 0], [0, 0, 0]]).bool()
-    assert torch.equal(drop_tokens(mask, 1.0), mask)
-    kept = drop_tokens(torch.ones(200, 50, dtype=torch.bool), 0.3)
-    assert 0.65 < kept.float().mean() < 0.75
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

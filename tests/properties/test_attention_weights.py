@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 
 from hf_maskattn.model.attention import AdditiveAttention
-from hf_maskattn.model.attention_functions import masked_softmax, segment_softmax
+from hf_maskattn.model.masking import masked_softmax, segment_softmax
 from tests.masks import MASK_KINDS, ragged_mask
 from tests.tolerances import WEIGHT_SUM_BY_DTYPE
 

@@ -64,7 +64,7 @@ ONLY_IMPORTED_IN = {
     "babel": "data/cldr.py",
     "jiwer": "metrics/text.py",
     "sacrebleu": "metrics/text.py",
-    "seqeval": "metrics/classification.py",
+    "seqeval": "metrics/tagging.py",
     "matplotlib": ("inspection/attention_maps.py", "training/error_analysis.py"),
     "captum": "inspection/attributions.py",
     "gradio": "inference/demo.py",

@@ -11,7 +11,8 @@ from datasets import Dataset
 from hf_maskattn.data.files import TableFile
 from hf_maskattn.data.loading import Splits
 from hf_maskattn.data.table_reading import RowLocations
-from hf_maskattn.metrics.classification import class_scores, score_by_class, score_by_entity, tag_scores
+from hf_maskattn.metrics.classification import class_scores, score_by_class
+from hf_maskattn.metrics.tagging import score_by_entity, tag_scores
 from hf_maskattn.metrics.text import score_rows
 from hf_maskattn.training import error_analysis
 from hf_maskattn.training.error_analysis import ConfusionMatrix, evaluate_with_errors

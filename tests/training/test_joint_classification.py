@@ -14,7 +14,7 @@ from hf_maskattn.hub.publication_files import copy_published_files, load_without
 from hf_maskattn.inference.evaluate import evaluate
 from hf_maskattn.inference.export import export_onnx
 from hf_maskattn.inference.predict import predict
-from hf_maskattn.metrics.classification import joint_classification_evaluation
+from hf_maskattn.metrics.tagging import joint_classification_evaluation
 from hf_maskattn.recipes.arguments import ModelArguments
 from hf_maskattn.recipes.recipe import load_recipe
 from hf_maskattn.recipes.starter_recipe import write_starter_recipe
