@@ -205,8 +205,11 @@ def _read_csv(file: TableFile, schema: pa.Schema | None) -> Iterator[pa.Table]:
     """Read a CSV file whose first row names the columns."""
     rows = _csv_rows(file)
     _, header = next(rows)
-    if schema is not None:
-        check_schema(pa.schema([(name, pa.string()) for name in header]), schema, name=str(file), first="file")
+    missing = [] if schema is None else [name for name in schema.names if name not in header]
+    if missing:
+        raise ValueError(
+            f"{file}: the column {missing[0]!r} of the first file is missing. The columns are {', '.join(header)}."
+        )
 
     def transpose(rows: list[list[str]]) -> dict[str, Sequence[str]]:
         return dict(zip(header, zip(*rows, strict=True), strict=True))

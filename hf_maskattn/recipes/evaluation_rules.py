@@ -8,7 +8,7 @@ from hf_maskattn.recipes.recipe import Recipe
 
 _SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
-_SELECTED_BY_EVALUATIONS = {
+SELECTED_BY_EVALUATIONS = {
     "early_stopping_patience": (1, "the last model would be one that had stopped improving"),
     "average_checkpoints": (2, "the average is only used if it is better than the best checkpoint"),
 }
@@ -21,7 +21,7 @@ def check_needed_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe) -> 
     Raises:
         ValueError: If it has none, a number is too low, too few checkpoints are kept, or sharded weights would be averaged.
     """
-    for key, (minimum, reason) in _SELECTED_BY_EVALUATIONS.items():
+    for key, (minimum, reason) in SELECTED_BY_EVALUATIONS.items():
         value = recipe.training.get(key)
         if value is None:
             continue

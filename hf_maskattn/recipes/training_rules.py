@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Seq2SeqTrainingArguments, Trainer, get_scheduler
 
 from hf_maskattn.recipes.arguments import OWN_TRAINING_KEYS
-from hf_maskattn.recipes.evaluation_rules import check_needed_evaluations
+from hf_maskattn.recipes.evaluation_rules import SELECTED_BY_EVALUATIONS, check_needed_evaluations
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.tasks import TASKS
 
@@ -199,7 +199,8 @@ def check_arguments(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
     """
     if args.fp16 and args.device.type == "cpu":
         raise ValueError("training.fp16=true has no effect on CPUs. Use training.bf16=true.")
-    check_needed_evaluations(args, recipe)
+    if any(recipe.training.get(key) is not None for key in SELECTED_BY_EVALUATIONS):
+        check_needed_evaluations(args, recipe)
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("training.save_strategy=best has no effect without evaluation. Set training.eval_strategy.")
     for event in ("logging", "eval", "save"):
