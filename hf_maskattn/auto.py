@@ -154,3 +154,11 @@ def forward_deprecated_modules() -> None:
     """Find modules at their former paths; see `hf_maskattn.deprecated_modules`."""
     if not any(type(finder).__name__ == _DeprecatedModuleFinder.__name__ for finder in sys.meta_path):  # not a reload
         sys.meta_path.append(_DeprecatedModuleFinder())
+
+
+def find_model_class(auto_class: Any, config: Any) -> Any:
+    """Return the class that an Auto class has for a configuration. A model class returns itself.
+
+    For a configuration that the Auto class does not know, the Auto class is returned.
+    """
+    return getattr(auto_class, "_model_mapping", {}).get(type(config), auto_class)

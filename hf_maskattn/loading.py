@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
 
-from hf_maskattn.auto import register
+from hf_maskattn.auto import find_model_class, register
 
 Shapes = dict[str, tuple[int, ...]]
 """Shape of each tensor, by name."""
@@ -217,14 +217,6 @@ def load_verified_model(
         )
     except Exception as error:
         raise ValueError(f"The model {name_or_folder} could not be loaded: {to_one_line(error)}.") from error
-
-
-def find_model_class(auto_class: Any, config: PreTrainedConfig) -> Any:
-    """Return the class that an Auto class has for a configuration. A model class returns itself.
-
-    For a configuration that the Auto class does not know, the Auto class is returned.
-    """
-    return getattr(auto_class, "_model_mapping", {}).get(type(config), auto_class)
 
 
 def build_meta_model(

@@ -6,10 +6,11 @@ from tempfile import TemporaryDirectory
 
 from transformers import Seq2SeqTrainingArguments
 
+from hf_maskattn.auto import find_model_class
 from hf_maskattn.checkpoints.checkpoints import write_atomically
 from hf_maskattn.data.tokenizers import load_tokenizer
 from hf_maskattn.inference.predict import check_output_path
-from hf_maskattn.loading import find_model_class, load_config, load_verified_model
+from hf_maskattn.loading import load_config, load_verified_model
 from hf_maskattn.recipes.recipe import Recipe
 from hf_maskattn.recipes.training_defaults import machine_defaults, scoring_defaults
 from hf_maskattn.recipes.training_rules import check_arguments, check_training

@@ -23,14 +23,13 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_model_param_count
 
-from hf_maskattn.auto import register
+from hf_maskattn.auto import find_model_class, register
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.embeddings.loading import EmbeddingsReport, load_embeddings, open_embeddings
 from hf_maskattn.loading import (
     Shapes,
     build_meta_model,
     check_weights_match,
-    find_model_class,
     list_differing_weights,
     load_config,
     load_verified_model,

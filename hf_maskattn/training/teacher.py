@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_maskattn.auto import find_model_class
 from hf_maskattn.data.cache import fingerprint
 from hf_maskattn.data.columns import MAX_LABELS_IN_ERROR
 from hf_maskattn.data.tokenizers import load_tokenizer, resolve_max_length
-from hf_maskattn.loading import find_model_class, find_weight_files, load_config, load_verified_model, weight_shapes
+from hf_maskattn.loading import find_weight_files, load_config, load_verified_model, weight_shapes
 from hf_maskattn.tasks import TASKS, TaskName
 
 _NUM_BEAMS = 5

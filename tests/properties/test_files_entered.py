@@ -46,7 +46,7 @@ def test_toy_run_enters_few_files(tmp_path):
         "data: {train_file: films.csv, validation_file: films.csv, tokenizer: word}\n"
         "training: {output_dir: run, num_train_epochs: 1, disable_tqdm: true}\n"
     )
-    for limit, arguments in {41: ["train", "recipe.yaml"], 20: ["predict", "run", "--text", "good"]}.items():
+    for limit, arguments in {40: ["train", "recipe.yaml"], 20: ["predict", "run", "--text", "good"]}.items():
         done = run_clean(PROBE.format(arguments=arguments), Path(tmp_path))
         assert done.returncode == 0, done.stderr
         files = [line for line in done.stderr.splitlines() if line.startswith("/") and line.endswith(".py")]
