@@ -209,9 +209,11 @@ def _list_weights(folder: Path) -> list[str]:
         way_out = "Save the model with save_pretrained. Pickled weights (.bin) are not published."
         _require_file(folder, _WEIGHTS_FILE, way_out)
     for name in names:
+        if name == _INDEX_FILE:
+            continue
         try:
-            if name != _INDEX_FILE:
-                safe_open(folder / name, framework="pt")
+            with safe_open(folder / name, framework="pt"):
+                pass
         except SafetensorError as error:
             raise ValueError(f"{folder / name} is not a complete safetensors file ({error}). Save the model again.") from error
     return names

@@ -126,7 +126,7 @@ class AuditReport:
         """
         return json.dumps({"passed": self.passed, **asdict(self)}, indent=2, ensure_ascii=False)
 
-    def __rich__(self) -> Table:
+    def table(self) -> Table:
         """Build a table with a row for each check, and an explanation of each leak below it."""
         table = Table(title=Text(self._title), title_justify="left", caption_justify="left")
         footer = self._footer()
@@ -139,6 +139,9 @@ class AuditReport:
             difference, tolerance = _format(finding.difference), _format(finding.tolerance)
             table.add_row(check, verdict, difference, tolerance, Text(finding.remarks))
         return table
+
+    def __rich__(self) -> Table:
+        return self.table()
 
     def __str__(self) -> str:
         lines = [self._title]
