@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 MOVED = {
+    "hf_maskattn.benchmark.plan": "hf_maskattn.benchmark.measurement",
     "hf_maskattn.data.cldr_dates": "hf_maskattn.data.cldr",
     "hf_maskattn.data.labels": "hf_maskattn.data.columns",
     "hf_maskattn.data.local_files": "hf_maskattn.data.file_loading",
