@@ -4,7 +4,9 @@ Its rows are packed: sorted by length, without padding, one time step after the 
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
+from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .losses import IGNORED
 from .masking import is_host_readable
-from .packing import PackedLayout, build_packed_layout, pack_tokens, split_time_exactly, unpack_tokens
+from .packing import PackedLayout, build_packed_layout, pack_tokens, split_time_exactly
 
 
 class Lattice(NamedTuple):
@@ -64,9 +66,10 @@ class Lattice(NamedTuple):
         return (packed if is_empty is None else packed.masked_fill(is_empty[:, 0], IGNORED))[:-1]
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """Bring values back to their tokens: `[N, K]` -> `[B, T, K]`, 0 at padding."""
+        """Bring values back to their tokens, without gradient: `[N, K]` -> `[B, T, K]`, 0 at padding."""
         padded = torch.cat([packed, packed.new_zeros(1, packed.shape[1])])
-        return unpack_tokens(padded[None], self.layout)[: self.shape[0], : self.shape[1]]
+        values = padded.index_select(0, self.layout.packed_indices[:, 0]).view(*self.layout.mask_shape, -1)
+        return values[: self.shape[0], : self.shape[1]]
 
     def unsort(self, values: torch.Tensor) -> torch.Tensor:
         """Bring values of the sorted rows, `[B, ...]`, into the order of the batch."""
@@ -219,14 +222,13 @@ class _MaxPlus(NamedTuple):
     @classmethod
     def of(cls, transitions: torch.Tensor, num_rows: int) -> "_MaxPlus":
         """Sort the labels of transitions `[K, K]` for B rows at most. Where the host cannot read them, D is K."""
-        pairs = _pair_labels(transitions) if is_host_readable(transitions) else {}
-        is_paired = {*pairs, *pairs.values()}
-        others = [label for label in range(len(transitions)) if label not in is_paired]
-        order = torch.tensor([*others, *pairs.values(), *pairs], device=transitions.device)
+        labels, num_pairs = list(range(len(transitions))), 0
+        if is_host_readable(transitions):
+            labels, num_pairs = _pair_labels(transitions.isneginf().numpy().tobytes())
+        order = torch.tensor(labels, device=transitions.device)
         transitions = transitions.index_select(0, order).index_select(1, order)
-        num_pairs = len(pairs)
         scores, to_insides = transitions.split([len(transitions) - num_pairs, num_pairs], dim=1)
-        inside_scores = to_insides[len(others) :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)
+        inside_scores = to_insides[len(labels) - 2 * num_pairs :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)
         return cls(
             order,
             scores.contiguous()[..., None],
@@ -266,17 +268,27 @@ class _MaxPlus(NamedTuple):
         return x[len(x) - 2 * num_pairs :].view(2, num_pairs, -1)
 
 
-def _pair_labels(transitions: torch.Tensor) -> dict[int, int]:
-    """Return the B-X of each label I-X that may only follow B-X and itself. No label is the B-X of two others, or an I-X."""
-    is_allowed = ~transitions.isneginf()
-    candidates = (is_allowed.sum(0) == 2).nonzero()[:, 0]
-    sources = is_allowed.T.index_select(0, candidates).nonzero()[:, 1].view(-1, 2)  # [candidates, 2]
+@lru_cache(maxsize=16)
+def _pair_labels(is_forbidden: bytes) -> tuple[list[int], int]:
+    """Sort labels as `_MaxPlus` does.
+
+    Args:
+        is_forbidden: Whether a transition from label i to label j is forbidden, at `i * K + j`.
+
+    Returns:
+        The labels, and the number of I-X that may only follow B-X and themselves: 0 if one B-X would be that of two or an I-X.
+    """
+    num_labels = isqrt(len(is_forbidden))
+    labels = list(range(num_labels))
     pairs = {}
-    for inside, (first, second) in zip(candidates.tolist(), sources.tolist(), strict=True):
-        if inside in (first, second):
-            pairs[inside] = first + second - inside
-    begins = [*pairs.values()]
-    return pairs if len({*begins, *pairs}) == 2 * len(pairs) else {}
+    for label in labels:
+        sources = [source for source in labels if not is_forbidden[source * num_labels + label]]
+        if len(sources) == 2 and label in sources:
+            pairs[label] = sum(sources) - label
+    paired = {*pairs, *pairs.values()}
+    if len(paired) < 2 * len(pairs):
+        return labels, 0
+    return [*(label for label in labels if label not in paired), *pairs.values(), *pairs], len(pairs)
 
 
 def max_product(
@@ -313,30 +325,29 @@ def max_product(
         befores.append(max_plus.max_over_previous(best[:, : sizes[step]]))
     before, after = torch.cat(befores, dim=1), torch.cat(afters[::-1], dim=1)  # [K, N]
     rank = max_plus.order.argsort()
-    scores = (before + emissions + after).index_select(0, rank).T.contiguous()  # [N, K]
+    until = before + emissions  # [K, N], best score of what ends with each label of each token
+    scores = (until + after).index_select(0, rank).T.contiguous()  # [N, K]
     guess = scores.max(-1).indices  # faster than argmax on a CPU
-    if is_host_readable(guess) and _is_path(guess, before, emissions, transitions, rank, lattice):
+    if is_host_readable(guess) and _is_path(guess, rank, before, until, transitions, lattice):
         return scores
     return _raise_path(scores, _best_path(packed, after[rank].T, transitions, start, lattice))
 
 
 def _is_path(
     guess: torch.Tensor,
-    before: torch.Tensor,
-    emissions: torch.Tensor,
-    transitions: torch.Tensor,
     rank: torch.Tensor,
+    before: torch.Tensor,
+    until: torch.Tensor,
+    transitions: torch.Tensor,
     lattice: Lattice,
 ) -> bool:
     """Return whether the best way to each label of a guess `[N]` comes from the label guessed for the previous token."""
-    if len(lattice.slices) == 1:
-        return True
-    positions = torch.arange(len(guess))
-    num_first = lattice.slices[0].stop
-    previous = torch.cat([positions[previous] for _, previous in lattice.neighbors()])
-    best, emissions = (x.gather(0, rank[guess][None])[0] for x in (before, emissions))  # [N]
-    way = (best + emissions)[previous] + transitions[guess[previous], guess[num_first:]]
-    return torch.equal(way, best[num_first:])
+    sizes = torch.tensor([tokens.stop - tokens.start for tokens in lattice.slices])
+    num_first = lattice.num_rows(0)
+    previous = torch.arange(num_first, len(guess)) - sizes[:-1].repeat_interleave(sizes[1:])
+    before, until = (x.gather(0, rank[guess][None])[0] for x in (before, until))  # [N]
+    way = until[previous] + transitions[guess[previous], guess[num_first:]]
+    return torch.equal(way, before[num_first:])
 
 
 def _best_path(
