@@ -50,8 +50,9 @@ def steps(request, monkeypatch):
 
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("time_chunks", TIME_CHUNKS)
-def test_packed_gru_gradcheck(time_chunks, directions):
-    assert torch.autograd.gradcheck(run(time_chunks), build_inputs(time_chunks, directions))
+@FAST_MODE
+def test_packed_gru_gradcheck(time_chunks, directions, fast_mode):
+    assert torch.autograd.gradcheck(run(time_chunks), build_inputs(time_chunks, directions), fast_mode=fast_mode)
 
 
 def test_packed_gru_matches_torch():

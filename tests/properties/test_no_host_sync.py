@@ -1,5 +1,7 @@
 """No value of a tensor is read on the host where that would wait for an accelerator, forward or backward."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,11 +10,18 @@ from hf_maskattn import RNNSearchForConditionalGeneration
 from hf_maskattn.model.generation import CACHE_NAME
 from tests.heads import HEADS, build_head, label_arguments
 
+DEFAULT = "eager", "lstm", "learned", 3
+SETTINGS = [*product(["eager", "chunked"], ["lstm", "gru"], ["learned", "last", "mean"], [3, 0])]
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("implementation", ["eager", "chunked"])
-@pytest.mark.parametrize("rnn_type", ["lstm", "gru"])
-@pytest.mark.parametrize(("query", "rows"), [("learned", 3), ("last", 3), ("mean", 3), ("learned", 0)])
+
+@pytest.mark.parametrize(
+    ("head", "implementation", "rnn_type", "query", "rows"),
+    [
+        # Every setting is tested with one head by default, and every head with one setting.
+        pytest.param(head, *setting, marks=[] if head == "MaskAttnModel" or setting == DEFAULT else [pytest.mark.slow])
+        for head, setting in product(HEADS, SETTINGS)
+    ],
+)
 def test_encoder_on_fake_tensors(tiny_config, head, implementation, rnn_type, query, rows):
     with FakeTensorMode():
         model = build_head(head, tiny_config, attention_implementation=implementation, rnn_type=rnn_type, attention_query=query)
