@@ -4,6 +4,8 @@ Transformers has a common test of this, `test_retain_grad_hidden_states_attentio
 themselves, which are no copies.
 """
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -18,6 +20,9 @@ MASKS = {
     "holes": ragged_mask(3, 5, "holes", torch.Generator().manual_seed(0)),
     "empty columns": torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool(),
 }
+DEFAULT = "eager", "learned"
+"""Implementation and query."""
+
 REQUESTS = {"output_hidden_states": True, "output_attentions": True}
 
 
@@ -40,9 +45,14 @@ def assert_has_gradients(tensors, loss, mask=None, dim=1):
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("query", ["learned", "last", "mean"])
-@pytest.mark.parametrize("implementation", ["eager", "ragged", "chunked"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("head", "implementation", "query"),
+    [
+        # Every setting is tested with one head by default, and every head with one setting.
+        pytest.param(head, *setting, marks=[] if head == "MaskAttnModel" or setting == DEFAULT else [pytest.mark.slow])
+        for head, setting in product(HEADS, product(["eager", "ragged", "chunked"], ["learned", "last", "mean"]))
+    ],
+)
 @pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}])
 def test_encoder_outputs_are_on_gradient_path(tiny_config, head, implementation, query, mask, checkpointing):
     sizes = {"attention_implementation": implementation, "attention_query": query}
