@@ -130,6 +130,18 @@ class KeepTrackOfBest(TrainerCallback):
             state.best_global_step = state.best_metric = state.best_model_checkpoint = None
 
 
+def is_equal_with_lower_loss(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:
+    """Return whether an evaluation has the best metric so far, and a lower loss than the best evaluation had.
+
+    In a small validation split many evaluations have the same accuracy, the first of them long before the model is trained.
+    """
+    name = f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
+    if state.best_metric is None or metrics.get(name) != state.best_metric:
+        return False
+    losses = [log["eval_loss"] for log in state.log_history if log["step"] == state.best_global_step and "eval_loss" in log]
+    return bool(losses) and metrics.get("eval_loss", losses[0]) < losses[0]
+
+
 class StopEarly(EarlyStoppingCallback):
     """Stops training as `EarlyStoppingCallback` does, also in a resumed run, and reports the best evaluation.
 
@@ -261,14 +273,15 @@ class ProgressLines(ProgressCallback):
                 continue
             parts.append(f"{'validation loss' if name == 'loss' else name} {_round(value)}")
             if name == selected:
-                parts[-1] += self._compare_with_best(args, state, value)
+                parts[-1] += self._compare_with_best(args, state, value, metrics)
         return parts
 
     @staticmethod
-    def _compare_with_best(args, state, value: float) -> str:
+    def _compare_with_best(args, state, value: float, metrics: dict[str, float]) -> str:
         """Describe whether a value is the best one. Trainer updates its own record after the evaluation."""
         best = state.best_metric
-        if best is None or (value > best if args.greater_is_better else value < best):
+        is_better = best is None or (value > best if args.greater_is_better else value < best)
+        if is_better or is_equal_with_lower_loss(args, state, metrics):
             return " (best)"
         return f" (best: step {state.best_global_step:,})"
 

@@ -31,7 +31,7 @@ from hf_maskattn.data.collators import RowSeededCollator, StreamCollator
 from hf_maskattn.data.streaming import RowStream
 from hf_maskattn.model.losses import IGNORED, count_labels
 from hf_maskattn.recipes.training_rules import replace_arguments
-from hf_maskattn.training.callbacks import scheduled_steps
+from hf_maskattn.training.callbacks import is_equal_with_lower_loss, scheduled_steps
 from hf_maskattn.training.samplers import EpochSeededSampler, SeededSampler, shard_without_duplicates
 
 _DEPRECATED_NAMES = ("ReproducibleTrainer", "ReproducibleSeq2SeqTrainer")
@@ -360,8 +360,14 @@ class MaskAttnTrainer(Seq2SeqTrainer):
     # Checkpoints
 
     def _determine_best_metric(self, metrics, trial) -> bool:
-        """Save each new best checkpoint, also between `save_steps`: it could not be loaded at the end otherwise."""
-        is_best, args = super()._determine_best_metric(metrics, trial), self.args
+        """Let the loss decide between equal evaluations.
+
+        Each new best checkpoint is saved, also between `save_steps`: it could not be loaded at the end otherwise.
+        """
+        args = self.args
+        is_best = super()._determine_best_metric(metrics, trial)
+        if not is_best and is_equal_with_lower_loss(args, self.state, metrics):
+            is_best, self.state.best_global_step = True, self.state.global_step
         if is_best and args.load_best_model_at_end and args.save_strategy == SaveStrategy.STEPS:
             self.control.should_save |= self.state.global_step % self.state.save_steps != 0
         return is_best

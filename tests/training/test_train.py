@@ -52,9 +52,14 @@ def test_run_folder_is_complete_and_evaluates_the_same(tmp_path, task):
 def test_model_learns_and_the_best_checkpoint_is_kept(tmp_path):
     report = train(load_toy(tmp_path, "training.num_train_epochs=8", "training.learning_rate=0.03"))
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
-    first_best = max((entry for entry in history if "eval_loss" in entry), key=lambda entry: entry["eval_accuracy"])
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    best = max(evaluations, key=lambda entry: (entry["eval_accuracy"], -entry["eval_loss"]))
+    equal = [entry for entry in evaluations if entry["eval_accuracy"] == best["eval_accuracy"]]
+    assert len(equal) > 1
+    assert best != equal[0]
+    assert report.best.step == best["step"]
     assert report.metrics["validation"]["accuracy"] == 1.0
-    assert report.metrics["validation"]["loss"] == pytest.approx(first_best["eval_loss"])
+    assert report.metrics["validation"]["loss"] == pytest.approx(best["eval_loss"])
     assert report.metrics["train"]["steps"] == 8 * STEPS_PER_EPOCH
 
 

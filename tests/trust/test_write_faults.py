@@ -21,7 +21,8 @@ def read(tmp_path, *overrides):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    train(read(folder))
+    # The largest loss is that of the first evaluation. Its checkpoint is kept beside the last one.
+    train(read(folder, "training.metric_for_best_model=loss", "training.greater_is_better=true"))
     return folder
 
 
@@ -29,7 +30,7 @@ def trained(tmp_path_factory):
 def finished(trained, tmp_path):
     """A copy of a finished run and its recipe."""
     run = shutil.copytree(trained / "run", tmp_path / "run")
-    return run, load_recipe(trained / "toy.yaml", [f"training.output_dir={run}"])
+    return run, load_recipe(trained / "run" / "recipe.yaml", [f"training.output_dir={run}"])
 
 
 def flip(path):
