@@ -9,7 +9,14 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCont
 from transformers.trainer_callback import CallbackHandler
 
 from hf_maskattn.data.streaming import RowStream
-from hf_maskattn.training.callbacks import ProgressLines, SaveAtEpochEnd, StopOnInterrupt, StreamPosition, TrainingInterrupted
+from hf_maskattn.training.callbacks import (
+    ProgressLines,
+    SaveAtEpochEnd,
+    StopOnInterrupt,
+    StreamPosition,
+    TrainingInterrupted,
+    is_equal_with_lower_loss,
+)
 from tests.data.numbered_shards import NumberedShards
 
 
@@ -192,6 +199,27 @@ def test_evaluation_is_one_line(lines):
     assert "accuracy 0.6000 (best: step 20)" in third
     assert "accuracy 0.7500 (best: step 20)" in last
     assert not last.endswith("left)")
+
+
+@pytest.mark.parametrize(
+    ("metric", "evaluation", "expected"),
+    [
+        ("accuracy", {"eval_accuracy": 0.5, "eval_loss": 0.2}, True),
+        ("eval_accuracy", {"eval_accuracy": 0.5, "eval_loss": 0.2}, True),
+        ("accuracy", {"eval_accuracy": 0.5, "eval_loss": 0.3}, False),
+        ("accuracy", {"eval_accuracy": 0.5, "eval_loss": float("nan")}, False),
+        ("accuracy", {"eval_accuracy": 0.4, "eval_loss": 0.2}, False),
+        ("accuracy", {"eval_accuracy": 0.5}, False),
+        (None, {"eval_accuracy": 0.5, "eval_loss": 0.2}, False),
+    ],
+)
+def test_the_loss_decides_between_equal_evaluations(metric, evaluation, expected):
+    logs = [{"step": 1, "loss": 0.1}, {"step": 1, "eval_loss": 0.3}, {"step": 2, "eval_loss": 0.1}]
+    state = TrainerState(best_metric=0.5, best_global_step=1, log_history=logs)
+    args = SimpleNamespace(metric_for_best_model=metric, greater_is_better=True)
+    assert is_equal_with_lower_loss(args, state, evaluation) is expected
+    state.best_global_step = None  # no checkpoint is saved
+    assert not is_equal_with_lower_loss(args, state, evaluation)
 
 
 def test_train_loss_is_the_mean_since_the_last_line(lines):
