@@ -18,9 +18,10 @@ from torch import nn
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import logging
 
-from .lattice import Lattice, max_product, sum_backward, sum_forward, sum_product
+from .lattice import Lattice, sum_backward, sum_forward, sum_product
 from .losses import IGNORED
 from .masking import at_least_float32, check_values
+from .viterbi import max_product
 
 logger = logging.get_logger(__name__)
 
@@ -232,10 +233,8 @@ def max_marginals(
 def _max_marginals(
     emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
 ) -> torch.Tensor:
-    lattice = Lattice.of(mask)
-    packed = lattice.pack(at_least_float32(emissions))  # [N, K]
-    transitions, start, end = (scores.to(packed.dtype) for scores in (transitions, start, end))
-    return lattice.unpack(max_product(packed, transitions, start, end, lattice)).contiguous()
+    emissions = at_least_float32(emissions)
+    return max_product(emissions, mask, *(scores.to(emissions.dtype) for scores in (transitions, start, end)))
 
 
 # Once in a process: this file may be loaded twice, installed and next to weights.

@@ -23,6 +23,7 @@ from .recurrence import MaskedRecurrence  # noqa: F401  # isort: skip
 from .recurrent_autograd import packed_gru  # noqa: F401  # isort: skip
 from .recurrent_kernel import choose_layout  # noqa: F401  # isort: skip
 from .remote_code import CODE_VERSION  # noqa: F401  # isort: skip
+from .viterbi import max_product  # noqa: F401  # isort: skip
 
 AUTO_MAP = {**ENCODER_AUTO_MAP, "AutoModelForJointClassification": "modeling_joint.MaskAttnForJointClassification"}
 """The `auto_map` of a saved `config.json`. transformers has no Auto class for both heads."""

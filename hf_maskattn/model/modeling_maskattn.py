@@ -31,6 +31,7 @@ from .packing import PackedLayout  # noqa: F401  # isort: skip
 from .recurrent_autograd import packed_gru  # noqa: F401  # isort: skip
 from .recurrent_kernel import choose_layout  # noqa: F401  # isort: skip
 from .remote_code import CODE_VERSION  # noqa: F401  # isort: skip
+from .viterbi import max_product  # noqa: F401  # isort: skip
 
 
 class MaskAttnPreTrainedModel(RecurrentPreTrainedModel):

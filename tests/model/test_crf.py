@@ -239,17 +239,33 @@ def test_uniform_layout_equals_sorted_layout(mask_kind, monkeypatch):
         return [loss, *gradients, marginals(*scores), max_marginals(*scores)]
 
     expected = compute()
-    monkeypatch.setattr("hf_maskattn.model.lattice.is_host_readable", lambda tensor: False)  # as on an accelerator
+    for file in ("lattice", "viterbi"):
+        monkeypatch.setattr(f"hf_maskattn.model.{file}.is_host_readable", lambda tensor: False)  # as on an accelerator
     for actual, expected_value in zip(compute(), expected, strict=True):
         assert_near(actual, expected_value, GRADIENT_BY_DTYPE[torch.float64])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 40])
+@pytest.mark.parametrize("num_types", [0, 1, 20])
+def test_max_marginals_of_a_cpu_are_those_of_an_accelerator(batch_size, num_types, monkeypatch):
+    labels = ["O", *(f"{prefix}-{number}" for number in range(num_types) for prefix in "IB")]
+    crf = LinearChainCRF(len(labels), labels)
+    for parameter in crf.parameters():
+        torch.nn.init.normal_(parameter)
+    scores = torch.randn(batch_size, 7, len(labels)), ragged_mask(batch_size, 7, "holes"), *crf.constrained_scores()
+    expected = max_marginals(*scores)
+    for file in ("lattice", "viterbi"):
+        monkeypatch.setattr(f"hf_maskattn.model.{file}.is_host_readable", lambda tensor: False)
+    assert torch.equal(max_marginals(*scores), expected)
+
+
 def test_max_marginals_in_parts_are_the_same(monkeypatch):
     scores = LinearChainCRF(5, IOB2).constrained_scores()
-    emissions, mask = torch.randn(7, 6, 5), ragged_mask(7, 6, "empty")
+    emissions, mask = torch.randn(70, 6, 5), ragged_mask(70, 6, "empty")
     expected = max_marginals(emissions, mask, *scores)
-    monkeypatch.setattr("hf_maskattn.model.lattice._CACHED_SUMS", 1)
-    assert torch.equal(max_marginals(emissions, mask, *scores), expected)
+    for cached_sums in (1, 1000):  # one row at once, and about 12
+        monkeypatch.setattr("hf_maskattn.model.viterbi._CACHED_SUMS", cached_sums)
+        assert torch.equal(max_marginals(emissions, mask, *scores), expected)
 
 
 @pytest.mark.parametrize(

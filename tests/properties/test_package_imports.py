@@ -48,6 +48,7 @@ MODEL_ORDER = [
     "attention",
     "losses",
     "lattice",
+    "viterbi",
     "crf",
     "modeling_recurrent",
     "modeling_maskattn",

@@ -1,0 +1,244 @@
+"""The Viterbi algorithm from both ends of each row: the best path of a lattice through each label of each token.
+
+On a CPU its steps are mostly numpy's, on the memory of the tensors: one of a small batch takes less time than a call of torch.
+"""
+
+from functools import lru_cache
+from itertools import accumulate
+from math import isqrt
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+
+from .lattice import Lattice, neighbors
+from .masking import is_host_readable
+
+Array: TypeAlias = Any
+"""An array of numpy, which a file that travels with the weights does not import."""
+
+_CACHED_SUMS = 2**18
+"""Number of sums that stay in the cache of a CPU between addition and comparison: 1 MiB in float32."""
+
+_FEW_ROWS = 4
+"""Number of rows below which a call of numpy takes less time than one of torch for all sums of a step."""
+
+
+def max_product(
+    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
+) -> torch.Tensor:
+    """Compute the largest score of a path through each label of each token, with the best path above all others.
+
+    Args:
+        emissions: `[B, T, K]`, float32 or float64; not read at padding.
+        mask: `[B, T]`, bool, True = token, in any arrangement.
+        transitions: `[K, K]`.
+        start: `[K]`.
+        end: `[K]`.
+
+    Returns:
+        `[B, T, K]`, 0 at padding.
+    """
+    if is_host_readable(emissions):
+        return _max_product_on_host(emissions.detach(), mask, transitions.detach(), start.detach(), end.detach())
+    lattice = Lattice.of(mask)
+    packed = lattice.pack(emissions)  # [N, K]
+    before, after = (scores.repeat(len(packed), 1) for scores in (start, end))  # [N, K], best score up to and from each label
+    for tokens, previous in reversed([*neighbors(lattice.slices)]):
+        best = (transitions + (packed[tokens] + after[tokens])[:, None]).amax(2)
+        after[previous] = lattice.keep_where_empty(tokens, after[tokens], best)
+    for tokens, previous in neighbors(lattice.slices):
+        before[tokens] = ((before[previous] + packed[previous])[:, :, None] + transitions).amax(1)
+    path = _best_path(packed, after, transitions, start, lattice.slices)
+    return lattice.unpack(_raise_path(before + packed + after, path))
+
+
+def _max_product_on_host(
+    emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
+) -> torch.Tensor:
+    num_labels = len(transitions)
+    result = emissions.new_zeros(mask.numel(), num_labels)
+    tokens, sizes = _sort_by_step(mask.numpy())
+    if len(tokens):
+        max_plus = _MaxPlus(transitions, len(mask))
+        order, rank = max_plus.matrices.order, max_plus.matrices.rank
+        packed = emissions.reshape(-1, num_labels).numpy().take(tokens, 0).take(order, 1)  # [N, K]
+        slices = [slice(stop - size, stop) for size, stop in zip(sizes.tolist(), accumulate(sizes.tolist()), strict=True)]
+        # Best score of what precedes and follows each label of each token, [N, K].
+        before, after = (scores.numpy()[None, order].repeat(len(tokens), 0) for scores in (start, end))
+        for step, previous in reversed([*neighbors(slices)]):
+            max_plus.max_over_next(packed[step] + after[step], after[previous])
+        for step, previous in neighbors(slices):
+            max_plus.max_over_previous(before[previous] + packed[previous], before[step])
+        until = before + packed
+        scores = (until + after).take(rank, 1)
+        if not _is_path(scores.argmax(1), rank, before, until, transitions.numpy(), sizes):
+            packed, after = packed.take(rank, 1), after.take(rank, 1)
+            path = _best_path(torch.from_numpy(packed), torch.from_numpy(after), transitions, start, slices)
+            scores = _raise_path(torch.from_numpy(scores), path).numpy()
+        result.numpy()[tokens] = scores
+    return result.view(*mask.shape, num_labels)
+
+
+def _sort_by_step(mask: Array) -> tuple[Array, Array]:
+    """List the tokens of a batch, the first one of each row, longest row first, then the second ones, and so on.
+
+    Args:
+        mask: `[B, T]`, bool.
+
+    Returns:
+        The tokens (row * T + column), `[N]`, and the number of tokens of each step.
+    """
+    lengths = mask.sum(1)
+    order = (-lengths).argsort(kind="stable")
+    mask = mask[order]
+    rows, columns = mask.nonzero()
+    steps = mask.cumsum(1)[rows, columns] - 1
+    tokens = (order[rows] * mask.shape[1] + columns)[steps.argsort(kind="stable")]
+    return tokens, torch.bincount(torch.from_numpy(steps)).numpy()
+
+
+class _Matrices(NamedTuple):
+    """Transitions between sorted labels, split where IOB2 forbids about half of them.
+
+    I-X of IOB2 may only follow B-X and I-X, and only these are compared. All other labels may follow any label.
+
+    Attributes:
+        order: `[K]`, int64, the labels in the order of all other values: D labels that are no I-X, the last E of them the B-X
+            that have an I-X, then these E I-X in the same order.
+        rank: `[K]`, int64, where each label stands in this order.
+        scores: `[K, 1, D + padding]`, of transitions to the first D labels.
+        reversed_scores: `[D, 1, K + padding]`, the same.
+        inside_scores: `[2, E]`, of transitions from B-X and from I-X to I-X.
+    """
+
+    order: Array
+    rank: Array
+    scores: torch.Tensor
+    reversed_scores: torch.Tensor
+    inside_scores: Array
+
+
+@lru_cache(maxsize=4)
+def _sort_transitions(values: bytes, dtype: torch.dtype) -> _Matrices:
+    transitions = torch.frombuffer(bytearray(values), dtype=dtype)
+    transitions = transitions.view(isqrt(len(transitions)), -1)
+    labels, num_pairs = _pair_labels(transitions.isneginf().tolist())
+    order = torch.tensor(labels)
+    transitions = transitions[order][:, order]
+    scores, to_insides = transitions.split([len(labels) - num_pairs, num_pairs], dim=1)
+    inside_scores = to_insides[len(labels) - 2 * num_pairs :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)
+    padded_scores = _pad_targets(scores), _pad_targets(scores.T)
+    return _Matrices(order.numpy(), order.argsort().numpy(), *padded_scores, inside_scores.numpy())
+
+
+def _pad_targets(scores: torch.Tensor) -> torch.Tensor:
+    """Add targets that are not read, up to a multiple of what a CPU adds at once: `[I, J]` -> `[I, 1, J + padding]`."""
+    return nn.functional.pad(scores, (0, -scores.shape[1] % 16))[:, None]
+
+
+def _pair_labels(is_forbidden: list[list[bool]]) -> tuple[list[int], int]:
+    """Sort labels as `_Matrices` does.
+
+    Args:
+        is_forbidden: Whether a transition from the row to the column is forbidden.
+
+    Returns:
+        The labels, and the number of I-X that may only follow B-X and themselves: 0 if one B-X would be that of two or an I-X.
+    """
+    labels = [*range(len(is_forbidden))]
+    pairs = {}
+    for label in labels:
+        sources = [source for source in labels if not is_forbidden[source][label]]
+        if len(sources) == 2 and label in sources:
+            pairs[label] = sum(sources) - label
+    paired = {*pairs, *pairs.values()}
+    if len(paired) < 2 * len(pairs):
+        return labels, 0
+    return [*(label for label in labels if label not in paired), *pairs.values(), *pairs], len(pairs)
+
+
+class _MaxPlus:
+    """The steps of the Viterbi algorithm.
+
+    Args:
+        transitions: `[K, K]`.
+        num_rows: Largest number of rows of a step.
+    """
+
+    def __init__(self, transitions: torch.Tensor, num_rows: int):
+        self.matrices = _sort_transitions(transitions.numpy().tobytes(), transitions.dtype)
+        self.num_first = len(self.matrices.reversed_scores)
+        # Memory of the sums of a step, which would take longer to allocate than to compute.
+        sums_of_row = max(self.matrices.scores.numel(), self.matrices.reversed_scores.numel())
+        self.workspace = transitions.new_empty(max(sums_of_row, min(sums_of_row * num_rows, _CACHED_SUMS)))
+
+    def max_over_previous(self, x: Array, best: Array) -> None:
+        """Compute `best_j = max_i (x_i + transitions_ij)`: `[rows, K]`, `[rows, K]`."""
+        self._max_over_sources(x, self.matrices.scores, best[:, : self.num_first])
+        if self.num_first < len(self.matrices.order):
+            (self._begins_and_insides(x) + self.matrices.inside_scores).max(1, out=best[:, self.num_first :])
+
+    def max_over_next(self, x: Array, best: Array) -> None:
+        """Compute `best_i = max_j (transitions_ij + x_j)`: `[rows, K]`, `[rows, K]`."""
+        self._max_over_sources(x[:, : self.num_first], self.matrices.reversed_scores, best)
+        if self.num_first < len(self.matrices.order):
+            to_inside = self._begins_and_insides(best)
+            (x[:, None, self.num_first :] + self.matrices.inside_scores).clip(min=to_inside, out=to_inside)
+
+    def _max_over_sources(self, x: Array, scores: torch.Tensor, best: Array) -> None:
+        """Compute `best_j = max_i (x_i + scores_ij)`: `[rows, I]`, `[I, 1, J + padding]`, `[rows, J]`."""
+        num_sources, _, width = scores.shape
+        rows_at_once = len(self.workspace) // scores.numel()
+        for first in range(0, len(x), rows_at_once):
+            rows = slice(first, first + rows_at_once)
+            source = x[rows].T[:, :, None]  # [I, rows, 1]
+            num_rows = source.shape[1]
+            if num_rows < _FEW_ROWS:
+                sums = source + scores.numpy()
+            else:
+                out = self.workspace.as_strided((num_sources, num_rows, width), (num_rows * width, width, 1))
+                sums = torch.add(torch.from_numpy(source), scores, out=out).numpy()
+            best[rows] = sums.reshape(num_sources, -1).max(0).reshape(num_rows, width)[:, : best.shape[1]]
+
+    def _begins_and_insides(self, x: Array) -> Array:
+        """View the values of all B-X that have an I-X, and of these I-X: `[rows, K]` -> `[rows, 2, E]`."""
+        num_pairs = self.matrices.inside_scores.shape[1]
+        return x[:, x.shape[1] - 2 * num_pairs :].reshape(-1, 2, num_pairs)
+
+
+def _is_path(labels: Array, rank: Array, before: Array, until: Array, transitions: Array, sizes: Array) -> bool:
+    """Return whether the best way to each of the labels `[N]` comes from the label of the previous token.
+
+    Args:
+        labels: `[N]`.
+        rank: `[K]`, where each label stands in the second dimension of `before` and `until`.
+        before: `[N, K]`, best score of what precedes each label of each token.
+        until: `[N, K]`, best score of what ends with each label of each token.
+        transitions: `[K, K]`.
+        sizes: Number of tokens of each step.
+    """
+    tokens = torch.arange(int(sizes[0]), len(labels)).numpy()
+    previous = tokens - sizes[:-1].repeat(sizes[1:])
+    way = until[previous, rank[labels[previous]]] + transitions[labels[previous], labels[tokens]]
+    return bool((way == before[tokens, rank[labels[tokens]]]).all())
+
+
+def _best_path(
+    packed: torch.Tensor, after: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, slices: list[slice]
+) -> torch.Tensor:
+    """Select `y_t = argmax_j (transitions[y_t-1, j] + packed[t, j] + after[t, j])`, the smallest label of several: `[N]`."""
+    first = slices[0]
+    path = torch.empty(len(packed), dtype=torch.long, device=packed.device)
+    path[first] = (start + packed[first] + after[first]).argmax(-1)
+    for tokens, previous in neighbors(slices):
+        path[tokens] = (transitions[path[previous]] + packed[tokens] + after[tokens]).argmax(-1)
+    return path
+
+
+def _raise_path(scores: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+    """Raise the score of each label of a path above the others, if argmax would not select it: `[N, K]`."""
+    best = scores.amax(-1)
+    raised = best + best.abs().clamp(min=1) * torch.finfo(scores.dtype).eps
+    path_scores = torch.where(scores.argmax(-1) == path, best, raised)
+    return scores.scatter(1, path[:, None], path_scores[:, None])
