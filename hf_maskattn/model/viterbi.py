@@ -58,8 +58,8 @@ def _max_product_on_host(
 ) -> torch.Tensor:
     num_labels = len(transitions)
     result = emissions.new_zeros(mask.numel(), num_labels)
-    tokens, sizes = _sort_by_step(mask.numpy())
-    if len(tokens):
+    if mask.any():
+        tokens, sizes = _sort_by_step(mask.numpy())
         max_plus = _MaxPlus(transitions, len(mask))
         order, rank = max_plus.matrices.order, max_plus.matrices.rank
         packed = emissions.reshape(-1, num_labels).numpy().take(tokens, 0).take(order, 1)  # [N, K]
@@ -84,16 +84,15 @@ def _sort_by_step(mask: Array) -> tuple[Array, Array]:
     """List the tokens of a batch, the first one of each row, longest row first, then the second ones, and so on.
 
     Args:
-        mask: `[B, T]`, bool.
+        mask: `[B, T]`, bool, with one token or more.
 
     Returns:
         The tokens (row * T + column), `[N]`, and the number of tokens of each step.
     """
-    lengths = mask.sum(1)
-    order = (-lengths).argsort(kind="stable")
-    mask = mask[order]
-    rows, columns = mask.nonzero()
-    steps = mask.cumsum(1)[rows, columns] - 1
+    num_tokens = mask.cumsum(1)
+    order = (-num_tokens[:, -1]).argsort(kind="stable")
+    rows, columns = mask[order].nonzero()
+    steps = num_tokens[order[rows], columns] - 1
     tokens = (order[rows] * mask.shape[1] + columns)[steps.argsort(kind="stable")]
     return tokens, torch.bincount(torch.from_numpy(steps)).numpy()
 
