@@ -4,7 +4,6 @@ On a CPU its steps are mostly numpy's, on the memory of the tensors: one of a sm
 """
 
 from functools import lru_cache
-from itertools import accumulate
 from math import isqrt
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,8 +19,8 @@ Array: TypeAlias = Any
 _CACHED_SUMS = 2**18
 """Number of sums that stay in the cache of a CPU between addition and comparison: 1 MiB in float32."""
 
-_FEW_ROWS = 4
-"""Number of rows below which a call of numpy takes less time than one of torch for all sums of a step."""
+_FEW_SUMS = 80_000
+"""Number of sums that take less time than the calls that would leave out half of them."""
 
 
 def max_product(
@@ -59,42 +58,62 @@ def _max_product_on_host(
     num_labels = len(transitions)
     result = emissions.new_zeros(mask.numel(), num_labels)
     if mask.any():
-        tokens, sizes = _sort_by_step(mask.numpy())
-        max_plus = _MaxPlus(transitions, len(mask))
+        steps, max_plus = _Steps.of(mask.numpy()), _MaxPlus(transitions, len(mask))
         order, rank = max_plus.matrices.order, max_plus.matrices.rank
-        packed = emissions.reshape(-1, num_labels).numpy().take(tokens, 0).take(order, 1)  # [N, K]
-        slices = [slice(stop - size, stop) for size, stop in zip(sizes.tolist(), accumulate(sizes.tolist()), strict=True)]
-        # Best score of what precedes and follows each label of each token, [N, K].
-        before, after = (scores.numpy()[None, order].repeat(len(tokens), 0) for scores in (start, end))
-        for step, previous in reversed([*neighbors(slices)]):
-            max_plus.max_over_next(packed[step] + after[step], after[previous])
-        for step, previous in neighbors(slices):
-            max_plus.max_over_previous(before[previous] + packed[previous], before[step])
+        packed = emissions.reshape(-1, num_labels).numpy().take(steps.tokens, 0).take(order, 1)  # [N, K]
+        from_both_ends = packed.take(steps.from_both_ends, 0)  # [2, N, K]
+        # Best score of what precedes each label of each token, and of what follows it, [2, N, K].
+        best = torch.stack([start, end]).numpy().take(order, 1)[:, None].repeat(len(packed), 1)
+        for step, previous in neighbors(steps.slices):
+            max_plus.max_over_neighbors(best[:, previous] + from_both_ends[:, previous], best[:, step])
+        before, after = best[0], best[1].take(steps.from_both_ends[1], 0)
         until = before + packed
         scores = (until + after).take(rank, 1)
-        if not _is_path(scores.argmax(1), rank, before, until, transitions.numpy(), sizes):
+        if not _is_path(scores.argmax(1), rank, before, until, transitions.numpy(), steps):
             packed, after = packed.take(rank, 1), after.take(rank, 1)
-            path = _best_path(torch.from_numpy(packed), torch.from_numpy(after), transitions, start, slices)
+            path = _best_path(torch.from_numpy(packed), torch.from_numpy(after), transitions, start, steps.slices)
             scores = _raise_path(torch.from_numpy(scores), path).numpy()
-        result.numpy()[tokens] = scores
+        result.numpy()[steps.tokens] = scores
     return result.view(*mask.shape, num_labels)
 
 
-def _sort_by_step(mask: Array) -> tuple[Array, Array]:
-    """List the tokens of a batch, the first one of each row, longest row first, then the second ones, and so on.
+class _Steps(NamedTuple):
+    """The N tokens of a batch: the first token of each row, longest row first, then the second ones, and so on.
 
-    Args:
-        mask: `[B, T]`, bool, with one token or more.
-
-    Returns:
-        The tokens (row * T + column), `[N]`, and the number of tokens of each step.
+    Attributes:
+        tokens: `[N]`, row * T + column.
+        previous: `[N]`, position of the token before each one in its row; any, if there is none.
+        from_both_ends: `[2, N]`, position of each token, and of the token that is as far from the end of the row as it is from
+            the start.
+        slices: The positions of each step, as those of a `Lattice`.
     """
-    num_tokens = mask.cumsum(1)
-    order = (-num_tokens[:, -1]).argsort(kind="stable")
-    rows, columns = mask[order].nonzero()
-    steps = num_tokens[order[rows], columns] - 1
-    tokens = (order[rows] * mask.shape[1] + columns)[steps.argsort(kind="stable")]
-    return tokens, torch.bincount(torch.from_numpy(steps)).numpy()
+
+    tokens: Array
+    previous: Array
+    from_both_ends: Array
+    slices: list[slice]
+
+    @classmethod
+    def of(cls, mask: Array) -> "_Steps":
+        """Sort the tokens of a mask `[B, T]`, bool, with one token or more."""
+        num_tokens = mask.cumsum(1)
+        lengths = num_tokens[:, -1]
+        order = (-lengths).argsort(kind="stable")
+        ranks, columns = mask[order].nonzero()
+        steps = num_tokens[order[ranks], columns] - 1
+        by_step = steps.argsort(kind="stable")
+        ranks, columns, steps = ranks[by_step], columns[by_step], steps[by_step]
+        rows = order[ranks]
+        sizes = torch.bincount(torch.from_numpy(steps)).numpy()
+        stops = sizes.cumsum()
+        starts = stops - sizes
+        from_both_ends = starts[steps] + ranks, starts[lengths[rows] - 1 - steps] + ranks
+        return cls(
+            rows * mask.shape[1] + columns,
+            starts[steps - 1] + ranks,
+            torch.stack([torch.from_numpy(positions) for positions in from_both_ends]).numpy(),
+            [slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)],
+        )
 
 
 class _Matrices(NamedTuple):
@@ -106,9 +125,10 @@ class _Matrices(NamedTuple):
         order: `[K]`, int64, the labels in the order of all other values: D labels that are no I-X, the last E of them the B-X
             that have an I-X, then these E I-X in the same order.
         rank: `[K]`, int64, where each label stands in this order.
-        scores: `[K, 1, D + padding]`, of transitions to the first D labels.
-        reversed_scores: `[D, 1, K + padding]`, the same.
+        scores: `[K, 1, 1, D + padding]`, of transitions to the first D labels.
+        reversed_scores: `[D, 1, 1, K + padding]`, the same.
         inside_scores: `[2, E]`, of transitions from B-X and from I-X to I-X.
+        both_scores: `[K, 2, 1, K + padding]`, of all transitions, and reversed.
     """
 
     order: Array
@@ -116,6 +136,7 @@ class _Matrices(NamedTuple):
     scores: torch.Tensor
     reversed_scores: torch.Tensor
     inside_scores: Array
+    both_scores: torch.Tensor
 
 
 @lru_cache(maxsize=4)
@@ -127,13 +148,19 @@ def _sort_transitions(values: bytes, dtype: torch.dtype) -> _Matrices:
     transitions = transitions[order][:, order]
     scores, to_insides = transitions.split([len(labels) - num_pairs, num_pairs], dim=1)
     inside_scores = to_insides[len(labels) - 2 * num_pairs :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)
-    padded_scores = _pad_targets(scores), _pad_targets(scores.T)
-    return _Matrices(order.numpy(), order.argsort().numpy(), *padded_scores, inside_scores.numpy())
+    return _Matrices(
+        order.numpy(),
+        order.argsort().numpy(),
+        _pad_targets(scores[:, None]),
+        _pad_targets(scores.T[:, None]),
+        inside_scores.numpy(),
+        _pad_targets(torch.stack([transitions, transitions.T], 1)),
+    )
 
 
 def _pad_targets(scores: torch.Tensor) -> torch.Tensor:
-    """Add targets that are not read, up to a multiple of what a CPU adds at once: `[I, J]` -> `[I, 1, J + padding]`."""
-    return nn.functional.pad(scores, (0, -scores.shape[1] % 16))[:, None]
+    """Add targets that are not read, up to a multiple of what a CPU adds at once: `[I, C, J]` -> `[I, C, 1, J + padding]`."""
+    return nn.functional.pad(scores, (0, -scores.shape[2] % 16))[:, :, None]
 
 
 def _pair_labels(is_forbidden: list[list[bool]]) -> tuple[list[int], int]:
@@ -169,36 +196,37 @@ class _MaxPlus:
         self.matrices = _sort_transitions(transitions.numpy().tobytes(), transitions.dtype)
         self.num_first = len(self.matrices.reversed_scores)
         # Memory of the sums of a step, which would take longer to allocate than to compute.
-        sums_of_row = max(self.matrices.scores.numel(), self.matrices.reversed_scores.numel())
+        sums_of_row = self.matrices.both_scores.numel()
         self.workspace = transitions.new_empty(max(sums_of_row, min(sums_of_row * num_rows, _CACHED_SUMS)))
 
-    def max_over_previous(self, x: Array, best: Array) -> None:
-        """Compute `best_j = max_i (x_i + transitions_ij)`: `[rows, K]`, `[rows, K]`."""
-        self._max_over_sources(x, self.matrices.scores, best[:, : self.num_first])
-        if self.num_first < len(self.matrices.order):
-            (self._begins_and_insides(x) + self.matrices.inside_scores).max(1, out=best[:, self.num_first :])
+    def max_over_neighbors(self, x: Array, best: Array) -> None:
+        """Compute `best_0j = max_i (x_0i + transitions_ij)` and `best_1i = max_j (transitions_ij + x_1j)`.
 
-    def max_over_next(self, x: Array, best: Array) -> None:
-        """Compute `best_i = max_j (transitions_ij + x_j)`: `[rows, K]`, `[rows, K]`."""
-        self._max_over_sources(x[:, : self.num_first], self.matrices.reversed_scores, best)
-        if self.num_first < len(self.matrices.order):
-            to_inside = self._begins_and_insides(best)
-            (x[:, None, self.num_first :] + self.matrices.inside_scores).clip(min=to_inside, out=to_inside)
+        Args:
+            x: `[2, rows, K]`.
+            best: `[2, rows, K]`, is overwritten.
+        """
+        if self.num_first == x.shape[2] or x.shape[1] * self.matrices.both_scores.numel() < _FEW_SUMS:
+            self._max_over_sources(x, self.matrices.both_scores, best)
+            return
+        inside_scores = self.matrices.inside_scores
+        self._max_over_sources(x[:1], self.matrices.scores, best[:1, :, : self.num_first])
+        (self._begins_and_insides(x[0]) + inside_scores).max(1, out=best[0, :, self.num_first :])
+        self._max_over_sources(x[1:, :, : self.num_first], self.matrices.reversed_scores, best[1:])
+        to_inside = self._begins_and_insides(best[1])
+        (x[1, :, None, self.num_first :] + inside_scores).clip(min=to_inside, out=to_inside)
 
     def _max_over_sources(self, x: Array, scores: torch.Tensor, best: Array) -> None:
-        """Compute `best_j = max_i (x_i + scores_ij)`: `[rows, I]`, `[I, 1, J + padding]`, `[rows, J]`."""
-        num_sources, _, width = scores.shape
+        """Compute `best_j = max_i (x_i + scores_ij)`: `[C, rows, I]`, `[I, C, 1, J + padding]`, `[C, rows, J]`."""
+        num_sources, num_directions, _, width = scores.shape
         rows_at_once = len(self.workspace) // scores.numel()
-        for first in range(0, len(x), rows_at_once):
+        for first in range(0, x.shape[1], rows_at_once):
             rows = slice(first, first + rows_at_once)
-            source = x[rows].T[:, :, None]  # [I, rows, 1]
-            num_rows = source.shape[1]
-            if num_rows < _FEW_ROWS:
-                sums = source + scores.numpy()
-            else:
-                out = self.workspace.as_strided((num_sources, num_rows, width), (num_rows * width, width, 1))
-                sums = torch.add(torch.from_numpy(source), scores, out=out).numpy()
-            best[rows] = sums.reshape(num_sources, -1).max(0).reshape(num_rows, width)[:, : best.shape[1]]
+            source = torch.from_numpy(x[:, rows].transpose(2, 0, 1)[..., None])  # [I, C, rows, 1]
+            shape = num_sources, num_directions, source.shape[2], width
+            sums = self.workspace[: source.numel() * width].view(shape)
+            largest = torch.add(source, scores, out=sums).numpy().reshape(num_sources, -1).max(0)
+            best[:, rows] = largest.reshape(shape[1:])[..., : best.shape[2]]
 
     def _begins_and_insides(self, x: Array) -> Array:
         """View the values of all B-X that have an I-X, and of these I-X: `[rows, K]` -> `[rows, 2, E]`."""
@@ -206,7 +234,7 @@ class _MaxPlus:
         return x[:, x.shape[1] - 2 * num_pairs :].reshape(-1, 2, num_pairs)
 
 
-def _is_path(labels: Array, rank: Array, before: Array, until: Array, transitions: Array, sizes: Array) -> bool:
+def _is_path(labels: Array, rank: Array, before: Array, until: Array, transitions: Array, steps: _Steps) -> bool:
     """Return whether the best way to each of the labels `[N]` comes from the label of the previous token.
 
     Args:
@@ -215,10 +243,10 @@ def _is_path(labels: Array, rank: Array, before: Array, until: Array, transition
         before: `[N, K]`, best score of what precedes each label of each token.
         until: `[N, K]`, best score of what ends with each label of each token.
         transitions: `[K, K]`.
-        sizes: Number of tokens of each step.
+        steps: The tokens.
     """
-    tokens = torch.arange(int(sizes[0]), len(labels)).numpy()
-    previous = tokens - sizes[:-1].repeat(sizes[1:])
+    has_previous = slice(steps.slices[0].stop, None)
+    tokens, previous = steps.from_both_ends[0, has_previous], steps.previous[has_previous]
     way = until[previous, rank[labels[previous]]] + transitions[labels[previous], labels[tokens]]
     return bool((way == before[tokens, rank[labels[tokens]]]).all())
 
