@@ -245,8 +245,8 @@ def test_uniform_layout_equals_sorted_layout(mask_kind, monkeypatch):
         assert_near(actual, expected_value, GRADIENT_BY_DTYPE[torch.float64])
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 40])
-@pytest.mark.parametrize("num_types", [0, 1, 20])
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+@pytest.mark.parametrize("num_types", [0, 1, 30])
 def test_max_marginals_of_a_cpu_are_those_of_an_accelerator(batch_size, num_types, monkeypatch):
     labels = ["O", *(f"{prefix}-{number}" for number in range(num_types) for prefix in "IB")]
     crf = LinearChainCRF(len(labels), labels)
@@ -257,6 +257,24 @@ def test_max_marginals_of_a_cpu_are_those_of_an_accelerator(batch_size, num_type
     for file in ("lattice", "viterbi"):
         monkeypatch.setattr(f"hf_maskattn.model.{file}.is_host_readable", lambda tensor: False)
     assert torch.equal(max_marginals(*scores), expected)
+
+
+def test_max_marginals_follow_trained_transitions():
+    crf = LinearChainCRF(5, IOB2)
+    emissions, mask = torch.randn(3, 4, 5, requires_grad=True), torch.ones(3, 4, dtype=torch.bool)
+    with torch.inference_mode():
+        untrained = crf.max_marginals(emissions, mask)
+    assert torch.equal(crf.max_marginals(emissions, mask), untrained)
+    with torch.no_grad():
+        crf.transitions += 1
+    assert_near(crf.max_marginals(emissions, mask), untrained + 3, OUTPUT_BY_DTYPE[torch.float32])
+
+
+def test_max_marginals_without_ties_search_no_path(monkeypatch):
+    crf = LinearChainCRF(5, IOB2)
+    emissions, mask = torch.randn(9, 6, 5), ragged_mask(9, 6, "holes")
+    monkeypatch.setattr("hf_maskattn.model.viterbi._best_path", None)
+    crf.max_marginals(emissions, mask)
 
 
 def test_max_marginals_in_parts_are_the_same(monkeypatch):
