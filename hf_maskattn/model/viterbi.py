@@ -144,7 +144,7 @@ def _sort_transitions(values: bytes, dtype: torch.dtype) -> _Matrices:
     transitions = torch.frombuffer(bytearray(values), dtype=dtype)
     transitions = transitions.view(isqrt(len(transitions)), -1)
     labels, num_pairs = _pair_labels(transitions.isneginf().tolist())
-    order = torch.tensor(labels)
+    order = torch.tensor(labels, device=transitions.device)
     transitions = transitions[order][:, order]
     scores, to_insides = transitions.split([len(labels) - num_pairs, num_pairs], dim=1)
     inside_scores = to_insides[len(labels) - 2 * num_pairs :].view(2, num_pairs, num_pairs).diagonal(dim1=1, dim2=2)

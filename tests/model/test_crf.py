@@ -277,6 +277,14 @@ def test_max_marginals_without_ties_search_no_path(monkeypatch):
     crf.max_marginals(emissions, mask)
 
 
+def test_max_marginals_under_another_default_device():
+    scores = LinearChainCRF(5, IOB2).constrained_scores()
+    emissions, mask = torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)
+    with torch.device("meta"):
+        actual = max_marginals(emissions, mask, *(1 * score for score in scores))
+    assert torch.equal(actual, max_marginals(emissions, mask, *scores))
+
+
 def test_max_marginals_in_parts_are_the_same(monkeypatch):
     scores = LinearChainCRF(5, IOB2).constrained_scores()
     emissions, mask = torch.randn(70, 6, 5), ragged_mask(70, 6, "empty")
