@@ -49,8 +49,8 @@ class LinearChainCRF(nn.Module):
             all transitions.
     """
 
-    forbidden_transitions: torch.Tensor
-    forbidden_start: torch.Tensor
+    transition_constraints: torch.Tensor
+    start_constraints: torch.Tensor
 
     def __init__(self, num_labels: int, labels: Sequence[str] | None = None):
         super().__init__()
@@ -67,16 +67,14 @@ class LinearChainCRF(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def build_constraints(self) -> dict[str, torch.Tensor]:
-        """Build the buffers, which no checkpoint holds."""
+        """Build the buffers, which no checkpoint holds: minus infinity for what the scheme forbids, 0 for all else."""
         labels = [""] * len(self.start) if self.labels is None else self.labels
-        transitions, start = scheme_constraints(labels)
-        return {"forbidden_transitions": transitions, "forbidden_start": start}
+        transitions, start = (torch.zeros(x.shape).masked_fill(x, -float("inf")) for x in scheme_constraints(labels))
+        return {"transition_constraints": transitions, "start_constraints": start}
 
     def constrained_scores(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return transitions `[K, K]`, start `[K]` and end `[K]`, minus infinity where the scheme forbids them."""
-        infinity = float("inf")
-        transitions = self.transitions.masked_fill(self.forbidden_transitions, -infinity)
-        return transitions, self.start.masked_fill(self.forbidden_start, -infinity), self.end
+        return self.transitions + self.transition_constraints, self.start + self.start_constraints, self.end
 
     def forward(self, emissions: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Compute the negative log-likelihood of each row: `[B]`.

@@ -57,16 +57,17 @@ def _max_product_on_host(
 ) -> torch.Tensor:
     num_labels = len(transitions)
     result = emissions.new_zeros(mask.numel(), num_labels)
-    if mask.any():
-        steps, max_plus = _Steps.of(mask.numpy()), _MaxPlus(transitions, len(mask))
+    if mask.numpy().any():
+        steps, max_plus = _Steps.of(mask), _MaxPlus(transitions, len(mask))
         order, rank = max_plus.matrices.order, max_plus.matrices.rank
         packed = emissions.reshape(-1, num_labels).numpy().take(steps.tokens, 0).take(order, 1)  # [N, K]
-        from_both_ends = packed.take(steps.from_both_ends, 0)  # [2, N, K]
+        from_both_ends = packed[None].repeat(2, 0)  # [2, N, K]
+        from_both_ends[1] = packed.take(steps.mirrored, 0)
         # Best score of what precedes each label of each token, and of what follows it, [2, N, K].
         best = torch.stack([start, end]).numpy().take(order, 1)[:, None].repeat(len(packed), 1)
         for step, previous in neighbors(steps.slices):
             max_plus.max_over_neighbors(best[:, previous] + from_both_ends[:, previous], best[:, step])
-        before, after = best[0], best[1].take(steps.from_both_ends[1], 0)
+        before, after = best[0], best[1].take(steps.mirrored, 0)
         until = before + packed
         scores = (until + after).take(rank, 1)
         if not _is_path(scores.argmax(1), rank, before, until, transitions.numpy(), steps):
@@ -82,36 +83,38 @@ class _Steps(NamedTuple):
 
     Attributes:
         tokens: `[N]`, row * T + column.
+        positions: `[N]`, 0 to N - 1.
         previous: `[N]`, position of the token before each one in its row; any, if there is none.
-        from_both_ends: `[2, N]`, position of each token, and of the token that is as far from the end of the row as it is from
-            the start.
+        mirrored: `[N]`, position of the token that is as far from the end of the row as each one is from the start.
         slices: The positions of each step, as those of a `Lattice`.
     """
 
     tokens: Array
+    positions: Array
     previous: Array
-    from_both_ends: Array
+    mirrored: Array
     slices: list[slice]
 
     @classmethod
-    def of(cls, mask: Array) -> "_Steps":
+    def of(cls, mask: torch.Tensor) -> "_Steps":
         """Sort the tokens of a mask `[B, T]`, bool, with one token or more."""
-        num_tokens = mask.cumsum(1)
-        lengths = num_tokens[:, -1]
+        is_token = mask.numpy()
+        lengths = is_token.sum(1)
         order = (-lengths).argsort(kind="stable")
-        ranks, columns = mask[order].nonzero()
-        steps = num_tokens[order[ranks], columns] - 1
-        by_step = steps.argsort(kind="stable")
-        ranks, columns, steps = ranks[by_step], columns[by_step], steps[by_step]
-        rows = order[ranks]
-        sizes = torch.bincount(torch.from_numpy(steps)).numpy()
+        lengths = lengths[order]
+        columns = is_token[order].nonzero()[1]  # of the tokens of the first row, then of the second one ...
+        row_starts = lengths.cumsum() - lengths
+        positions = torch.arange(len(columns), device=mask.device).numpy()
+        has_token = positions[: lengths[0], None] < lengths  # [steps, B]
+        steps, ranks = has_token.nonzero()
+        sizes = has_token.sum(1)
         stops = sizes.cumsum()
         starts = stops - sizes
-        from_both_ends = starts[steps] + ranks, starts[lengths[rows] - 1 - steps] + ranks
         return cls(
-            rows * mask.shape[1] + columns,
+            order[ranks] * mask.shape[1] + columns[row_starts[ranks] + steps],
+            positions,
             starts[steps - 1] + ranks,
-            torch.stack([torch.from_numpy(positions) for positions in from_both_ends]).numpy(),
+            starts[lengths[ranks] - 1 - steps] + ranks,
             [slice(start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)],
         )
 
@@ -219,6 +222,9 @@ class _MaxPlus:
     def _max_over_sources(self, x: Array, scores: torch.Tensor, best: Array) -> None:
         """Compute `best_j = max_i (x_i + scores_ij)`: `[C, rows, I]`, `[I, C, 1, J + padding]`, `[C, rows, J]`."""
         num_sources, num_directions, _, width = scores.shape
+        if x.shape[1] == 1:
+            best[:] = (x.transpose(2, 0, 1)[..., None] + scores.numpy()).max(0)[..., : best.shape[2]]
+            return
         rows_at_once = len(self.workspace) // scores.numel()
         for first in range(0, x.shape[1], rows_at_once):
             rows = slice(first, first + rows_at_once)
@@ -245,10 +251,11 @@ def _is_path(labels: Array, rank: Array, before: Array, until: Array, transition
         transitions: `[K, K]`.
         steps: The tokens.
     """
-    has_previous = slice(steps.slices[0].stop, None)
-    tokens, previous = steps.from_both_ends[0, has_previous], steps.previous[has_previous]
-    way = until[previous, rank[labels[previous]]] + transitions[labels[previous], labels[tokens]]
-    return bool((way == before[tokens, rank[labels[tokens]]]).all())
+    num_labels, num_first = len(rank), steps.slices[0].stop
+    chosen = steps.positions * num_labels + rank[labels]
+    previous = steps.previous[num_first:]
+    way = until.take(chosen[previous]) + transitions.take(labels[previous] * num_labels + labels[num_first:])
+    return bool((way == before.take(chosen[num_first:])).all())
 
 
 def _best_path(

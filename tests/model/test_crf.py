@@ -178,12 +178,12 @@ def test_forbidden_transitions_have_no_probability_and_no_gradient():
     mask = ragged_mask(6, 5, "holes")
     crf(emissions, mask, torch.full(mask.shape, -100).where(~mask, 0)).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in (emissions, *crf.parameters()))
-    assert (crf.transitions.grad[crf.forbidden_transitions] == 0).all()
-    assert (crf.start.grad[crf.forbidden_start] == 0).all()
+    assert (crf.transitions.grad[crf.transition_constraints.isneginf()] == 0).all()
+    assert (crf.start.grad[crf.start_constraints.isneginf()] == 0).all()
     for row, path in enumerate(max_marginals(emissions, mask, *crf.constrained_scores()).argmax(-1)):
         previous = 0
         for label in path[mask[row]].tolist():
-            assert not crf.forbidden_transitions[previous, label]
+            assert crf.transition_constraints[previous, label] == 0
             previous = label
 
 

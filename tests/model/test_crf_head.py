@@ -16,6 +16,7 @@ from tests.masks import ragged_mask
 from tests.tolerances import OUTPUT
 
 LABELS = ["O", "B-PER", "I-PER"]
+INFINITY = float("inf")
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def test_loss_is_divided_by_the_number_of_labels(tagger, batch, num_items):
 
 
 def test_tag_scheme_none_allows_all_transitions(tagger, caplog):
-    assert tagger(use_crf=True).crf.forbidden_start.tolist() == [False, False, True]
-    assert not tagger(use_crf=True, tag_scheme="none").crf.forbidden_transitions.any()
+    assert tagger(use_crf=True).crf.start_constraints.tolist() == [0, 0, -INFINITY]
+    assert not tagger(use_crf=True, tag_scheme="none").crf.transition_constraints.any()
     assert not caplog.records
 
 
@@ -78,7 +79,7 @@ def test_labels_of_no_scheme_are_reported_once(tiny_config, caplog):
     with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
         for _ in range(2):
             model = hf_maskattn.MaskAttnForTokenClassification(tiny_config(id2label={0: "NOUN", 1: "VERB"}, use_crf=True))
-    assert not model.crf.forbidden_start.any()
+    assert not model.crf.start_constraints.any()
     messages = [record.getMessage() for record in caplog.records if "NOUN" in record.getMessage()]
     assert len(messages) == 1
     assert "NOUN, VERB belong to no tag scheme, so that the CRF allows all transitions" in messages[0]
@@ -89,7 +90,7 @@ def test_saved_crf_has_the_same_outputs(tagger, batch, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = hf_maskattn.MaskAttnForTokenClassification.from_pretrained(tmp_path)
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
-    assert torch.equal(loaded.crf.forbidden_transitions, model.crf.forbidden_transitions)
+    assert torch.equal(loaded.crf.transition_constraints, model.crf.transition_constraints)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_checkpoint_without_crf_gets_a_new_one(tagger, batch, tmp_path, warnings
     assert set(report["missing_keys"]) == {"crf.transitions", "crf.start", "crf.end"}
     assert sum("crf.transitions" in record.getMessage() for record in warnings_of_transformers) == 1
     assert not any(parameter.any() for parameter in loaded.crf.parameters())
-    assert loaded.crf.forbidden_start.tolist() == [False, False, True]
+    assert loaded.crf.start_constraints.tolist() == [0, 0, -INFINITY]
     assert torch.equal(loaded.train()(**batch).logits, model(**batch).logits)
 
 

@@ -24,7 +24,7 @@ def test_tags_without_scheme_are_reported_once(tmp_path, caplog, overrides):
     overrides = ["data.labels=[NOUN,VERB]", *overrides]
     with caplog.at_level(logging.WARNING, logger="hf_maskattn"):
         crf = assemble_toy(tmp_path, *overrides, task=TASK, model={"use_crf": True}, make=make).trainer.model.crf
-    assert not crf.forbidden_transitions.any()
+    assert not crf.transition_constraints.any()
     messages = [record.getMessage() for record in caplog.records if "CRF" in record.getMessage()]
     assert messages == [
         "The tags belong to no scheme, so that the CRF allows all transitions. If they mark entities, set data.tag_scheme."
