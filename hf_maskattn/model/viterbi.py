@@ -222,7 +222,7 @@ class _MaxPlus:
     def _max_over_sources(self, x: Array, scores: torch.Tensor, best: Array) -> None:
         """Compute `best_j = max_i (x_i + scores_ij)`: `[C, rows, I]`, `[I, C, 1, J + padding]`, `[C, rows, J]`."""
         num_sources, num_directions, _, width = scores.shape
-        if x.shape[1] == 1:
+        if x.shape[1] == 1:  # for one row numpy takes less time
             best[:] = (x.transpose(2, 0, 1)[..., None] + scores.numpy()).max(0)[..., : best.shape[2]]
             return
         rows_at_once = len(self.workspace) // scores.numel()
