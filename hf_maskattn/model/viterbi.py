@@ -22,6 +22,15 @@ _CACHED_SUMS = 2**18
 _FEW_SUMS = 80_000
 """Number of sums that take less time than the calls that would leave out half of them."""
 
+_VERY_FEW_SUMS = 20_000
+"""Number of sums that take less time than the calls that would find candidates."""
+
+_FEW_CANDIDATES = 3
+"""Number of candidates of a row, in the mean, up to which they take less time than all labels."""
+
+_MOST_CANDIDATES = 8
+"""Number of candidates of the row with most of them up to which they take less time than all labels."""
+
 
 def max_product(
     emissions: torch.Tensor, mask: torch.Tensor, transitions: torch.Tensor, start: torch.Tensor, end: torch.Tensor
@@ -61,13 +70,14 @@ def _max_product_on_host(
         steps, max_plus = _Steps.of(mask), _MaxPlus(transitions, len(mask))
         order, rank = max_plus.matrices.order, max_plus.matrices.rank
         packed = emissions.reshape(-1, num_labels).numpy().take(steps.tokens, 0).take(order, 1)  # [N, K]
-        from_both_ends = packed[None].repeat(2, 0)  # [2, N, K]
-        from_both_ends[1] = packed.take(steps.mirrored, 0)
-        # Best score of what precedes each label of each token, and of what follows it, [2, N, K].
-        best = torch.stack([start, end]).numpy().take(order, 1)[:, None].repeat(len(packed), 1)
+        from_both_ends = packed[:, None].repeat(2, 1)  # [N, 2, K]
+        from_both_ends[:, 1] = packed.take(steps.mirrored, 0)
+        # Best score of what precedes each label of each token, and of what follows it, [N, 2, K].
+        best = torch.stack([start, end]).numpy().take(order, 1)[None].repeat(len(packed), 0)
+        max_plus.set_margin(packed, best[0])
         for step, previous in neighbors(steps.slices):
-            max_plus.max_over_neighbors(best[:, previous] + from_both_ends[:, previous], best[:, step])
-        before, after = best[0], best[1].take(steps.mirrored, 0)
+            max_plus.max_over_neighbors(best[previous] + from_both_ends[previous], best[step])
+        before, after = best[:, 0], best[steps.mirrored, 1]
         until = before + packed
         scores = (until + after).take(rank, 1)
         if not _is_path(scores.argmax(1), rank, before, until, transitions.numpy(), steps):
@@ -132,6 +142,9 @@ class _Matrices(NamedTuple):
         reversed_scores: `[D, 1, 1, K + padding]`, the same.
         inside_scores: `[2, E]`, of transitions from B-X and from I-X to I-X.
         both_scores: `[K, 2, 1, K + padding]`, of all transitions, and reversed.
+        scores_by_label: `[2 K, K]`, of the transitions from each label, then of those to it.
+        margin: How far a label may be behind the best one and still be the best neighbor of a label: the largest difference
+            between the scores of two transitions to one of the first D labels, or from one label to two of these.
     """
 
     order: Array
@@ -140,6 +153,8 @@ class _Matrices(NamedTuple):
     reversed_scores: torch.Tensor
     inside_scores: Array
     both_scores: torch.Tensor
+    scores_by_label: Array
+    margin: float
 
 
 @lru_cache(maxsize=4)
@@ -158,12 +173,20 @@ def _sort_transitions(values: bytes, dtype: torch.dtype) -> _Matrices:
         _pad_targets(scores.T[:, None]),
         inside_scores.numpy(),
         _pad_targets(torch.stack([transitions, transitions.T], 1)),
+        torch.cat([transitions, transitions.T]).numpy(),
+        _largest_range(scores) if (transitions < float("inf")).all() else float("inf"),
     )
 
 
 def _pad_targets(scores: torch.Tensor) -> torch.Tensor:
     """Add targets that are not read, up to a multiple of what a CPU adds at once: `[I, C, J]` -> `[I, C, 1, J + padding]`."""
     return nn.functional.pad(scores, (0, -scores.shape[2] % 16))[:, :, None]
+
+
+def _largest_range(scores: torch.Tensor) -> float:
+    """Return the largest difference between two scores of a row, or of a column, `[I, J]`, or a little more."""
+    largest = max(float((scores.amax(dim) - scores.amin(dim)).max()) for dim in (0, 1))
+    return largest * (1 + 4 * torch.finfo(scores.dtype).eps)
 
 
 def _pair_labels(is_forbidden: list[list[bool]]) -> tuple[list[int], int]:
@@ -190,9 +213,15 @@ def _pair_labels(is_forbidden: list[list[bool]]) -> tuple[list[int], int]:
 class _MaxPlus:
     """The steps of the Viterbi algorithm.
 
+    A label that is far behind the best one of its row cannot be the best neighbor of any label: where few labels are not, only
+    these candidates are compared.
+
     Args:
         transitions: `[K, K]`.
         num_rows: Largest number of rows of a step.
+
+    Attributes:
+        margin: How far behind the best label a candidate may be. If it is infinite, all labels are compared.
     """
 
     def __init__(self, transitions: torch.Tensor, num_rows: int):
@@ -201,34 +230,76 @@ class _MaxPlus:
         # Memory of the sums of a step, which would take longer to allocate than to compute.
         sums_of_row = self.matrices.both_scores.numel()
         self.workspace = transitions.new_empty(max(sums_of_row, min(sums_of_row * num_rows, _CACHED_SUMS)))
+        self.row_starts = torch.arange(2 * num_rows + 1, device=transitions.device).numpy() * len(transitions)
+        self.numbers = torch.arange(_MOST_CANDIDATES, device=transitions.device).numpy()
+        self.margin = float("inf")
+
+    def set_margin(self, packed: Array, ends: Array) -> None:
+        """Set the margin, unless a score is infinite or no number, so that the best label of a row may not be known.
+
+        Args:
+            packed: `[N, K]`, emissions.
+            ends: `[2, K]`, scores of the first and of the last label.
+        """
+        if packed.max() < float("inf") and ends.max() < float("inf"):  # nor is any of them no number
+            self.margin = self.matrices.margin
 
     def max_over_neighbors(self, x: Array, best: Array) -> None:
         """Compute `best_0j = max_i (x_0i + transitions_ij)` and `best_1i = max_j (transitions_ij + x_1j)`.
 
         Args:
-            x: `[2, rows, K]`.
-            best: `[2, rows, K]`, is overwritten.
+            x: `[rows, 2, K]`, is overwritten.
+            best: `[rows, 2, K]`, is overwritten.
         """
-        if self.num_first == x.shape[2] or x.shape[1] * self.matrices.both_scores.numel() < _FEW_SUMS:
-            self._max_over_sources(x, self.matrices.both_scores, best)
+        matrices, num_first = self.matrices, self.num_first
+        num_sums = len(x) * matrices.both_scores.numel()
+        has_margin = self.margin < float("inf")
+        if num_sums < (_VERY_FEW_SUMS if has_margin else _FEW_SUMS) or (num_first == x.shape[2] and not has_margin):
+            self._max_over_sources(x, matrices.both_scores, best)
             return
-        inside_scores = self.matrices.inside_scores
-        self._max_over_sources(x[:1], self.matrices.scores, best[:1, :, : self.num_first])
-        (self._begins_and_insides(x[0]) + inside_scores).max(1, out=best[0, :, self.num_first :])
-        self._max_over_sources(x[1:, :, : self.num_first], self.matrices.reversed_scores, best[1:])
-        to_inside = self._begins_and_insides(best[1])
-        (x[1, :, None, self.num_first :] + inside_scores).clip(min=to_inside, out=to_inside)
+        to_inside = (self._begins_and_insides(x[:, 0]) + matrices.inside_scores).max(1)
+        from_inside = x[:, 1, None, num_first:] + matrices.inside_scores
+        x[:, 1, num_first:] = -float("inf")
+        if not (has_margin and self._max_over_candidates(x, best)):
+            self._max_over_sources(x[:, :1], matrices.scores, best[:, :1, :num_first])
+            self._max_over_sources(x[:, 1:, :num_first], matrices.reversed_scores, best[:, 1:])
+        best[:, 0, num_first:] = to_inside
+        begins_and_insides = self._begins_and_insides(best[:, 1])
+        from_inside.clip(min=begins_and_insides, out=begins_and_insides)
+
+    def _max_over_candidates(self, x: Array, best: Array) -> bool:
+        """Compute the same but for I-X, if there are few candidates, and return whether there are."""
+        num_rows = 2 * len(x)
+        least = torch.from_numpy(x).amax(2).numpy()
+        least -= self.margin
+        candidates = (x >= least[:, :, None]).reshape(-1).nonzero()[0][None]
+        if candidates.shape[1] != num_rows:
+            if candidates.shape[1] > _FEW_CANDIDATES * num_rows:
+                self.margin = float("inf")  # nor are there few of them in other steps
+                return False
+            starts = candidates[0].searchsorted(self.row_starts[: num_rows + 1])
+            counts = starts[1:] - starts[:-1]
+            most = counts.max()
+            if most > _MOST_CANDIDATES:
+                return False
+            numbers = starts[:-1] + self.numbers[:most, None]
+            candidates = candidates[0].take(numbers.clip(max=starts[1:] - 1))
+        sums = self.matrices.scores_by_label.take(candidates % (2 * x.shape[2]), 0)  # [candidates, 2 rows, K]
+        sums += x.reshape(-1).take(candidates)[:, :, None]
+        best[:] = sums.max(0).reshape(best.shape)
+        return True
 
     def _max_over_sources(self, x: Array, scores: torch.Tensor, best: Array) -> None:
-        """Compute `best_j = max_i (x_i + scores_ij)`: `[C, rows, I]`, `[I, C, 1, J + padding]`, `[C, rows, J]`."""
+        """Compute `best_j = max_i (x_i + scores_ij)`: `[rows, C, I]`, `[I, C, 1, J + padding]`, `[rows, C, J]`."""
         num_sources, num_directions, _, width = scores.shape
-        if x.shape[1] == 1:  # for one row numpy takes less time
-            best[:] = (x.transpose(2, 0, 1)[..., None] + scores.numpy()).max(0)[..., : best.shape[2]]
+        best = best.transpose(1, 0, 2)
+        if len(x) == 1:  # for one row numpy takes less time
+            best[:] = (x.transpose(2, 1, 0)[..., None] + scores.numpy()).max(0)[..., : best.shape[2]]
             return
         rows_at_once = len(self.workspace) // scores.numel()
-        for first in range(0, x.shape[1], rows_at_once):
+        for first in range(0, len(x), rows_at_once):
             rows = slice(first, first + rows_at_once)
-            source = torch.from_numpy(x[:, rows].transpose(2, 0, 1)[..., None])  # [I, C, rows, 1]
+            source = torch.from_numpy(x[rows].transpose(2, 1, 0)[..., None])  # [I, C, rows, 1]
             shape = num_sources, num_directions, source.shape[2], width
             sums = self.workspace[: source.numel() * width].view(shape)
             largest = torch.add(source, scores, out=sums).numpy().reshape(num_sources, -1).max(0)
@@ -237,7 +308,7 @@ class _MaxPlus:
     def _begins_and_insides(self, x: Array) -> Array:
         """View the values of all B-X that have an I-X, and of these I-X: `[rows, K]` -> `[rows, 2, E]`."""
         num_pairs = self.matrices.inside_scores.shape[1]
-        return x[:, x.shape[1] - 2 * num_pairs :].reshape(-1, 2, num_pairs)
+        return x[:, x.shape[1] - 2 * num_pairs :].reshape(len(x), 2, num_pairs)
 
 
 def _is_path(labels: Array, rank: Array, before: Array, until: Array, transitions: Array, steps: _Steps) -> bool:
@@ -251,11 +322,10 @@ def _is_path(labels: Array, rank: Array, before: Array, until: Array, transition
         transitions: `[K, K]`.
         steps: The tokens.
     """
-    num_labels, num_first = len(rank), steps.slices[0].stop
-    chosen = steps.positions * num_labels + rank[labels]
-    previous = steps.previous[num_first:]
-    way = until.take(chosen[previous]) + transitions.take(labels[previous] * num_labels + labels[num_first:])
-    return bool((way == before.take(chosen[num_first:])).all())
+    num_first = steps.slices[0].stop
+    ranks, previous = rank[labels], steps.previous[num_first:]
+    way = until[previous, ranks[previous]] + transitions[labels[previous], labels[num_first:]]
+    return bool((way == before[steps.positions[num_first:], ranks[num_first:]]).all())
 
 
 def _best_path(

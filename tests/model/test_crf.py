@@ -277,6 +277,39 @@ def test_max_marginals_without_ties_search_no_path(monkeypatch):
     crf.max_marginals(emissions, mask)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1, 1e5])
+@pytest.mark.parametrize("num_types", [0, 9])  # all transitions are allowed, or not
+@pytest.mark.parametrize("dim", [0, 1, None])  # along which transitions differ
+def test_max_marginals_over_candidates_are_those_over_all_labels(dim, num_types, scale, dtype, monkeypatch):
+    labels = ["O", *(f"{prefix}-{number}" for number in range(num_types) for prefix in "IB"), "B-9"]
+    crf = LinearChainCRF(len(labels), labels).to(dtype)
+    for parameter in crf.parameters():
+        torch.nn.init.normal_(parameter, std=scale)
+    if dim is not None:
+        crf.transitions.data[:] = crf.transitions.data.amax(1 - dim, keepdim=True)
+    emissions = 10 * scale * torch.randn(20, 9, len(labels), dtype=dtype)
+    scores = emissions, ragged_mask(20, 9, "holes"), *crf.constrained_scores()
+    monkeypatch.setattr("hf_maskattn.model.viterbi._VERY_FEW_SUMS", math.inf)
+    expected = max_marginals(*scores)
+    monkeypatch.setattr("hf_maskattn.model.viterbi._VERY_FEW_SUMS", 0)
+    monkeypatch.setattr("hf_maskattn.model.viterbi._MaxPlus._max_over_sources", None)  # which compares all labels
+    assert torch.equal(max_marginals(*scores), expected)
+
+
+@pytest.mark.parametrize("value", [-INFINITY, math.nan])
+@pytest.mark.parametrize("place", ["emissions", "transitions", "start", "end"])
+@pytest.mark.parametrize("position", [0, 2, 7])  # of O, of I-PER and of the transition from B-PER to I-PER
+def test_max_marginals_of_values_that_are_not_finite(position, place, value, monkeypatch):
+    transitions, start, end = (score.detach() for score in LinearChainCRF(5, IOB2).constrained_scores())
+    scores = {"emissions": torch.randn(5, 4, 5), "transitions": transitions, "start": start, "end": end}
+    scores[place].view(-1)[position::25] = value
+    mask = ragged_mask(5, 4, "holes")
+    expected = max_marginals(mask=mask, **scores)
+    monkeypatch.setattr("hf_maskattn.model.viterbi._VERY_FEW_SUMS", 0)
+    torch.testing.assert_close(max_marginals(mask=mask, **scores), expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_max_marginals_under_another_default_device():
     scores = LinearChainCRF(5, IOB2).constrained_scores()
     emissions, mask = torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)
