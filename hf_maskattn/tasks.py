@@ -94,7 +94,7 @@ _TASKS = (
         label_column="label",
         model_keys=("problem_type",),
         data_keys=("text_column", "label_column", "labels", "unknown_word_dropout", *_UNLABELED),
-        training_keys=("class_weights",),
+        training_keys=("class_weights", "rdrop_alpha"),
     ),
     Task(
         name="token-classification",
@@ -110,7 +110,7 @@ _TASKS = (
         pipeline="token-classification",
         label_column="tags",
         data_keys=("text_column", "tokens_column", "label_column", "labels", "tag_scheme", "unknown_word_dropout"),
-        training_keys=("class_weights",),
+        training_keys=("class_weights", "rdrop_alpha"),
     ),
     Task(
         name="joint-classification",

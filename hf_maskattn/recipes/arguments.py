@@ -300,6 +300,11 @@ class OwnTrainingArguments:
     of k classes in the train split, as in scikit-learn. With several labels per text, (n - n_c) / n_c for the n_c of n texts
     that have a label. Losses of evaluation, and the loss of a teacher, have no weights."""
 
+    rdrop_alpha: float | int = 0
+    """R-Drop: each row is trained on twice, with different dropout, and the divergence of the two predictions is added to the
+    loss with this weight (Liang et al. 2021, who use 1 to 5). An epoch takes up to twice the time. For one class out of
+    several. 0 trains on each row once."""
+
     seeds: list[int] | None = None
     """Seeds to train one model with each, instead of `seed`, in the folders `seed-0`, `seed-1` ... of `output_dir`. Their
     scores, mean and sample standard deviation are written to `seeds.json`. With `data.validation_fraction` each seed holds

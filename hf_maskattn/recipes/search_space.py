@@ -17,7 +17,7 @@ SEARCHABLE: dict[str, tuple[str, ...]] = {
     "training": (
         *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
         *("warmup_steps", "lr_scheduler_type", "weight_decay", "max_grad_norm", "label_smoothing_factor", "class_weights"),
-        *("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha", "train_sampling_strategy"),
+        *("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha", "rdrop_alpha", "train_sampling_strategy"),
     ),
 }
 """Keys that a space may have; in `model` also the fields of the configuration. With others, trials would not be comparable."""

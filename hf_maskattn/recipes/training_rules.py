@@ -128,6 +128,8 @@ def check_training(recipe: Recipe) -> None:
     _check_scoring(recipe, training)
     if recipe.training.get("class_weights") is not None:
         _check_class_weights(recipe)
+    if recipe.training.get("rdrop_alpha"):
+        _check_rdrop(recipe)
 
 
 def check_optimization(args: Seq2SeqTrainingArguments, recipe: Recipe) -> None:
@@ -229,6 +231,14 @@ def check_evaluations(args: Seq2SeqTrainingArguments, recipe: Recipe, num_steps:
         )
 
 
+def _other_than_single_labels(recipe: Recipe) -> str | None:
+    """Return the setting by which the loss is not the cross entropy of single labels, and why that matters."""
+    problem = recipe.model.problem_type
+    if problem in ("regression", "multi_label_classification"):
+        return f"model.problem_type={problem}, because it is defined for one class out of several"
+    return "model.use_crf=true, whose loss is of whole sequences of labels" if recipe.model.config.get("use_crf") else None
+
+
 def _check_class_weights(recipe: Recipe) -> None:
     weights = recipe.training["class_weights"]
     setting = f"training.class_weights={weights}"
@@ -244,6 +254,16 @@ def _check_class_weights(recipe: Recipe) -> None:
     for label, weight in weights.items() if isinstance(weights, dict) else ():
         if not 0 < weight < math.inf:
             raise ValueError(f"training.class_weights must be greater than 0, got {weight} for {label}.")
+
+
+def _check_rdrop(recipe: Recipe) -> None:
+    alpha, reason = recipe.training["rdrop_alpha"], _other_than_single_labels(recipe)
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"training.rdrop_alpha must be 0 or greater, got {alpha}. 1 to 5 is usual.")
+    if reason is None and recipe.teacher is not None:
+        reason = "a teacher, which has a loss of its own"
+    if reason is not None:
+        raise ValueError(f"training.rdrop_alpha={alpha} is not supported with {reason}. Remove it.")
 
 
 def _default(item: Any) -> Any:
@@ -319,13 +339,8 @@ def _check_optimization_settings(training: Mapping[str, Any]) -> None:
 
 
 def _check_scoring(recipe: Recipe, training: Mapping[str, Any]) -> None:
-    smoothing, problem = training.get("label_smoothing_factor"), recipe.model.problem_type
-    reason = None
-    if problem in ("regression", "multi_label_classification"):
-        reason = f"model.problem_type={problem}, because it is defined for one class out of several"
-    elif recipe.model.config.get("use_crf"):
-        reason = "model.use_crf=true, whose loss is of whole sequences of labels"
-    elif recipe.model.task == "joint-classification":
+    smoothing, reason = training.get("label_smoothing_factor"), _other_than_single_labels(recipe)
+    if reason is None and recipe.model.task == "joint-classification":
         reason = "model.task=joint-classification, because Trainer smooths one kind of labels only"
     if smoothing and reason is not None:
         raise ValueError(f"training.label_smoothing_factor={smoothing} is not supported with {reason}. Remove it.")

@@ -45,6 +45,7 @@ from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
 from hf_maskattn.training.class_weights import build_weighted_loss
 from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
+from hf_maskattn.training.rdrop import RDropCollator, RDropLoss
 from hf_maskattn.training.task_data import TaskData, training_data
 from hf_maskattn.training.task_transfer_sets import build_transfer_set
 from hf_maskattn.training.trainer import MaskAttnTrainer
@@ -143,7 +144,9 @@ def assemble(
     args = select_best_metric(args, recipe, evaluation)
     splits, weights = data.splits, recipe.training.get("class_weights")
     if getattr(model.config, "use_crf", False):
-        _check_crf(weights, data.tag_scheme)
+        _check_crf(recipe, data.tag_scheme)
+    if recipe.training.get("rdrop_alpha"):
+        _check_dropout(model.config, recipe.training["rdrop_alpha"])
     trainer = build_trainer(
         args,
         model,
@@ -154,16 +157,28 @@ def assemble(
         freeze_embeddings=recipe.model.freeze_embeddings,
         embeddings_learning_rate=recipe.model.embeddings_learning_rate,
         training_loss=None if weights is None else build_weighted_loss(recipe, data, args.label_smoothing_factor),
+        rdrop_alpha=recipe.training.get("rdrop_alpha", 0),
     )
     return Assembly(trainer, data, evaluation, transfer_set, report)
 
 
-def _check_crf(class_weights: Any, tag_scheme: str | None) -> None:
-    if class_weights is not None:
-        raise ValueError(f"training.class_weights={class_weights} is not supported with a CRF (model.use_crf=true). Remove it.")
+def _check_crf(recipe: Recipe, tag_scheme: str | None) -> None:
+    for key in ("class_weights", "rdrop_alpha"):
+        value = recipe.training.get(key)
+        if value:
+            raise ValueError(f"training.{key}={value} is not supported with a CRF (model.use_crf=true). Remove it.")
     if tag_scheme == "none":
         logger.warning(
             "The tags belong to no scheme, so that the CRF allows all transitions. If they mark entities, set data.tag_scheme."
+        )
+
+
+def _check_dropout(config: PreTrainedConfig, rdrop_alpha: float) -> None:
+    names = ("embedding_dropout_prob", "hidden_dropout_prob", "attention_dropout_prob", "classifier_dropout")
+    if not any(getattr(config, name, None) for name in names):
+        raise ValueError(
+            f"training.rdrop_alpha={rdrop_alpha} has no effect without dropout, got 0 for {', '.join(names)}. Set one of them "
+            "in the group model, or remove training.rdrop_alpha."
         )
 
 
@@ -185,14 +200,19 @@ def build_trainer(
     evaluation: TaskEvaluation,
     train: Dataset | RowStream | None = None,
     validation: Dataset | None = None,
+    rdrop_alpha: float = 0,
     **settings: Any,
 ) -> MaskAttnTrainer:
     """Build the Trainer for a model and encoded data. `settings` are further arguments of `MaskAttnTrainer`."""
     trainer_class = DistillationTrainer if isinstance(args, DistillationArguments) else MaskAttnTrainer
+    collator = data.encoder.build_collator(data.tokenizer, model, args.seed)
+    if rdrop_alpha:
+        collator = RDropCollator(collator)
+        settings["training_loss"] = RDropLoss(rdrop_alpha, settings["training_loss"], args.label_smoothing_factor)
     return trainer_class(
         model=model,
         args=replace_arguments(args, include_for_metrics=[*args.include_for_metrics, *evaluation.include_for_metrics]),
-        data_collator=data.encoder.build_collator(data.tokenizer, model, args.seed),
+        data_collator=collator,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=data.tokenizer,
