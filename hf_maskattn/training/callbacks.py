@@ -90,11 +90,12 @@ class StopOnInterrupt(TrainerCallback):
 
     def _any_process_stops(self, args: TrainingArguments) -> bool:
         """Return whether any process got the signal, which does not reach all of them in the same step."""
-        if args.world_size > 1:
-            requested = torch.tensor(int(self.requested), device=args.device)
-            torch.distributed.all_reduce(requested, op=torch.distributed.ReduceOp.MAX)
-            self.requested = bool(requested)
         self._stopping = self.requested
+        if args.world_size > 1:
+            stopping = torch.tensor(int(self._stopping), device=args.device)
+            torch.distributed.all_reduce(stopping, op=torch.distributed.ReduceOp.MAX)
+            # A signal that arrives meanwhile counts in the next step: `requested` must stay.
+            self._stopping = bool(stopping)
         return self._stopping
 
 

@@ -57,6 +57,19 @@ def test_interrupt_at_the_last_step_of_an_epoch_saves_at_its_end(epoch, saves):
     assert control.should_save is saves
 
 
+def test_interrupt_during_the_exchange_of_processes_stops_in_the_next_step(monkeypatch):
+    stop, control, several = StopOnInterrupt(), TrainerControl(), SimpleNamespace(world_size=2, device="cpu", output_dir="run")
+
+    def exchange(requested, op):
+        stop.requested = True  # as a signal in this moment would; the other process has not got it
+
+    monkeypatch.setattr("torch.distributed.all_reduce", exchange)
+    stop.on_step_end(several, SimpleNamespace(epoch=0.5), control)
+    assert not control.should_save
+    stop.on_step_end(several, SimpleNamespace(epoch=0.75), control)
+    assert control.should_save
+
+
 def test_no_interrupt_no_checkpoint():
     stop, control = StopOnInterrupt(), TrainerControl()
     state = SimpleNamespace(epoch=0.5, global_step=3)
