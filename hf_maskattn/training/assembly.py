@@ -43,7 +43,7 @@ from hf_maskattn.recipes.training_defaults import complete_schedule, select_best
 from hf_maskattn.recipes.training_rules import replace_arguments, steps_per_epoch
 from hf_maskattn.tasks import TASKS
 from hf_maskattn.training.callbacks import StreamPosition
-from hf_maskattn.training.class_weights import build_weighted_loss
+from hf_maskattn.training.class_weights import WeightedLoss, build_weighted_loss
 from hf_maskattn.training.distillation import DistillationArguments, DistillationTrainer
 from hf_maskattn.training.rdrop import RDropCollator, RDropLoss
 from hf_maskattn.training.task_data import TaskData, training_data
@@ -208,7 +208,8 @@ def build_trainer(
     collator = data.encoder.build_collator(data.tokenizer, model, args.seed)
     if rdrop_alpha:
         collator = RDropCollator(collator)
-        settings["training_loss"] = RDropLoss(rdrop_alpha, settings["training_loss"], args.label_smoothing_factor)
+        loss = settings["training_loss"] or WeightedLoss(label_smoothing=args.label_smoothing_factor)
+        settings["training_loss"] = RDropLoss(rdrop_alpha, loss)
     return trainer_class(
         model=model,
         args=replace_arguments(args, include_for_metrics=[*args.include_for_metrics, *evaluation.include_for_metrics]),

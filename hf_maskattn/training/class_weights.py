@@ -22,12 +22,12 @@ class WeightedLoss:
 
     Attributes:
         weights: `[C]`, float32, weight of each class; with several labels per text, weight of the texts that have a label
-            (`pos_weight` of `torch.nn.BCEWithLogitsLoss`).
+            (`pos_weight` of `torch.nn.BCEWithLogitsLoss`). None weights all classes equally.
         is_multi_label: Whether a text has several labels.
         label_smoothing: Label smoothing of `torch.nn.functional.cross_entropy`.
     """
 
-    weights: torch.Tensor
+    weights: torch.Tensor | None = None
     is_multi_label: bool = False
     label_smoothing: float = 0.0
 
@@ -42,7 +42,7 @@ class WeightedLoss:
             num_items_in_batch: What to divide by instead of the number of labels.
         """
         logits = at_least_float32(outputs["logits"])
-        labels, weights = labels.to(logits.device), self.weights.to(logits)
+        labels, weights = labels.to(logits.device), None if self.weights is None else self.weights.to(logits)
         if self.is_multi_label:
             is_labeled = ~labels.isnan().any(-1)
             logits, labels = logits[is_labeled], labels[is_labeled].to(logits.dtype)

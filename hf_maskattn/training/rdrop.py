@@ -5,15 +5,15 @@ Source:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from hf_maskattn.data.collators import RowSeededCollator
 from hf_maskattn.model.losses import IGNORED, count_labels
 from hf_maskattn.model.masking import at_least_float32
+from hf_maskattn.training.class_weights import WeightedLoss
 
 
 class RDropCollator(RowSeededCollator):
@@ -57,13 +57,11 @@ class RDropLoss:
 
     Attributes:
         alpha: Weight of the divergence.
-        loss: Loss of a pass, called as `compute_loss_func` of Trainer. None is the cross entropy.
-        label_smoothing: Label smoothing of the cross entropy.
+        loss: Loss of the labels, called as `compute_loss_func` of Trainer. By default the cross entropy.
     """
 
     alpha: float
-    loss: Callable[..., torch.Tensor] | None = None
-    label_smoothing: float = 0.0
+    loss: Callable[..., torch.Tensor] = field(default_factory=WeightedLoss)
 
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -75,21 +73,10 @@ class RDropLoss:
             labels: `[2 B, ...]`, int, -100 where there is none.
             num_items_in_batch: What to divide by instead of the number of labels, each of which counts twice.
         """
+        loss = self.loss(outputs, labels, num_items_in_batch)
         logits = at_least_float32(outputs["logits"])
-        labels = labels.to(logits.device)
-        count = count_labels(labels, num_items_in_batch)
-        if self.loss is None:
-            total = cross_entropy(
-                logits.flatten(0, -2),
-                labels.long().flatten(),
-                ignore_index=IGNORED,
-                reduction="sum",
-                label_smoothing=self.label_smoothing,
-            )
-            loss = total / count
-        else:
-            loss = self.loss(outputs, labels, num_items_in_batch)
         first, second = logits.log_softmax(-1).chunk(2)  # [B, ..., C]
         divergence = ((first.exp() - second.exp()) * (first - second)).sum(-1)  # KL(p || q) + KL(q || p), [B, ...]
+        labels = labels.to(logits.device)
         is_labeled = labels.chunk(2)[0] != IGNORED
-        return loss + self.alpha / 2 * divergence[is_labeled].sum() / count
+        return loss + self.alpha / 2 * divergence[is_labeled].sum() / count_labels(labels, num_items_in_batch)

@@ -28,7 +28,7 @@ def test_equal_predictions_have_the_loss_of_the_labels():
     logits, labels = torch.randn(5, 3).repeat(2, 1), torch.tensor([0, 1, 2, -100, 1]).repeat(2)
     torch.testing.assert_close(RDropLoss(3)({"logits": logits}, labels), cross_entropy(logits, labels))
     smooth = cross_entropy(logits, labels, label_smoothing=0.1)
-    torch.testing.assert_close(RDropLoss(3, label_smoothing=0.1)({"logits": logits}, labels), smooth)
+    torch.testing.assert_close(RDropLoss(3, WeightedLoss(label_smoothing=0.1))({"logits": logits}, labels), smooth)
     weighted = WeightedLoss(torch.tensor([0.5, 2.0, 1.0]))
     actual = RDropLoss(3, weighted)({"logits": logits}, labels)
     torch.testing.assert_close(actual, weighted({"logits": logits}, labels))
@@ -44,7 +44,7 @@ def test_tokens_without_a_label_do_not_count():
     assert nothing == 0
 
 
-@pytest.mark.parametrize("loss_of_a_pass", [None, WeightedLoss(torch.tensor([0.5, 2.0, 1.0]))])
+@pytest.mark.parametrize("loss_of_a_pass", [WeightedLoss(), WeightedLoss(torch.tensor([0.5, 2.0, 1.0]))])
 def test_accumulated_batches_give_the_loss_of_one_batch(loss_of_a_pass):
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 6, 3), torch.tensor([0, 1, 2, 1, 1, -100])
